@@ -1,0 +1,38 @@
+"""The errors a user can cause and mend.
+
+Each message is one or two plain sentences: which key, file or address, what is wrong with it,
+what to do. A command prints the message alone and exits with 1; anything else that is raised is
+a bug of ours and keeps its stack trace.
+"""
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what and how."""
+
+
+class ConfigError(UserError):
+    """A setting is unknown, out of its limits or at odds with another one."""
+
+
+class DataError(UserError):
+    """An image, mask, split or dataset is missing, damaged or inconsistent."""
+
+
+class StorageError(UserError):
+    """A folder or bucket cannot be reached, read or written."""
+
+
+class BundleError(UserError):
+    """A bundle is missing, half written, damaged or of an unknown schema version."""
+
+
+class RegistryError(UserError):
+    """A model name, version or stage does not exist, or another promotion came first."""
+
+
+class ClusterError(UserError):
+    """The Ray cluster cannot be reached or cannot hold what the settings ask for."""
+
+
+class TrainingError(UserError):
+    """A run cannot start, continue or end as the settings ask."""

@@ -1,0 +1,105 @@
+"""From a TOML file and overrides to a Config, and back to TOML."""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from contract.config import Config, place_value, validated
+from contract.errors import ConfigError
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The settings of a TOML file, changed by overrides such as "train.epochs=3".
+
+    Relative folders are taken from the current folder and made absolute, because Ray's workers
+    run elsewhere. Raises ConfigError, naming file and line, for an unknown key, a bad value or
+    bad TOML.
+    """
+    text = _read(Path(path))
+    tree = parse(text, origin=str(path))
+    for override in overrides:
+        key, value = parse_override(override)
+        place_value(tree, key, value)
+    try:
+        config = validated(tree, origin=str(path))
+    except ConfigError as error:
+        raise ConfigError(with_lines(str(error), text)) from error
+    return _with_absolute_folders(config)
+
+
+def parse(text: str, origin: str) -> dict[str, Any]:
+    """The tables of a TOML text; ConfigError with line and column where it is not TOML."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin} is not valid TOML: {error}.") from error
+
+
+def parse_override(override: str) -> tuple[str, Any]:
+    """("train.epochs", 3) from "train.epochs=3".
+
+    The value is read as TOML where it is TOML and as plain text elsewhere, so that
+    data.root=/slices needs no quotes. "none" has no TOML spelling: key= with nothing behind it
+    is absent.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or "." not in key:
+        raise ConfigError(f"override {override!r} must read section.key=value.")
+    if not value.strip():
+        return key.strip(), None
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def dump(config: Config) -> str:
+    """The whole configuration as TOML; load(dump(config)) is the same config."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def line_of(key: str, text: str) -> int | None:
+    """The line, from 1, on which a TOML text sets "section.key"; None where it does not."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
+            table = header[1].replace('"', "") + "."
+            if header[1] == key:
+                return number
+        elif (name := re.match(r"\s*([\w.\"-]+)\s*=", line)) and table + name[1].replace(
+            '"', ""
+        ) == key:
+            return number
+    return None
+
+
+def with_lines(message: str, text: str) -> str:
+    """The message, each setting it names followed by its line in the file."""
+
+    def add(found: re.Match[str]) -> str:
+        line = line_of(found[0], text)
+        return f"{found[0]} (line {line})" if line else found[0]
+
+    return re.sub(r"\b[a-z_]+(?:\.[a-z_]+)+\b", add, message)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error}.") from error
+
+
+def _with_absolute_folders(config: Config) -> Config:
+    folders = {"storage.root": config.storage.root, "data.root": config.data.root}
+    return config.with_values(
+        {
+            key: str(Path(folder).expanduser().absolute())
+            for key, folder in folders.items()
+            if folder is not None and "://" not in folder
+        }
+    )

@@ -1,0 +1,1 @@
+"""The networks, one file each, all built the same way."""
