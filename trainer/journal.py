@@ -1,0 +1,81 @@
+"""What a run leaves behind after every epoch: checkpoint, tables, curves, pictures, TensorBoard.
+
+Every table is written whole from the history, which travels inside the checkpoint. A run that was
+killed and resumed therefore holds every epoch once, whatever was lost in between.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from contract.config import Config
+from contract.storage import Storage
+from trainer import checkpoints, curves, pictures
+from trainer.checkpoints import Row, State
+
+Probabilities = Callable[[State, NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Journal:
+    """Writes one run's files; only rank 0 has one.
+
+    probabilities: from a state and images [n, S, S, C] in 0..1 to [n, S, S]; images and truths:
+    the validation slices drawn after each epoch.
+    """
+
+    def __init__(
+        self,
+        run: Storage,
+        config: Config,
+        probabilities: Probabilities,
+        images: NDArray[np.float32],
+        truths: NDArray[np.uint8],
+    ) -> None:
+        self.run, self.config = run, config
+        self.probabilities, self.images, self.truths = probabilities, images, truths
+        self.board = TensorBoard(run.at("tensorboard"))
+
+    def note(self, state: State, history: Sequence[Row]) -> None:
+        """Keep an epoch: first the checkpoint, which makes it count, then all that shows it."""
+        store = self.run.at("checkpoints")
+        checkpoints.save(store, state, history)
+        checkpoints.tidy(store, self.config.train)
+        write_tables(self.run, history, self.config.train.monitor)
+        self.board.note(history[-1])
+        if len(self.images):
+            sheet = pictures.epoch_sheet(
+                self.images, self.probabilities(state, self.images), self.truths
+            )
+            self.run.write(f"pictures/epoch-{len(history):04d}.png", sheet)
+
+
+def write_tables(run: Storage, history: Sequence[Row], monitor: str) -> None:
+    """train_metrics and train_losses, each as a table and as curves."""
+    rows = list(history)
+    run.write("train_metrics.csv", curves.metrics_csv(rows).encode())
+    run.write("train_losses.csv", curves.losses_csv(rows).encode())
+    run.write("train_metrics.png", curves.metrics_png(rows, monitor))
+    run.write("train_losses.png", curves.losses_png(rows, monitor))
+
+
+class TensorBoard:
+    """Scalars of each epoch as TensorBoard's event files, kept where the run is kept."""
+
+    def __init__(self, store: Storage) -> None:
+        self.store = store
+        self.folder = tempfile.TemporaryDirectory(prefix="segfleet-tensorboard-")
+        self.writer = tf.summary.create_file_writer(self.folder.name)
+
+    def note(self, row: Row) -> None:
+        """Add an epoch; val_ scores go beside their training scores' names."""
+        with self.writer.as_default(step=int(row["epoch"])):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(name, value)
+        self.writer.flush()
+        for path in Path(self.folder.name).iterdir():
+            self.store.write(path.name, path.read_bytes())

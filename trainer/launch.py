@@ -1,0 +1,200 @@
+"""Training as a whole: from settings to a finished run, on a Ray Train worker group.
+
+The driver checks everything that can be checked, then Ray Train starts the workers, starts them
+again when one is lost, and gives up after train.max_failures. Driver and workers meet in the
+run's storage alone, and in a small actor that carries progress to whoever watches.
+"""
+
+import logging
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from cluster.connection import connected
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.tensorflow import TensorflowTrainer
+
+from contract.config import Config
+from contract.errors import ClusterError, TrainingError, UserError
+from contract.storage import open_storage
+from trainer import runs
+from trainer.data import cases
+from trainer.data.cases import Dataset
+from trainer.environment import environment
+
+log = logging.getLogger(__name__)
+
+# How often the driver asks for progress, and rank 0 tells it, in seconds.
+_POLL_S = 0.5
+
+Watch = Callable[[int, int, str], None]
+
+
+def _unwatched(done: int, total: int, note: str) -> None:
+    """For a caller who does not watch."""
+
+
+def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
+    """Train, or continue, or find finished, the run of these settings.
+
+    watch is called with (steps done, steps in all, a note) as training goes on. Raises UserError
+    with the cause where the run cannot start or end.
+    """
+    place = runs.place(config)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    runs.begin(place, config)
+    if (finished := runs.result(place)) is not None:
+        log.info("run %s is finished already: %s", config.run.name, finished.bundle)
+        return finished
+    with connected(config.cluster):
+        train_group(config, slices, watch)
+    finished = runs.result(place)
+    assert finished, "a group that ended without error has written run.json"
+    return finished
+
+
+def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
+    """Run one worker group to its end, telling the watcher how far it is."""
+    board = Board.remote()
+    trainer = make_trainer(config, slices, board)
+    failed: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failed.append(error)
+
+    # In a thread, because in the main thread Ray Train takes over Ctrl-C.
+    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread.start()
+    follow(thread, board, config, watch)
+    if failed:
+        raise explain(failed[0], config) from failed[0]
+
+
+def make_trainer(config: Config, slices: Dataset, board: Any) -> TensorflowTrainer:
+    """Ray Train's trainer for these settings."""
+    train = config.train
+    scaling = ScalingConfig(
+        num_workers=train.workers,
+        use_gpu=train.gpus_per_worker > 0,
+        resources_per_worker={"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker},
+    )
+    # Ray's own record of a run is not used (checkpoints are ours), so each attempt is a new one
+    # to Ray; the same name would make it resume from a record that may be half written.
+    name = f"{config.run.name}-{secrets.token_hex(4)}"
+    state = str(Path(tempfile.gettempdir()) / "segfleet-ray-train")
+    return TensorflowTrainer(
+        group_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "slices": slices,
+            "commit": environment()["commit"],
+            "board": board,
+        },
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=name,
+            storage_path=state,
+            failure_config=FailureConfig(max_failures=train.max_failures),
+        ),
+    )
+
+
+def group_worker(message: dict[str, Any]) -> None:
+    """What every worker of the group runs: train, and rank 0 makes the bundle."""
+    # TensorFlow is imported here so that the driver starts without it.
+    from trainer.data.dataset import Place
+    from trainer.worker import Surroundings, train
+
+    config = Config.model_validate(message["config"])
+    context = ray.train.get_context()
+    around = Surroundings(
+        place=Place(context.get_world_rank(), context.get_world_size()),
+        agree=ray.train.collective.broadcast_from_rank_zero,
+        report_epoch=lambda row: ray.train.report(dict(row)),
+        report_step=Telling(message["board"]),
+    )
+    place = runs.place(config)
+    history = train(config, message["slices"], place, around)
+    if around.place.rank == 0:
+        runs.conclude(place, config, history, message["commit"])
+    # A worker that leaves early breaks the collectives of the others.
+    ray.train.collective.barrier()
+
+
+class Telling:
+    """Tells the board of steps, not more often than it is read."""
+
+    def __init__(self, board: Any) -> None:
+        self.board, self.told = board, 0.0
+
+    def __call__(self, done: int, total: int, loss: float) -> None:
+        """Pass on that so many steps of so many are done."""
+        if done == total or time.monotonic() - self.told > _POLL_S:
+            self.told = time.monotonic()
+            self.board.put.remote(done, total, f"loss {loss:.4f}")
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Holds the latest progress; written by rank 0, read by the driver."""
+
+    def __init__(self) -> None:
+        self.latest: tuple[int, int, str] | None = None
+
+    def put(self, done: int, total: int, note: str) -> None:
+        """Replace the progress."""
+        self.latest = (done, total, note)
+
+    def get(self) -> tuple[int, int, str] | None:
+        """The latest progress; None before the first step."""
+        return self.latest
+
+
+def follow(thread: threading.Thread, board: Any, config: Config, watch: Watch) -> None:
+    """Pass progress on until the group has ended; ClusterError if it never starts."""
+    began, started = time.monotonic(), False
+    while thread.is_alive():
+        thread.join(_POLL_S)
+        latest = ray.get(board.get.remote())
+        if latest:
+            started = True
+            watch(*latest)
+        elif not started and time.monotonic() - began > config.cluster.start_timeout_s:
+            raise ClusterError(not_started(config))
+
+
+def not_started(config: Config) -> str:
+    """Why a group did not start, as far as the cluster tells."""
+    train, free = config.train, ray.available_resources()
+    return (
+        f"the {train.workers} training workers ({train.cpus_per_worker} CPUs and "
+        f"{train.gpus_per_worker} GPUs each) made no step within cluster.start_timeout_s = "
+        f"{config.cluster.start_timeout_s:.0f} s; the cluster has {free.get('CPU', 0):.0f} CPUs and "
+        f"{free.get('GPU', 0):.0f} GPUs free: ask for less, add nodes, or wait longer."
+    )
+
+
+def explain(error: BaseException, config: Config) -> BaseException:
+    """The user's error behind a failed group, or one sentence on what was lost and what was not."""
+    causes = list(getattr(error, "worker_failures", {}).values()) or [error]
+    for cause in causes:
+        found: BaseException | None = cause
+        while found is not None:
+            if isinstance(found, UserError):
+                return found
+            found = found.__cause__
+    first = (str(causes[0]).strip() or type(causes[0]).__name__).splitlines()
+    return TrainingError(
+        f"the training workers failed more than train.max_failures = {config.train.max_failures} "
+        f"times, the last time with: {first[-1]}. Nothing finished is lost: the same command "
+        "continues from the last finished epoch (--verbose shows the workers' logs)."
+    )
