@@ -1,0 +1,244 @@
+"""The S3 half of contract.storage, by boto3; AWS_ENDPOINT_URL and all other AWS settings are its.
+
+Apart from contract.storage so that whoever stays in folders does not load boto3.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, final
+from uuid import uuid4
+
+from boto3.s3.transfer import TransferConfig
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+from botocore.exceptions import ConnectionError as NoConnectionError
+from s3transfer.exceptions import RetriesExceededError
+
+from contract.errors import StorageError
+from contract.storage import Entry, Storage, checked_key, open_storage, partial_beside, plainly
+
+_CONFIG = Config(
+    connect_timeout=5,
+    read_timeout=60,
+    retries={"mode": "standard", "max_attempts": 3},
+    max_pool_connections=32,
+)
+# Files go several at a time, so that a single one need not be cut into many parts at once.
+_TRANSFER = TransferConfig(max_concurrency=4)
+_READ_ATTEMPTS = 3
+_CREATE_ATTEMPTS = 5
+
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or run `aws configure`"
+)
+_REFUSALS = {
+    "NoSuchKey": "there is no object {address}",
+    "404": "there is no object {address}, or no such bucket",
+    "NoSuchBucket": "there is no bucket {bucket} for {address}: create it or correct the address",
+    "AccessDenied": "cannot {verb} {address}: these credentials may not; ask for the right to",
+    "403": "cannot {verb} {address}: these credentials may not; ask for the right to",
+    "InvalidAccessKeyId": "cannot {verb} {address}: the access key is unknown; {credentials}",
+    "SignatureDoesNotMatch": "cannot {verb} {address}: the secret key is wrong; {credentials}",
+    "ExpiredToken": "cannot {verb} {address}: the credentials have expired; {credentials}",
+}
+
+
+@final
+class S3Storage(Storage):
+    """A prefix of an S3 bucket; made by open_s3."""
+
+    def __init__(self, bucket: str, prefix: str, client: Any) -> None:
+        """prefix: "" or whole parts of a key without a slash at either end."""
+        self.url = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._bucket = bucket
+        self._prefix = prefix
+        self._client = client
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A client does not survive pickling; the worker makes its own from its own environment.
+        return open_storage, (self.url,)
+
+    def read(self, key: str) -> bytes:
+        with self._plainly("read", key) as name:
+            return self._get(name)
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._plainly("write", key) as name:
+            self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        token = uuid4().hex
+        for attempt in range(_CREATE_ATTEMPTS):
+            with self._plainly("write", key) as name:
+                try:
+                    self._client.put_object(
+                        Bucket=self._bucket,
+                        Key=name,
+                        Body=data,
+                        IfNoneMatch="*",
+                        Metadata={"token": token},
+                    )
+                    return True
+                except ClientError as error:
+                    if _code(error) == "PreconditionFailed":
+                        return self._is_ours(name, token)
+                    # Another create of this key is under way; S3 asks to try again.
+                    if _code(error) != "ConditionalRequestConflict":
+                        raise
+            time.sleep(0.1 * 2**attempt)
+        raise StorageError(f"cannot write {self._address(key)}: others write it all the time.")
+
+    def exists(self, key: str) -> bool:
+        # A listing, because a HEAD of a missing bucket cannot be told from one of a missing key.
+        with self._plainly("list", key) as name:
+            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+            return any(found["Key"] == name for found in answer.get("Contents", ()))
+
+    def entries(self, prefix: str = "") -> list[Entry]:
+        with self._plainly("list", prefix) as name:
+            found = [self._entry(item) for item in self._list(name)]
+        return sorted(found, key=lambda entry: entry.key)
+
+    def delete(self, key: str) -> None:
+        with self._plainly("delete", key) as name:
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def delete_all(self, prefix: str) -> None:
+        with self._plainly("delete", checked_key(prefix)) as name:
+            names = [item["Key"] for item in self._list(name)]
+            for start in range(0, len(names), 1000):
+                batch = [{"Key": name} for name in names[start : start + 1000]]
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
+                )
+                for fault in answer.get("Errors", ()):
+                    raise StorageError(
+                        f"cannot delete s3://{self._bucket}/{fault['Key']}: {fault['Message']}."
+                    )
+
+    def at(self, prefix: str) -> "S3Storage":
+        return S3Storage(self._bucket, self._name(checked_key(prefix)), self._client)
+
+    def put_file(self, key: str, source: Path) -> None:
+        # upload_fileobj and not upload_file, which hides the cause of an error in a text.
+        with (
+            self._plainly("write", key) as name,
+            plainly("read", source),
+            source.open("rb") as stream,
+        ):
+            self._client.upload_fileobj(stream, self._bucket, name, Config=_TRANSFER)
+
+    def get_file(self, key: str, target: Path) -> None:
+        with self._plainly("read", key) as name, _replacing(target) as stream:
+            self._client.download_fileobj(self._bucket, name, stream, Config=_TRANSFER)
+
+    def _get(self, name: str) -> bytes:
+        for _ in range(_READ_ATTEMPTS - 1):
+            body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
+            # boto3 asks again when a request fails, but not when the body breaks off.
+            with suppress(HTTPClientError, IncompleteReadError):
+                return body.read()
+        return self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
+
+    def _name(self, key: str) -> str:
+        """The key in the bucket for a key (or "") of this store."""
+        return "/".join(part for part in (self._prefix, key and checked_key(key)) if part)
+
+    def _address(self, key: str) -> str:
+        return f"{self.url}/{key}".rstrip("/")
+
+    def _list(self, name: str) -> Iterator[dict[str, Any]]:
+        """S3's own items below a prefix, but the empty objects that consoles show as folders."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=name and f"{name}/"):
+            yield from (item for item in page.get("Contents", ()) if item["Key"][-1] != "/")
+
+    def _entry(self, item: dict[str, Any]) -> Entry:
+        key = item["Key"].removeprefix(self._prefix).removeprefix("/" if self._prefix else "")
+        return Entry(key, item["Size"], item["LastModified"].isoformat())
+
+    def _is_ours(self, name: str, token: str) -> bool:
+        """Whether the object in the way is our own, put by a request whose answer was lost."""
+        found = self._client.head_object(Bucket=self._bucket, Key=name)
+        return found["Metadata"].get("token") == token
+
+    @contextmanager
+    def _plainly(self, verb: str, key: str) -> Iterator[str]:
+        """Give the key's name in the bucket, and turn boto3's errors into one sentence."""
+        try:
+            yield self._name(key)
+        except (BotoCoreError, ClientError, RetriesExceededError) as error:
+            sentence = _sentence(verb, self._address(key), self._bucket, error)
+            raise StorageError(f"{sentence}.") from error
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A new file to write, which takes the target's place when all is written."""
+    with plainly("write", target), partial_beside(target) as partial:
+        with partial.open("wb") as stream:
+            yield stream
+        partial.replace(target)
+
+
+def open_s3(url: str) -> S3Storage:
+    """The store at s3://bucket/prefix; StorageError for a malformed address or bad AWS settings."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise StorageError(f"{url} names no bucket: write s3://bucket/prefix.")
+    try:
+        client = _client()
+    except (BotoCoreError, ValueError) as error:
+        raise StorageError(f"cannot use {url}: {_plain(error)}; mend your AWS settings.") from error
+    return S3Storage(bucket, checked_key(prefix) if prefix.strip("/") else "", client)
+
+
+def _client() -> Any:
+    session = Session()
+    client = session.client("s3", config=_CONFIG)
+    if ".amazonaws.com" in client.meta.endpoint_url:
+        return client
+    # Other makers' stores seldom have a host name for each bucket.
+    by_path = _CONFIG.merge(Config(s3={"addressing_style": "path"}))
+    return session.client("s3", config=by_path)
+
+
+def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
+    """What went wrong at an address and what to do, without the full stop."""
+    if isinstance(error, ClientError):
+        pattern = _REFUSALS.get(_code(error))
+        if pattern:
+            return pattern.format(
+                verb=verb, address=address, bucket=bucket, credentials=_CREDENTIALS
+            )
+    if isinstance(
+        error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError
+    ):
+        return f"there are no AWS credentials to {verb} {address}: {_CREDENTIALS}"
+    if isinstance(error, HTTPClientError | NoConnectionError):
+        return (
+            f"cannot reach the store of {address} ({_plain(error)}): "
+            "check the network and AWS_ENDPOINT_URL"
+        )
+    return f"cannot {verb} {address}: {_plain(error)}"
+
+
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
+def _plain(error: Exception) -> str:
+    """The library's own words, on one line and without its full stop."""
+    return " ".join(str(error).split()).rstrip(".")
