@@ -1,9 +1,9 @@
 """Checkpoints of a run: private to the trainer, kept only to resume it.
 
 A checkpoint is two objects below <run>/checkpoints/<epoch>-<token>/: state.npz (weights and
-optimiser) and, written last, checkpoint.json (epoch, history, digest). The token keeps a worker that
-was taken for dead from writing into its successor's checkpoint. docs/decisions tells why these are
-our own files and not Ray's.
+optimiser) and, written last, checkpoint.json (epoch, history, digest). The token keeps a worker
+that was taken for dead from writing into its successor's checkpoint. docs/decisions tells why
+these are our own files and not Ray's.
 """
 
 import hashlib

@@ -16,10 +16,10 @@ from typing import Any
 
 import ray
 import ray.train
-from cluster.connection import connected
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 
+from cluster.connection import connected
 from contract.config import Config
 from contract.errors import ClusterError, TrainingError, UserError
 from contract.storage import open_storage
@@ -178,8 +178,8 @@ def not_started(config: Config) -> str:
     return (
         f"the {train.workers} training workers ({train.cpus_per_worker} CPUs and "
         f"{train.gpus_per_worker} GPUs each) made no step within cluster.start_timeout_s = "
-        f"{config.cluster.start_timeout_s:.0f} s; the cluster has {free.get('CPU', 0):.0f} CPUs and "
-        f"{free.get('GPU', 0):.0f} GPUs free: ask for less, add nodes, or wait longer."
+        f"{config.cluster.start_timeout_s:.0f} s; the cluster has {free.get('CPU', 0):.0f} CPUs "
+        f"and {free.get('GPU', 0):.0f} GPUs free: ask for less, add nodes, or wait longer."
     )
 
 

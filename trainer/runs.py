@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.bundle import Facts
-
 from contract.config import Config, validated
 from contract.errors import TrainingError
 from contract.loading import dump, parse
