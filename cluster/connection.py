@@ -1,0 +1,211 @@
+"""Connecting this process to Ray: the only place of the project that calls `ray.init`.
+
+It is also the only place of `cluster` that reads the environment.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import site
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+from ray.exceptions import RayError
+
+import contract
+from contract.config import Cluster
+from contract.errors import ClusterError
+
+PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
+"""What a worker must be able to import."""
+WORKER_VARIABLES = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow."""
+OBJECT_STORE_BYTES = 512 * 2**20
+REACH_TIMEOUT_S = 10.0
+# The socket Ray opens below its session folder may have a path of 107 bytes at most, so TMPDIR,
+# which is long on some machines, is not followed.
+SHORT_FOLDER = "/tmp"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The Ray cluster this process is connected to."""
+
+    private: bool
+    """Started by this process and gone with it."""
+    dashboard: str | None
+    """Address of its dashboard, such as http://127.0.0.1:8265."""
+
+
+@contextmanager
+def connected(cluster: Cluster, worker_logs: bool = False) -> Iterator[Connection]:
+    """Connect to the cluster that the settings name, for the time of the block.
+
+    cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
+    block. A process that is connected already stays so.
+    worker_logs: repeat what the workers print.
+    Raises ClusterError where the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield Connection(private=False, dashboard=None)
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    opened = _existing(address, worker_logs) if address else _private(cluster, worker_logs)
+    with opened as connection:
+        yield connection
+
+
+@contextmanager
+def _private(cluster: Cluster, worker_logs: bool) -> Iterator[Connection]:
+    """A cluster of this process alone, on the loopback address and with a token of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
+    _lend_token()
+    try:
+        # The workers inherit this process's environment. The same variables as a runtime_env
+        # made each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
+        with _environment(_private_variables()):
+            context = ray.init(
+                address="local",
+                num_cpus=cluster.cpus,
+                include_dashboard=True,  # without it Ray Train logs an error every second
+                dashboard_host="127.0.0.1",
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=_level(),
+                log_to_driver=worker_logs,
+                _temp_dir=str(folder / "ray"),  # Ray opens its own folder to everyone
+            )
+        yield Connection(private=True, dashboard=_dashboard(context))
+    except BaseException:
+        _stop()
+        log.info("Ray's own logs are kept in %s.", folder)
+        raise
+    _stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _existing(address: str, worker_logs: bool) -> Iterator[Connection]:
+    """A cluster that was there before and stays when the block ends."""
+    check_reachable(address)
+    try:
+        context = ray.init(
+            address=address,
+            logging_level=_level(),
+            log_to_driver=worker_logs,
+            runtime_env=_shipped_environment(),
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ClusterError(
+            f"cannot join the Ray cluster at {address}: {reason}. Run the command on one of its "
+            "nodes, or send it there with `python -m cluster submit`."
+        ) from error
+    try:
+        yield Connection(private=False, dashboard=_dashboard(context))
+    finally:
+        ray.shutdown()
+
+
+def _stop() -> None:
+    ray.shutdown(wait_for_processes=True)
+
+
+def _lend_token() -> None:
+    """Give the private cluster a secret token, so that no other user of the machine can use it.
+
+    Ray would write one to ~/.ray/auth_token instead, where two clusters starting at once
+    overwrite each other's. Ray keeps the first token it has read, so it stays for the process.
+    """
+    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if not any(name in os.environ for name in chosen):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Ray warns that the token is on, which is what is wanted.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(
+        logging.ERROR
+    )
+
+
+def _private_variables() -> dict[str, str]:
+    """The variables of a private cluster's workers, beyond those of this process."""
+    folder = str(Path(contract.__file__).parents[1])
+    if folder in site.getsitepackages():
+        return WORKER_VARIABLES
+    known = os.environ.get("PYTHONPATH", "")
+    return {**WORKER_VARIABLES, "PYTHONPATH": os.pathsep.join(filter(None, (folder, known)))}
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """This process's environment with these variables, for the time of the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _shipped_environment() -> dict[str, Any] | None:
+    """What the workers of an existing cluster need: our packages, and no secret.
+
+    A Ray job carries its own environment, which Ray refuses to have changed.
+    """
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return None
+    folder = Path(contract.__file__).parents[1]
+    return {
+        "env_vars": WORKER_VARIABLES,
+        "py_modules": [str(folder / name) for name in PACKAGES],
+        "excludes": ["__pycache__"],
+    }
+
+
+def check_reachable(address: str) -> None:
+    """Knock at the cluster's door for ten seconds at most; Ray alone would wait for minutes."""
+    if address in ("auto", "local"):
+        return
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.scheme in ("http", "https"):
+        raise ClusterError(
+            f"cluster.address = {address!r} is the address of Ray's Jobs API: send the command "
+            "there with `python -m cluster submit`, or name the cluster as host:port."
+        )
+    try:
+        host, port = place.hostname, place.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise ClusterError(f"cluster.address = {address!r} must read host:port or ray://host:port.")
+    try:
+        socket.create_connection((host, port), timeout=REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address} ({error}); start one, or leave cluster.address "
+            "and RAY_ADDRESS unset for a private one on this machine."
+        ) from error
+
+
+def _dashboard(context: Any) -> str | None:
+    """The dashboard's address; Ray Client does not know it."""
+    place = getattr(context, "dashboard_url", None)
+    return f"http://{place}" if place else None
+
+
+def _level() -> int:
+    """Ray's messages: its warnings, and everything where this process logs everything."""
+    verbose = logging.getLogger().getEffectiveLevel() <= logging.DEBUG
+    return logging.INFO if verbose else logging.WARNING

@@ -1,0 +1,100 @@
+"""The private cluster ends with its block; a bad address is one sentence, soon."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.connection import check_reachable, connected
+from contract.config import Cluster
+from contract.errors import ClusterError
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_connected_process_stays_connected_to_the_same_cluster() -> None:
+    before = ray.get_runtime_context().gcs_address
+    with connected(Cluster(address="127.0.0.1:1")):
+        assert ray.get_runtime_context().gcs_address == before
+    assert ray.is_initialized()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_import_our_packages_and_keras_2() -> None:
+    @ray.remote
+    def look() -> tuple[str, str | None]:
+        import contract
+
+        return contract.__file__, os.environ.get("TF_USE_LEGACY_KERAS")
+
+    assert ray.get(look.remote()) == (str(ROOT / "contract/__init__.py"), "1")
+
+
+ADDRESSES = [
+    ("http://127.0.0.1:8265", "Jobs API"),
+    ("head", "must read host:port"),
+    ("head:port", "must read host:port"),
+]
+
+
+@pytest.mark.parametrize(("address", "reason"), ADDRESSES)
+def test_a_wrong_address_is_explained(address: str, reason: str) -> None:
+    with pytest.raises(ClusterError, match=reason):
+        check_reachable(address)
+
+
+def test_an_unreachable_cluster_is_given_up_soon() -> None:
+    start = time.monotonic()
+    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+        check_reachable(f"ray://127.0.0.1:{free_port()}")
+    assert time.monotonic() - start < 15
+
+
+PROGRAM = """
+import logging, os, ray
+from cluster.connection import check_reachable, connected
+from contract.config import Cluster
+
+@ray.remote
+def look():
+    import contract
+    return contract.__file__
+
+with connected(Cluster(cpus=1)) as connection:
+    print(ray.get(look.remote()))
+    print(ray.get_runtime_context().gcs_address)
+    print(ray._private.worker._global_node.temp_dir)
+    assert connection.private and connection.dashboard.startswith("http://127.0.0.1:")
+"""
+
+
+def test_a_private_cluster_is_quiet_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    module, address, folder = done.stdout.split()
+    assert module == str(ROOT / "contract/__init__.py")
+    assert done.stderr == ""
+    assert not Path(folder).exists()
+    host, port = address.split(":")
+    with socket.socket() as door:
+        assert door.connect_ex((host, int(port))) != 0
