@@ -57,7 +57,7 @@ def warp(image: Image, mask: Mask, draw: Generator, settings: Augment) -> tuple[
 def change_intensity(image: Image, draw: Generator, settings: Augment) -> Image:
     """Gamma, gain and noise, clipped to 0..1 again."""
     power, factor = draw.random(2)
-    image = image ** np.float32(settings.gamma ** (2 * power - 1))
-    image = image * np.float32(1 + (2 * factor - 1) * settings.gain)
-    image = image + np.float32(settings.noise) * draw.standard_normal(image.shape, np.float32)
-    return np.clip(image, 0.0, 1.0)
+    bent = np.power(image, np.float32(settings.gamma ** (2 * power - 1)))
+    lit = bent * np.float32(1 + (2 * factor - 1) * settings.gain)
+    noisy = lit + np.float32(settings.noise) * draw.standard_normal(image.shape, np.float32)
+    return np.clip(noisy, 0.0, 1.0).astype(np.float32)

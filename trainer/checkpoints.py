@@ -101,7 +101,8 @@ def best(checkpoints: Sequence[Checkpoint], train: Train) -> Checkpoint:
 def to_bytes(state: State) -> bytes:
     """A list of arrays as the bytes of an .npz file."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{f"{index:04d}": value for index, value in enumerate(state)})
+    named = {f"{index:04d}": value for index, value in enumerate(state)}
+    np.savez(buffer, allow_pickle=False, **named)
     return buffer.getvalue()
 
 

@@ -45,7 +45,7 @@ def export(network: keras.Model, config: Config, facts: bundle.Facts, destinatio
 def save(segmentation: "Segmentation", folder: Path) -> None:
     """A SavedModel with the signatures serving_default (uint8 slices) and int16."""
     signatures = {
-        name: segmentation.segment.get_concrete_function(
+        name: tf.function(segmentation.segment).get_concrete_function(
             tf.TensorSpec((None, None, None, None), dtype, name="slices")
         )
         for name, dtype in (("serving_default", tf.uint8), ("int16", tf.int16))
@@ -61,11 +61,10 @@ class Segmentation(tf.Module):
         self.network = network
         self.config = config
 
-    @tf.function
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 in 0..1; mask: uint8, 1 where it is above the threshold."""
         maps = self._tiled(slices) if self.config.predict.tiles else self._resized(slices)
-        probability = tf.clip_by_value(maps[..., 0], 0.0, 1.0)
+        probability = tf.clip_by_value(maps[:, :, :, 0], 0.0, 1.0)
         mask = tf.cast(probability > self.config.predict.threshold, tf.uint8)
         return {"probability": probability, "mask": mask}
 
@@ -158,7 +157,7 @@ class _Blocks:
             for a in range(steps)
             for b in range(steps)
         ]
-        return tf.add_n(placed)[..., None]
+        return tf.expand_dims(tf.add_n(placed), -1)
 
 
 def _pad_to_tiles(slices: tf.Tensor, side: int, step: int) -> tf.Tensor:

@@ -17,6 +17,7 @@ from typing import Any
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.tensorflow import TensorflowTrainer
 
 from cluster.connection import connected
@@ -118,7 +119,7 @@ def group_worker(message: dict[str, Any]) -> None:
     context = ray.train.get_context()
     around = Surroundings(
         place=Place(context.get_world_rank(), context.get_world_size()),
-        agree=ray.train.collective.broadcast_from_rank_zero,
+        agree=broadcast_from_rank_zero,
         report_epoch=lambda row: ray.train.report(dict(row)),
         report_step=Telling(message["board"]),
     )
@@ -127,7 +128,7 @@ def group_worker(message: dict[str, Any]) -> None:
     if around.place.rank == 0:
         runs.conclude(place, config, history, message["commit"])
     # A worker that leaves early breaks the collectives of the others.
-    ray.train.collective.barrier()
+    barrier()
 
 
 class Telling:

@@ -102,7 +102,7 @@ def _fit(
     raw = read_image(slices, case.image)
     image = fit_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
     truth = read_mask(slices, case.mask, config.data.mask_threshold)
-    share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, ..., 0]
+    share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, :, :, 0]
     return (
         image.numpy().astype(np.int16),
         (share.numpy() > 0.5).astype(np.uint8),

@@ -1,0 +1,32 @@
+"""Which number format is chosen for which hardware."""
+
+import pytest
+
+from trainer import precision
+
+
+@pytest.mark.parametrize(
+    ("flags", "capability", "policy"),
+    [
+        (set(), None, "float32"),
+        ({"avx2", "fma"}, None, "float32"),
+        ({"avx512_bf16"}, None, "mixed_bfloat16"),
+        ({"amx_bf16"}, None, "mixed_bfloat16"),
+        (set(), (6, 1), "float32"),
+        (set(), (7, 5), "mixed_float16"),
+        (set(), (8, 6), "mixed_bfloat16"),
+        ({"avx512_bf16"}, (7, 0), "mixed_float16"),
+    ],
+)
+def test_auto_takes_what_the_hardware_computes(
+    flags: set[str], capability: tuple[int, int] | None, policy: str
+) -> None:
+    assert precision.choose("auto", flags, capability) == policy
+
+
+def test_a_named_precision_is_taken_as_it_is() -> None:
+    assert precision.choose("mixed_float16", set(), None) == "mixed_float16"
+
+
+def test_this_machines_flags_are_words() -> None:
+    assert all(flag.isidentifier() for flag in precision.cpu_flags())
