@@ -139,7 +139,9 @@ def progress(title: str, total: int | None = None) -> Iterator[Advance]:
     """
     console = Console(stderr=True)
     with _bar(title, console) if console.is_terminal else _lines(title) as show:
-        yield Advance(show, total)
+        advance = Advance(show, total)
+        advance(0)
+        yield advance
 
 
 @contextmanager

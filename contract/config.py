@@ -16,13 +16,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
-from contract.errors import ConfigError
+from contract.errors import ConfigError, sentence
 
 Scalar = bool | int | float | str
 
@@ -34,7 +34,11 @@ class Section(BaseModel):
     """A group of settings: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        serialize_by_alias=True,
     )
 
 
@@ -82,7 +86,10 @@ class Phantom(Section):
 
 
 class Augment(Section):
-    """Random changes of training samples; geometry moves image and mask alike, intensity the image alone."""
+    """Random changes of training samples.
+
+    Geometry moves image and mask alike; intensity changes the image alone.
+    """
 
     flip_horizontal: Fraction = 0.0
     """Probability of a left-right flip (a CT slice is never mirrored: leave it at 0 there)."""
@@ -97,7 +104,8 @@ class Augment(Section):
     shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest shift as a fraction of the image's side."""
     gamma: Annotated[float, Field(ge=1.0, le=4.0)] = 1.5
-    """Largest exponent g; intensities in 0..1 are raised to a power drawn log-uniformly from 1/g to g."""
+    """Largest exponent g; intensities in 0..1 are raised to a power, drawn log-uniformly from 1/g
+    to g."""
     gain: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """Largest relative change of brightness: a factor from 1-gain to 1+gain."""
     noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
@@ -230,7 +238,7 @@ class Train(Section):
     """schedule = "plateau": what the learning rate is multiplied by."""
     plateau_patience: Annotated[int, Field(ge=1)] = 4
     """schedule = "plateau": epochs without a better score before it is."""
-    patience: Annotated[int, Field(ge=1)] | None = 10
+    patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better score before training stops early; absent: never."""
     monitor: Literal["val_loss", "val_dice_coef", "val_iou_coef", "val_binary_accuracy"] = (
         "val_dice_coef"
@@ -269,8 +277,8 @@ class Predict(Section):
     tiles: bool = False
     """Cut slices larger than network.image_size into overlapping tiles of that size instead of
     resizing them; train on slices of the same resolution."""
-    tile_overlap: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5
-    """Share of a tile's side that it has in common with its neighbour."""
+    tile_steps: Literal[1, 2, 4] = 2
+    """Steps in which one tile gives way to the next: 1: no overlap; 2: half; 4: three quarters."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Slices (or tiles) given to the network at once."""
 
@@ -284,19 +292,22 @@ class Range(Section):
     """Any number from low to high."""
     loguniform: tuple[float, float] | None = None
     """Any number from low to high, each decade as likely."""
-    int: tuple[int, int] | None = None
+    # Another name in Python, where a field called int would hide the type.
+    integer: tuple[int, int] | None = Field(default=None, alias="int")
     """Any whole number from low to high, both included."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = list(self.model_dump(exclude_none=True))
         if len(given) != 1:
             raise ValueError("give exactly one of choice, uniform, loguniform, int")
         if self.choice is not None:
             if not self.choice:
                 raise ValueError("choice needs at least one value")
             return self
-        low, high = getattr(self, given[0])
+        limits = self.uniform or self.loguniform or self.integer
+        assert limits, "one key is given, and it is not choice"
+        low, high = limits
         if low >= high:
             raise ValueError(f"{given[0]} = [{low}, {high}]: the first must be the lower one")
         if given[0] == "loguniform" and low <= 0:
@@ -305,7 +316,7 @@ class Range(Section):
 
     def examples(self) -> tuple[Scalar, ...]:
         """Values that stand for the whole range when its type and limits are checked."""
-        return self.choice or self.uniform or self.loguniform or self.int or ()
+        return self.choice or self.uniform or self.loguniform or self.integer or ()
 
 
 class Sweep(Section):
@@ -408,27 +419,46 @@ class Config(Section):
             place_value(tree, key, value)
         return validated(tree, origin="settings")
 
-    def fingerprint(self) -> str:
-        """Twelve hex digits that name all settings which decide a trained network.
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide a trained network, as plain values.
 
-        Where data, runs and cluster lie does not count: the same training on another machine or
-        in S3 has the same fingerprint.
+        Where data and runs lie, and how the work is spread over machines, does not count: the
+        samples of a step and their gradient are the same on one worker and on eight.
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"].pop("root")
-        tree["seed"] = self.run.seed
-        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+        tree["train"] = {key: v for key, v in tree["train"].items() if key not in _PLACEMENT}
+        return {"run": {"seed": self.run.seed}, **tree}
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that name the deciding settings."""
+        text = json.dumps(self.deciding(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# Settings of [train] that say where and how safely training runs, not what comes out of it.
+_PLACEMENT = {
+    "workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "pictures",
+    "max_failures",
+    "stall_timeout_s",
+}
 
 
 def _check_value(section: Section, path: list[str], key: str, value: Scalar) -> None:
-    """Refuse a searched value of the wrong type; one at odds with another setting is a failed trial."""
+    """Refuse a searched value of the wrong type.
+
+    One that is only at odds with another setting is a failed trial, not a fault of the file.
+    """
     for part in path[:-1]:
         section = getattr(section, part)
     field = type(section).model_fields[path[-1]]
-    # Annotated[...] with computed parts is a value, not a type, to a type checker.
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[(field.annotation, *field.metadata)])
+    annotation: Any = field.annotation
+    alone = create_model("Setting", value=(annotation, field))
     try:
-        adapter.validate_python(value)
+        alone(value=value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise ValueError(f"sweep.space: {key} cannot be {value!r}: {reason}") from error
@@ -466,7 +496,7 @@ def place_value(tree: dict[str, Any], key: str, value: Any) -> None:
     known = setting_types()
     searched = key.removeprefix("sweep.space.")
     if key not in known and searched == key:
-        raise ConfigError(f"there is no setting {key!r}{nearest(key, known)}.")
+        raise ConfigError(sentence(f"there is no setting {key!r}{nearest(key, known)}"))
     *path, last = key.split(".") if searched == key else ["sweep", "space", searched]
     for part in path:
         tree = tree.setdefault(part, {})
@@ -482,7 +512,7 @@ def validated(tree: Mapping[str, Any], origin: str) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         faults = "; ".join(describe_fault(fault) for fault in error.errors())
-        raise ConfigError(f"{origin}: {faults}.") from error
+        raise ConfigError(sentence(f"{origin}: {faults}")) from error
 
 
 def describe_fault(fault: Any) -> str:

@@ -36,3 +36,8 @@ class ClusterError(UserError):
 
 class TrainingError(UserError):
     """A run cannot start, continue or end as the settings ask."""
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop, unless it is a question already."""
+    return text if text.endswith("?") else f"{text}."

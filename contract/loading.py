@@ -90,8 +90,11 @@ def with_lines(message: str, text: str) -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error}.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"cannot read the settings file {path}: {reason}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings file {path} is not text in UTF-8: {error}.") from error
 
 
 def _with_absolute_folders(config: Config) -> Config:
