@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -58,16 +59,66 @@ class Storage(Section):
     """A folder, or an object store address such as s3://bucket/prefix."""
 
 
+class Cloud(Section):
+    """The cluster that `python -m cluster up` makes on AWS."""
+
+    name: Name = "segfleet"
+    """Name of the cluster and of what is made for it; two clusters of a region need two names."""
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
+    """AWS region of nodes and bucket."""
+    head_type: str = "m6i.xlarge"
+    """Instance type of the head node, which is never a spot instance."""
+    worker_type: str = "g5.xlarge"
+    """Instance type of the worker nodes."""
+    min_workers: Annotated[int, Field(ge=0, le=100)] = 0
+    """Worker nodes that are always kept."""
+    max_workers: Annotated[int, Field(ge=1, le=100)] = 2
+    """Worker nodes at most; they come and go as the work asks for them."""
+    spot: bool = True
+    """Take spot instances as workers, and on-demand ones where no spot instance is to be had."""
+    idle_minutes: Annotated[int, Field(ge=1)] = 10
+    """Minutes without work after which a worker node is given back."""
+    disk_gb: Annotated[int, Field(ge=60, le=2000)] = 120
+    """Size of a node's disk in GB; images and packages need 60."""
+    bucket: str | None = None
+    """S3 bucket that the nodes may use and `up` creates where it is missing; absent: the bucket
+    of storage.root."""
+    machine_image: str | None = None
+    """AMI of the nodes (ami-…); absent: AWS's newest Deep Learning Base image with GPU driver."""
+    image: str = "rayproject/ray:2.60.0-py311-gpu"
+    """Container image the nodes work in; its Ray must be the Ray of this machine."""
+    ssh_from: str | None = None
+    """The only addresses that may reach the head by SSH, as a CIDR block (203.0.113.7/32: your
+    own address); needed by `up`."""
+    subnet: str | None = None
+    """Subnet of the nodes (subnet-…); absent: the default one of the region."""
+    private_addresses: bool = False
+    """Give the nodes no public address; needs a subnet that you reach by VPN and that reaches the
+    internet by NAT."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_workers > self.max_workers:
+            raise ValueError("cluster.cloud.min_workers must not be above max_workers")
+        if self.private_addresses and self.subnet is None:
+            raise ValueError("cluster.cloud.private_addresses needs cluster.cloud.subnet")
+        if self.ssh_from is not None:
+            _check_closed_block(self.ssh_from)
+        return self
+
+
 class Cluster(Section):
     """The Ray cluster that does the work."""
 
     address: str | None = None
-    """Address of a running cluster (host:port, or ray://host:port); absent: RAY_ADDRESS, else a
-    private cluster on this machine for the time of the command."""
+    """Address of a running cluster: host:port on one of its nodes, ray://host:port, or
+    http://host:8265 to send jobs to it; absent: RAY_ADDRESS, else a private cluster on this
+    machine for the time of the command."""
     cpus: Annotated[int, Field(ge=1)] | None = None
     """CPUs offered by the private cluster; absent: all of this machine's."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds the workers may take to be placed and started before the run is given up."""
+    cloud: Cloud = Cloud()
 
 
 class Phantom(Section):
@@ -445,6 +496,19 @@ _PLACEMENT = {
     "max_failures",
     "stall_timeout_s",
 }
+
+
+def _check_closed_block(block: str) -> None:
+    """Refuse a CIDR block that is none, or that would open a port to more than 65,536 addresses."""
+    try:
+        network = ip_network(block)
+    except ValueError as error:
+        raise ValueError(f"cluster.cloud.ssh_from = {block!r} is no CIDR block: {error}") from error
+    if network.num_addresses > 2**16:
+        raise ValueError(
+            f"cluster.cloud.ssh_from = {block!r} opens SSH to {network.num_addresses} addresses: "
+            "name your own, such as 203.0.113.7/32"
+        )
 
 
 def _check_value(section: Section, path: list[str], key: str, value: Scalar) -> None:
