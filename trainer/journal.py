@@ -48,7 +48,10 @@ class Journal:
         self.board.note(history[-1])
         if len(self.images):
             sheet = pictures.epoch_sheet(
-                self.images, self.probabilities(state, self.images), self.truths
+                self.images,
+                self.probabilities(state, self.images),
+                self.truths,
+                self.config.predict.threshold,
             )
             self.run.write(f"pictures/epoch-{len(history):04d}.png", sheet)
 

@@ -5,6 +5,7 @@ newest checkpoint tells how far it has come.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,6 @@ from trainer.checkpoints import Row
 from trainer.environment import environment
 
 _CONFIG, _FINISHED = "config.toml", "run.json"
-_EPOCHS_SIDE_BY_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def result(run: Storage) -> Result | None:
     return Result(run.url, run.at("bundle").url, tuple(facts["history"]), facts["best"])
 
 
-def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str | None) -> None:
+def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str | None) -> Result:
     """Make the bundle of the best checkpoint and mark the run finished, run.json last."""
     store = run.at("checkpoints")
     best = checkpoints.best(checkpoints.found(store), config.train)
@@ -98,6 +98,7 @@ def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str |
     closing = {"history": list(history), "best": best.history[-1], "commit": commit}
     closing |= {"fingerprint": config.fingerprint(), "environment": environment()}
     run.write(_FINISHED, json.dumps(closing, indent=2).encode())
+    return Result(run.url, run.at("bundle").url, tuple(history), best.history[-1])
 
 
 def facts(config: Config, best: Row, commit: str | None) -> Facts:
@@ -117,10 +118,12 @@ def facts(config: Config, best: Row, commit: str | None) -> Facts:
 
 def lay_side_by_side(run: Storage) -> None:
     """pictures/epochs.png: the same slices at several epochs, to see the network learn."""
-    keys = [entry.key for entry in run.entries("pictures") if "epoch-" in entry.key]
-    if not keys:
-        return
-    step = max(1, (len(keys) - 1) / (_EPOCHS_SIDE_BY_SIDE - 1))
-    chosen = sorted({round(index * step) for index in range(_EPOCHS_SIDE_BY_SIDE)})
-    sheets = {index + 1: run.read(keys[index]) for index in chosen if index < len(keys)}
-    run.write("pictures/epochs.png", pictures.side_by_side(sheets))
+    keys = {
+        int(found[1]): f"pictures/{entry.key}"
+        for entry in run.at("pictures").entries()
+        if (found := re.fullmatch(r"epoch-(\d+)\.png", entry.key))
+    }
+    chosen = pictures.evenly(sorted(keys), pictures.EPOCHS_SIDE_BY_SIDE)
+    if chosen:
+        sheets = {epoch: run.read(keys[epoch]) for epoch in chosen}
+        run.write("pictures/epochs.png", pictures.side_by_side(sheets))

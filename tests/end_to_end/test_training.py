@@ -1,0 +1,225 @@
+"""Training as a user runs it: a real worker group, killed workers and drivers, S3."""
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.connection import Connection
+from contract import bundle
+from contract.config import Config
+from contract.errors import TrainingError
+from contract.loading import dump
+from contract.storage import Storage, open_storage
+from trainer import launch, runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny(root: str, **train: object) -> Config:
+    """Settings whose training takes seconds."""
+    return Config.model_validate(
+        {
+            "run": {"name": "tiny", "seed": 1},
+            "storage": {"root": root},
+            "data": {
+                "phantom": {
+                    "train_patients": 2,
+                    "valid_patients": 1,
+                    "test_patients": 1,
+                    "slices": 4,
+                    "size": 64,
+                }
+            },
+            "network": {
+                "image_size": 32,
+                "num_layers": 2,
+                "base_filters": 4,
+                "dropout_rate": 0.0,
+            },
+            "train": {
+                "workers": 2,
+                "epochs": 3,
+                "batch_size": 4,
+                "steps_per_epoch": 3,
+                "pictures": 2,
+                "patience": None,
+                **train,
+            },
+        }
+    )
+
+
+def epochs_in_csv(run: Storage) -> list[int]:
+    rows = csv.DictReader(io.StringIO(run.read("train_metrics.csv").decode()))
+    return [int(float(row["epoch"])) for row in rows]
+
+
+def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
+    return [{name: v for name, v in row.items() if name != "seconds"} for row in history]
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -> runs.Result:
+    """One small training on two workers, for every test that only looks at what it left."""
+    return launch.run(tiny(str(tmp_path_factory.mktemp("trained"))))
+
+
+def test_a_run_leaves_what_its_user_expects(trained: runs.Result) -> None:
+    run = open_storage(trained.run)
+    names = {entry.key for entry in run.entries()}
+    assert {
+        "config.toml",
+        "run.json",
+        "train_metrics.csv",
+        "train_metrics.png",
+        "train_losses.csv",
+        "train_losses.png",
+        "pictures/epoch-0001.png",
+        "pictures/epoch-0003.png",
+        "pictures/epochs.png",
+        "bundle/manifest.json",
+    } <= names
+    assert any(name.startswith("tensorboard/events") for name in names)
+    assert epochs_in_csv(run) == [1, 2, 3]
+
+
+def test_the_bundle_is_whole_and_names_its_making(trained: runs.Result) -> None:
+    manifest = bundle.verify(Path(trained.bundle))
+    assert manifest.name == "tiny"
+    assert manifest.image_size == 32
+    assert manifest.metrics == trained.best
+
+
+def test_a_finished_run_is_not_trained_again(
+    ray_cluster: Connection, trained: runs.Result, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = str(Path(trained.run).parents[1])
+    before = open_storage(trained.run).entries()
+    with caplog.at_level("INFO"):
+        again = launch.run(tiny(root))
+    assert again == trained
+    assert "finished already" in caplog.text
+    assert open_storage(trained.run).entries() == before
+
+
+def test_a_run_begun_with_other_settings_is_refused(
+    ray_cluster: Connection, trained: runs.Result
+) -> None:
+    root = str(Path(trained.run).parents[1])
+    with pytest.raises(TrainingError, match=r"train\.epochs was 3, now 4.*run\.name"):
+        launch.run(tiny(root, epochs=4))
+
+
+def test_one_process_alone_computes_what_two_workers_do(
+    trained: runs.Result, tmp_path: Path
+) -> None:
+    from trainer.data import cases
+
+    config = tiny(str(tmp_path), workers=1)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    alone = launch.run_here(config, slices, lambda row: None)
+    for one, two in zip(alone.history, trained.history, strict=True):
+        for name in ("loss", "val_loss", "val_dice_coef"):
+            assert one[name] == pytest.approx(two[name], rel=1e-3)
+
+
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    from trainer.data import cases
+
+    def break_off(row: dict[str, float]) -> None:
+        if row["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    histories = []
+    for name, report in (("whole", lambda row: None), ("broken", break_off)):
+        config = tiny(str(tmp_path / name), workers=1)
+        slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+        if name == "broken":
+            with pytest.raises(KeyboardInterrupt):
+                launch.run_here(config, slices, report)
+        histories.append(launch.run_here(config, slices, lambda row: None).history)
+    whole, broken = map(without_clock, histories)
+    assert [row["epoch"] for row in broken] == [1, 2, 3]
+    for one, two in zip(whole, broken, strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+
+
+def training_workers() -> list[int]:
+    """Process ids of the Ray Train workers on this machine, as their titles tell."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = place.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if title.startswith("ray::") and "TrainWorker" in title:
+            found.append(int(place.parent.name))
+    return found
+
+
+def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path) -> None:
+    config = tiny(str(tmp_path), steps_per_epoch=12)
+    killed: list[int] = []
+
+    def kill_one_in_the_second_epoch(done: int, total: int, note: str) -> None:
+        if not killed and 12 < done < 24:
+            killed.append(max(training_workers()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = launch.run(config, kill_one_in_the_second_epoch)
+    assert killed
+    assert epochs_in_csv(open_storage(result.run)) == [1, 2, 3]
+    bundle.verify(Path(result.bundle))
+
+
+def test_a_training_that_cannot_go_on_names_the_cause(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    config = tiny(str(tmp_path), learning_rate=10.0, optimizer="sgd", max_failures=0)
+    with pytest.raises(TrainingError, match=r"is no number after epoch .* train\.learning_rate"):
+        launch.run(config)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> list[str]:
+    """The command line of a training with a cluster of its own."""
+    path = tmp_path / "tiny.toml"
+    config = tiny(str(tmp_path / "store"), steps_per_epoch=10)
+    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
+    return [sys.executable, "-m", "trainer", "train", str(path)]
+
+
+def test_a_killed_driver_costs_no_finished_epoch(driver: list[str], tmp_path: Path) -> None:
+    environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
+    first = subprocess.Popen(driver, cwd=ROOT, env=environment, start_new_session=True)
+    run = open_storage(str(tmp_path / "store" / "runs" / "tiny"))
+    deadline = time.monotonic() + 120
+    while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
+        assert first.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not run.exists("run.json")
+    told = subprocess.run(
+        driver, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "continues" in told.stderr
+    assert epochs_in_csv(run) == [1, 2, 3]
+
+
+def test_data_run_and_bundle_in_s3_give_the_same_figures(
+    ray_cluster: Connection, trained: runs.Result, s3_bucket: str
+) -> None:
+    result = launch.run(tiny(f"s3://{s3_bucket}/store"))
+    assert result.bundle == f"s3://{s3_bucket}/store/runs/tiny/bundle"
+    assert without_clock(result.history) == without_clock(trained.history)
+    assert (bundle.fetch(open_storage(result.bundle)) / "saved_model").is_dir()
