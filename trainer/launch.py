@@ -35,18 +35,18 @@ log = logging.getLogger(__name__)
 # How often the driver asks for progress, and rank 0 tells it, in seconds.
 _POLL_S = 0.5
 
-Watch = Callable[[int, int, str], None]
+Watch = Callable[[int, int | None, str], None]
 
 
-def _unwatched(done: int, total: int, note: str) -> None:
+def _unwatched(done: int, total: int | None, note: str) -> None:
     """For a caller who does not watch."""
 
 
 def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
     """Train, or continue, or find finished, the run of these settings.
 
-    watch is called with (steps done, steps in all, a note) as training goes on. Raises UserError
-    with the cause where the run cannot start or end.
+    watch is called with (steps done, steps in all or None, a note) as training goes on. Raises
+    UserError with the cause where the run cannot start or end.
     """
     place = runs.place(config)
     slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
@@ -54,6 +54,8 @@ def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
     if (finished := runs.result(place)) is not None:
         log.info("run %s is finished already: %s", config.run.name, finished.bundle)
         return finished
+    if done := runs.epochs_done(place):
+        log.info("run %s continues after epoch %d", config.run.name, done)
     with connected(config.cluster):
         train_group(config, slices, watch)
     finished = runs.result(place)
@@ -61,14 +63,13 @@ def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
     return finished
 
 
-def run_here(
-    config: Config, slices: Dataset, report_epoch: Callable[[Row], None]
-) -> runs.Result:
+def run_here(config: Config, slices: Dataset, report_epoch: Callable[[Row], None]) -> runs.Result:
     """Train the run of these settings in this very process, as one worker without peers.
 
     For a sweep's trials, which are processes of their own already. report_epoch is called with
     the scores of each epoch; what it raises ends the training.
     """
+    from trainer.closing import conclude
     from trainer.worker import Surroundings, train
 
     place = runs.place(config)
@@ -76,7 +77,7 @@ def run_here(
     if (finished := runs.result(place)) is not None:
         return finished
     history = train(config, slices, place, Surroundings(report_epoch=report_epoch))
-    return runs.conclude(place, config, history, environment()["commit"])
+    return conclude(place, config, history, environment()["commit"])
 
 
 def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
@@ -131,6 +132,7 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> TensorflowTrain
 def group_worker(message: dict[str, Any]) -> None:
     """What every worker of the group runs: train, and rank 0 makes the bundle."""
     # TensorFlow is imported here so that the driver starts without it.
+    from trainer.closing import conclude
     from trainer.data.dataset import Place
     from trainer.worker import Surroundings, train
 
@@ -140,27 +142,27 @@ def group_worker(message: dict[str, Any]) -> None:
         place=Place(context.get_world_rank(), context.get_world_size()),
         agree=broadcast_from_rank_zero,
         report_epoch=lambda row: ray.train.report(dict(row)),
-        report_step=Telling(message["board"]),
+        tell=Telling(message["board"]),
     )
     place = runs.place(config)
     history = train(config, message["slices"], place, around)
     if around.place.rank == 0:
-        runs.conclude(place, config, history, message["commit"])
+        conclude(place, config, history, message["commit"])
     # A worker that leaves early breaks the collectives of the others.
     barrier()
 
 
 class Telling:
-    """Tells the board of steps, not more often than it is read."""
+    """Tells the board how far training is, not more often than the board is read."""
 
     def __init__(self, board: Any) -> None:
         self.board, self.told = board, 0.0
 
-    def __call__(self, done: int, total: int, loss: float) -> None:
+    def __call__(self, done: int, total: int | None, note: str) -> None:
         """Pass on that so many steps of so many are done."""
-        if done == total or time.monotonic() - self.told > _POLL_S:
+        if done in (0, total) or time.monotonic() - self.told > _POLL_S:
             self.told = time.monotonic()
-            self.board.put.remote(done, total, f"loss {loss:.4f}")
+            self.board.put.remote(done, total, note)
 
 
 @ray.remote(num_cpus=0)
@@ -168,14 +170,14 @@ class Board:
     """Holds the latest progress; written by rank 0, read by the driver."""
 
     def __init__(self) -> None:
-        self.latest: tuple[int, int, str] | None = None
+        self.latest: tuple[int, int | None, str] | None = None
 
-    def put(self, done: int, total: int, note: str) -> None:
+    def put(self, done: int, total: int | None, note: str) -> None:
         """Replace the progress."""
         self.latest = (done, total, note)
 
-    def get(self) -> tuple[int, int, str] | None:
-        """The latest progress; None before the first step."""
+    def get(self) -> tuple[int, int | None, str] | None:
+        """The latest progress; None before a worker has begun."""
         return self.latest
 
 
@@ -197,7 +199,7 @@ def not_started(config: Config) -> str:
     train, free = config.train, ray.available_resources()
     return (
         f"the {train.workers} training workers ({train.cpus_per_worker} CPUs and "
-        f"{train.gpus_per_worker} GPUs each) made no step within cluster.start_timeout_s = "
+        f"{train.gpus_per_worker} GPUs each) did not begin within cluster.start_timeout_s = "
         f"{config.cluster.start_timeout_s:.0f} s; the cluster has {free.get('CPU', 0):.0f} CPUs "
         f"and {free.get('GPU', 0):.0f} GPUs free: ask for less, add nodes, or wait longer."
     )

@@ -5,21 +5,19 @@ newest checkpoint tells how far it has come.
 """
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contract.bundle import Facts
 from contract.config import Config, validated
 from contract.errors import TrainingError
 from contract.loading import dump, parse
 from contract.storage import Storage, open_storage
-from trainer import checkpoints, export, journal, pictures
+from trainer import checkpoints
 from trainer.checkpoints import Row
-from trainer.environment import environment
 
-_CONFIG, _FINISHED = "config.toml", "run.json"
+FINISHED = "run.json"
+_CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -75,55 +73,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def result(run: Storage) -> Result | None:
     """What a finished run says; None while it is not finished."""
-    if not run.exists(_FINISHED):
+    if not run.exists(FINISHED):
         return None
-    facts = json.loads(run.read(_FINISHED))
+    facts = json.loads(run.read(FINISHED))
     return Result(run.url, run.at("bundle").url, tuple(facts["history"]), facts["best"])
 
 
-def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str | None) -> Result:
-    """Make the bundle of the best checkpoint and mark the run finished, run.json last."""
-    store = run.at("checkpoints")
-    best = checkpoints.best(checkpoints.found(store), config.train)
-    state = checkpoints.load(store, best)
-    if state is None:
-        raise TrainingError(
-            f"the best checkpoint {best.place} in {store.url} is damaged: delete its folder and "
-            "run the same command again to take the next best."
-        )
-    network = export.plain_copy(config, state)
-    export.export(network, config, facts(config, best.history[-1], commit), run.at("bundle"))
-    journal.write_tables(run, history, config.train.monitor)
-    lay_side_by_side(run)
-    closing = {"history": list(history), "best": best.history[-1], "commit": commit}
-    closing |= {"fingerprint": config.fingerprint(), "environment": environment()}
-    run.write(_FINISHED, json.dumps(closing, indent=2).encode())
-    return Result(run.url, run.at("bundle").url, tuple(history), best.history[-1])
-
-
-def facts(config: Config, best: Row, commit: str | None) -> Facts:
-    """What the bundle's manifest says of its making."""
-    env = environment()
-    return Facts.now(
-        name=config.run.name,
-        commit=commit,
-        machine=env["machine"],
-        fingerprint=config.fingerprint(),
-        image_size=config.network.image_size,
-        image_channels=config.network.image_channels,
-        threshold=config.predict.threshold,
-        metrics=best,
-    )
-
-
-def lay_side_by_side(run: Storage) -> None:
-    """pictures/epochs.png: the same slices at several epochs, to see the network learn."""
-    keys = {
-        int(found[1]): f"pictures/{entry.key}"
-        for entry in run.at("pictures").entries()
-        if (found := re.fullmatch(r"epoch-(\d+)\.png", entry.key))
-    }
-    chosen = pictures.evenly(sorted(keys), pictures.EPOCHS_SIDE_BY_SIDE)
-    if chosen:
-        sheets = {epoch: run.read(keys[epoch]) for epoch in chosen}
-        run.write("pictures/epochs.png", pictures.side_by_side(sheets))
+def epochs_done(run: Storage) -> int:
+    """Epochs that the newest checkpoint of a run holds; 0 without one."""
+    found = checkpoints.found(run.at("checkpoints"))
+    return found[0].epochs if found else 0

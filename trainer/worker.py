@@ -43,13 +43,13 @@ class Surroundings:
     """What a worker knows of the world.
 
     agree: returns rank 0's value on every rank; report_epoch: called by every rank with the
-    epoch's row; report_step: called by rank 0 with (steps done, steps in all, latest loss).
+    epoch's row; tell: called by rank 0 with (steps done, steps in all or None, what it does).
     """
 
     place: Place = field(default_factory=Place)
     agree: Callable[[Any], Any] = _itself
     report_epoch: Callable[[Row], None] = _nothing
-    report_step: Callable[[int, int, float], None] = _nothing
+    tell: Callable[[int, int | None, str], None] = _nothing
 
 
 def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -> tuple[Row, ...]:
@@ -59,11 +59,16 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
     stops being a number.
     """
     set_up_process(config.train)
+    if around.place.rank == 0:
+        around.tell(0, None, "reading slices")
     policy = around.agree(
         precision.choose(config.train.precision, precision.cpu_flags(), precision.capability())
     )
     arrays = {split: cache.arrays(config, slices, split) for split in ("train", "valid")}
-    journal = make_journal(config, run, arrays["valid"]) if around.place.rank == 0 else None
+    journal = None
+    if around.place.rank == 0:
+        around.tell(0, None, "building the network")
+        journal = make_journal(config, run, arrays["valid"])
     strategy = make_strategy(around.place)
     keras.mixed_precision.set_global_policy(policy)
     keras.utils.set_random_seed(config.run.seed)
@@ -216,7 +221,7 @@ class Epochs(keras.callbacks.Callback):
         if self.around.place.rank == 0:
             done = len(self.history) * self.steps + batch + 1
             total = self.config.train.epochs * self.steps
-            self.around.report_step(done, total, float((logs or {})["loss"]))
+            self.around.tell(done, total, f"loss {(logs or {})['loss']:.4f}")
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation moves too."""
