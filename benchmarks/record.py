@@ -1,0 +1,45 @@
+"""Keeps the tables of benchmarks/README.md: one section a script, replaced by its latest run."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainer.environment import environment
+
+README = Path(__file__).with_name("README.md")
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options every benchmark has: --write, and --quick for a look at whether it runs."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; figures mean nothing")
+    return parser
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def publish(script: str, text: str, write: bool) -> None:
+    """Print a benchmark's result; with write, put it between its marks in README.md.
+
+    script: the file's name without .py, which names the section.
+    """
+    env = environment()
+    made = f"{datetime.now(UTC):%Y-%m-%d}, commit {(env['commit'] or 'unknown')[:12]}"
+    body = f"Measured {made} on {env['machine']}.\n\n{text}"
+    print(body)
+    if write:
+        page = README.read_text(encoding="utf-8")
+        marks = f"<!-- {script} -->", f"<!-- end of {script} -->"
+        section = f"{marks[0]}\n{body}\n{marks[1]}"
+        pattern = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
+        page, count = re.subn(pattern, lambda _: section, page, flags=re.DOTALL)
+        if not count:
+            raise SystemExit(f"{README} has no marks for {script}: add {' and '.join(marks)}")
+        README.write_text(page, encoding="utf-8")

@@ -1,0 +1,85 @@
+"""Seconds from the command to the first training step, by phase, beside a plain script.
+
+The phases are those `trainer train` shows in its progress: the driver's own imports and checks,
+Ray and the worker processes, TensorFlow and the slices, the network, the first step (which traces
+and compiles the graph). The plain script imports TensorFlow, builds the same network and makes one
+step on random numbers.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.record import arguments, publish, table
+
+PHASED = """
+import time
+began = time.monotonic()
+import sys
+from contract.loading import load
+from contract.storage import open_storage
+from trainer import launch
+from trainer.data.cases import prepare
+
+config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.pictures=0"])
+marks = [("import the driver, read the settings", time.monotonic())]
+prepare(config.data, config.run.seed, open_storage(config.storage.root))
+marks.append(("prepare the slices (first time)", time.monotonic()))
+names = {
+    "reading slices": "start Ray and the workers, import TensorFlow",
+    "building the network": "read the slices into the cache",
+}
+
+
+def watch(done, total, note):
+    name = names.pop(note, None) if not done else "build the network, first step"
+    if name and name not in dict(marks):
+        marks.append((name, time.monotonic()))
+
+
+launch.run(config, watch)
+for (name, at), before in zip(marks, [began] + [at for _, at in marks]):
+    print(f"PHASE\\t{name}\\t{at - before:.2f}")
+"""
+
+PLAIN = """
+import sys
+import numpy as np, tensorflow as tf, tf_keras as keras
+from contract.loading import load
+from trainer import metrics, networks
+from trainer.losses import SegmentationLoss
+
+config = load(sys.argv[1])
+model = networks.build(config.network)
+model.compile(
+    keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=metrics.build()
+)
+side, batch = config.network.image_size, config.train.batch_size
+slices = np.random.rand(batch, side, side, config.network.image_channels).astype("float32")
+model.train_on_batch(slices, (slices[..., :1] > 0.9).astype("float32"))
+"""
+
+
+def main() -> None:
+    """Measure both once and publish the phases."""
+    chosen = arguments(__doc__).parse_args()
+    demo = str(Path(__file__).parents[1] / "configs" / "demo.toml")
+    with tempfile.TemporaryDirectory() as folder:
+        told = subprocess.run(
+            [sys.executable, "-c", PHASED, demo, folder], check=True, capture_output=True, text=True
+        )
+    lines = [line.split("\t") for line in told.stdout.splitlines() if line.startswith("PHASE")]
+    phases = [(name, float(seconds)) for _, name, seconds in lines]
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", PLAIN, demo], check=True, capture_output=True)
+    plain = time.monotonic() - began
+    total = sum(seconds for _, seconds in phases)
+    rows = [[name, f"{seconds:.1f}"] for name, seconds in phases]
+    rows += [["**together**", f"**{total:.1f}**"], ["plain script", f"{plain:.1f}"]]
+    publish("start_up", table(["phase", "seconds"], rows), chosen.write)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""What Ray and the service cost in training, and what a second worker gains on the same CPUs.
+
+Samples a second over the finished epochs but the first (which compiles), validation included, of:
+a plain tf_keras fit on arrays in memory; `trainer train` with one worker of all CPUs; and with two
+workers of half the CPUs each. All on the same phantom, network, batch size and augmentation off.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.record import arguments, publish, table
+from contract.config import Config
+from contract.loading import dump, load
+from contract.storage import open_storage
+
+PLAIN = """
+import json, sys, time
+import numpy as np, tensorflow as tf, tf_keras as keras
+from contract.loading import load
+from trainer import metrics, networks
+from trainer.losses import SegmentationLoss
+
+config, folder = load(sys.argv[1]), sys.argv[2]
+tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
+model = networks.build(config.network)
+model.compile(
+    keras.optimizers.AdamW(config.train.learning_rate),
+    SegmentationLoss(config.train.loss),
+    weighted_metrics=metrics.build(),
+)
+names = ("train_x", "train_y", "valid_x", "valid_y")
+data = {name: np.load(f"{folder}/{name}.npy") for name in names}
+batch = config.train.batch_size
+
+
+class Clock(keras.callbacks.Callback):
+    seconds = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(time.monotonic() - self.began)
+
+
+model.fit(
+    data["train_x"], data["train_y"], batch_size=batch, epochs=config.train.epochs,
+    validation_data=(data["valid_x"], data["valid_y"]), validation_batch_size=batch,
+    verbose=0, callbacks=[Clock()],
+)
+print(json.dumps(Clock.seconds))
+"""
+
+
+def main() -> None:
+    """Measure the three in turn and publish samples a second and ratios."""
+    parser = arguments(__doc__)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = settings(folder, chosen.quick)
+        cpus = max(2, (os.cpu_count() or 2) // 2 * 2)
+        alone = config.with_values({"train.workers": 1, "train.cpus_per_worker": cpus})
+        pair = config.with_values({"train.workers": 2, "train.cpus_per_worker": cpus // 2})
+        speeds = {
+            f"plain `tf_keras` fit, {cpus} threads": plain(alone, folder),
+            f"`trainer train`, 1 worker x {cpus} CPUs": service(alone, folder, "one"),
+            f"`trainer train`, 2 workers x {cpus // 2} CPUs": service(pair, folder, "two"),
+        }
+    base = next(iter(speeds.values()))
+    rows = [[name, f"{v:.1f}", f"{v / base:.2f}"] for name, v in speeds.items()]
+    text = table(["way", "samples/s", "against plain fit"], rows)
+    publish("training_overhead", text, chosen.write)
+
+
+def settings(folder: str, quick: bool) -> Config:
+    """The shipped demo's network on its phantom, without augmentation, early stop or pictures."""
+    demo = Path(__file__).parents[1] / "configs" / "demo.toml"
+    still = ("flip_horizontal", "flip_vertical", "geometry", "gain", "noise")
+    values = {f"data.augment.{name}": 0.0 for name in still}
+    values |= {"data.augment.gamma": 1.0, "train.pictures": 0, "storage.root": folder}
+    values |= {"train.epochs": 3 if quick else 6, "train.precision": "float32"}
+    values |= {"train.schedule": "constant"}
+    return load(demo).with_values(values)
+
+
+def plain(config: Config, folder: str) -> float:
+    """Samples a second of a fit on the same slices as arrays in memory."""
+    samples = save_arrays(config, folder)
+    path = Path(folder) / "plain.toml"
+    path.write_text(dump(config), encoding="utf-8")
+    told = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(path), folder], check=True, capture_output=True, text=True
+    )
+    return samples / statistics.median(json.loads(told.stdout.splitlines()[-1])[1:])
+
+
+def save_arrays(config: Config, folder: str) -> int:
+    """Write the prepared slices as .npy files; how many samples an epoch trains on."""
+    import numpy as np
+
+    from trainer.data import cache, dataset
+    from trainer.data.cases import prepare
+
+    slices = prepare(config.data, config.run.seed, open_storage(folder))
+    count = 0
+    for split in ("train", "valid"):
+        arrays = cache.arrays(config, slices, split)
+        pairs = [dataset.plain(config, arrays, index) for index in range(len(arrays.images))]
+        if split == "train":
+            count = len(pairs) // config.train.batch_size * config.train.batch_size
+            pairs = pairs[:count]
+        np.save(f"{folder}/{split}_x.npy", np.array([image for image, _ in pairs]))
+        np.save(f"{folder}/{split}_y.npy", np.array([truth for _, truth in pairs]))
+    return count
+
+
+def service(config: Config, folder: str, name: str) -> float:
+    """Samples a second of `trainer train`, from the seconds in train_metrics.csv."""
+    path = Path(folder) / f"{name}.toml"
+    path.write_text(dump(config.with_values({"run.name": name})), encoding="utf-8")
+    subprocess.run([sys.executable, "-m", "trainer", "train", str(path)], check=True)
+    lines = (Path(folder) / "runs" / name / "train_metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("seconds")
+    seconds = [float(line.split(",")[column]) for line in lines[2:]]
+    samples = config.data.phantom.train_patients * config.data.phantom.slices
+    return samples // config.train.batch_size * config.train.batch_size / statistics.median(seconds)
+
+
+if __name__ == "__main__":
+    main()
