@@ -107,8 +107,8 @@ class S3Storage(Storage):
             return any(found["Key"] == name for found in answer.get("Contents", ()))
 
     def entries(self, prefix: str = "") -> list[Entry]:
-        with self._plainly("list", prefix) as name:
-            found = [self._entry(item) for item in self._list(name)]
+        with self._telling("list", self._address(prefix)):
+            found = [self._entry(item) for item in self._list(self._name(prefix))]
         return sorted(found, key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
@@ -116,7 +116,7 @@ class S3Storage(Storage):
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def delete_all(self, prefix: str) -> None:
-        with self._plainly("delete", checked_key(prefix)) as name:
+        with self._plainly("delete", prefix) as name:
             names = [item["Key"] for item in self._list(name)]
             for start in range(0, len(names), 1000):
                 batch = [{"Key": name} for name in names[start : start + 1000]]
@@ -129,7 +129,7 @@ class S3Storage(Storage):
                     )
 
     def at(self, prefix: str) -> "S3Storage":
-        return S3Storage(self._bucket, self._name(checked_key(prefix)), self._client)
+        return S3Storage(self._bucket, self._name(prefix), self._client)
 
     def put_file(self, key: str, source: Path) -> None:
         # upload_fileobj and not upload_file, which hides the cause of an error in a text.
@@ -176,12 +176,19 @@ class S3Storage(Storage):
 
     @contextmanager
     def _plainly(self, verb: str, key: str) -> Iterator[str]:
-        """Give the key's name in the bucket, and turn boto3's errors into one sentence."""
+        """Give an object's name in the bucket, and tell of trouble with it in one sentence."""
+        name = self._name(checked_key(key))
+        with self._telling(verb, self._address(key)):
+            yield name
+
+    @contextmanager
+    def _telling(self, verb: str, address: str) -> Iterator[None]:
+        """Turn boto3's errors into one sentence."""
         try:
-            yield self._name(key)
+            yield
         except (BotoCoreError, ClientError, RetriesExceededError) as error:
-            sentence = _sentence(verb, self._address(key), self._bucket, error)
-            raise StorageError(f"{sentence}.") from error
+            text = _sentence(verb, address, self._bucket, error)
+            raise StorageError(f"{text}.") from error
 
 
 @contextmanager

@@ -1,15 +1,47 @@
-"""What all tests share: one small Ray cluster."""
+"""What all tests share: an S3 server, a bucket a test, and one small Ray cluster."""
 
+import logging
 from collections.abc import Iterator
+from uuid import uuid4
 
+import boto3
 import pytest
+from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from cluster.connection import Connection, connected
 from contract.config import Cluster
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[Connection]:
-    """One Ray of 4 logical CPUs for the whole suite: two training workers and a replica fit."""
+def s3_server() -> Iterator[str]:
+    """The address of moto's S3 server; this process, and those it starts, use it as their S3."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.delenv("AWS_PROFILE", raising=False)
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str) -> str:
+    """The address of a fresh, empty bucket, such as s3://test-0a1b."""
+    bucket = f"test-{uuid4().hex[:12]}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server: str) -> Iterator[Connection]:
+    """One Ray of 4 logical CPUs for the whole suite: two training workers and a replica fit.
+
+    It starts after the S3 server, whose address its workers inherit.
+    """
     with connected(Cluster(cpus=4)) as connection:
         yield connection
