@@ -1,0 +1,108 @@
+"""Bundles to serve and slices to send: small, of a plain TensorFlow module, without Keras."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from contract import bundle
+from contract.bundle import Facts
+from contract.config import Config
+from contract.loading import dump
+from contract.storage import FolderStorage, Storage, open_storage
+
+SIDE = 32
+
+MakeBundle = Callable[..., Storage]
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
+    """make_bundle(level=0.5): a bundle that marks what is brighter than level, of 0..1."""
+
+    def make(level: float = 0.5) -> Storage:
+        folder = tmp_path_factory.mktemp("bundle")
+        _save_model(folder / "saved_model", level)
+        np.savez(folder / "weights.npz", level=level)
+        (folder / "config.toml").write_text(dump(Config()))
+        facts = Facts.now(
+            name=f"bright-{level}",
+            commit=None,
+            machine="test",
+            fingerprint="0123456789ab",
+            image_size=SIDE,
+            image_channels=1,
+            threshold=0.5,
+            metrics={"val_dice_coef": level},
+        )
+        destination = open_storage(str(tmp_path_factory.mktemp("kept") / "bundle"))
+        bundle.write(folder, destination, facts)
+        return destination
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bright(make_bundle: MakeBundle) -> FolderStorage:
+    """One bundle that marks what is brighter than one half."""
+    made = make_bundle(0.5)
+    assert isinstance(made, FolderStorage)
+    return made
+
+
+@pytest.fixture(scope="session")
+def slice_png() -> bytes:
+    """A PNG of 64 x 96: dark (20), with a bright (220) rectangle from (10, 20) to (40, 60)."""
+    return cv2.imencode(".png", bright_slice())[1].tobytes()
+
+
+def bright_slice() -> np.ndarray:
+    image = np.full((64, 96), 20, np.uint8)
+    image[10:40, 20:60] = 220
+    return image
+
+
+def _save_model(folder: Path, level: float) -> None:
+    """The signatures of a bundle over a small network: resize, convolve, resize back, threshold."""
+    import tensorflow as tf
+
+    def save() -> None:
+        spec = {
+            "serving_default": tf.TensorSpec((None, None, None, None), tf.uint8, name="slices"),
+            "int16": tf.TensorSpec((None, None, None, None), tf.int16, name="slices"),
+        }
+        module: Any = tf.Module()
+        module.kernel = tf.Variable(tf.ones([3, 3, 1, 1]) / 9.0)
+        graph: Any = tf.function(lambda slices: segment(slices, module.kernel))
+        signatures = {name: graph.get_concrete_function(kind) for name, kind in spec.items()}
+        module.graph = graph
+        tf.saved_model.save(module, str(folder), signatures=signatures)
+
+    def segment(slices: Any, kernel: Any) -> dict[str, Any]:
+        size = tf.shape(slices)
+        whole: Any = tf.cast(slices, tf.float32)
+        grey = tf.cond(
+            tf.equal(size[3], 3),
+            lambda: tf.reduce_mean(whole, -1, keepdims=True),
+            lambda: whole[..., :1],
+        )
+        small = resized(tf.ensure_shape(grey, [None, None, None, 1]), SIDE, SIDE)
+        smooth = tf.nn.conv2d(small / 255.0, kernel, 1, "SAME")
+        maps = resized(tf.sigmoid(20.0 * (smooth - level)), size[1], size[2])
+        probability = maps[..., 0]
+        return {"probability": probability, "mask": tf.cast(probability > 0.5, tf.uint8)}
+
+    def resized(maps: Any, height: Any, width: Any) -> Any:
+        rows = tf.einsum("oh,bhwc->bowc", weights(height, tf.shape(maps)[1]), maps)
+        return tf.einsum("pw,bowc->bopc", weights(width, tf.shape(maps)[2]), rows)
+
+    def weights(out: Any, into: Any) -> Any:
+        most = tf.cast(into, tf.float32)
+        centers = (tf.range(tf.cast(out, tf.float32)) + 0.5) * most / tf.cast(out, tf.float32)
+        centers = tf.clip_by_value(centers - 0.5, 0.0, most - 1.0)
+        return tf.maximum(0.0, 1.0 - tf.abs(centers[:, None] - tf.range(most)[None, :]))
+
+    save()
