@@ -59,6 +59,7 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
     stops being a number.
     """
     set_up_process(config.train)
+    strategy = make_strategy(around.place)
     if around.place.rank == 0:
         around.tell(0, None, "reading slices")
     policy = around.agree(
@@ -69,7 +70,6 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
     if around.place.rank == 0:
         around.tell(0, None, "building the network")
         journal = make_journal(config, run, arrays["valid"])
-    strategy = make_strategy(around.place)
     keras.mixed_precision.set_global_policy(policy)
     keras.utils.set_random_seed(config.run.seed)
     with strategy.scope():
@@ -104,7 +104,10 @@ def set_up_process(train: Train) -> None:
 
 
 def make_strategy(place: Place) -> tf.distribute.Strategy:
-    """MultiWorkerMirroredStrategy over the workers of TF_CONFIG; TensorFlow's default alone."""
+    """MultiWorkerMirroredStrategy over the workers of TF_CONFIG; TensorFlow's default alone.
+
+    It must come before anything TensorFlow computes, or it cannot set up its collectives.
+    """
     if place.workers == 1:
         return tf.distribute.get_strategy()
     options = tf.distribute.experimental.CommunicationOptions(
@@ -221,7 +224,9 @@ class Epochs(keras.callbacks.Callback):
         if self.around.place.rank == 0:
             done = len(self.history) * self.steps + batch + 1
             total = self.config.train.epochs * self.steps
-            self.around.tell(done, total, f"loss {(logs or {})['loss']:.4f}")
+            # Keras adds the workers' losses up in a batch's logs, and only there.
+            loss = (logs or {})["loss"] / self.around.place.workers
+            self.around.tell(done, total, f"loss {loss:.4f}")
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation moves too."""

@@ -100,9 +100,9 @@ def normalization(network: Network, count: int) -> Layer:
     """The normalisation of a convolution with this many filters."""
     match network.normalization:
         case "batch":
-            return keras.layers.BatchNormalization()
+            return keras.layers.BatchNormalization(momentum=0.9)
         case "sync_batch":
-            return keras.layers.BatchNormalization(synchronized=True)
+            return keras.layers.BatchNormalization(momentum=0.9, synchronized=True)
         case "group":
             return keras.layers.GroupNormalization(groups(count))
         case "none":
