@@ -1,20 +1,39 @@
 """`python -m trainer …`: from a TOML file to a bundle and its figures."""
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from contract import commands
 from contract.commands import (
+    DEFAULT_ROOT,
+    BundleReference,
     ConfigFile,
     Overrides,
     ShowConfig,
+    StorageRoot,
     Verbose,
     application,
     example,
     progress,
     settings,
 )
+from contract.config import Config
+from contract.storage import open_storage
+
+if TYPE_CHECKING:
+    from trainer.data.cases import Dataset
+    from trainer.evaluate import Evaluation
 
 app = application("Prepare slices, train a network on Ray, and evaluate it by patient.")
+
+SplitName = Annotated[str, typer.Option("--split", help="Which split: train, valid or test.")]
+Masks = Annotated[bool, typer.Option("--masks", help="Keep the predicted masks too.")]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", help="Where to write; absent: beside the bundle's run."),
+]
 
 
 @app.command(epilog=example("python -m trainer prepare configs/demo.toml"))
@@ -25,17 +44,125 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Check every slice and mask, split by patient, and write the index that training reads."""
-    from contract.storage import open_storage
-    from trainer.data.cases import prepare as prepared
-
-    chosen = settings(config, overrides, show_config)
-    with progress("preparing slices") as advance:
-        dataset = prepared(chosen.data, chosen.run.seed, open_storage(chosen.storage.root), advance)
+    dataset = prepared(settings(config, overrides, show_config))
     for split in ("train", "valid", "test"):
         cases = dataset.of(split)
         patients = len({case.patient for case in cases})
         typer.echo(f"{split:6} {patients:5} patients {len(cases):6} slices")
-    typer.echo(f"slices in {dataset.root}")
+    typer.echo(f"slices: {dataset.root}")
+
+
+@app.command(epilog=example("python -m trainer inspect configs/demo.toml"))
+def inspect(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    show_config: ShowConfig = False,
+    verbose: Verbose = False,
+) -> None:
+    """Count patients, slices and foreground, and draw what the slices look like."""
+    from trainer.data.inspect import inspect as inspected
+
+    chosen = settings(config, overrides, show_config)
+    dataset = prepared(chosen)
+    place = open_storage(chosen.storage.root).at(f"inspections/{chosen.run.name}")
+    with progress("inspecting slices", len(dataset.cases)) as advance:
+        found = inspected(dataset, chosen.data, place, advance)
+    typer.echo("split  patients slices empty foreground")
+    for one in found.splits:
+        counts = f"{one.split:6} {one.patients:8} {one.slices:6} {one.empty:5}"
+        typer.echo(f"{counts} {one.foreground:10.2%}")
+    typer.echo(f"page: {found.page}")
+
+
+@app.command(epilog=example("python -m trainer train configs/demo.toml train.epochs=3"))
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    show_config: ShowConfig = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a network on Ray, or continue the run of this name; ends with a bundle."""
+    chosen = settings(config, overrides, show_config)
+    prepared(chosen)
+    from trainer import launch
+
+    with progress("training") as advance:
+        result = launch.run(chosen, advance.reach)
+    monitor = chosen.train.monitor
+    typer.echo(f"epochs: {len(result.history)}")
+    typer.echo(f"best: epoch {result.best['epoch']:.0f}, {monitor} {result.best[monitor]:.4f}")
+    typer.echo(f"run: {result.run}")
+    typer.echo(f"bundle: {result.bundle}")
+
+
+@app.command(epilog=example("python -m trainer evaluate segfleet-data/runs/demo/bundle"))
+def evaluate(
+    reference: BundleReference,
+    overrides: Overrides = None,
+    split: SplitName = "test",
+    output: Output = None,
+    masks: Masks = False,
+    storage: StorageRoot = DEFAULT_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Score a bundle by patient on a split of its slices; tables, pictures and a report.
+
+    The settings are the bundle's own; override data.root where the slices have moved.
+    """
+    from contract import bundle
+    from contract.loading import load
+    from contract.registry import open_bundle
+    from trainer import evaluate as evaluation
+    from trainer.data.cases import SPLITS
+    from trainer.report import report
+
+    if split not in SPLITS:
+        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
+    source = open_bundle(reference, storage)
+    chosen = load(bundle.fetch(source) / "config.toml", overrides or ())
+    dataset = prepared(chosen)
+    home = source.url.removesuffix("/bundle")
+    run = open_storage(home) if home != source.url else None
+    place = open_storage(output or f"{home}/evaluation/{split}")
+    with progress(f"evaluating {split}", len(dataset.of(split))) as advance:
+        found = evaluation.evaluate(
+            source, dataset, split, chosen.data, chosen.predict, place, advance, masks
+        )
+    place.write("report.html", report(run, found, chosen).encode())
+    typer.echo(as_text(found))
+    typer.echo(f"report: {place.url}/report.html")
+
+
+def as_text(found: "Evaluation") -> str:
+    """The per-patient table and its summary, for a terminal."""
+    from trainer.evaluate import FIGURES
+
+    def cells(values: Iterable[float | None]) -> str:
+        return "".join(f"{'–' if v is None else f'{v:.3f}':>13}" for v in values)
+
+    rows = [("patient", "slices", "".join(f"{name:>13}" for name in FIGURES))]
+    rows += [
+        (one.patient, one.slices, cells(getattr(one.counts, name) for name in FIGURES))
+        for one in found.patients
+    ]
+    spreads = [found.figure(name) for name in FIGURES]
+    slices = len(found.slices)
+    rows += [
+        (name, slices, cells(getattr(spread, field) for spread in spreads))
+        for name, field in (("mean", "mean"), ("SD", "sd"), ("lowest", "low"), ("highest", "high"))
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
+
+
+def prepared(config: Config) -> "Dataset":
+    """The checked slices of these settings, with progress shown."""
+    from trainer.data import cases
+
+    with progress("checking slices") as advance:
+        return cases.prepare(
+            config.data, config.run.seed, open_storage(config.storage.root), advance
+        )
 
 
 if __name__ == "__main__":
