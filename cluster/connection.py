@@ -10,7 +10,7 @@ import shutil
 import site
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import RayError
 
 import contract
 from contract.config import Cluster
-from contract.errors import ClusterError
+from contract.errors import ClusterError, UserError
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 """What a worker must be able to import."""
 WORKER_VARIABLES = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 """Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow."""
+OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
+"""Variables of this process that a job is given; anyone who may see the cluster may read them."""
+DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 REACH_TIMEOUT_S = 10.0
+UNNAMED = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
+"""Ray's own code would let these overrule an address that it is given."""
 # The socket Ray opens below its session folder may have a path of 107 bytes at most, so TMPDIR,
 # which is long on some machines, is not followed.
 SHORT_FOLDER = "/tmp"
@@ -48,60 +54,64 @@ class Connection:
 
 
 @contextmanager
-def connected(cluster: Cluster, worker_logs: bool = False) -> Iterator[Connection]:
+def connected(cluster: Cluster) -> Iterator[Connection]:
     """Connect to the cluster that the settings name, for the time of the block.
 
     cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
     block. A process that is connected already stays so.
-    worker_logs: repeat what the workers print.
-    Raises ClusterError where the cluster cannot be reached.
+    What workers print is repeated where this process logs everything (--verbose). Raises
+    ClusterError where the cluster cannot be reached.
     """
     if ray.is_initialized():
         yield Connection(private=False, dashboard=None)
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    opened = _existing(address, worker_logs) if address else _private(cluster, worker_logs)
+    opened = _existing(address) if address else _private(cluster)
     with opened as connection:
         yield connection
 
 
 @contextmanager
-def _private(cluster: Cluster, worker_logs: bool) -> Iterator[Connection]:
+def _private(cluster: Cluster) -> Iterator[Connection]:
     """A cluster of this process alone, on the loopback address and with a token of its own."""
     folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
-    _lend_token()
+    lend_token()
+    keep = False
     try:
         # The workers inherit this process's environment. The same variables as a runtime_env
         # made each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
-        with _environment(_private_variables()):
+        with environment(_private_variables()):
             context = ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
                 include_dashboard=True,  # without it Ray Train logs an error every second
                 dashboard_host="127.0.0.1",
                 object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=_level(),
-                log_to_driver=worker_logs,
+                logging_level=ray_level(),
+                log_to_driver=_verbose(),
                 _temp_dir=str(folder / "ray"),  # Ray opens its own folder to everyone
             )
         yield Connection(private=True, dashboard=_dashboard(context))
-    except BaseException:
-        _stop()
-        log.info("Ray's own logs are kept in %s.", folder)
+    except Exception as error:
+        keep = not isinstance(error, UserError)
         raise
-    _stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        ray.shutdown(wait_for_processes=True)
+        if keep:
+            log.info("Ray's own logs are kept in %s.", folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _existing(address: str, worker_logs: bool) -> Iterator[Connection]:
+def _existing(address: str) -> Iterator[Connection]:
     """A cluster that was there before and stays when the block ends."""
     check_reachable(address)
     try:
         context = ray.init(
             address=address,
-            logging_level=_level(),
-            log_to_driver=worker_logs,
+            logging_level=ray_level(),
+            log_to_driver=_verbose(),
             runtime_env=_shipped_environment(),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
@@ -116,11 +126,7 @@ def _existing(address: str, worker_logs: bool) -> Iterator[Connection]:
         ray.shutdown()
 
 
-def _stop() -> None:
-    ray.shutdown(wait_for_processes=True)
-
-
-def _lend_token() -> None:
+def lend_token() -> None:
     """Give the private cluster a secret token, so that no other user of the machine can use it.
 
     Ray would write one to ~/.ray/auth_token instead, where two clusters starting at once
@@ -129,13 +135,9 @@ def _lend_token() -> None:
     chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     if not any(name in os.environ for name in chosen):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # Ray warns that the token is on, which is what is wanted.
-    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(
-        logging.ERROR
-    )
 
 
-def _private_variables() -> dict[str, str]:
+def _private_variables() -> Mapping[str, str]:
     """The variables of a private cluster's workers, beyond those of this process."""
     folder = str(Path(contract.__file__).parents[1])
     if folder in site.getsitepackages():
@@ -145,18 +147,22 @@ def _private_variables() -> dict[str, str]:
 
 
 @contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """This process's environment with these variables, for the time of the block."""
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """This process's environment with these variables (None: without), for a block's time."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    _set_variables(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(before)
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _shipped_environment() -> dict[str, Any] | None:
@@ -174,28 +180,66 @@ def _shipped_environment() -> dict[str, Any] | None:
     }
 
 
+def job_variables() -> dict[str, str]:
+    """The environment of a job: what our code needs, where S3 is, and no secret."""
+    known = {name: os.environ[name] for name in OPEN_VARIABLES if name in os.environ}
+    if "@" in known.get("AWS_ENDPOINT_URL", ""):
+        raise ClusterError(
+            "AWS_ENDPOINT_URL holds a password, which a job would show to everyone who may see "
+            "the cluster: set it in the environment of the nodes, and unset it here."
+        )
+    return {**WORKER_VARIABLES, **known}
+
+
+def named(cluster: Cluster) -> bool:
+    """Whether settings or environment name a cluster, so that no private one is started."""
+    return bool(cluster.address or os.environ.get("RAY_ADDRESS"))
+
+
+def jobs_address(cluster: Cluster) -> str:
+    """Address of the Jobs API, such as http://127.0.0.1:8265, of the cluster the settings name.
+
+    cluster.address, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else port 8265 of this
+    machine. Raises ClusterError where nothing answers there.
+    """
+    logging.getLogger("ray").setLevel(ray_level())
+    given = (os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
+    address = cluster.address or next(filter(None, given), DASHBOARD)
+    if not address.startswith(("http://", "https://")):
+        check_reachable(address)
+        with environment(UNNAMED):
+            address = get_address_for_submission_client(address)
+    check_answers(address)
+    return address.rstrip("/")
+
+
 def check_reachable(address: str) -> None:
-    """Knock at the cluster's door for ten seconds at most; Ray alone would wait for minutes."""
+    """Refuse an address of a Ray cluster, as ray.init takes it, where nothing answers."""
     if address in ("auto", "local"):
         return
-    place = urlsplit(address if "://" in address else f"//{address}")
-    if place.scheme in ("http", "https"):
+    if address.startswith(("http://", "https://")):
         raise ClusterError(
             f"cluster.address = {address!r} is the address of Ray's Jobs API: send the command "
             "there with `python -m cluster submit`, or name the cluster as host:port."
         )
+    check_answers(address if "://" in address else f"//{address}")
+
+
+def check_answers(url: str) -> None:
+    """Knock at a cluster's door for ten seconds at most; Ray alone would wait for minutes."""
+    place, name = urlsplit(url), url.removeprefix("//")
     try:
-        host, port = place.hostname, place.port
+        host, port = place.hostname, place.port or {"http": 80, "https": 443}.get(place.scheme)
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise ClusterError(f"cluster.address = {address!r} must read host:port or ray://host:port.")
+        raise ClusterError(f"cluster.address = {name!r} must read host:port or ray://host:port.")
     try:
         socket.create_connection((host, port), timeout=REACH_TIMEOUT_S).close()
     except OSError as error:
         raise ClusterError(
-            f"no Ray cluster answers at {address} ({error}); start one, or leave cluster.address "
-            "and RAY_ADDRESS unset for a private one on this machine."
+            f"no Ray cluster answers at {name} ({error}): start it, open the tunnel to it, or "
+            "name another one in cluster.address or RAY_ADDRESS."
         ) from error
 
 
@@ -205,7 +249,10 @@ def _dashboard(context: Any) -> str | None:
     return f"http://{place}" if place else None
 
 
-def _level() -> int:
-    """Ray's messages: its warnings, and everything where this process logs everything."""
-    verbose = logging.getLogger().getEffectiveLevel() <= logging.DEBUG
-    return logging.INFO if verbose else logging.WARNING
+def ray_level() -> int:
+    """Which of Ray's messages are shown: errors, or all of them where we log everything too."""
+    return logging.INFO if _verbose() else logging.ERROR
+
+
+def _verbose() -> bool:
+    return logging.getLogger().getEffectiveLevel() <= logging.INFO

@@ -1,0 +1,210 @@
+"""python -m cluster check|submit|status|logs|stop|up|down."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contract.commands import ConfigFile, Overrides, Verbose, application, example, run, settings
+from contract.config import Config
+from contract.errors import ClusterError
+
+if TYPE_CHECKING:
+    from cluster.jobs import Jobs, Status
+
+app = application("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
+
+Job = Annotated[
+    str | None, typer.Argument(metavar="JOB", help="Name of the job; absent: the run's newest.")
+]
+
+
+@app.command(epilog=example("python -m cluster check configs/demo.toml"))
+def check(
+    path: ConfigFile,
+    overrides: Overrides = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="Judge the largest cluster this file can grow to: ray_cluster.yaml."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Say whether the cluster can hold training, sweep and service, and if not, why.
+
+    Asks the cluster that CONFIG or RAY_ADDRESS names; without one, judges this machine.
+    """
+    from cluster import check as checking
+    from cluster.connection import named
+
+    config = settings(path, overrides)
+    if file:
+        nodes, where = checking.nodes_of_file(file), str(file)
+    elif named(config.cluster):
+        nodes, where = checking.nodes_of_cluster(config.cluster), "the cluster"
+    else:
+        nodes, where = checking.nodes_of_machine(config.cluster), "a private cluster here"
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    typer.echo(f"{where}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
+    findings = checking.judge(config, nodes)
+    for finding in findings:
+        typer.echo(f"{finding.purpose:9} {'no ' if finding.reasons else 'yes'} {finding.text}")
+        for reason in finding.reasons:
+            typer.echo(f"{'':13} {reason}")
+    if any(finding.reasons for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=example("python -m cluster submit configs/demo.toml -- trainer train"))
+def submit(
+    path: ConfigFile,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="-- COMMAND", help="One of our commands: trainer train train.epochs=3."
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Every node has the folders that CONFIG names.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Run one of our commands as a job of a Ray cluster, and follow what it prints.
+
+    The job goes on when this machine is switched off. Ctrl-C ends the following, not the job.
+    """
+    from cluster import jobs, shipment
+
+    config = shipment.told(settings(path, None), words or ())
+    command = shipment.command(words or (), str(path))
+    shipment.check_folders(config, shared)
+    api, name = jobs.Jobs(config.cluster), jobs.new_name(config.run.name)
+    with jobs.packed(config) as cargo:
+        typer.echo(
+            f"sends {cargo.files} files, {cargo.size / 1e6:.1f} MB: our code and the settings "
+            f"(Ray's limit is {shipment.LIMIT_BYTES / 2**20:.0f} MB; data stay in the storage)",
+            err=True,
+        )
+        api.submit(name, command, cargo.folder, config.run.name)
+    typer.echo(f"job {name} on {api.address}: {' '.join(command)}", err=True)
+    if detach:
+        typer.echo(_how_to_go_on(str(path), name), err=True)
+        return
+    _follow(api, name, str(path))
+
+
+@app.command(epilog=example("python -m cluster status configs/demo.toml"))
+def status(path: ConfigFile, verbose: Verbose = False) -> None:
+    """List the jobs of a run, those that have ended too."""
+    config = settings(path, None)
+    lines, note = _jobs(config)
+    for line in lines:
+        code = "" if line.exit_code is None else f" (exit code {line.exit_code})"
+        typer.echo(f"{line.began}  {line.job}  {line.state}{code}  {line.command}")
+    if not lines:
+        typer.echo(f"run {config.run.name} has no jobs yet.")
+    if note:
+        typer.echo(note, err=True)
+
+
+@app.command(epilog=example("python -m cluster logs configs/demo.toml"))
+def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
+    """Print what a job has printed, and follow it while it runs.
+
+    Of a job that has ended this needs no cluster. Ends with the job's exit code.
+    """
+    from cluster import jobs, record
+
+    config = settings(path, None)
+    line = _chosen(config, job)
+    if line.live:
+        _follow(jobs.Jobs(config.cluster), line.job, str(path))
+        return
+    sys.stdout.buffer.write(record.log_of(record.jobs_of(config), line.job))
+    typer.echo(f"job {line.job}: {line.state}", err=True)
+    if line.exit_code:
+        raise typer.Exit(line.exit_code)
+
+
+@app.command(epilog=example("python -m cluster stop configs/demo.toml"))
+def stop(
+    path: ConfigFile,
+    job: Job = None,
+    within: Annotated[
+        float, typer.Option(min=0, help="Seconds the job may take to reach its next checkpoint.")
+    ] = 900.0,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Stop a job once it has written its next checkpoint; the same command goes on from there."""
+    from cluster import jobs, record
+
+    config = settings(path, None)
+    line = _chosen(config, job)
+    kept = record.read(record.jobs_of(config), line.job)
+    if not line.live and not line.state.startswith("running"):
+        raise ClusterError(f"job {line.job} does not run: it is {line.state}.")
+    if now or kept is None:
+        jobs.Jobs(config.cluster).stop(line.job)
+        typer.echo(f"job {line.job} is told to stop at once.")
+        return
+    record.ask_to_stop(record.jobs_of(config), line.job, within)
+    typer.echo(
+        f"job {line.job} is asked to stop after its next checkpoint, within {within:.0f} s; "
+        f"follow it with `python -m cluster logs {path}`."
+    )
+
+
+def _follow(api: "Jobs", job: str, path: str) -> None:
+    """Print a job's log to its end; end with its exit code."""
+    from cluster import jobs
+
+    def write(text: str) -> None:
+        typer.echo(text, nl=False)
+
+    try:
+        seen = api.follow(job, write)
+    except KeyboardInterrupt:
+        typer.echo(f"\n{_how_to_go_on(path, job)}", err=True)
+        raise typer.Exit(130) from None
+    code = jobs.exit_code(seen.state, seen.exit_code)
+    why = f"exit code {code}" if seen.exit_code is not None else seen.message
+    typer.echo(f"job {job}: {seen.state} ({why})", err=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def _how_to_go_on(path: str, job: str) -> str:
+    return (
+        f"job {job} goes on without this terminal:\n"
+        f"  python -m cluster logs {path} {job}    follow it again\n"
+        f"  python -m cluster status {path}    all jobs of the run\n"
+        f"  python -m cluster stop {path} {job}    stop it after its next checkpoint"
+    )
+
+
+def _jobs(config: Config) -> "tuple[list[Status], str]":
+    """The run's jobs, and a sentence where the cluster could not be asked."""
+    from cluster import jobs, record
+
+    kept, note, seen = record.found(record.jobs_of(config)), "", None
+    try:
+        seen = [one for one in jobs.Jobs(config.cluster).all() if one.run == config.run.name]
+    except ClusterError as error:
+        note = f"shown from the storage alone: {error}"
+    return jobs.merged(seen or (), kept, reachable=seen is not None), note
+
+
+def _chosen(config: Config, job: str | None) -> "Status":
+    """The job a user named, or the newest of the run."""
+    lines, note = _jobs(config)
+    for line in reversed(lines):
+        if job in (None, line.job):
+            return line
+    named = f"no job {job}" if job else "no job"
+    raise ClusterError(f"run {config.run.name!r} has {named}. {note}".strip())
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,207 @@
+"""Whether a cluster can hold what the settings ask for, and why not.
+
+The decision is made on plain numbers; only nodes_of_cluster talks to Ray.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, inf
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+import yaml
+from ray._private.accelerators import NvidiaGPUAcceleratorManager
+from ray._private.utils import get_num_cpus
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
+
+from cluster import instances
+from cluster.connection import UNNAMED, environment
+from cluster.jobs import Jobs
+from contract.config import Cluster, Config
+from contract.errors import ClusterError
+
+_MANY = 10_000
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster and what Ray may give away of it."""
+
+    name: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Need:
+    """Equal pieces of work that must all be placed at once, each on one node."""
+
+    what: str
+    """What one is called: "training worker"."""
+    count: int
+    cpus: float
+    gpus: float
+    setting: str
+    """Prefix of the settings that decide it: "train.cpus_per_worker"."""
+    number: str
+    """The setting that decides how many there are."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one purpose: it fits, or the reasons why not."""
+
+    purpose: str
+    text: str
+    reasons: tuple[str, ...] = ()
+
+
+def judge(config: Config, nodes: Sequence[Node]) -> list[Finding]:
+    """Training, the sweep (where there is a search space) and the service, each by itself."""
+    found = [
+        _judged("training", _training(config), nodes),
+        _judged("service", _service(config), nodes),
+    ]
+    if config.sweep.space:
+        found.insert(1, _judged_sweep(config, nodes))
+    return found
+
+
+def places(need: Need, nodes: Sequence[Node]) -> int:
+    """How many of the pieces the empty nodes hold."""
+    return sum(_places_on(need, node) for node in nodes)
+
+
+def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
+    """Why the nodes cannot hold the need, one sentence each; none where they can."""
+    kinds = (("CPU", need.cpus, "cpus"), ("GPU", need.gpus, "gpus"))
+    missing = [
+        f"no node has the {wanted:g} {kind} of one {need.what} ({need.setting.format(field)} = "
+        f"{wanted:g}): the largest has {most:g}."
+        for kind, wanted, field in kinds
+        if wanted > (most := max((getattr(node, field) for node in nodes), default=0))
+    ]
+    if missing:
+        return missing
+    room = places(need, nodes)
+    if room >= need.count:
+        return []
+    if room == 0:
+        return [f"no single node has both the CPUs and the GPUs of one {need.what}."]
+    return [
+        f"{need.number} asks for {need.count} {need.what}s of {_size(need)} each, and there is "
+        f"room for {room}: set {need.number} to {room}, ask for less each, or add nodes."
+    ]
+
+
+def _training(config: Config) -> Need:
+    train = config.train
+    return Need(
+        "training worker",
+        train.workers,
+        train.cpus_per_worker,
+        train.gpus_per_worker,
+        "train.{}_per_worker",
+        "train.workers",
+    )
+
+
+def _service(config: Config) -> Need:
+    serve = config.serve
+    return Need(
+        "replica",
+        serve.replicas,
+        serve.cpus_per_replica,
+        serve.gpus_per_replica,
+        "serve.{}_per_replica",
+        "serve.replicas",
+    )
+
+
+def _judged(purpose: str, need: Need, nodes: Sequence[Node]) -> Finding:
+    found = tuple(reasons(need, nodes))
+    text = f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {_size(need)}"
+    return Finding(purpose, f"{text}: room for {places(need, nodes)}", found)
+
+
+def _judged_sweep(config: Config, nodes: Sequence[Node]) -> Finding:
+    """A sweep needs room for one trial, and is as fast as there is room for more."""
+    need = _training(config)
+    trials = min(places(need, nodes) // need.count, config.sweep.parallel or _MANY)
+    text = f"{config.sweep.trials} trials of {need.count} workers each: {trials} at once"
+    why = () if trials else ("there is no room for one trial, for the reasons of training.",)
+    return Finding("sweep", text, why)
+
+
+def _places_on(need: Need, node: Node) -> int:
+    shares = ((node.cpus, need.cpus), (node.gpus, need.gpus))
+    fitting = min((has / wants for has, wants in shares if wants > 0), default=inf)
+    return min(floor(fitting), _MANY) if fitting != inf else _MANY
+
+
+def _size(need: Need) -> str:
+    gpus = f" and {need.gpus:g} GPU" if need.gpus else ""
+    return f"{need.cpus:g} CPU{gpus}"
+
+
+def nodes_of_machine(cluster: Cluster) -> list[Node]:
+    """What a private cluster on this machine would have."""
+    gpus = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
+    return [Node("this machine", cluster.cpus or get_num_cpus(), gpus)]
+
+
+def nodes_of_cluster(cluster: Cluster) -> list[Node]:
+    """The nodes that are alive in the cluster the settings name; ClusterError if unreachable."""
+    api = Jobs(cluster)
+    _check_version(api.ray_version, api.address)
+    try:
+        with environment(UNNAMED):
+            # Ray's stub of NodeState, a pydantic dataclass, shows none of its fields.
+            found = list_nodes(address=api.address, detail=True)
+    except RayStateApiException as error:
+        raise ClusterError(f"{api.address} does not tell of its nodes: {error}.") from error
+    return [_node(state) for state in cast("list[Any]", found) if state.state == "ALIVE"]
+
+
+def _node(state: Any) -> Node:
+    has: Mapping[str, float] = state.resources_total or {}
+    return Node(state.node_ip, has.get("CPU", 0.0), has.get("GPU", 0.0))
+
+
+def _check_version(running: str, address: str) -> None:
+    if running.split(".")[:2] != ray.__version__.split(".")[:2]:
+        raise ClusterError(
+            f"the cluster at {address} runs Ray {running}, and this machine has Ray "
+            f"{ray.__version__}: install the same on both."
+        )
+
+
+def nodes_of_file(path: Path) -> list[Node]:
+    """The largest cluster a ray_cluster.yaml can grow to: its head and max_workers workers."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        types, head = tree["available_node_types"], tree["head_node_type"]
+        workers = [name for name in types if name != head]
+        limit = tree["max_workers"]
+        nodes = [
+            _typed_node(name, types[name])
+            for name in workers
+            for _ in range(min(types[name].get("max_workers", 0), limit))
+        ]
+        best_first = sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True)
+        return [_typed_node(head, types[head]), *best_first[:limit]]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ClusterError(
+            f"{path} does not read as a cluster file of Ray: {type(error).__name__} {error}."
+        ) from error
+
+
+def _typed_node(name: str, node_type: Mapping[str, Any]) -> Node:
+    """A node of a type; what the file does not say of it, the instance table does."""
+    has = node_type.get("resources") or {}
+    if "CPU" in has:
+        return Node(name, has["CPU"], has.get("GPU", 0))
+    instance = instances.table().instance(node_type["node_config"]["InstanceType"])
+    return Node(name, instance.cpus, instance.gpus)

@@ -1,0 +1,272 @@
+"""Jobs on a real head behind a token, as a user sends, follows, lists and stops them."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster import record
+from cluster.jobs import Seen, Tail, exit_code, merged
+from cluster.record import Record
+from contract.config import Config
+from contract.loading import dump
+from contract.storage import open_storage
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node, and what a client of it needs."""
+
+    jobs: str
+    gcs: str
+    token: str
+    process: "subprocess.Popen[bytes]"
+
+    def client(self) -> dict[str, str]:
+        """The environment of a user's terminal."""
+        known = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
+        return {**known, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+    def run(self, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        """`python -m cluster …` as a user types it."""
+        return subprocess.run(
+            [sys.executable, "-m", "cluster", *words],
+            cwd=ROOT,
+            env={**self.client(), **variables},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """End the head as `kill` does; Ray's own processes go with it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def head(s3_server: str) -> Iterator[Head]:
+    """A head of 4 logical CPUs with token authentication, which reaches the tests' S3 server."""
+    folder = Path(tempfile.mkdtemp(prefix="sfhead-", dir="/tmp"))
+    port, jobs, token = free_port(), free_port(), secrets.token_hex(32)
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        f"--port={port}",
+        f"--dashboard-port={jobs}",
+        f"--ray-client-server-port={free_port()}",
+        "--dashboard-agent-listen-port=0",
+        "--num-cpus=4",
+        f"--object-store-memory={2**28}",
+        f"--temp-dir={folder}",
+        "--disable-usage-stats",
+    ]
+    environment = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    with (folder / "head.log").open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    running = Head(f"http://127.0.0.1:{jobs}", f"127.0.0.1:{port}", token, process)
+    try:
+        wait_for(jobs, process)
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 90.0) -> None:
+    """Wait until something listens on a port."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as door:
+            if door.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RuntimeError("the head did not start")
+
+
+@pytest.fixture
+def settings(head: Head, s3: str, tmp_path: Path) -> Path:
+    """A small run whose data and results lie in S3, to be sent to the head."""
+    config = Config.model_validate(
+        {
+            "run": {"name": "demo"},
+            "storage": {"root": f"{s3}/segfleet"},
+            "cluster": {"address": head.jobs},
+            "data": {
+                "phantom": {
+                    "train_patients": 2,
+                    "valid_patients": 1,
+                    "test_patients": 1,
+                    "slices": 4,
+                    "size": 64,
+                }
+            },
+            "network": {"image_size": 32, "num_layers": 2, "base_filters": 4},
+            "train": {"workers": 1, "batch_size": 4, "patience": None, "pictures": 0},
+        }
+    )
+    path = tmp_path / "demo.toml"
+    path.write_text(dump(config))
+    return path
+
+
+def jobs_kept(settings: Path) -> list[Record]:
+    return record.found(record.jobs_of(Config.model_validate(tomllib.loads(settings.read_text()))))
+
+
+def test_a_command_runs_on_the_cluster_and_its_exit_code_comes_back(
+    head: Head, settings: Path
+) -> None:
+    done = head.run("submit", str(settings), "--", "trainer", "prepare")
+    assert done.returncode == 0, done.stderr
+    assert "Ray's limit is 512 MB" in done.stderr
+    assert "s3://test-" in done.stdout
+    assert "succeeded (exit code 0)" in done.stderr
+    listed = head.run("status", str(settings)).stdout
+    assert "succeeded (exit code 0)  trainer prepare settings.toml" in listed
+
+
+def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> None:
+    words = ("submit", str(settings), "--", "trainer", "prepare")
+    done = head.run(*words, "data.source=folder", "data.root=s3://no-such-bucket/slices")
+    assert done.returncode == 1
+    assert "error: " in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    again = head.run("logs", str(settings))
+    assert again.returncode == 1
+    assert "error: " in again.stdout
+
+
+def test_a_job_shows_no_secret(head: Head, settings: Path) -> None:
+    head.run("submit", str(settings), "--", "trainer", "prepare")
+    asked = urllib.request.Request(
+        f"{head.jobs}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        shown = answer.read().decode()
+    assert "AWS_ENDPOINT_URL" in shown
+    assert "AWS_SECRET_ACCESS_KEY" not in shown
+    assert head.token not in shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [({"RAY_AUTH_TOKEN": "wrong"}, "Invalid"), ({"RAY_AUTH_MODE": "disabled"}, "Missing")],
+)
+def test_without_the_token_nothing_is_sent(
+    variables: dict[str, str], reason: str, head: Head, settings: Path
+) -> None:
+    done = head.run("submit", str(settings), "--", "trainer", "prepare", **variables)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "RAY_AUTH_MODE=token" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+    assert not jobs_kept(settings)
+
+
+def test_jobs_outlive_their_head(head: Head, settings: Path) -> None:
+    """The last test of this file, as it ends the head."""
+    head.run("submit", str(settings), "--detach", "--", "trainer", "prepare")
+    wait_until(lambda: [one.state for one in jobs_kept(settings)] == ["succeeded"])
+    head.stop()
+    listed = head.run("status", str(settings))
+    assert "succeeded (exit code 0)" in listed.stdout
+    assert "shown from the storage alone: no Ray cluster answers" in listed.stderr
+    shown = head.run("logs", str(settings))
+    assert shown.returncode == 0
+    assert "s3://test-" in shown.stdout
+    lost = head.run("submit", str(settings), "--", "trainer", "prepare")
+    assert lost.returncode == 1
+    assert lost.stderr.startswith("error: no Ray cluster answers")
+
+
+def checkpoints(settings: Path) -> set[str]:
+    """Every checkpoint of the run that counts."""
+    root = open_storage(tomllib.loads(settings.read_text())["storage"]["root"])
+    keys = {entry.key for entry in root.entries("runs/demo")}
+    return {key for key in keys if key.endswith("/checkpoint.json")}
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 150.0) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.5)
+
+
+def test_a_log_read_twice_is_written_once() -> None:
+    written: list[str] = []
+    tail = Tail(written.append)
+
+    async def texts(*pieces: str) -> AsyncIterator[str]:
+        for piece in pieces:
+            yield piece
+
+    asyncio.run(tail.follow(texts("one\n", "two\nth")))
+    asyncio.run(tail.follow(texts("one\ntwo\n", "three\n")))
+    assert "".join(written) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [("succeeded", 0, 0), ("failed", 3, 3), ("failed", None, 1), ("stopped", None, 1)],
+)
+def test_the_exit_code_of_a_job(state: str, code: int | None, expected: int) -> None:
+    assert exit_code(state, code) == expected
+
+
+def kept(state: record.State, code: int | None = None) -> Record:
+    return Record(job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code)
+
+
+def seen(state: str, ended: bool) -> Seen:
+    return Seen("a", "demo", "trainer", state, "1", ended, None, "")
+
+
+@pytest.mark.parametrize(
+    ("ray_knows", "storage_knows", "reachable", "state", "live"),
+    [
+        ([seen("running", False)], [kept("running")], True, "running", True),
+        ([seen("pending", False)], [], True, "pending", True),
+        ([], [kept("running")], True, "lost", False),
+        ([], [kept("running")], False, "running when last heard of (2)", False),
+        ([seen("failed", True)], [kept("stopped", 130)], True, "stopped", False),
+        ([seen("failed", True)], [kept("running")], True, "failed", False),
+    ],
+)
+def test_what_ray_and_the_storage_know_becomes_one_line(
+    ray_knows: list[Seen], storage_knows: list[Record], reachable: bool, state: str, live: bool
+) -> None:
+    (line,) = merged(ray_knows, storage_knows, reachable)
+    assert (line.state, line.live) == (state, live)

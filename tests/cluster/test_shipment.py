@@ -1,0 +1,70 @@
+"""What a job takes along, and the command it runs."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster import shipment
+from contract.config import Config
+from contract.errors import ClusterError, ConfigError
+from contract.loading import load
+
+COMMANDS = [
+    (["trainer", "train"], ["trainer", "train", "settings.toml"]),
+    (["trainer", "train", "train.epochs=3"], ["trainer", "train", "settings.toml"]),
+    (["tuning", "run", "my.toml", "--verbose"], ["tuning", "run", "settings.toml", "--verbose"]),
+    (["trainer", "train", "--verbose"], ["trainer", "train", "settings.toml", "--verbose"]),
+    (
+        ["inference", "predict", "demo@production", "s3://b/in", "s3://b/out"],
+        ["inference", "predict", "demo@production", "s3://b/in", "s3://b/out"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "run"), COMMANDS)
+def test_the_command_is_as_typed_with_the_settings_that_are_sent(
+    words: list[str], run: list[str]
+) -> None:
+    assert shipment.command(words, "my.toml") == run
+
+
+@pytest.mark.parametrize("words", [[], ["trainer"], ["python", "x.py"], ["cluster", "down"]])
+def test_only_commands_of_the_rooms_are_run(words: list[str]) -> None:
+    with pytest.raises(ClusterError, match="must stand a command of trainer, tuning, inference"):
+        shipment.command(words, "my.toml")
+
+
+def test_overrides_become_part_of_the_settings() -> None:
+    told = shipment.told(Config(), ["trainer", "train", "train.epochs=3", "data.root=/slices"])
+    assert (told.train.epochs, told.data.root) == (3, "/slices")
+    with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):
+        shipment.told(Config(), ["train.epoch=3"])
+
+
+def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
+    config = Config().with_values({"cluster.address": "http://head:8265", "storage.root": "s3://b"})
+    packed = shipment.pack(tmp_path / "job", config)
+    top = {path.name for path in packed.folder.iterdir()}
+    assert top == {"contract", "cluster", "trainer", "tuning", "inference", "settings.toml"}
+    kinds = {path.suffix for path in packed.folder.rglob("*") if path.is_file()}
+    assert kinds <= {".py", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
+    assert packed.size < 5e6
+    sent = load(packed.folder / "settings.toml")
+    assert sent.cluster.address is None
+    assert sent.storage.root == "s3://b"
+
+
+def test_folders_of_this_machine_are_refused_unless_shared() -> None:
+    config = Config().with_values({"storage.root": "/home/me/runs"})
+    with pytest.raises(ClusterError, match=r"storage\.root = '/home/me/runs' is a folder of this"):
+        shipment.check_folders(config, shared=False)
+    shipment.check_folders(config, shared=True)
+    away = {"storage.root": "s3://b/runs", "data.source": "folder", "data.root": "/slices"}
+    with pytest.raises(ClusterError, match=r"data\.root"):
+        shipment.check_folders(Config().with_values(away), shared=False)
+
+
+def test_too_much_to_send_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipment, "LIMIT_BYTES", 1000)
+    with pytest.raises(ClusterError, match="keep data out of them"):
+        shipment.pack(tmp_path / "job", Config())

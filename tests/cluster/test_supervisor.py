@@ -1,0 +1,76 @@
+"""The supervisor keeps a command's log and state, and ends it when asked."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import record
+from cluster.record import StopRequest
+from cluster.supervisor import Clock, Supervisor, should_end
+from contract.config import Config
+
+QUICK = Clock(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config().with_values({"storage.root": str(tmp_path), "run.name": "demo"})
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "checkpoints", "new", "end"),
+    [
+        (0.0, False, False, True),
+        (0.0, True, False, False),
+        (5.0, True, True, True),
+        (10.0, True, False, True),
+    ],
+)
+def test_a_command_ends_after_its_checkpoint_or_its_time(
+    asked_s: float, checkpoints: bool, new: bool, end: bool
+) -> None:
+    request = StopRequest(asked="now", within_s=10.0)
+    assert should_end(request, asked_s, checkpoints, new) is end
+
+
+@pytest.mark.parametrize(("word", "code", "state"), [("1", 0, "succeeded"), ("nope", 1, "failed")])
+def test_log_state_and_exit_code_are_kept(
+    word: str, code: int, state: str, config: Config, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    # timeit is a small program that every Python has: it prints a line, or a stack trace.
+    assert Supervisor(config, "job", ["timeit", "-n1", "-r1", word], QUICK).run() == code
+    jobs = record.jobs_of(config)
+    kept = record.read(jobs, "job")
+    assert kept is not None
+    assert (kept.state, kept.exit_code) == (state, code)
+    printed = capfdbinary.readouterr().out
+    assert printed == record.log_of(jobs, "job")
+    assert (b"1 loop" if code == 0 else b"NameError") in printed
+
+
+def test_a_command_that_is_asked_to_stop_is_ended_as_by_ctrl_c(config: Config) -> None:
+    jobs = record.jobs_of(config)
+
+    def ask() -> None:
+        while record.read(jobs, "job") is None:
+            time.sleep(0.05)
+        record.ask_to_stop(jobs, "job", within_s=60.0)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    Supervisor(config, "job", ["http.server", "0", "--bind", "127.0.0.1"], QUICK).run()
+    asking.join()
+    kept = record.read(jobs, "job")
+    assert kept is not None
+    assert kept.state != "running"
+    assert b"stopping http.server" in record.log_of(jobs, "job")
+
+
+def test_a_storage_that_does_not_answer_does_not_stop_the_command(
+    config: Config, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    assert Supervisor(config, "job", ["timeit", "-n1", "-r1", "1"], QUICK).run() == 0
+    assert b"is not kept for now" in capfdbinary.readouterr().out
