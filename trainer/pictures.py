@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from trainer import scores
 
 Picture = NDArray[np.uint8]
-Pixels = NDArray[np.uint8] | NDArray[np.int16] | NDArray[np.float32]
+Pixels = NDArray[np.uint8 | np.int16 | np.float32]
 
 FOUND = (86, 180, 233)
 MISSED = (240, 228, 66)
 WRONG = (230, 85, 30)
 OUTLINE = (255, 255, 255)
 """RGB. Wrongly marked is the palette's vermillion, a little lighter for dark slices."""
+
+LEGEND = {"found": FOUND, "missed": MISSED, "wrong": WRONG}
+"""The colours by name, for a page's legend."""
 
 TILE = 256
 """Longest side of a tile in pixels."""
@@ -31,7 +34,7 @@ _PAPER, _INK = (255, 255, 255), (32, 36, 42)
 _GAP, _CAPTION, _TITLE = 6, 20, 34
 _SHEET_COLUMNS = 8
 _SHEET_TILE = 192
-_EPOCHS = 8
+EPOCHS_SIDE_BY_SIDE = 8
 
 
 def overlay(
@@ -70,17 +73,17 @@ def _judged(
 def close_up(
     truth: NDArray[np.uint8], prediction: NDArray[np.uint8], least: float = 0.3
 ) -> tuple[slice, slice]:
-    """The part of a slice worth a closer look: a square around all that is foreground in either.
+    """The part of a slice worth a closer look: a square around the truth's foreground.
 
-    truth, prediction: [H, W]. The square is half as large again as what it shows, at least `least`
-    of the slice's shorter side, and moved to lie inside the slice. Without foreground it is the
-    middle of the slice.
+    truth, prediction: [H, W]. The square is 1.8 times as large as what it shows, at least `least`
+    of the slice's shorter side, and moved to lie inside the slice. Where the truth has no
+    foreground it is the prediction's that counts, and without any the middle of the slice.
     """
     height, width = truth.shape
-    rows, columns = np.nonzero((truth != 0) | (prediction != 0))
+    rows, columns = np.nonzero(truth if truth.any() else prediction)
     if not len(rows):
         rows, columns = np.array([0, height - 1]), np.array([0, width - 1])
-    extent = 1.5 * (1 + max(np.ptp(rows), np.ptp(columns)))
+    extent = 1.8 * (1 + max(np.ptp(rows), np.ptp(columns)))
     side = round(min(max(extent, least * min(height, width)), height, width))
     return _inside(rows, side, height), _inside(columns, side, width)
 
@@ -149,7 +152,7 @@ def side_by_side(sheets: Mapping[int, bytes]) -> bytes:
     sheets: {epoch: PNG of epoch_sheet}. Of more than eight epochs eight are taken evenly, the
     first and the last among them.
     """
-    epochs = evenly(sorted(sheets), _EPOCHS)
+    epochs = evenly(sorted(sheets), EPOCHS_SIDE_BY_SIDE)
     pictures = [decode(sheets[epoch]) for epoch in epochs]
     height = sum(picture.shape[0] + _TITLE for picture in pictures)
     page = _paper(height, max(picture.shape[1] for picture in pictures))

@@ -102,14 +102,17 @@ def lab(colour: NDArray) -> NDArray:
     return cv2.cvtColor(colour.astype(np.float32)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
 
 
-def test_a_close_up_holds_all_foreground_of_both():
-    truth, prediction = square(100, 5, 70, 10), square(100, 20, 80, 10)
+def test_a_close_up_holds_the_truth_with_room_around_it():
+    truth, prediction = square(100, 5, 70, 20), square(100, 80, 0, 10)
     rows, columns = pictures.close_up(truth, prediction)
-    assert rows.stop - rows.start == columns.stop - columns.start == 38
-    assert truth[rows, columns].sum() == truth.sum()
-    assert prediction[rows, columns].sum() == prediction.sum()
-    assert rows.start >= 0
-    assert columns.stop <= 100
+    assert (rows.start, rows.stop) == (0, 36)
+    assert (columns.start, columns.stop) == (62, 98)
+
+
+def test_a_close_up_without_truth_shows_what_was_marked():
+    rows, columns = pictures.close_up(np.zeros((100, 100), np.uint8), square(100, 80, 0, 10))
+    assert (rows.start, rows.stop) == (70, 100)
+    assert (columns.start, columns.stop) == (0, 30)
 
 
 def test_a_close_up_is_never_too_close():

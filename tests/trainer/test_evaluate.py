@@ -1,0 +1,202 @@
+import csv
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import BundleError, DataError
+from contract.storage import FolderStorage
+from trainer import evaluate as evaluation_of
+from trainer import pictures
+from trainer.data.cases import Case
+from trainer.evaluate import Evaluation, SliceScore, batches, evaluate, mixed, worst_first
+from trainer.scores import Counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """An evaluation, what it wrote, and how many slices it told of."""
+
+    evaluation: Evaluation
+    destination: FolderStorage
+    advanced: int
+
+
+@pytest.fixture(scope="module")
+def done(place, thresholding, tmp_path_factory) -> Done:
+    destination = FolderStorage(tmp_path_factory.mktemp("evaluation"))
+    steps: list[int] = []
+    evaluation = evaluate(
+        thresholding,
+        place.dataset,
+        "test",
+        place.config.data,
+        place.config.predict,
+        destination,
+        steps.append,
+        keep_masks=True,
+    )
+    return Done(evaluation, destination, sum(steps))
+
+
+def test_every_patient_is_scored_over_all_slices(done):
+    dice = {one.patient: one.counts.dice for one in done.evaluation.patients}
+    assert dice == {
+        # 200 of 200 pixels in one slice, 100 of 200 with 100 wrong ones in the other.
+        "half": pytest.approx(2 * 300 / (2 * 300 + 100 + 100)),
+        "invented": 0.0,
+        "missed": 0.0,
+        "quiet": 1.0,
+        "wide": 1.0,
+    }
+    assert {one.patient: one.slices for one in done.evaluation.patients}["half"] == 2
+
+
+def test_all_figures_and_their_spread(done):
+    dice, sensitivity = (done.evaluation.figure(name) for name in ("dice", "sensitivity"))
+    assert dice.mean == pytest.approx((0.75 + 0 + 0 + 1 + 1) / 5)
+    assert (dice.low, dice.high, dice.defined, dice.undefined) == (0.0, 1.0, 5, 0)
+    assert sensitivity.mean == pytest.approx((0.75 + 0 + 1) / 3)
+    assert (sensitivity.defined, sensitivity.undefined) == (3, 2)
+
+
+def test_the_empty_case_is_counted(done):
+    empties = done.evaluation.empties
+    assert (empties.patients, empties.patients_marked) == (2, 1)
+    assert (empties.slices, empties.slices_marked) == (2, 1)
+
+
+def test_slices_stand_in_the_order_of_the_dataset(done, place):
+    assert [one.case for one in done.evaluation.slices] == list(place.dataset.of("test"))
+    assert done.advanced == len(done.evaluation.slices)
+
+
+def test_the_table_has_a_row_for_each_patient(done):
+    text = done.destination.read("evaluation.csv").decode()
+    rows = {row["patient"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == ["half", "invented", "missed", "quiet", "wide"]
+    assert rows["half"]["dice"] == "0.75"
+    assert (rows["half"]["tp"], rows["half"]["fp"], rows["half"]["fn"]) == ("300", "100", "100")
+    assert rows["quiet"]["sensitivity"] == ""
+    assert [rows[name]["empty"] for name in ("quiet", "half")] == ["yes", "no"]
+
+
+def test_the_summary_names_what_it_is_of(done, thresholding, place):
+    summary = json.loads(done.destination.read("summary.json"))
+    assert summary["dice"]["mean"] == pytest.approx(0.55)
+    assert summary["empty"]["patients"] == 2
+    assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
+    assert summary["model"]["name"] == "thresholding"
+    assert summary["model"]["bundle"] == str(thresholding)
+    assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
+    assert summary["environment"]["machine"]
+
+
+def test_the_pictures_are_written(done):
+    for name in ("worst", "best", "worst-patient", "best-patient"):
+        png = done.destination.read(f"{name}.png")
+        assert png == done.evaluation.pictures[name]
+        assert pictures.decode(png).shape[2] == 3
+
+
+def test_predicted_masks_are_kept_on_request(done, place, thresholding, tmp_path):
+    names = {entry.key for entry in done.destination.entries("masks")}
+    assert names == {f"masks/{case.name}.png" for case in place.dataset.of("test")}
+    mask = pictures.decode(done.destination.read("masks/half-2.png"))
+    assert mask.shape == (40, 60, 3)
+    assert (np.unique(mask) == [0, 255]).all()
+    assert (mask[10:20, 20:40] == 255).all()
+    without = FolderStorage(tmp_path)
+    config = place.config
+    store = FolderStorage(thresholding)
+    evaluate(store, place.dataset, "valid", config.data, config.predict, without, lambda _: None)
+    assert without.entries("masks") == []
+    assert without.exists("worst-patient.png")
+    # With one patient the worst is the best.
+    assert not without.exists("best-patient.png")
+
+
+def test_an_empty_split_is_refused(place, thresholding, tmp_path):
+    config = place.config
+    empty = dataclasses.replace(place.dataset, cases=place.dataset.of("train"))
+    with pytest.raises(DataError, match=r"the test split of .* is empty"):
+        evaluate(
+            thresholding,
+            empty,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(tmp_path),
+            lambda _: None,
+        )
+
+
+def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
+    damaged = shutil.copytree(thresholding, tmp_path / "damaged")
+    (damaged / "weights.npz").write_bytes(b"other")
+    config = place.config
+    with pytest.raises(BundleError, match=r"weights\.npz"):
+        evaluate(
+            Path(damaged),
+            place.dataset,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(tmp_path / "out"),
+            lambda _: None,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def case(name: str, patient: str = "p") -> Case:
+    return Case(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, 0.1)
+
+
+def test_batches_hold_slices_of_one_shape_and_type():
+    kinds = [
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((4, 6, 1), np.uint8),
+        np.zeros((4, 4, 1), np.int16),
+    ]
+    reads = [
+        (case(str(number)), kinds[number % 3], np.zeros((4, 4), np.uint8)) for number in range(20)
+    ]
+    made = list(batches(reads, 3))
+    assert all(len({(image.shape, image.dtype) for _, image, _ in batch}) == 1 for batch in made)
+    assert max(len(batch) for batch in made) == 3
+    assert sorted(int(one.name) for batch in made for one, _, _ in batch) == list(range(20))
+
+
+def score(name: str, patient: str, tp: int, fp: int, fn: int) -> SliceScore:
+    return SliceScore(case(name, patient), Counts(tp, fp, fn, 1000))
+
+
+def test_the_worst_slices_come_first_and_quiet_ones_not_at_all():
+    scores = [
+        score("good", "p", 10, 1, 1),
+        score("quiet", "p", 0, 0, 0),
+        score("missed", "p", 0, 0, 10),
+        score("invented", "p", 0, 50, 0),
+    ]
+    names = [one.case.name for one in worst_first(scores)]
+    assert names == ["invented", "missed", "good"]
+
+
+def test_quiet_slices_are_shown_where_there_is_nothing_else():
+    quiet = [score("quiet", "p", 0, 0, 0)]
+    assert worst_first(quiet) == quiet
+
+
+def test_a_first_two_of_every_patient_come_before_any_third():
+    ranked = [score(f"p{number}", "p", 1, 1, 1) for number in range(5)]
+    ranked += [score(f"q{number}", "q", 1, 1, 1) for number in range(3)]
+    names = [one.case.name for one in mixed(ranked)]
+    assert names == ["p0", "p1", "q0", "q1", "p2", "p3", "q2", "p4"]
+
+
+def test_no_keras_is_needed():
+    assert not hasattr(evaluation_of, "keras")
