@@ -26,7 +26,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from contract.errors import BundleError, StorageError
+from contract.errors import BundleError, MissingError, StorageError
 from contract.storage import PARTIAL, FolderStorage, Storage, checked_key, plainly
 
 MANIFEST = "manifest.json"
@@ -120,7 +120,7 @@ def write(folder: Path, destination: Storage, facts: Facts) -> Manifest:
             store.delete(MANIFEST)
     local.write(METRICS, json.dumps(facts.model_dump(mode="json")["metrics"], indent=2).encode())
     manifest = Manifest(**facts.model_dump(), schema_version=SCHEMA_VERSION, files=_digests(local))
-    local.write(MANIFEST, manifest.model_dump_json(indent=2).encode())
+    local.write(MANIFEST, _bytes(manifest))
     destination.upload(folder, last=MANIFEST)
     return manifest
 
@@ -130,11 +130,13 @@ def read_manifest(source: Storage) -> Manifest:
     return _parse(_manifest_bytes(source), f"{source.url}/{MANIFEST}")
 
 
-def digest(source: Storage) -> str:
-    """SHA-256 of a bundle's manifest, which names its whole content; BundleError as above."""
+def identify(source: Storage) -> tuple[Manifest, str]:
+    """A bundle's manifest and the manifest's SHA-256, which stands for the whole content.
+
+    Raises BundleError as read_manifest does.
+    """
     data = _manifest_bytes(source)
-    _parse(data, f"{source.url}/{MANIFEST}")
-    return hashlib.sha256(data).hexdigest()
+    return _parse(data, f"{source.url}/{MANIFEST}"), hashlib.sha256(data).hexdigest()
 
 
 def verify(folder: Path) -> Manifest:
@@ -154,16 +156,15 @@ def fetch(source: Storage, cache: Path | None = None) -> Path:
     if isinstance(source, FolderStorage):
         verify(source.path)
         return source.path
-    data = _manifest_bytes(source)
-    manifest = _parse(data, f"{source.url}/{MANIFEST}")
+    manifest, digest = identify(source)
     shelf = cache or Path("~/.cache/segfleet/bundles").expanduser()
-    copy = shelf / f"{manifest.name}-{hashlib.sha256(data).hexdigest()[:16]}"
+    copy = shelf / f"{manifest.name}-{digest[:16]}"
     if not _is_whole(copy):
-        _copy(source, manifest, data, copy)
+        _copy(source, manifest, copy)
     return copy
 
 
-def _copy(source: Storage, manifest: Manifest, data: bytes, target: Path) -> None:
+def _copy(source: Storage, manifest: Manifest, target: Path) -> None:
     """Copy the listed files, check them, and put the folder in place as a whole."""
     missing = set(manifest.files) - {entry.key for entry in source.entries()}
     if missing:
@@ -173,7 +174,7 @@ def _copy(source: Storage, manifest: Manifest, data: bytes, target: Path) -> Non
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="bundle") as pool:
             list(pool.map(lambda path: source.get_file(path, partial / path), manifest.files))
         _check(partial, manifest, source.url)
-        FolderStorage(partial).write(MANIFEST, data)
+        FolderStorage(partial).write(MANIFEST, _bytes(manifest))
         with plainly("write", target):
             _take_place(partial, target)
     finally:
@@ -200,16 +201,26 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _manifest_bytes(source: Storage) -> bytes:
-    if source.exists(MANIFEST):
+    """The manifest's content, or a BundleError that says what is there instead."""
+    try:
         return source.read(MANIFEST)
+    except MissingError as error:
+        raise BundleError(_no_manifest(source)) from error
+
+
+def _no_manifest(source: Storage) -> str:
     if source.exists(f"bundle/{MANIFEST}"):
-        raise BundleError(f"{source.url} is a run, not a bundle: give {source.url}/bundle.")
+        return f"{source.url} is a run, not a bundle: give {source.url}/bundle."
     if source.entries():
-        raise BundleError(
+        return (
             f"the bundle {source.url} is half written: it has no {MANIFEST}; "
             "run the training again to finish it."
         )
-    raise BundleError(f"there is no bundle at {source.url}.")
+    return f"there is no bundle at {source.url}."
+
+
+def _bytes(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode()
 
 
 def _parse(data: bytes, origin: str) -> Manifest:

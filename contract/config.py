@@ -381,6 +381,9 @@ class Sweep(Section):
     """random: independent draws; tpe: Optuna's tree-structured Parzen estimator."""
     parallel: Annotated[int, Field(ge=1)] | None = None
     """Trials at once at most; absent: as many as the cluster holds."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Training workers of a trial; absent: train.workers. With 1, a trial trains in its own
+    process, which starts far sooner than a worker group."""
     early_stopping: bool = True
     """Stop poor trials early by ASHA (asynchronous successive halving)."""
     grace_epochs: Annotated[int, Field(ge=1)] = 2

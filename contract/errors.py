@@ -22,6 +22,10 @@ class StorageError(UserError):
     """A folder or bucket cannot be reached, read or written."""
 
 
+class MissingError(StorageError):
+    """A store that can be reached holds no such object."""
+
+
 class BundleError(UserError):
     """A bundle is missing, half written, damaged or of an unknown schema version."""
 

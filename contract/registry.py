@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import bundle
 from contract.config import nearest
-from contract.errors import BundleError, RegistryError, sentence
+from contract.errors import BundleError, MissingError, RegistryError, sentence
 from contract.storage import Storage, open_storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
@@ -94,7 +94,7 @@ class Registry:
         """
         _check_word(name, _NAME, "name")
         source = open_storage(bundle_url)
-        manifest, digest = bundle.read_manifest(source), bundle.digest(source)
+        manifest, digest = bundle.identify(source)
         for _ in range(_REGISTER_ATTEMPTS):
             known = self._versions(name)
             for version in known:
@@ -181,14 +181,15 @@ class Registry:
 
     def _version(self, name: str, number: int) -> Version:
         _check_word(name, _NAME, "name")
-        known = self._numbers(f"{name}/versions")
-        if not known:
-            self._refuse_name(name)
-        if number not in known:
+        try:
+            return self._read_version(name, number)
+        except MissingError as error:
+            known = self._numbers(f"{name}/versions")
+            if not known:
+                self._refuse_name(name)
             raise RegistryError(
                 f"{name} has no version {number}: it has {known[0]} to {known[-1]}."
-            )
-        return self._read_version(name, number)
+            ) from error
 
     def _read_version(self, name: str, number: int) -> Version:
         version = self._record(f"{name}/versions", number, Version)
@@ -301,7 +302,7 @@ def open_version(version: Version) -> Storage:
     source = open_storage(version.bundle)
     called = f"version {version.version} of {version.name}"
     try:
-        digest = bundle.digest(source)
+        _, digest = bundle.identify(source)
     except BundleError as error:
         raise RegistryError(f"{called} has lost its bundle: {error}") from error
     if digest != version.digest:

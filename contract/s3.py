@@ -26,7 +26,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 from s3transfer.exceptions import RetriesExceededError
 
-from contract.errors import StorageError
+from contract.errors import MissingError, StorageError
 from contract.storage import Entry, Storage, checked_key, open_storage, partial_beside, plainly
 
 _CONFIG = Config(
@@ -188,7 +188,8 @@ class S3Storage(Storage):
             yield
         except (BotoCoreError, ClientError, RetriesExceededError) as error:
             text = _sentence(verb, address, self._bucket, error)
-            raise StorageError(f"{text}.") from error
+            kind = MissingError if _code(error) in ("NoSuchKey", "404") else StorageError
+            raise kind(f"{text}.") from error
 
 
 @contextmanager
@@ -224,12 +225,8 @@ def _client() -> Any:
 
 def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
     """What went wrong at an address and what to do, without the full stop."""
-    if isinstance(error, ClientError):
-        pattern = _REFUSALS.get(_code(error))
-        if pattern:
-            return pattern.format(
-                verb=verb, address=address, bucket=bucket, credentials=_CREDENTIALS
-            )
+    if pattern := _REFUSALS.get(_code(error)):
+        return pattern.format(verb=verb, address=address, bucket=bucket, credentials=_CREDENTIALS)
     if isinstance(
         error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError
     ):
@@ -242,8 +239,11 @@ def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
     return f"cannot {verb} {address}: {_plain(error)}"
 
 
-def _code(error: ClientError) -> str:
-    return error.response.get("Error", {}).get("Code", "")
+def _code(error: Any) -> str:
+    """S3's name for an error; empty where the error did not come from S3."""
+    if isinstance(error, ClientError):
+        return error.response.get("Error", {}).get("Code", "")
+    return ""
 
 
 def _plain(error: Exception) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, final
 from uuid import uuid4
 
-from contract.errors import StorageError
+from contract.errors import MissingError, StorageError
 
 # One temporary name for all, so that every listing can leave them out.
 PARTIAL = ".partial-"
@@ -45,7 +45,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, key: str) -> bytes:
-        """The object's content; StorageError where there is none."""
+        """The object's content; MissingError where there is none."""
 
     @abstractmethod
     def write(self, key: str, data: bytes) -> None:
@@ -85,7 +85,7 @@ class Storage(ABC):
 
     @abstractmethod
     def get_file(self, key: str, target: Path) -> None:
-        """Get an object as a local file, of any size, whole or not at all."""
+        """Get an object, of any size, as a local file, whole or not at all; else MissingError."""
 
     def upload(self, folder: Path, last: str | None = None) -> None:
         """Put every file below a local folder under its relative path.
@@ -272,13 +272,15 @@ def plainly(verb: str, path: Path) -> Iterator[Path]:
     """Turn the system's errors on a path into one sentence."""
     try:
         yield path
+    except FileNotFoundError as error:
+        if verb == "read":
+            raise MissingError(f"there is no file {path}.") from error
+        raise StorageError(_sentence(verb, path, error)) from error
     except OSError as error:
         raise StorageError(_sentence(verb, path, error)) from error
 
 
 def _sentence(verb: str, path: Path, error: OSError) -> str:
-    if isinstance(error, FileNotFoundError) and verb == "read":
-        return f"there is no file {path}."
     remedy = {
         "PermissionError": "; check who may use the folder",
         "NotADirectoryError": "; one of the folders in its path is a file",

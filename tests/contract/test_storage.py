@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.s3.models import s3_backends
 
-from contract.errors import StorageError
+from contract.errors import MissingError, StorageError
 from contract.storage import (
     PARTIAL,
     FolderStorage,
@@ -24,43 +24,52 @@ from contract.storage import (
     partial_beside,
 )
 
+BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+
 
 def keys(store: Storage, prefix: str = "") -> list[str]:
     return [entry.key for entry in store.entries(prefix)]
 
 
 class TestObjects:
+    @BOTH
     def test_what_is_written_is_read(self, store: Storage) -> None:
         store.write("a/b.bin", b"\x00one")
         store.write("a/b.bin", b"\x00two")
         assert store.read("a/b.bin") == b"\x00two"
         assert store.exists("a/b.bin")
 
+    @BOTH
     def test_a_folder_and_the_start_of_a_name_are_no_objects(self, store: Storage) -> None:
         store.write("a/b.bin", b"")
         assert not store.exists("a")
         assert not store.exists("a/b")
 
+    @BOTH
     def test_reading_what_is_missing_names_its_address(self, store: Storage) -> None:
-        with pytest.raises(StorageError, match=r"there is no (file|object) .*/a/b\.bin\.$"):
+        with pytest.raises(MissingError, match=r"there is no (file|object) .*/a/b\.bin\.$"):
             store.read("a/b.bin")
 
+    @BOTH
     def test_create_never_replaces(self, store: Storage) -> None:
         assert store.create("log/1", b"first")
         assert not store.create("log/1", b"second")
         assert store.read("log/1") == b"first"
 
+    @BOTH
     def test_of_many_creating_at_once_one_wins(self, store: Storage) -> None:
         wins = at_once(8, lambda worker: store.create("log/1", str(worker).encode()))
         assert wins.count(True) == 1
         assert store.read("log/1") == str(wins.index(True)).encode()
 
+    @BOTH
     def test_deleting_needs_no_object(self, store: Storage) -> None:
         store.write("a", b"")
         store.delete("a")
         store.delete("a")
         assert not store.exists("a")
 
+    @BOTH
     def test_delete_all_stops_at_whole_names(self, store: Storage) -> None:
         for key in ("run/a", "run/b/c", "run2/a"):
             store.write(key, b"")
@@ -68,12 +77,14 @@ class TestObjects:
         store.delete_all("nothing")
         assert keys(store) == ["run2/a"]
 
+    @BOTH
     def test_delete_all_refuses_the_whole_store(self, store: Storage) -> None:
         store.write("a", b"")
         with pytest.raises(StorageError, match="is no key"):
             store.delete_all("")
         assert keys(store) == ["a"]
 
+    @BOTH
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "./a"])
     def test_a_key_cannot_leave_the_store(self, store: Storage, key: str) -> None:
         for act in (store.read, store.exists, store.delete, lambda key: store.write(key, b"")):
@@ -92,10 +103,12 @@ def test_checked_keys_stay_inside(key: str) -> None:
 
 
 class TestListing:
+    @BOTH
     def test_a_store_that_does_not_exist_yet_is_empty(self, store: Storage) -> None:
         assert store.entries() == []
         assert store.at("deeper").entries() == []
 
+    @BOTH
     def test_entries_are_sorted_with_size_and_time(self, store: Storage) -> None:
         for key in ("b", "a/c/d", "a/b"):
             store.write(key, b"123")
@@ -108,6 +121,7 @@ class TestListing:
         age = datetime.now(UTC) - datetime.fromisoformat(entries[0].modified)
         assert abs(age.total_seconds()) < 60
 
+    @BOTH
     def test_a_prefix_is_whole_names_and_stays_in_the_keys(self, store: Storage) -> None:
         for key in ("run/a", "run2/a", "run/b/c"):
             store.write(key, b"")
@@ -147,6 +161,7 @@ class TestListing:
 
 
 class TestFolders:
+    @BOTH
     def test_upload_and_download_keep_the_tree(self, store: Storage, tmp_path: Path) -> None:
         source = tree(tmp_path / "source", "a", "b/c/d", "manifest.json")
         store.at("x").upload(source, last="manifest.json")
@@ -155,6 +170,7 @@ class TestFolders:
         assert (tmp_path / "target" / "b" / "c" / "d").read_text() == "b/c/d"
         assert keys(FolderStorage(tmp_path / "target")) == ["a", "b/c/d", "manifest.json"]
 
+    @BOTH
     def test_the_last_file_waits_for_all_others(self, store: Storage, tmp_path: Path) -> None:
         source = tree(tmp_path / "source", "a", "b", "last")
         (source / "b").unlink()
@@ -168,10 +184,12 @@ class TestFolders:
         FolderStorage(source).upload(source, last="last")
         assert (source / "a").read_text() == "a"
 
+    @BOTH
     def test_uploading_a_missing_folder_is_refused(self, store: Storage, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"there is no folder .*nowhere"):
             store.upload(tmp_path / "nowhere")
 
+    @BOTH
     def test_a_large_file_goes_in_parts(self, store: Storage, tmp_path: Path) -> None:
         data = os.urandom(9 * 2**20)
         (tmp_path / "large").write_bytes(data)
@@ -179,13 +197,15 @@ class TestFolders:
         store.get_file("large", tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == data
 
+    @BOTH
     def test_a_download_that_fails_leaves_nothing(self, store: Storage, tmp_path: Path) -> None:
-        with pytest.raises(StorageError, match="there is no"):
+        with pytest.raises(MissingError, match="there is no"):
             store.get_file("missing", tmp_path / "target" / "file")
         assert list((tmp_path / "target").iterdir()) == []
 
 
 class TestAddresses:
+    @BOTH
     def test_a_store_can_be_sent_to_a_worker(self, store: Storage) -> None:
         store.write("a", b"1")
         copy = pickle.loads(pickle.dumps(store))

@@ -1,0 +1,227 @@
+"""A bundle is whole or refused, and the refusal names the bad file."""
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract import bundle
+from contract.bundle import MANIFEST, Facts, Manifest
+from contract.errors import BundleError, StorageError
+from contract.storage import FolderStorage, Storage, open_storage
+
+FACTS = Facts(
+    name="demo",
+    created="2024-05-01T12:00:00+00:00",
+    commit="0" * 40,
+    machine="a CPU, 2 cores",
+    fingerprint="0123456789ab",
+    image_size=128,
+    image_channels=1,
+    threshold=0.5,
+    metrics={"val_dice_coef": 0.81},
+)
+BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
+FILES = ("config.toml", "saved_model/saved_model.pb", "saved_model/variables/v", "weights.npz")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder as the trainer makes it, before it is a bundle."""
+    for name in FILES:
+        (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "made" / name).write_text(f"content of {name}")
+    return tmp_path / "made"
+
+
+@pytest.fixture
+def local(made: Path, tmp_path: Path) -> Path:
+    """A whole bundle in a folder."""
+    bundle.write(made, FolderStorage(tmp_path / "local"), FACTS)
+    return tmp_path / "local"
+
+
+class TestWriting:
+    @BOTH
+    def test_a_bundle_says_what_it_holds(self, made: Path, store: Storage) -> None:
+        manifest = bundle.write(made, store, FACTS)
+        assert bundle.read_manifest(store).files == manifest.files
+        assert sorted(manifest.files) == sorted((*FILES, "metrics.json"))
+        assert [e.key for e in store.entries()] == sorted((*manifest.files, MANIFEST))
+        assert manifest.fingerprint == FACTS.fingerprint
+
+    def test_metrics_that_are_no_numbers_survive(self, made: Path, store: Storage) -> None:
+        odd = {"val_dice_coef": 0.81, "val_loss": math.nan}
+        bundle.write(made, store, FACTS.model_copy(update={"metrics": odd}))
+        metrics = bundle.read_manifest(store).metrics
+        assert metrics["val_dice_coef"] == 0.81
+        assert math.isnan(metrics["val_loss"])
+        assert json.loads(store.read("metrics.json"))["val_dice_coef"] == 0.81
+
+    def test_a_folder_may_become_a_bundle_in_place(self, made: Path) -> None:
+        bundle.write(made, FolderStorage(made), FACTS)
+        assert bundle.verify(made).name == "demo"
+
+    def test_a_bundle_being_replaced_is_no_bundle_until_it_is_done(
+        self, made: Path, local: Path
+    ) -> None:
+        (made / "broken").symlink_to("nowhere")
+        (made / "broken2").mkdir()
+        (local / "config.toml").unlink()
+        (local / "config.toml").mkdir()
+        with pytest.raises(StorageError):
+            bundle.write(made, FolderStorage(local), FACTS)
+        with pytest.raises(BundleError, match="half written"):
+            bundle.verify(local)
+
+    def test_facts_of_now_are_in_utc(self) -> None:
+        given = FACTS.model_dump(exclude={"created"})
+        assert Facts.now(**given).created.endswith("+00:00")
+
+
+class TestDamage:
+    def test_a_whole_bundle_passes(self, local: Path) -> None:
+        assert bundle.verify(local) == bundle.read_manifest(FolderStorage(local))
+        assert bundle.fetch(FolderStorage(local)) == local
+
+    def test_files_of_the_user_are_allowed(self, local: Path) -> None:
+        (local / "notes.txt").write_text("the good one")
+        assert "notes.txt" not in bundle.verify(local).files
+
+    @pytest.mark.parametrize("name", [*FILES, "metrics.json"])
+    def test_a_missing_file_is_named(self, local: Path, name: str) -> None:
+        (local / name).unlink()
+        with pytest.raises(BundleError, match=f"lacks {name}"):
+            bundle.verify(local)
+
+    @pytest.mark.parametrize("name", [*FILES, "metrics.json"])
+    def test_a_changed_file_is_named(self, local: Path, name: str) -> None:
+        data = bytearray((local / name).read_bytes())
+        data[-1] ^= 1
+        (local / name).write_bytes(data)
+        with pytest.raises(BundleError, match=f"^{name} of the bundle .*local has changed"):
+            bundle.fetch(FolderStorage(local))
+
+    def test_without_its_manifest_it_is_half_written(self, made: Path) -> None:
+        with pytest.raises(BundleError, match=r"made is half written: it has no manifest\.json"):
+            bundle.verify(made)
+
+    @BOTH
+    def test_nothing_at_all(self, store: Storage) -> None:
+        with pytest.raises(BundleError, match="there is no bundle at"):
+            bundle.read_manifest(store)
+
+    @BOTH
+    def test_a_run_is_told_from_its_bundle(self, made: Path, store: Storage) -> None:
+        bundle.write(made, store.at("bundle"), FACTS)
+        with pytest.raises(BundleError, match=r"is a run, not a bundle: give .*/bundle\.$"):
+            bundle.read_manifest(store)
+
+    def test_a_truncated_manifest(self, local: Path) -> None:
+        whole = (local / MANIFEST).read_bytes()
+        for length in range(0, len(whole) - 1, 97):
+            (local / MANIFEST).write_bytes(whole[:length])
+            with pytest.raises(BundleError, match=r"manifest\.json is damaged"):
+                bundle.verify(local)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda tree: tree.update(schema_version=2), "schema version 2, .* reads 1"),
+            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 1"),
+            (lambda tree: tree.pop("schema_version"), "names no schema_version"),
+            (lambda tree: tree.update(schema_version="1"), "names no schema_version"),
+            (lambda tree: tree.pop("threshold"), "damaged .threshold: field required"),
+            (lambda tree: tree.update(files={"../../etc/passwd": "0"}), "is no key"),
+            (lambda tree: tree.update(files={"/etc/passwd": "0"}), "is no key"),
+        ],
+    )
+    def test_a_strange_manifest(
+        self, local: Path, change: Callable[[dict[str, Any]], None], reason: str
+    ) -> None:
+        tree = json.loads((local / MANIFEST).read_text())
+        change(tree)
+        (local / MANIFEST).write_text(json.dumps(tree))
+        with pytest.raises(BundleError, match=f"{MANIFEST} .*{reason}"):
+            bundle.verify(local)
+
+    def test_a_manifest_that_is_a_list(self, local: Path) -> None:
+        (local / MANIFEST).write_text("[1]")
+        with pytest.raises(BundleError, match="names no schema_version"):
+            bundle.verify(local)
+
+
+class TestFetching:
+    @pytest.fixture
+    def remote(self, made: Path, s3: str) -> Storage:
+        """A whole bundle in S3."""
+        store = open_storage(f"{s3}/runs/demo/bundle")
+        bundle.write(made, store, FACTS)
+        return store
+
+    def test_a_copy_is_whole_and_made_once(self, remote: Storage, tmp_path: Path) -> None:
+        remote.write("notes.txt", b"not listed")
+        first = bundle.fetch(remote, tmp_path / "cache")
+        stamp = (first / "weights.npz").stat().st_mtime_ns
+        assert bundle.verify(first) == bundle.read_manifest(remote)
+        assert not (first / "notes.txt").exists()
+        assert bundle.fetch(remote, tmp_path / "cache") == first
+        assert (first / "weights.npz").stat().st_mtime_ns == stamp
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
+
+    def test_a_damaged_copy_is_made_anew(self, remote: Storage, tmp_path: Path) -> None:
+        first = bundle.fetch(remote, tmp_path / "cache")
+        (first / "weights.npz").write_text("garbage")
+        assert bundle.fetch(remote, tmp_path / "cache") == first
+        bundle.verify(first)
+
+    def test_another_content_is_another_copy(
+        self, made: Path, remote: Storage, tmp_path: Path
+    ) -> None:
+        first = bundle.fetch(remote, tmp_path / "cache")
+        bundle.write(made, remote, FACTS.model_copy(update={"threshold": 0.4}))
+        second = bundle.fetch(remote, tmp_path / "cache")
+        assert (bundle.verify(first).threshold, bundle.verify(second).threshold) == (0.5, 0.4)
+
+    def test_a_missing_object_is_named(self, remote: Storage, tmp_path: Path) -> None:
+        remote.delete("weights.npz")
+        with pytest.raises(BundleError, match=r"s3://.*/bundle lacks weights\.npz"):
+            bundle.fetch(remote, tmp_path / "cache")
+
+    def test_a_changed_object_is_named(self, remote: Storage, tmp_path: Path) -> None:
+        remote.write("saved_model/variables/v", b"other")
+        with pytest.raises(BundleError, match=r"^saved_model/variables/v of the bundle s3://"):
+            bundle.fetch(remote, tmp_path / "cache")
+        assert list((tmp_path / "cache").iterdir()) == []
+
+    def test_processes_that_fetch_at_once_share_one_copy(
+        self, remote: Storage, tmp_path: Path
+    ) -> None:
+        got: list[Path] = []
+        threads = [
+            threading.Thread(target=lambda: got.append(bundle.fetch(remote, tmp_path / "cache")))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 4
+        assert len(set(got)) == 1
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == [got[0].name]
+
+
+def test_the_digest_stands_for_the_content(made: Path, store: Storage) -> None:
+    bundle.write(made, store.at("a"), FACTS)
+    bundle.write(made, store.at("b"), FACTS)
+    bundle.write(made, store.at("c"), FACTS.model_copy(update={"threshold": 0.4}))
+    a, b, c = (bundle.identify(store.at(name))[1] for name in "abc")
+    assert a == b != c
+
+
+def test_a_manifest_describes_itself() -> None:
+    assert set(Manifest.model_fields) == {*Facts.model_fields, "schema_version", "files"}
