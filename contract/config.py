@@ -28,14 +28,17 @@ from contract.errors import ConfigError, sentence
 Scalar = bool | int | float | str
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+# Strict, a pair would have to be a tuple, which TOML does not know.
+Limits = Annotated[tuple[float, float], Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and unknown keys are refused."""
+    """A group of settings: frozen; unknown keys are refused, and so is "3" or true for 3."""
 
     model_config = ConfigDict(
         frozen=True,
+        strict=True,
         extra="forbid",
         use_attribute_docstrings=True,
         validate_default=True,
@@ -65,7 +68,7 @@ class Cloud(Section):
     name: Name = "segfleet"
     """Name of the cluster and of what is made for it; two clusters of a region need two names."""
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
-    """AWS region of nodes and bucket."""
+    """AWS region of the nodes, and of the bucket of storage.root where `up` has to make it."""
     head_type: str = "m6i.xlarge"
     """Instance type of the head node, which is never a spot instance."""
     worker_type: str = "g5.xlarge"
@@ -80,9 +83,6 @@ class Cloud(Section):
     """Minutes without work after which a worker node is given back."""
     disk_gb: Annotated[int, Field(ge=60, le=2000)] = 120
     """Size of a node's disk in GB; images and packages need 60."""
-    bucket: str | None = None
-    """S3 bucket that the nodes may use and `up` creates where it is missing; absent: the bucket
-    of storage.root."""
     machine_image: str | None = None
     """AMI of the nodes (ami-…); absent: AWS's newest Deep Learning Base image with GPU driver."""
     image: str = "rayproject/ray:2.60.0-py311-gpu"
@@ -337,14 +337,16 @@ class Predict(Section):
 class Range(Section):
     """The values one setting may take in a sweep: exactly one of the four keys."""
 
-    choice: tuple[Scalar, ...] | None = None
+    choice: Annotated[tuple[Scalar, ...], Field(strict=False)] | None = None
     """Any of these values."""
-    uniform: tuple[float, float] | None = None
+    uniform: Limits | None = None
     """Any number from low to high."""
-    loguniform: tuple[float, float] | None = None
+    loguniform: Limits | None = None
     """Any number from low to high, each decade as likely."""
     # Another name in Python, where a field called int would hide the type.
-    integer: tuple[int, int] | None = Field(default=None, alias="int")
+    integer: Annotated[tuple[int, int], Field(strict=False)] | None = Field(
+        default=None, alias="int"
+    )
     """Any whole number from low to high, both included."""
 
     @model_validator(mode="after")
@@ -523,11 +525,11 @@ def _check_value(section: Section, path: list[str], key: str, value: Scalar) -> 
         section = getattr(section, part)
     field = type(section).model_fields[path[-1]]
     annotation: Any = field.annotation
-    alone = create_model("Setting", value=(annotation, field))
+    alone = create_model("Setting", __base__=Section, value=(annotation, field))
     try:
-        alone(value=value)
+        alone.model_validate({"value": value})
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
+        reason = error.errors()[0]["msg"].lower()
         raise ValueError(f"sweep.space: {key} cannot be {value!r}: {reason}") from error
 
 
@@ -567,6 +569,8 @@ def place_value(tree: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".") if searched == key else ["sweep", "space", searched]
     for part in path:
         tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{part} is a section of settings, not a value.")
     tree[last] = value
 
 

@@ -2,7 +2,8 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     text = _read(Path(path))
     tree = parse(text, origin=str(path))
-    for override in overrides:
-        key, value = parse_override(override)
+    values = dict(parse_override(override) for override in overrides)
+    for key, value in values.items():
         place_value(tree, key, value)
     try:
         config = validated(tree, origin=str(path))
     except ConfigError as error:
-        raise ConfigError(with_lines(str(error), text)) from error
+        raise ConfigError(with_lines(str(error), text, values)) from error
     return _with_absolute_folders(config)
 
 
@@ -52,9 +53,11 @@ def parse_override(override: str) -> tuple[str, Any]:
     if not value.strip():
         return key.strip(), None
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value.strip()
+    # No setting is a date, but a run may be named by one.
+    return key.strip(), value.strip() if isinstance(parsed, date | time) else parsed
 
 
 def dump(config: Config) -> str:
@@ -77,10 +80,15 @@ def line_of(key: str, text: str) -> int | None:
     return None
 
 
-def with_lines(message: str, text: str) -> str:
-    """The message, each setting it names followed by its line in the file."""
+def with_lines(message: str, text: str, overridden: Collection[str] = ()) -> str:
+    """The message, each setting it names followed by its line in the file.
+
+    overridden: the settings whose value is from the command line.
+    """
 
     def add(found: re.Match[str]) -> str:
+        if found[0] in overridden:
+            return f"{found[0]} (command line)"
         line = line_of(found[0], text)
         return f"{found[0]} (line {line})" if line else found[0]
 
