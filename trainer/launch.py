@@ -12,13 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import barrier, broadcast_from_rank_zero
-from ray.train.tensorflow import TensorflowTrainer
 
 from cluster.connection import connected
 from contract.config import Config
@@ -29,6 +28,9 @@ from trainer.checkpoints import Row
 from trainer.data import cases
 from trainer.data.cases import Dataset
 from trainer.environment import environment
+
+if TYPE_CHECKING:
+    from ray.train.tensorflow import TensorflowTrainer
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +102,11 @@ def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
         raise explain(failed[0], config) from failed[0]
 
 
-def make_trainer(config: Config, slices: Dataset, board: Any) -> TensorflowTrainer:
+def make_trainer(config: Config, slices: Dataset, board: Any) -> "TensorflowTrainer":
     """Ray Train's trainer for these settings."""
+    # Brings all of TensorFlow with it: seconds that a finished or faulty run need not wait.
+    from ray.train.tensorflow import TensorflowTrainer
+
     train = config.train
     scaling = ScalingConfig(
         num_workers=train.workers,

@@ -14,10 +14,11 @@ import pytest
 from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
-from contract.errors import TrainingError
+from contract.errors import DataError, TrainingError
 from contract.loading import dump
 from contract.storage import Storage, open_storage
 from trainer import launch, runs
+from trainer.data import cases
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,8 +121,6 @@ def test_a_run_begun_with_other_settings_is_refused(
 def test_one_process_alone_computes_what_two_workers_do(
     trained: runs.Result, tmp_path: Path
 ) -> None:
-    from trainer.data import cases
-
     config = tiny(str(tmp_path), workers=1)
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     alone = launch.run_here(config, slices, lambda row: None)
@@ -131,8 +130,6 @@ def test_one_process_alone_computes_what_two_workers_do(
 
 
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    from trainer.data import cases
-
     def break_off(row: dict[str, float]) -> None:
         if row["epoch"] == 1:
             raise KeyboardInterrupt
@@ -168,7 +165,7 @@ def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path)
     config = tiny(str(tmp_path), steps_per_epoch=12)
     killed: list[int] = []
 
-    def kill_one_in_the_second_epoch(done: int, total: int, note: str) -> None:
+    def kill_one_in_the_second_epoch(done: int, total: int | None, note: str) -> None:
         if not killed and 12 < done < 24:
             killed.append(max(training_workers()))
             os.kill(killed[0], signal.SIGKILL)
@@ -179,11 +176,16 @@ def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path)
     bundle.verify(Path(result.bundle))
 
 
-def test_a_training_that_cannot_go_on_names_the_cause(
+def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    config = tiny(str(tmp_path), learning_rate=10.0, optimizer="sgd", max_failures=0)
-    with pytest.raises(TrainingError, match=r"is no number after epoch .* train\.learning_rate"):
+    config = tiny(str(tmp_path), max_failures=0).with_values({"run.seed": 77})
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    image = Path(slices.root) / slices.of("train")[0].image
+    before = image.stat()
+    image.write_bytes(b"x" * before.st_size)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match=image.name):
         launch.run(config)
 
 
@@ -217,9 +219,9 @@ def test_a_killed_driver_costs_no_finished_epoch(driver: list[str], tmp_path: Pa
 
 
 def test_data_run_and_bundle_in_s3_give_the_same_figures(
-    ray_cluster: Connection, trained: runs.Result, s3_bucket: str
+    ray_cluster: Connection, trained: runs.Result, s3: str
 ) -> None:
-    result = launch.run(tiny(f"s3://{s3_bucket}/store"))
-    assert result.bundle == f"s3://{s3_bucket}/store/runs/tiny/bundle"
+    result = launch.run(tiny(f"{s3}/store"))
+    assert result.bundle == f"{s3}/store/runs/tiny/bundle"
     assert without_clock(result.history) == without_clock(trained.history)
     assert (bundle.fetch(open_storage(result.bundle)) / "saved_model").is_dir()
