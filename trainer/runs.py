@@ -79,7 +79,12 @@ def result(run: Storage) -> Result | None:
     return Result(run.url, run.at("bundle").url, tuple(facts["history"]), facts["best"])
 
 
+def history(run: Storage) -> tuple[Row, ...]:
+    """The row of every epoch that the newest checkpoint of a run holds; none without one."""
+    found = checkpoints.found(run.at("checkpoints"))
+    return found[0].history if found else ()
+
+
 def epochs_done(run: Storage) -> int:
     """Epochs that the newest checkpoint of a run holds; 0 without one."""
-    found = checkpoints.found(run.at("checkpoints"))
-    return found[0].epochs if found else 0
+    return len(history(run))

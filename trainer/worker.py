@@ -92,6 +92,9 @@ def finished(history: tuple[Row, ...] | list[Row], train: Train) -> bool:
 
 def set_up_process(train: Train) -> None:
     """Give TensorFlow and OpenCV the CPUs that were reserved, and GPUs their memory bit by bit."""
+    if train.workers == 1:
+        # An earlier trial of a sweep may have used this process: 8 MB of graphs each.
+        keras.backend.clear_session()
     cv2.setNumThreads(1)  # tf.data already runs one sample per thread
     try:
         tf.config.threading.set_intra_op_parallelism_threads(train.cpus_per_worker)
