@@ -1,0 +1,341 @@
+"""A sweep as a whole: trials under Ray Tune, a leaderboard, the winner's settings and bundle.
+
+A sweep lies at <storage.root>/sweeps/<run.name>/: config.toml when it begins, trials/ while it
+runs, leaderboard.csv, two plots, winner.toml and, last, sweep.json when it is over. Each trial is
+a run of its own, <storage.root>/runs/<run.name>-0001 and so on.
+"""
+
+import json
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from cluster.connection import connected
+from contract.config import Config, Train, validated
+from contract.errors import ClusterError, TrainingError
+from contract.loading import dump, parse
+from contract.registry import Registry, Version
+from contract.storage import Storage, open_storage
+from trainer import runs
+from trainer.data import cases
+from trainer.data.cases import Dataset
+from trainer.environment import environment
+from tuning import report, space
+from tuning.ledger import Ledger, Trial, ranked, read
+from tuning.steering import Budget, Draws, Halving, Notes, Steering
+from tuning.trainable import run_name, train_trial, trial_config
+
+log = logging.getLogger(__name__)
+
+CONFIG, RECORD = "config.toml", "sweep.json"
+
+# Settings of [sweep] that say how far a sweep goes, and may change when it is continued.
+_EXTENT = {"trials", "time_budget_s", "parallel", "workers"}
+# Tune's own tables, log files and error texts say again what the ledger says; Ctrl-C is ours.
+_TUNE_VARIABLES = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+Watch = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished sweep: where it lies, its trials (best first) and its registered winner."""
+
+    place: str
+    trials: tuple[Trial, ...]
+    winner: Trial
+    score: float
+    version: Version
+
+
+def _unwatched(done: int, total: int | None, note: str) -> None:
+    """For a caller who does not watch."""
+
+
+def run(config: Config, watch: Watch = _unwatched) -> Result:
+    """Carry out, or continue, the sweep of these settings, and register its winner's bundle.
+
+    watch is called with (trials done, trials in all, a note). Raises UserError where the sweep
+    cannot be carried out, or no trial gave a score.
+    """
+    space.check(config)
+    trial_config(config, config.sweep.trials, {})
+    store = place(config)
+    begin(store, config)
+    ledger = Ledger(store)
+    bundle = None if left(config, ledger.trials) else bundle_made(ledger.trials, config)
+    if bundle is None:
+        bundle = carry_out(config, ledger, watch)
+    version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
+    return conclude(store, config, ledger.trials, version)
+
+
+def left(config: Config, trials: list[Trial]) -> bool:
+    """Whether there may be trials to run."""
+    return len(trials) < config.sweep.trials or any(trial.state == "running" for trial in trials)
+
+
+def carry_out(config: Config, ledger: Ledger, watch: Watch) -> str:
+    """Run the trials that are left; the address of the winner's bundle."""
+    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    with connected(config.cluster):
+        if left(config, ledger.trials):
+            search(config, slices, ledger, watch)
+        return bundle_made(ledger.trials, config) or make_bundle(
+            best_of(ledger.trials, config), config
+        )
+
+
+def place(config: Config) -> Storage:
+    """Where the sweep of these settings is kept."""
+    return open_storage(config.storage.root).at(f"sweeps/{config.run.name}")
+
+
+def begin(store: Storage, config: Config) -> None:
+    """Write the settings of a new sweep; TrainingError where it was begun with other ones."""
+    if not store.exists(CONFIG):
+        store.write(CONFIG, dump(config).encode())
+        return
+    begun = validated(parse(store.read(CONFIG).decode(), store.url), store.url)
+    old, new = deciding(begun), deciding(config)
+    changed = [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise TrainingError(
+            f"sweep {config.run.name!r} in {store.url} was begun with other settings "
+            f"({'; '.join(changed)}): set run.name to a new name, or go back to those settings "
+            "to continue it."
+        )
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The settings that decide the trials, as {"sweep.search": "random"}."""
+    sweep = config.sweep.model_dump(mode="json", exclude=_EXTENT, exclude_none=True)
+    return runs.flat({**config.deciding(), "sweep": sweep})
+
+
+def search(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> None:
+    """Run every trial that is still to be run."""
+    steering = Steering(config, ledger, parallel(config))
+    fit(config, slices, steering, watch)
+    # A trial whose process was lost after Tune had been told of the last one.
+    while steering.unfinished():
+        fit(config, slices, steering, watch)
+
+
+def fit(config: Config, slices: Dataset, steering: Steering, watch: Watch) -> None:
+    """Have Ray Tune run trials until it is told that there are no more."""
+    steering.live.clear()
+    with tune_environment(), tempfile.TemporaryDirectory(prefix="segfleet-tune-") as folder:
+        try:
+            make_tuner(config, slices, steering, watch, folder).fit()
+        except Exception as error:
+            if steering.fault:
+                raise steering.fault from error
+            raise
+
+
+def make_tuner(
+    config: Config, slices: Dataset, steering: Steering, watch: Watch, folder: str
+) -> tune.Tuner:
+    """Ray Tune's tuner for these settings; folder: for files that nobody needs afterwards."""
+    trainable = tune.with_parameters(
+        train_trial, settings=config.model_dump(mode="json"), slices=slices
+    )
+    return tune.Tuner(
+        tune.with_resources(trainable, resources(config)),
+        param_space={},
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            search_alg=Draws(steering),
+            scheduler=scheduler(config, steering.ledger),
+            max_concurrent_trials=steering.parallel,
+            # A process that is used again has TensorFlow imported already; on a GPU only its
+            # end gives the memory back, and a worker group ends with it.
+            reuse_actors=config.train.gpus_per_worker == 0 and workers(config) == 1,
+            trial_name_creator=lambda trial: run_name(config, trial.config["number"]),
+            trial_dirname_creator=lambda trial: secrets.token_hex(8),
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=folder,
+            stop=Budget(steering),
+            callbacks=[Notes(steering, lambda: tell(config, steering.ledger.trials, watch))],
+            verbose=0,
+        ),
+    )
+
+
+def tell(config: Config, trials: list[Trial], watch: Watch) -> None:
+    """Tell the watcher how far the sweep is."""
+    done = sum(trial.state != "running" for trial in trials)
+    watch(done, config.sweep.trials, report.standing(trials, config.train.monitor))
+
+
+def scheduler(config: Config, ledger: Ledger) -> TrialScheduler:
+    """ASHA, or none."""
+    return Halving(config, ledger.trials) if config.sweep.early_stopping else FIFOScheduler()
+
+
+def workers(config: Config) -> int:
+    """Training workers of a trial."""
+    return config.sweep.workers or config.train.workers
+
+
+def resources(config: Config) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial: its worker, or next to nothing for a group's driver."""
+    if workers(config) > 1:
+        # A group reserves its own; Tune wants to be asked for something.
+        return tune.PlacementGroupFactory([{"memory": 1}])
+    train = config.train
+    return tune.PlacementGroupFactory(
+        [{"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker}]
+    )
+
+
+def parallel(config: Config) -> int:
+    """Trials at once: what the cluster holds, and no more than sweep.parallel.
+
+    ClusterError where it does not hold one, unless sweep.parallel says how many it will hold once
+    it has grown.
+    """
+    held = capacity([node["Resources"] for node in ray.nodes() if node["Alive"]], config)
+    asked = config.sweep.parallel
+    if held:
+        return min(held, asked or held)
+    if asked:
+        return asked
+    train = config.train
+    raise ClusterError(
+        f"the cluster holds no trial of {workers(config)} workers with {train.cpus_per_worker} "
+        f"CPUs and {train.gpus_per_worker} GPUs each: ask for less, add nodes, or set "
+        "sweep.parallel where the cluster grows by itself."
+    )
+
+
+def capacity(nodes: list[dict[str, float]], config: Config) -> int:
+    """How many trials nodes with these resources hold at once."""
+
+    def held(node: Mapping[str, float], train: Train) -> int:
+        by_cpu = node.get("CPU", 0) // train.cpus_per_worker
+        by_gpu = node.get("GPU", 0) // (train.gpus_per_worker or 1)
+        return int(min(by_cpu, by_gpu) if train.gpus_per_worker else by_cpu)
+
+    return sum(held(node, config.train) for node in nodes) // workers(config)
+
+
+@contextmanager
+def tune_environment() -> Iterator[None]:
+    """Ray Tune quiet, and without files of its own, for the time of the block."""
+    before = {name: os.environ.get(name) for name in _TUNE_VARIABLES}
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    os.environ.update(_TUNE_VARIABLES)
+    if not log.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def best_of(trials: list[Trial], config: Config) -> Trial:
+    """The trial with the best score; TrainingError where none has one."""
+    order = ranked(trials, config.train.monitor)
+    if order and order[0].history:
+        return order[0]
+    reasons = [f"trial {trial.number}: {trial.reason}" for trial in order if trial.reason]
+    raise TrainingError(
+        f"no trial of sweep {config.run.name!r} gave a score: "
+        f"{reasons[0] if reasons else 'sweep.time_budget_s was over before the first epoch.'}"
+    )
+
+
+def bundle_made(trials: list[Trial], config: Config) -> str | None:
+    """The address of the bundle of the best trial; None where there is none yet."""
+    winner = best_of(trials, config)
+    made = runs.result(runs.place(trial_config(config, winner.number, winner.values)))
+    return made.bundle if made else None
+
+
+def make_bundle(winner: Trial, config: Config) -> str:
+    """Make the bundle of a trial that was trained, or stopped; its address."""
+    settings = trial_config(config, winner.number, winner.values)
+    # In a worker, because the driver does without TensorFlow.
+    task = ray.remote(num_cpus=config.train.cpus_per_worker)(close_run)
+    return ray.get(task.remote(settings.model_dump(mode="json"), environment()["commit"]))
+
+
+def close_run(settings: Mapping[str, Any], commit: str | None) -> str:
+    """Make the bundle of a run as far as it was trained; its address."""
+    from trainer.closing import conclude
+
+    config = Config.model_validate(settings)
+    run = runs.place(config)
+    return conclude(run, config, runs.history(run), commit).bundle
+
+
+def conclude(store: Storage, config: Config, trials: list[Trial], version: Version) -> Result:
+    """Write what a sweep found: leaderboard, plots, the winner's settings, and sweep.json last."""
+    monitor = config.train.monitor
+    order = ranked(trials, monitor)
+    winner = order[0]
+    best = winner.best(monitor)
+    assert best, "a winner has a score"
+    report.write(store, config, order)
+    store.write("winner.toml", winner_toml(config, winner).encode())
+    facts = {
+        "winner": winner.number,
+        "run": winner.run,
+        "values": winner.values,
+        "monitor": monitor,
+        "score": best[monitor],
+        "epoch": best["epoch"],
+        "bundle": version.bundle,
+        "version": f"{version.name}@{version.version}",
+        "fingerprint": version.fingerprint,
+        "environment": environment(),
+    }
+    store.write(RECORD, json.dumps(facts, indent=2).encode())
+    return Result(store.url, tuple(order), winner, best[monitor], version)
+
+
+def winner_toml(config: Config, winner: Trial) -> str:
+    """The winner's settings as a TOML file whose training gives its score again."""
+    settings = trial_config(config, winner.number, winner.values)
+    # A name of its own, as the trial's run exists already.
+    named = settings.with_values({"run.name": f"{config.run.name}-winner"})
+    return report.provenance(config, winner, settings.fingerprint()) + dump(named)
+
+
+def recorded(config: Config) -> list[Trial]:
+    """The trials of a sweep so far, best first; TrainingError where it was never begun."""
+    store = place(config)
+    if not store.exists(CONFIG):
+        raise TrainingError(
+            f"there is no sweep {config.run.name!r} in {store.url}: begin it with "
+            "`python -m tuning run`."
+        )
+    return ranked(read(store), config.train.monitor)

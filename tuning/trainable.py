@@ -1,0 +1,117 @@
+"""What the process of a trial does: train one network and report its epochs to Ray Tune.
+
+A trial is a run like any other, named <sweep>-<number>, so an interrupted one continues from its
+last epoch. It leaves no bundle: only the winner of a sweep needs one.
+"""
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+
+from contract.config import Config, Scalar
+from contract.errors import UserError
+from trainer import runs
+from trainer.checkpoints import Row
+from trainer.data.cases import Dataset
+
+# Ray waits this long for a stopped trial's thread before it reuses the process, and drops the
+# trial that would have been next without a word where the thread takes longer; 2 by default.
+_UNWIND_S = 300
+
+Report = Callable[[Row], None]
+
+
+def trial_config(config: Config, number: int, values: Mapping[str, Scalar]) -> Config:
+    """The settings of a trial; ConfigError where its values do not go together."""
+    changed = {**values, "run.name": run_name(config, number)}
+    if config.sweep.workers is not None:
+        changed["train.workers"] = config.sweep.workers
+    return config.with_values(changed)
+
+
+def run_name(config: Config, number: int) -> str:
+    """The name of a trial's run."""
+    return f"{config.run.name}-{number:04d}"
+
+
+def train_trial(order: Mapping[str, Any], settings: Mapping[str, Any], slices: Dataset) -> None:
+    """Ray Tune's trainable.
+
+    order: {"number": 3, "values": {…}}; settings: the sweep's Config as plain values. An error is
+    reported as a result: raised, it would cost the process, and TensorFlow with it.
+    """
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_UNWIND_S)
+    config = Config.model_validate(settings)
+    monitor = config.train.monitor
+
+    def report(row: Row) -> None:
+        tune.report({"epoch": row["epoch"], "score": row[monitor], "row": dict(row)})
+
+    try:
+        chosen = trial_config(config, order["number"], order["values"])
+        # Nobody watches a trial's pictures; a run of the winner's settings draws them.
+        train_run(chosen.with_values({"train.pictures": 0}), slices, report)
+    except Exception as error:
+        # Epoch 0 is before every rung of ASHA.
+        tune.report({"epoch": 0, "score": 0.0, "failed": reason(error), "trace": trace(error)})
+
+
+def train_run(config: Config, slices: Dataset, report: Report) -> None:
+    """Train a trial's run to its end; the epochs it has already are reported first."""
+    place = runs.place(config)
+    for row in runs.history(place):
+        report(row)
+    if config.train.workers > 1:
+        train_group(config, report)
+    else:
+        train_alone(config, slices, report)
+
+
+def train_alone(config: Config, slices: Dataset, report: Report) -> None:
+    """Train in this process."""
+    from trainer.worker import Surroundings, train
+
+    place = runs.place(config)
+    runs.begin(place, config)
+    train(config, slices, place, Surroundings(report_epoch=report))
+
+
+def train_group(config: Config, report: Report) -> None:
+    """Train on a worker group of the trial's own, which ends with this process."""
+    # It brings TensorFlow in, which the sweep's driver does without.
+    from trainer import launch
+
+    place = runs.place(config)
+    told = len(runs.history(place))
+
+    def tell(rows: tuple[Row, ...]) -> None:
+        nonlocal told
+        for row in rows[told:]:
+            report(row)
+            told += 1
+
+    def watch(done: int, total: int | None, note: str) -> None:
+        # An epoch is in the history as soon as its checkpoint is whole; reading it costs a
+        # listing, so only where the steps done say that there is a new one.
+        if total and done * config.train.epochs // total > told:
+            tell(runs.history(place))
+
+    tell(launch.run(config, watch).history)
+
+
+def reason(error: BaseException) -> str:
+    """Why a trial failed, in a sentence."""
+    if isinstance(error, UserError):
+        return str(error)
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def trace(error: BaseException) -> str | None:
+    """The stack of an error that the user did not cause."""
+    if isinstance(error, UserError):
+        return None
+    return "".join(traceback.format_exception(error))
