@@ -138,14 +138,13 @@ def evaluate(
     source = FolderStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
     folder = bundles.fetch(source)
     slices, segment = Slices(open_storage(dataset.root), data), opened(folder)
-    counted: dict[str, SliceScore] = {}
+    counted: dict[Case, Counts] = {}
     for case, mask, counts in scored(cases, slices, segment, predict.batch_size):
-        counted[case.name] = SliceScore(case, counts)
+        counted[case] = counts
         if keep_masks:
             destination.write(f"masks/{case.name}.png", pictures.encode(mask * np.uint8(255)))
         advance(1)
-    scores = tuple(counted[case.name] for case in cases)
-    patients = by_patient(scores)
+    scores = tuple(SliceScore(case, counted[case]) for case in cases)
     evaluation = Evaluation(
         manifest=bundles.read_manifest(FolderStorage(folder)),
         settings=(folder / "config.toml").read_text(encoding="utf-8"),
@@ -153,9 +152,9 @@ def evaluate(
         dataset=dataset.root,
         fingerprint=dataset.fingerprint,
         split=split,
-        patients=patients,
+        patients=by_patient(scores),
         slices=scores,
-        pictures=drawn(scores, patients, slices, segment),
+        pictures=drawn(scores, slices, segment),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -240,16 +239,11 @@ def by_patient(slices: Iterable[SliceScore]) -> tuple[PatientScore, ...]:
     )
 
 
-def drawn(
-    scores: Sequence[SliceScore],
-    patients: Sequence[PatientScore],
-    slices: Slices,
-    segment: Segment,
-) -> dict[str, bytes]:
+def drawn(scores: Sequence[SliceScore], slices: Slices, segment: Segment) -> dict[str, bytes]:
     """The pictures of an evaluation, by name."""
     ranked = worst_first(scores)
     shown = min(_SHOWN_SLICES, (len(ranked) + 1) // 2)
-    volumes = sorted(patients, key=lambda patient: patient.counts.dice)
+    volumes = sorted(by_patient(scores), key=lambda patient: patient.counts.dice)
     sheets = {
         "worst": with_close_ups(mixed(ranked)[:shown], slices, segment),
         "best": with_close_ups(mixed(ranked[::-1])[:shown], slices, segment),

@@ -83,7 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         }
     )
     storage = FolderStorage(Path(config.storage.root))
-    return Place(config, prepare(config.data, config.run.seed, storage, lambda *_, **__: None))
+    return Place(config, prepare(config.data, config.run.seed, storage))
 
 
 def _write_slice(

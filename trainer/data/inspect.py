@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from contract.config import Data
 from contract.storage import Storage, open_storage
 from trainer import curves, page, pictures
-from trainer.data.cases import Case, Dataset, Split, read_image, read_mask
+from trainer.data.cases import SPLITS, Case, Dataset, Split, read_image, read_mask
 from trainer.environment import Environment, environment
 
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 COLOURS = {"train": "#0072b2", "valid": "#e69f00", "test": "#009e73"}
 """Of Okabe and Ito's palette."""
 
@@ -257,7 +256,7 @@ def _name_patients(axis: Axes, groups: Sequence[Group]) -> None:
 
 def foreground_png(dataset: Dataset) -> bytes:
     """For each split the share of foreground of its slices, as points behind a box."""
-    splits = [split for split in SPLITS if dataset.of(split)]
+    splits: list[Split] = [split for split in SPLITS if dataset.of(split)]
     figure = curves.new_figure(9.5, 0.9 + 0.75 * len(splits))
     axis = figure.subplots()
     for place, split in enumerate(splits):
