@@ -12,7 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -122,6 +125,7 @@ def run(app: typer.Typer) -> None:
     """Run the command the process was started for, and end the process with its exit code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    sys.meta_path.insert(0, _QUIET_TENSORFLOW)
     _set_up_logging(verbose=False)
     try:
         app()
@@ -183,6 +187,49 @@ def _lines(title: str) -> Iterator[Show]:
             tell()
 
 
+class _QuietImport(MetaPathFinder):
+    """Keeps quiet what TensorFlow's C++ code says while it is imported.
+
+    Before its logging is set up it heeds no level and writes straight to the process's standard
+    error (seen with TensorFlow 2.21: "Could not find cuda drivers", twice).
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """TensorFlow's own spec, with a loader that is silent; None for any other module."""
+        if fullname != "tensorflow":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec and spec.loader:
+            load = spec.loader.exec_module
+
+            def load_silently(module: ModuleType) -> None:
+                with _no_standard_error():
+                    load(module)
+
+            spec.loader.exec_module = load_silently
+        return spec
+
+
+_QUIET_TENSORFLOW = _QuietImport()
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    """File descriptor 2 leads nowhere for the time of the block, for C++ code too."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _Lines(logging.Handler):
     """Log records as lines on whatever sys.stderr is, so that a bar can move out of their way."""
 
@@ -227,6 +274,8 @@ def _be_verbose(verbose: bool) -> bool:
         for name, value in _QUIET.items():
             if os.environ.get(name) == value:
                 del os.environ[name]
+        if _QUIET_TENSORFLOW in sys.meta_path:
+            sys.meta_path.remove(_QUIET_TENSORFLOW)
         _set_up_logging(verbose=True)
     return verbose
 
