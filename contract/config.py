@@ -424,6 +424,8 @@ class Serve(Section):
     api_key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     """Name of the environment variable that holds the key clients must send as "Authorization:
     Bearer KEY"; absent: no key is asked for."""
+    request_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
+    """Seconds after which a request that is not answered yet is given up (408)."""
     poll_s: Annotated[float, Field(gt=0.0)] = 5.0
     """Seconds between two looks at the registry for a new promotion."""
 

@@ -1,5 +1,6 @@
 """From a TOML file and overrides to a Config, and back to TOML."""
 
+import os
 import re
 import tomllib
 from collections.abc import Collection, Sequence
@@ -63,6 +64,17 @@ def parse_override(override: str) -> tuple[str, Any]:
 def dump(config: Config) -> str:
     """The whole configuration as TOML; load(dump(config)) is the same config."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def secret(setting: str, variable: str) -> str:
+    """The value of the environment variable that a setting names, such as serve.api_key.
+
+    Raises ConfigError where it is not set or empty; the value itself is never shown.
+    """
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(f"{setting} names the environment variable {variable}: set it first.")
+    return value
 
 
 def line_of(key: str, text: str) -> int | None:

@@ -6,10 +6,15 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from hypothesis import settings
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from cluster.connection import Connection, connected
 from contract.config import Cluster
+
+# A busy machine is no fault of the code.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

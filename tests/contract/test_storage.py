@@ -4,9 +4,12 @@ import os
 import pickle
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import cast
 
 import boto3
 import pytest
@@ -291,6 +294,89 @@ class TestTrouble:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")
         with pytest.raises(StorageError, match=r"cannot use s3://.*: Invalid endpoint"):
             open_storage(s3)
+
+
+class TestFickleNetwork:
+    """A proxy before the S3 server spoils answers; the store must not notice."""
+
+    def test_a_body_that_breaks_off_is_asked_for_again(self, s3: str, proxy: "Proxy") -> None:
+        store = open_storage(s3)
+        store.write("a", b"x" * 1000)
+        proxy.break_off = 2
+        assert store.read("a") == b"x" * 1000
+        assert proxy.break_off == 0
+
+    def test_a_body_that_always_breaks_off_is_an_error(self, s3: str, proxy: "Proxy") -> None:
+        store = open_storage(s3)
+        store.write("a", b"x" * 1000)
+        proxy.break_off = 100
+        with pytest.raises(StorageError, match=r"s3://.*/a"):
+            store.read("a")
+
+    def test_an_own_object_is_known_when_its_answer_was_lost(self, s3: str, proxy: "Proxy") -> None:
+        store = open_storage(s3)
+        proxy.lose = 1
+        assert store.create("log/1", b"mine")
+        assert proxy.lose == 0
+        assert not store.create("log/1", b"mine")
+        assert store.read("log/1") == b"mine"
+
+
+class Proxy(ThreadingHTTPServer):
+    """Hands requests on to the S3 server, and spoils some of the answers."""
+
+    daemon_threads = True
+
+    def __init__(self, target: str) -> None:
+        self.target = target.removeprefix("http://")
+        self.break_off = 0
+        """How many answers to GET are still to end in the middle of their body."""
+        self.lose = 0
+        """How many answers to PUT are still to be lost altogether."""
+        super().__init__(("127.0.0.1", 0), Passing)
+
+
+class Passing(BaseHTTPRequestHandler):
+    """One request through the proxy."""
+
+    def pass_on(self) -> None:
+        """Ask the S3 server, and answer what it answers, unless it is to be spoiled."""
+        proxy = cast(Proxy, self.server)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        link = HTTPConnection(proxy.target)
+        link.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = link.getresponse()
+        data = answer.read()
+        link.close()
+        if self.command == "PUT" and proxy.lose:
+            proxy.lose -= 1
+            return
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding"):
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET" and proxy.break_off:
+            proxy.break_off -= 1
+            data = data[: len(data) // 2]
+        self.wfile.write(data)
+
+    do_GET = do_PUT = do_HEAD = pass_on  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def proxy(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy that this process takes for its S3 server."""
+    with Proxy(s3_server) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_port}")
+        yield proxy
+        proxy.shutdown()
+        thread.join()
 
 
 def at_once(workers: int, act: Callable[[int], bool]) -> list[bool]:
