@@ -9,18 +9,27 @@ from contract import commands
 from contract.commands import (
     DEFAULT_ROOT,
     BundleReference,
+    ConfigFile,
+    Overrides,
+    ShowConfig,
     StorageRoot,
     Verbose,
     application,
     example,
     progress,
+    settings,
 )
 from contract.config import Cluster
+from contract.errors import ClusterError
 from contract.storage import Storage
 
 if TYPE_CHECKING:
     from inference.dice import Truth
     from inference.predict import Failures, Task
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
+VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+Stage = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, such as production.")]
 
 # Rows of a table on the screen.
 _ROWS = 30
@@ -92,6 +101,122 @@ def predict(
     if truth:
         failures |= _score(truth, task, [key for key in keys if key not in failures])
     _tell(failures)
+
+
+@app.command(epilog=example("python -m inference deploy configs/demo.toml serve.port=8080"))
+def deploy(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    show_config: ShowConfig = False,
+    verbose: Verbose = False,
+) -> None:
+    """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
+    from contract.registry import Registry, open_version
+    from contract.storage import open_storage
+    from inference.service import address, api_key, check_free, wait_for_the_end
+
+    chosen = settings(config, overrides, show_config)
+    key = api_key(chosen.serve)
+    open_version(Registry(open_storage(chosen.storage.root)).resolve(chosen.serve.model))
+    from cluster.connection import connected, named
+    from inference.deployment import Plan, start, stop
+    from inference.intake import digest_of
+
+    if not named(chosen.cluster):
+        check_free(chosen.serve)
+    plan = Plan(chosen.serve, chosen.storage.root, digest_of(key) if key else None)
+    with connected(chosen.cluster) as connection:
+        start(plan, chosen.cluster.start_timeout_s)
+        typer.echo(f"{chosen.serve.model} is served at {address(chosen.serve)}")
+        if not connection.private:
+            typer.echo("it stays on the cluster until `python -m inference undeploy`")
+            return
+        typer.echo("Ctrl-C ends it, and the private cluster it runs on")
+        wait_for_the_end()
+        stop()
+
+
+@app.command(epilog=example("python -m inference undeploy configs/cloud.toml"))
+def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+    """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
+    chosen = settings(config, overrides)
+    from cluster.connection import connected, named
+    from inference.deployment import stop
+
+    if not named(chosen.cluster):
+        raise ClusterError(
+            "no cluster is named by cluster.address or RAY_ADDRESS: a service on a private "
+            "cluster ends with Ctrl-C where `python -m inference deploy` runs."
+        )
+    with connected(chosen.cluster):
+        typer.echo("the service has ended" if stop() else "there was no service")
+
+
+@app.command(epilog=example("python -m inference status configs/demo.toml"))
+def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+    """Ask the service at serve.host and serve.port what it hosts and how it does."""
+    from inference.service import read_model, read_status
+
+    chosen = settings(config, overrides)
+    model, found = read_model(chosen.serve), read_status(chosen.serve)
+    rows = {
+        "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
+        "replicas": ", ".join(f"version {one.version}" for one in found.replicas),
+        "requests": f"{found.requests}, of these refused {found.refused}, failed {found.errors}",
+    }
+    if found.latency_s:
+        shares = found.latency_s.model_dump().items()
+        rows["latency"] = ", ".join(f"{share} {1000 * value:.1f} ms" for share, value in shares)
+    problems = {one.problem for one in found.replicas if one.problem}
+    rows |= {"problem": " ".join(sorted(problems))} if problems else {}
+    for name, text in rows.items():
+        typer.echo(f"{name:10} {text}")
+
+
+@app.command(epilog=example("python -m inference register pancreas segfleet-data/runs/demo/bundle"))
+def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_ROOT) -> None:
+    """Give a bundle the next version of a model."""
+    from contract.registry import Registry, open_bundle
+    from contract.storage import open_storage
+
+    version = Registry(open_storage(storage)).register(name, open_bundle(bundle, storage).url)
+    typer.echo(f"{version.name}@{version.version} is {version.bundle}")
+
+
+@app.command(epilog=example("python -m inference promote pancreas 3 production"))
+def promote(
+    name: ModelName, version: VersionNumber, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
+) -> None:
+    """Point a stage at a version; a service that hosts the stage follows within seconds."""
+    from contract.registry import Registry
+    from contract.storage import open_storage
+
+    Registry(open_storage(storage)).promote(name, version, stage)
+    typer.echo(f"{name}@{stage} is version {version}")
+
+
+@app.command("roll-back", epilog=example("python -m inference roll-back pancreas production"))
+def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT) -> None:
+    """Point a stage at what it pointed at before its last promotion."""
+    from contract.registry import Registry
+    from contract.storage import open_storage
+
+    version = Registry(open_storage(storage)).roll_back(name, stage)
+    typer.echo(f"{name}@{stage} is version {version.version} again")
+
+
+@app.command(epilog=example("python -m inference models --storage s3://bucket/segfleet"))
+def models(storage: StorageRoot = DEFAULT_ROOT) -> None:
+    """List the registered models, their versions and stages."""
+    from contract.registry import Registry
+    from contract.storage import open_storage
+
+    registry = Registry(open_storage(storage))
+    for name in registry.names():
+        stages = registry.stages(name)
+        for version in registry.versions(name):
+            at = ", ".join(stage for stage, number in stages.items() if number == version.version)
+            typer.echo(f"{name}@{version.version:<4} {at or '-':14} {version.bundle}")
 
 
 def _segment(

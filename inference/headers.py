@@ -104,7 +104,7 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
 
 
 def _tiff(data: bytes) -> tuple[int, int, int]:
-    """The first page of a TIFF file; the others are never decoded."""
+    """The one page of a TIFF file; several are refused, as the trainer does."""
     order = "<" if data[:2] == b"II" else ">"
     layout = _BIG if data[2] + data[3] == 43 else _CLASSIC
     (start,) = struct.unpack_from(order + layout.offset, data, layout.start)
@@ -117,6 +117,8 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
         tag, kind = struct.unpack_from(order + "HH", data, place)
         if tag in _TIFF_TAGS and kind in _WHOLE:
             tags.setdefault(tag, _tiff_value(data, place, order, layout))
+    if any(struct.unpack_from(order + layout.offset, data, first + count * layout.entry)):
+        raise DataError("the TIFF image holds several pictures: one slice is expected.")
     if tags.get(_SAMPLES, 1) > 4 or tags.get(_BITS, 1) > 16:
         raise DataError("the TIFF image has more than 4 channels or more than 16 bits a channel.")
     tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)

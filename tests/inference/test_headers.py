@@ -54,20 +54,26 @@ def test_the_size_is_what_opencv_decodes(name: str) -> None:
 def test_a_big_endian_tiff_is_read() -> None:
     entries = [(256, 3, 1, struct.pack(">HH", 91, 0)), (257, 4, 1, struct.pack(">I", 37))]
     body = b"".join(struct.pack(">HHI", *entry[:3]) + entry[3] for entry in entries)
-    header = read_header(b"MM\0*" + struct.pack(">IH", 8, len(entries)) + body)
+    header = read_header(b"MM\0*" + struct.pack(">IH", 8, len(entries)) + body + bytes(4))
     assert (header.width, header.height) == (91, 37)
 
 
 def test_a_huge_tile_of_a_small_tiff_counts() -> None:
     tags = {256: 8, 257: 8, 322: 30000, 323: 30000}
     body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    header = read_header(b"II*\0" + struct.pack("<IH", 8, len(tags)) + body)
+    header = read_header(b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4))
     assert header.pixels == 30000 * 30000
 
 
 def test_a_png_may_claim_four_billion_squared() -> None:
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 2**32 - 1, 2**32 - 1)
     assert read_header(data).pixels == (2**32 - 1) ** 2
+
+
+def test_a_tiff_of_several_pictures_is_refused() -> None:
+    pages = cv2.imencodemulti(".tif", [SLICE, SLICE])[1].tobytes()
+    with pytest.raises(DataError, match="several pictures"):
+        read_header(pages)
 
 
 REFUSED = {

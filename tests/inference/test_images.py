@@ -9,7 +9,7 @@ import pytest
 from contract.errors import DataError
 from contract.storage import open_storage
 from inference.images import decode, decode_mask, encode_mask, encode_overlay
-from trainer.data.cases import read_image, read_mask
+from trainer.data.images import read_image, read_mask
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
 RGB = np.dstack([GREY, GREY[::-1], 255 - GREY])
@@ -49,7 +49,9 @@ def test_the_trainer_reads_the_same(name: str, tmp_path: Path) -> None:
     data = encoded(Path(name).suffix, stored)
     (tmp_path / name).write_bytes(data)
     store = open_storage(str(tmp_path))
-    np.testing.assert_array_equal(decode(data), read_image(store, name))
+    expected = read_image(store, name)
+    np.testing.assert_array_equal(decode(data), expected)
+    assert decode(data).dtype == expected.dtype
     if stored.dtype == np.uint8:
         mask = encoded(".png", GREY)
         (tmp_path / "mask.png").write_bytes(mask)
@@ -73,6 +75,13 @@ def test_an_image_that_breaks_off_is_refused(suffix: str) -> None:
     data = encoded(suffix, GREY)
     with pytest.raises(DataError, match="breaks off"):
         decode(data[: len(data) * 3 // 4])
+
+
+def test_a_coloured_mask_is_refused() -> None:
+    with pytest.raises(DataError, match="a mask is grey"):
+        decode_mask(encoded(".png", RGB), 127)
+    jpeg = encoded(".jpg", np.dstack([GREY // 128 * 255] * 3))
+    assert set(np.unique(decode_mask(jpeg, 127))) == {0, 1}
 
 
 def test_a_mask_comes_back_as_0_and_255() -> None:

@@ -1,0 +1,254 @@
+"""The service on Ray Serve: replicas that segment, and a ledger that adds up what they count."""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+from starlette.types import ASGIApp
+
+from contract.config import Serve
+from contract.errors import ClusterError
+from inference import http
+from inference.hosting import Host, Hosted
+from inference.images import quieten
+from inference.schema import Latency, ReplicaFacts, Status
+from inference.segmenter import Segmentation
+from inference.statistics import Tally
+
+APPLICATION = "segfleet"
+_HEARTBEAT_S = 1.0
+_SILENT_S = 10.0
+_KEEP_ALIVE_S = 30
+# Requests at a replica: one batch computed while the next is decoded.
+_BATCHES_ONGOING = 2
+_POLL_S = 0.2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a replica needs to know."""
+
+    settings: Serve
+    storage_root: str
+    key_digest: str | None
+    """SHA-256, in hex, of the API key, so that the cluster never holds the key itself."""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a replica tells the ledger."""
+
+    replica: str
+    facts: ReplicaFacts
+    tally: Tally
+
+
+@final
+class Ledger:
+    """Adds up what the replicas count; those that are gone stay counted."""
+
+    def __init__(self, reference: str) -> None:
+        self._reference = reference
+        self._heard: dict[str, tuple[float, Heartbeat]] = {}
+
+    def hear(self, beat: Heartbeat) -> None:
+        """Take a replica's counts since it started."""
+        self._heard[beat.replica] = time.monotonic(), beat
+
+    def status(self) -> Status:
+        """The sums, and the replicas heard of lately."""
+        total = sum((beat.tally for _, beat in self._heard.values()), Tally())
+        now = time.monotonic()
+        return Status(
+            reference=self._reference,
+            replicas=[b.facts for at, b in self._heard.values() if now - at < _SILENT_S],
+            requests=total.requests,
+            refused=total.refused,
+            errors=total.errors,
+            latency_s=_latency(total),
+        )
+
+
+@serve.ingress()
+class Replica:
+    """One process that decodes, segments and answers."""
+
+    async def __init__(self, plan: Plan, ledger: DeploymentHandle) -> None:
+        quieten()
+        self.settings = plan.settings
+        self.key_digest = plan.key_digest
+        self.tally = Tally()
+        self._ledger = ledger
+        self._host = Host(
+            plan.settings.model,
+            plan.storage_root,
+            threads=max(1, int(plan.settings.cpus_per_replica)),
+            gpu=plan.settings.gpus_per_replica > 0,
+        )
+        # One thread: the engine takes one batch at a time.
+        self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        await asyncio.to_thread(self._host.follow)
+        together: Any = self._together
+        together.set_max_batch_size(plan.settings.max_batch)
+        together.set_batch_wait_timeout_s(plan.settings.batch_wait_s)
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return http.build(self)
+
+    @property
+    def hosted(self) -> Hosted:
+        """What answers now."""
+        return self._host.current
+
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+        """The mask [H, W] of a slice [H, W, C], and what made it; batched with other requests."""
+        return await self._together(image)
+
+    async def status(self) -> Status:
+        """How the service does, all replicas together."""
+        await self._tell()
+        return await self._ledger.status.remote()
+
+    def check_health(self) -> None:
+        """Have Serve replace this replica where it no longer follows the registry."""
+        for task in self._tasks:
+            if task.done():
+                raise RuntimeError(f"a replica's {task.get_coro()} has ended")
+
+    @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
+    async def _together(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, Hosted]]:
+        hosted = self._host.current
+        found: list[Segmentation] = await asyncio.get_running_loop().run_in_executor(
+            self._engine, hosted.segmenter.segment, images
+        )
+        return [(segmentation.mask, hosted) for segmentation in found]
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.poll_s)
+            await asyncio.to_thread(self._host.look)
+
+    async def _beat(self) -> None:
+        while True:
+            await self._tell()
+            await asyncio.sleep(_HEARTBEAT_S)
+
+    async def _tell(self) -> None:
+        facts = ReplicaFacts(version=self._host.current.version.version, problem=self._host.problem)
+        name = serve.get_replica_context().replica_tag
+        try:
+            await self._ledger.hear.remote(Heartbeat(name, facts, self.tally.copy()))
+        except RayError as error:
+            log.warning("the ledger does not answer: %s", error)
+
+
+def _latency(tally: Tally) -> Latency | None:
+    p50, p90, p99 = (tally.percentile(share) for share in (0.5, 0.9, 0.99))
+    if p50 is None or p90 is None or p99 is None:
+        return None
+    return Latency(p50=p50, p90=p90, p99=p99)
+
+
+def application(plan: Plan) -> serve.Application:
+    """The Serve application of a plan."""
+    settings = plan.settings
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    replica: Any = serve.deployment(
+        Replica,
+        num_replicas=settings.replicas,
+        ray_actor_options={
+            "num_cpus": settings.cpus_per_replica,
+            "num_gpus": settings.gpus_per_replica,
+        },
+        max_ongoing_requests=_BATCHES_ONGOING * settings.max_batch,
+        max_queued_requests=settings.max_queue,
+        health_check_period_s=5,
+        graceful_shutdown_timeout_s=20,
+        logging_config=quiet,
+    )
+    ledger: Any = serve.deployment(
+        Ledger, num_replicas=1, ray_actor_options={"num_cpus": 0}, logging_config=quiet
+    )
+    return replica.bind(plan, ledger.bind(settings.model))
+
+
+def start(plan: Plan, timeout_s: float) -> None:
+    """Run the service on the connected cluster; returns when it answers.
+
+    timeout_s: how long its replicas may take to be placed and to load the model. Raises
+    ClusterError where they cannot, or where Serve already listens at another address.
+    """
+    settings = plan.settings
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(
+            host=settings.host,
+            port=settings.port,
+            request_timeout_s=settings.request_timeout_s,
+            keep_alive_timeout_s=_KEEP_ALIVE_S,
+        ),
+        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+    )
+    _check_address(settings)
+    target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    _wait(settings, time.monotonic() + timeout_s)
+
+
+def stop() -> bool:
+    """End the service on the connected cluster; False where there was none."""
+    there = APPLICATION in serve.status().applications
+    serve.delete(APPLICATION)
+    return there
+
+
+def _check_address(settings: Serve) -> None:
+    """Refuse a Serve that was there before and listens elsewhere: its address cannot be changed."""
+    options: Any = _serve_client().http_config
+    if (options.host, options.port) != (settings.host, settings.port):
+        raise ClusterError(
+            f"Ray Serve of this cluster listens at {options.host}:{options.port} already: set "
+            "serve.host and serve.port to that, or run `serve shutdown` on the cluster first."
+        )
+
+
+def _serve_client() -> Any:
+    """Serve's own client: it alone knows the address that Serve listens at."""
+    return _get_global_client()
+
+
+def _wait(settings: Serve, deadline: float) -> None:
+    while True:
+        app = serve.status().applications[APPLICATION]
+        if app.status == ApplicationStatus.RUNNING:
+            return
+        messages = [one.message for one in app.deployments.values() if one.message]
+        reason = " ".join([app.message, *messages]).strip()
+        if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise ClusterError(f"the service cannot be started: {_last_line(reason)}")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the service did not start in time: {settings.replicas} replicas of "
+                f"{settings.cpus_per_replica:g} CPUs and {settings.gpus_per_replica:g} GPUs are "
+                f"asked for. {_last_line(reason)}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _last_line(reason: str) -> str:
+    """Of a stack trace, the line that says what happened."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[-1] if lines else "Ray gives no reason."

@@ -1,0 +1,93 @@
+"""The service as a command sees it: its address, whether it can be there, how it does."""
+
+import signal
+import socket
+import threading
+import urllib.request
+from typing import TypeVar
+from urllib.error import HTTPError, URLError
+
+from pydantic import BaseModel, ValidationError
+
+from contract.config import Serve
+from contract.errors import ClusterError, ConfigError
+from contract.loading import secret
+from inference.schema import Failure, ModelFacts, Status
+
+_TIMEOUT_S = 10.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+_A = TypeVar("_A", bound=BaseModel)
+
+
+def address(settings: Serve) -> str:
+    """Where a client on the service's machine finds it: http://127.0.0.1:8000."""
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+
+
+def api_key(settings: Serve) -> str | None:
+    """The key clients must send; None where none is asked for, ConfigError where it is not set."""
+    return None if settings.api_key is None else secret("serve.api_key", settings.api_key)
+
+
+def check_free(settings: Serve) -> None:
+    """Raise ConfigError where another program listens at the service's address, or none can."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as door:
+        # As the service's own server does, so that a port that was just left can be taken.
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((settings.host, settings.port))
+        except OSError as error:
+            raise ConfigError(
+                f"the service cannot listen at {settings.host}:{settings.port} "
+                f"({error.strerror or error}): change serve.host or serve.port."
+            ) from error
+
+
+def read_status(settings: Serve) -> Status:
+    """How the service does; ClusterError where it does not answer."""
+    return _read(settings, "/v1/status", Status)
+
+
+def read_model(settings: Serve) -> ModelFacts:
+    """What the service hosts; ClusterError where it does not answer."""
+    return _read(settings, "/v1/model", ModelFacts)
+
+
+def wait_for_the_end() -> None:
+    """Wait for Ctrl-C or a request to terminate.
+
+    The handlers are set and not only left as they are, because a shell starts a command in the
+    background with Ctrl-C ignored.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+
+
+def _read(settings: Serve, path: str, kind: type[_A]) -> _A:
+    place, key = address(settings), api_key(settings)
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    request = urllib.request.Request(place + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            return kind.model_validate_json(answer.read())
+    except HTTPError as error:
+        raise ClusterError(f"the service at {place} refuses: {_said(error)}") from error
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise ClusterError(
+            f"no service answers at {place} ({reason}): start it with `python -m inference deploy`."
+        ) from error
+    except ValidationError as error:
+        raise ClusterError(f"what answers at {place} is not this service.") from error
+
+
+def _said(error: HTTPError) -> str:
+    try:
+        return Failure.model_validate_json(error.read()).error
+    except ValidationError:
+        return f"{error.code} {error.reason}."

@@ -1,0 +1,67 @@
+"""Counts and latencies of requests that can be added up over replicas."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Self
+
+# Latencies are counted in classes 5 % wide, so that a percentile is at most 5 % off and a day of
+# requests takes a few hundred numbers.
+_STEP = 1.05
+_LEAST_S = 1e-4
+
+
+@dataclass
+class Tally:
+    """Requests by how they ended."""
+
+    requests: int = 0
+    refused: int = 0
+    """Ended with 4xx."""
+    errors: int = 0
+    """Ended with 5xx."""
+    latencies: Counter[int] = field(default_factory=Counter)
+    """Requests answered with 2xx by latency class."""
+
+    def record(self, status: int, seconds: float) -> None:
+        """Count one request by its HTTP status and how long it took."""
+        self.requests += 1
+        if status >= 500:
+            self.errors += 1
+        elif status >= 400:
+            self.refused += 1
+        else:
+            self.latencies[_class(seconds)] += 1
+
+    def __add__(self, other: Self) -> "Tally":
+        return Tally(
+            self.requests + other.requests,
+            self.refused + other.refused,
+            self.errors + other.errors,
+            self.latencies + other.latencies,
+        )
+
+    def copy(self) -> "Tally":
+        """The counts as they are now."""
+        return self + type(self)()
+
+    def percentile(self, share: float) -> float | None:
+        """Seconds within which this share (0 to 1) was answered; None where none was."""
+        total = self.latencies.total()
+        if not total:
+            return None
+        wanted, seen = math.ceil(share * total), 0
+        for place in sorted(self.latencies):
+            seen += self.latencies[place]
+            if seen >= wanted:
+                return _seconds(place)
+        return None
+
+
+def _class(seconds: float) -> int:
+    return max(0, math.ceil(math.log(max(seconds, _LEAST_S) / _LEAST_S, _STEP)))
+
+
+def _seconds(place: int) -> float:
+    """The upper end of a latency class."""
+    return round(_LEAST_S * _STEP**place, 6)
