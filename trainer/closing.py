@@ -26,7 +26,8 @@ def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str |
         )
     network = export.plain_copy(config, state)
     export.export(network, config, facts(config, best.history[-1], commit), run.at("bundle"))
-    journal.write_tables(run, history, config.train.monitor)
+    journal.write_tables(run, history)
+    journal.draw_curves(run, history, config.train.monitor)
     lay_side_by_side(run)
     closing = {"history": list(history), "best": best.history[-1], "commit": commit}
     closing |= {"fingerprint": config.fingerprint(), "environment": environment()}

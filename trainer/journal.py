@@ -5,6 +5,7 @@ killed and resumed therefore holds every epoch once, whatever was lost in betwee
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from contract.config import Config
 from contract.storage import Storage
 from trainer import checkpoints, curves, pictures
 from trainer.checkpoints import Row, State
+
+# Drawing takes most of a second, as long as a short epoch; the last curves are drawn at the end.
+_CURVES_EVERY_S = 30.0
 
 Probabilities = Callable[[State, NDArray[np.float32]], NDArray[np.float32]]
 
@@ -38,13 +42,17 @@ class Journal:
         self.run, self.config = run, config
         self.probabilities, self.images, self.truths = probabilities, images, truths
         self.board = TensorBoard(run.at("tensorboard"))
+        self.drawn = time.monotonic()
 
     def note(self, state: State, history: Sequence[Row]) -> None:
         """Keep an epoch: first the checkpoint, which makes it count, then all that shows it."""
         store = self.run.at("checkpoints")
         checkpoints.save(store, state, history)
         checkpoints.tidy(store, self.config.train)
-        write_tables(self.run, history, self.config.train.monitor)
+        write_tables(self.run, history)
+        if time.monotonic() - self.drawn > _CURVES_EVERY_S:
+            draw_curves(self.run, history, self.config.train.monitor)
+            self.drawn = time.monotonic()
         self.board.note(history[-1])
         if len(self.images):
             sheet = pictures.epoch_sheet(
@@ -56,13 +64,16 @@ class Journal:
             self.run.write(f"pictures/epoch-{len(history):04d}.png", sheet)
 
 
-def write_tables(run: Storage, history: Sequence[Row], monitor: str) -> None:
-    """train_metrics and train_losses, each as a table and as curves."""
-    rows = list(history)
-    run.write("train_metrics.csv", curves.metrics_csv(rows).encode())
-    run.write("train_losses.csv", curves.losses_csv(rows).encode())
-    run.write("train_metrics.png", curves.metrics_png(rows, monitor))
-    run.write("train_losses.png", curves.losses_png(rows, monitor))
+def write_tables(run: Storage, history: Sequence[Row]) -> None:
+    """train_metrics.csv and train_losses.csv."""
+    run.write("train_metrics.csv", curves.metrics_csv(history).encode())
+    run.write("train_losses.csv", curves.losses_csv(history).encode())
+
+
+def draw_curves(run: Storage, history: Sequence[Row], monitor: str) -> None:
+    """train_metrics.png and train_losses.png."""
+    run.write("train_metrics.png", curves.metrics_png(history, monitor))
+    run.write("train_losses.png", curves.losses_png(history, monitor))
 
 
 class TensorBoard:
