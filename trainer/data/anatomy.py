@@ -8,6 +8,7 @@ a patient.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -45,7 +46,10 @@ class Shape(Protocol):
         ...
 
     def depth(self, at: Place) -> Field:
-        """[H, W] about how deep a point lies below the surface, in cm; negative outside."""
+        """[H, W] about how deep a point lies below the surface, in cm; negative outside.
+
+        To be asked only at a height where there is a box.
+        """
         ...
 
 
@@ -226,7 +230,17 @@ def _tube(points: NDArray, radii: NDArray, flat: float) -> Tube:
 
 def _curve(knots: NDArray, count: int) -> NDArray:
     """[count, d] points of a smooth curve through the knots [k, d]."""
-    return CubicSpline(np.linspace(0.0, 1.0, len(knots)), knots)(np.linspace(0.0, 1.0, count))
+    return _spline(len(knots), count) @ knots
+
+
+@cache
+def _spline(knots: int, count: int) -> NDArray:
+    """[count, knots] how much each knot weighs at each point of a cubic spline.
+
+    Cached, because solving for each of the hundreds of loops took most of a patient's time.
+    """
+    spline = CubicSpline(np.linspace(0.0, 1.0, knots), np.eye(knots))
+    return spline(np.linspace(0.0, 1.0, count))
 
 
 def _around(draw: Generator, value: float, spread: float) -> float:

@@ -29,7 +29,7 @@ _WINDOW_LOW, _WINDOW_WIDTH = -160.0, 400.0
 _WARP, _DENT, _BLUR = 0.28, 0.14, 0.17
 # A shape's box is widened by this, more than a warp and a dent together ever reach.
 _MARGIN = _WARP * math.sqrt(2.0 * 4) + _DENT * math.sqrt(2.0 * 16)
-_PAINTERS = 4
+_PAINTERS = 8
 
 
 @dataclass(frozen=True)
