@@ -1,4 +1,4 @@
-"""python -m cluster check|submit|status|logs|stop|up|down."""
+"""python -m cluster check|submit|status|logs|stop|up|down|upload."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.commands import ConfigFile, Overrides, Verbose, application, example, run, settings
+from contract.commands import (
+    ConfigFile,
+    Overrides,
+    Verbose,
+    application,
+    example,
+    progress,
+    run,
+    settings,
+)
 from contract.config import Config
 from contract.errors import ClusterError
 
@@ -15,6 +24,11 @@ if TYPE_CHECKING:
 
 app = application("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
 
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option("--file", help="The cluster file to fill in; absent: ./ray_cluster.yaml."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Job = Annotated[
     str | None, typer.Argument(metavar="JOB", help="Name of the job; absent: the run's newest.")
 ]
@@ -154,6 +168,103 @@ def stop(
         f"job {line.job} is asked to stop after its next checkpoint, within {within:.0f} s; "
         f"follow it with `python -m cluster logs {path}`."
     )
+
+
+@app.command(epilog=example("python -m cluster up configs/cloud.toml"))
+def up(
+    path: ConfigFile,
+    overrides: Overrides = None,
+    file: ClusterFile = None,
+    yes: Yes = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Show what would be made and its price, make nothing.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Start a cluster on AWS as [cluster.cloud] of CONFIG says, after showing its price."""
+    from cluster import aws, instances, launcher
+
+    config = settings(path, overrides)
+    cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
+    launcher.check_ready(config, source)
+    price, note = _spot_price(config)
+    plan = launcher.plan(config, aws.buckets(config), price)
+    table = instances.table()
+    for line in plan.lines:
+        typer.echo(line)
+    typer.echo(
+        f"price           {plan.idle_usd:.2f} USD an hour without work, at most "
+        f"{plan.most_usd:.2f} with all workers on demand\n"
+        f"                (list of {table.date} for {table.region}, before tax and traffic; look "
+        f"up yours: {table.look_up})"
+    )
+    if note:
+        typer.echo(f"note: {note}", err=True)
+    if only_plan:
+        return
+    if not yes:
+        typer.confirm("Make this and start paying for it?", abort=True)
+    written = launcher.up(config, source)
+    typer.echo(
+        f"the cluster {cloud.name} is up. In a second terminal open the tunnel to it:\n"
+        f"  ray dashboard {written}\n"
+        "then, here:\n"
+        "  export RAY_AUTH_MODE=token\n"
+        f"  python -m cluster submit {path} -- trainer train\n"
+        f"and in the end: python -m cluster down {path}"
+    )
+
+
+@app.command(epilog=example("python -m cluster down configs/cloud.toml"))
+def down(
+    path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
+) -> None:
+    """End every node of the cluster on AWS, and make sure that none is left."""
+    from cluster import aws, launcher
+
+    config = settings(path, overrides)
+    cloud = config.cluster.cloud
+    there = aws.nodes(cloud.name, cloud.region)
+    typer.echo(f"cluster {cloud.name} in {cloud.region} has {len(there)} nodes")
+    if there and not yes:
+        typer.confirm("End them, and every job on them?", abort=True)
+    launcher.down(config)
+    typer.echo(
+        f"no node of cluster {cloud.name} is left. Bucket, roles and security group stay; they "
+        "cost nothing but what the bucket holds."
+    )
+
+
+@app.command(epilog=example("python -m cluster upload ~/slices s3://my-bucket/slices"))
+def upload(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of your slices.")],
+    destination: Annotated[
+        str, typer.Argument(metavar="DESTINATION", help="Where to: an s3:// address or a folder.")
+    ],
+    verbose: Verbose = False,
+) -> None:
+    """Copy a folder into storage; files that are there already in the same size are passed over."""
+    from cluster import upload as uploading
+    from contract.storage import open_storage
+
+    storage = open_storage(destination)
+    files = uploading.missing(folder, storage)
+    with progress("uploading", len(files)) as advance:
+        uploading.upload(folder, files, storage, advance)
+    typer.echo(f"{len(files)} files sent to {storage.url}")
+
+
+def _spot_price(config: Config) -> tuple[float | None, str]:
+    """The present price of a spot worker, or None and a sentence on why it is not known."""
+    from cluster import aws
+
+    cloud = config.cluster.cloud
+    if not cloud.spot:
+        return None, ""
+    try:
+        return aws.spot_price(cloud.worker_type, cloud.region), ""
+    except ClusterError as error:
+        return None, f"the spot price is not known: {error}"
 
 
 def _follow(api: "Jobs", job: str, path: str) -> None:

@@ -20,14 +20,12 @@ from cluster.record import LogKeeper, Record, StopRequest
 from contract.config import Config
 from contract.errors import StorageError
 from contract.loading import load
-from contract.storage import open_storage
+from contract.storage import Storage, open_storage
 
 T = TypeVar("T")
 
 CHECKPOINTED = (("trainer", "train"), ("tuning", "run"))
 """The commands that write checkpoints, and go on from them when they are run again."""
-CHECKPOINT = "checkpoint.json"
-"""The object that, written last, makes a checkpoint count."""
 KEEP_EVERY_S = 10.0
 LOOK_EVERY_S = 3.0
 END_WITHIN_S = 60.0
@@ -43,13 +41,30 @@ class Clock:
     end_within_s: float = END_WITHIN_S
 
 
-def should_end(request: StopRequest, asked_s: float, checkpoints: bool, new: bool) -> bool:
+def should_end(request: StopRequest, asked_s: float, waits: bool, new: bool) -> bool:
     """Whether a command that was asked to stop may be ended now.
 
-    asked_s: seconds since the request was seen; checkpoints: the command writes some; new: one
-    was written since.
+    asked_s: seconds since the request was seen; waits: the command writes checkpoints, and ends
+    after the next one; new: one was written since.
     """
-    return not checkpoints or new or asked_s >= request.within_s
+    return not waits or new or asked_s >= request.within_s
+
+
+def checkpoints(root: Storage, run: str, command: Sequence[str]) -> set[str]:
+    """Marks of every checkpoint that a command has finished; a new one is a new mark.
+
+    Of a training these are the objects written last into each checkpoint; of a sweep the records
+    of its trials, each written again after an epoch whose checkpoint is whole.
+    """
+    match tuple(command[:2]):
+        case ("trainer", "train"):
+            keys = (entry.key for entry in root.entries(f"runs/{run}/checkpoints"))
+            return {key for key in keys if key.endswith("/checkpoint.json")}
+        case ("tuning", "run"):
+            trials = root.entries(f"sweeps/{run}/trials")
+            return {f"{entry.key} {entry.modified}" for entry in trials}
+        case _:
+            return set()
 
 
 class Supervisor:
@@ -102,25 +117,19 @@ class Supervisor:
         if request is None:
             return None
         asked, before = time.monotonic(), self._checkpoints()
-        checkpoints = self._command[:2] in CHECKPOINTED
-        if checkpoints:
+        waits = self._command[:2] in CHECKPOINTED
+        if waits:
             self._say(f"stop was asked for: waits {request.within_s:.0f} s for a checkpoint")
 
         def may_end() -> bool:
-            new = checkpoints and bool(self._checkpoints() - before)
-            return should_end(request, time.monotonic() - asked, checkpoints, new)
+            new = bool(self._checkpoints() - before)
+            return should_end(request, time.monotonic() - asked, waits, new)
 
         return may_end
 
     def _checkpoints(self) -> set[str]:
-        """Every checkpoint that counts, of this run or of a sweep of the same name."""
-
-        def look() -> set[str]:
-            places = (f"runs/{self._name}", f"sweeps/{self._name}")
-            entries = [entry for place in places for entry in self._root.entries(place)]
-            return {entry.key for entry in entries if entry.key.endswith(f"/{CHECKPOINT}")}
-
-        return self._tried(look) or set()
+        found = self._tried(lambda: checkpoints(self._root, self._name, self._command))
+        return found or set()
 
     def _end(self, child: "subprocess.Popen[bytes]") -> None:
         """End the command as Ctrl-C does, and by force where it does not obey."""

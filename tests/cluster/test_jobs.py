@@ -144,9 +144,7 @@ def jobs_kept(settings: Path) -> list[Record]:
     return record.found(record.jobs_of(Config.model_validate(tomllib.loads(settings.read_text()))))
 
 
-def test_a_command_runs_on_the_cluster_and_its_exit_code_comes_back(
-    head: Head, settings: Path
-) -> None:
+def test_a_command_runs_on_the_cluster_and_shows_no_secret(head: Head, settings: Path) -> None:
     done = head.run("submit", str(settings), "--", "trainer", "prepare")
     assert done.returncode == 0, done.stderr
     assert "Ray's limit is 512 MB" in done.stderr
@@ -154,6 +152,18 @@ def test_a_command_runs_on_the_cluster_and_its_exit_code_comes_back(
     assert "succeeded (exit code 0)" in done.stderr
     listed = head.run("status", str(settings)).stdout
     assert "succeeded (exit code 0)  trainer prepare settings.toml" in listed
+    shown = jobs_as_the_dashboard_shows_them(head)
+    assert "AWS_ENDPOINT_URL" in shown
+    assert "AWS_SECRET_ACCESS_KEY" not in shown
+    assert head.token not in shown
+
+
+def jobs_as_the_dashboard_shows_them(head: Head) -> str:
+    asked = urllib.request.Request(
+        f"{head.jobs}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        return answer.read().decode()
 
 
 def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> None:
@@ -165,18 +175,6 @@ def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> Non
     again = head.run("logs", str(settings))
     assert again.returncode == 1
     assert "error: " in again.stdout
-
-
-def test_a_job_shows_no_secret(head: Head, settings: Path) -> None:
-    head.run("submit", str(settings), "--", "trainer", "prepare")
-    asked = urllib.request.Request(
-        f"{head.jobs}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
-    )
-    with urllib.request.urlopen(asked) as answer:
-        shown = answer.read().decode()
-    assert "AWS_ENDPOINT_URL" in shown
-    assert "AWS_SECRET_ACCESS_KEY" not in shown
-    assert head.token not in shown
 
 
 @pytest.mark.parametrize(
@@ -192,6 +190,37 @@ def test_without_the_token_nothing_is_sent(
     assert "RAY_AUTH_MODE=token" in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
     assert not jobs_kept(settings)
+
+
+def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: Path) -> None:
+    words = ("submit", str(settings), "--", "trainer", "train", "train.epochs=10000")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "cluster", *words],
+        cwd=ROOT,
+        env=head.client(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: len(checkpoints(settings)) > 0)
+        following.send_signal(signal.SIGINT)
+        _, told = following.communicate(timeout=60)
+    finally:
+        following.kill()
+    assert following.returncode == 130
+    assert "goes on without this terminal" in told
+    before = checkpoints(settings)
+    wait_until(lambda: checkpoints(settings) != before)
+    asked = head.run("stop", str(settings))
+    assert "after its next checkpoint" in asked.stdout
+    before = checkpoints(settings)
+    ended = head.run("logs", str(settings))
+    assert ended.returncode == 130, ended.stdout + ended.stderr
+    assert "stop was asked for" in ended.stdout
+    assert checkpoints(settings) != before
+    assert [(one.state, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
+    assert "does not run" in head.run("stop", str(settings)).stderr
 
 
 def test_jobs_outlive_their_head(head: Head, settings: Path) -> None:

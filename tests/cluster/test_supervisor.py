@@ -8,8 +8,9 @@ import pytest
 
 from cluster import record
 from cluster.record import StopRequest
-from cluster.supervisor import Clock, Supervisor, should_end
+from cluster.supervisor import Clock, Supervisor, checkpoints, should_end
 from contract.config import Config
+from contract.storage import open_storage
 
 QUICK = Clock(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
 
@@ -20,7 +21,7 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("asked_s", "checkpoints", "new", "end"),
+    ("asked_s", "waits", "new", "end"),
     [
         (0.0, False, False, True),
         (0.0, True, False, False),
@@ -29,10 +30,10 @@ def config(tmp_path: Path) -> Config:
     ],
 )
 def test_a_command_ends_after_its_checkpoint_or_its_time(
-    asked_s: float, checkpoints: bool, new: bool, end: bool
+    asked_s: float, waits: bool, new: bool, end: bool
 ) -> None:
     request = StopRequest(asked="now", within_s=10.0)
-    assert should_end(request, asked_s, checkpoints, new) is end
+    assert should_end(request, asked_s, waits, new) is end
 
 
 @pytest.mark.parametrize(("word", "code", "state"), [("1", 0, "succeeded"), ("nope", 1, "failed")])
@@ -74,3 +75,20 @@ def test_a_storage_that_does_not_answer_does_not_stop_the_command(
     (tmp_path / "runs").write_text("in the way")
     assert Supervisor(config, "job", ["timeit", "-n1", "-r1", "1"], QUICK).run() == 0
     assert b"is not kept for now" in capfdbinary.readouterr().out
+
+
+def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: Path) -> None:
+    root = open_storage(str(tmp_path))
+    train, sweep = ("trainer", "train", "x.toml"), ("tuning", "run", "x.toml")
+    assert checkpoints(root, "demo", train) == checkpoints(root, "demo", sweep) == set()
+    root.write("runs/demo/checkpoints/00001-ab/state.npz", b"half of one")
+    root.write("runs/other/checkpoints/00001-ab/checkpoint.json", b"{}")
+    assert checkpoints(root, "demo", train) == set()
+    root.write("runs/demo/checkpoints/00001-ab/checkpoint.json", b"{}")
+    assert len(checkpoints(root, "demo", train)) == 1
+    root.write("sweeps/demo/trials/0001.json", b"{}")
+    before = checkpoints(root, "demo", sweep)
+    time.sleep(1.1)  # storage tells times to the second
+    root.write("sweeps/demo/trials/0001.json", b"{ }")
+    assert checkpoints(root, "demo", sweep) != before
+    assert checkpoints(root, "demo", ("trainer", "evaluate")) == set()

@@ -1,0 +1,274 @@
+"""Starting and ending a cluster on AWS: ray_cluster.yaml, filled in, and `ray up` over it."""
+
+import json
+import logging
+import secrets
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import ray.autoscaler
+import yaml
+
+from cluster import aws, instances, safety
+from cluster.aws import Buckets, Ground
+from cluster.connection import environment
+from contract.config import Cloud, Config
+from contract.errors import ClusterError
+
+log = logging.getLogger(__name__)
+
+CLUSTER_FILE = Path("ray_cluster.yaml")
+GB_MONTH_USD = 0.08
+"""Price of a GB of gp3 disk for a month in us-east-1, of the same date as the instance table."""
+_HOURS_A_MONTH = 730
+_NODE_FOLDER = "/home/ray/segfleet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `up` will make, and what it costs."""
+
+    lines: tuple[str, ...]
+    idle_usd: float
+    """An hour with the workers that are always kept."""
+    most_usd: float
+    """An hour with all workers, none of them a spot instance."""
+
+
+def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
+    """What will be made and what an hour costs; spot_usd: an hour of a spot worker, if known."""
+    cloud, table = config.cluster.cloud, instances.table()
+    head, worker = table.instance(cloud.head_type), table.instance(cloud.worker_type)
+    disk = cloud.disk_gb * GB_MONTH_USD / _HOURS_A_MONTH
+    first = spot_usd if cloud.spot and spot_usd is not None else worker.usd
+    spot = f"{first:.3f} USD now as spot instance, " if cloud.spot and spot_usd is not None else ""
+    gpu = f", {worker.gpus} GPU ({worker.gpu})" if worker.gpus else ""
+    lines = (
+        f"region          {cloud.region}",
+        f"bucket          {buckets.kept} (private, encrypted; made if missing)",
+        f"roles           segfleet-{cloud.name}-head, segfleet-{cloud.name}-worker",
+        f"security group  segfleet-{cloud.name}: SSH from {cloud.ssh_from}, nothing else",
+        f"head            1 {cloud.head_type} ({head.cpus} CPUs): {head.usd:.3f} USD an hour",
+        f"workers         {cloud.min_workers} to {cloud.max_workers} {cloud.worker_type} "
+        f"({worker.cpus} CPUs{gpu}): {spot}{worker.usd:.3f} USD an hour on demand",
+        f"disks           {cloud.disk_gb} GB a node: {disk:.3f} USD an hour",
+    )
+    idle = head.usd + disk + cloud.min_workers * (first + disk)
+    most = head.usd + disk + cloud.max_workers * (worker.usd + disk)
+    return Plan(lines, idle, most)
+
+
+def check_ready(config: Config, file: Path) -> None:
+    """Refuse settings that `up` cannot work from, before anything is asked or made."""
+    cloud = config.cluster.cloud
+    if cloud.ssh_from is None:
+        raise ClusterError(
+            "cluster.cloud.ssh_from is not set: name the only address that may reach the head by "
+            "SSH, your own (`curl https://checkip.amazonaws.com`), such as 203.0.113.7/32."
+        )
+    for needed in (file, file.parent / "pyproject.toml", file.parent / "constraints.txt"):
+        if not needed.is_file():
+            raise ClusterError(f"{needed} is missing: run `up` in a checkout of segfleet.")
+    refuse_dangers(read(file), cloud.spot, file)
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A cluster file that holds to Ray's own schema."""
+    schema = json.loads(
+        (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8")
+    )
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        jsonschema.validate(tree, schema)
+    except (OSError, yaml.YAMLError) as error:
+        raise ClusterError(f"cannot read the cluster file {file}: {error}.") from error
+    except jsonschema.ValidationError as error:
+        raise ClusterError(f"{file} breaks Ray's schema: {error.message}.") from error
+    return tree
+
+
+def refuse_dangers(tree: Mapping[str, Any], spot: bool, file: Path) -> None:
+    """Raise ClusterError where a cluster file would leave something open."""
+    if found := safety.dangers(tree, spot):
+        raise ClusterError(f"{file} is not safe: {' '.join(found)}")
+
+
+def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, Any]:
+    """The cluster file with the values of the settings and of what was made on AWS."""
+    types: dict[str, Any] = tree["available_node_types"]
+    head_name: str = tree["head_node_type"]
+    workers = {
+        name: _worker(node_type, cloud, ground)
+        for name, node_type in types.items()
+        if name != head_name and (cloud.spot or "InstanceMarketOptions" not in _node(node_type))
+    }
+    # Only the type that is taken first keeps a minimum.
+    first = max(workers, key=lambda name: workers[name].get("priority", 0))
+    workers[first]["min_workers"] = cloud.min_workers
+    has = instances.table()
+    if has.instance(cloud.worker_type).gpus:
+        gpu_setup = [f"pip install --quiet 'tensorflow[and-cuda]' {_constraint()}"]
+    else:
+        gpu_setup = []
+    head = _filled_node(types[head_name], cloud, ground, cloud.head_type, ground.head_profile)
+    # Half of the head's CPUs are left to Ray itself and to the drivers of jobs.
+    head["resources"] = {"CPU": max(1, has.instance(cloud.head_type).cpus // 2)}
+    options = [
+        option for option in tree["docker"]["run_options"] if "AWS_DEFAULT_REGION=" not in option
+    ]
+    return {
+        **tree,
+        "cluster_name": cloud.name,
+        "max_workers": cloud.max_workers,
+        "idle_timeout_minutes": cloud.idle_minutes,
+        "provider": {
+            **tree["provider"],
+            "region": cloud.region,
+            "use_internal_ips": cloud.private_addresses,
+        },
+        "docker": {
+            **tree["docker"],
+            "image": cloud.image,
+            "run_options": [*options, f"--env AWS_DEFAULT_REGION={cloud.region}"],
+        },
+        "available_node_types": {head_name: head, **workers},
+        "file_mounts": {_NODE_FOLDER: str(node_folder(cloud.name))},
+        "worker_setup_commands": gpu_setup,
+    }
+
+
+def _worker(node_type: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, Any]:
+    instance = instances.table().instance(cloud.worker_type)
+    worker = _filled_node(node_type, cloud, ground, cloud.worker_type, ground.worker_profile)
+    gpus = {"GPU": instance.gpus} if instance.gpus else {}
+    return {
+        **worker,
+        "min_workers": 0,
+        "max_workers": cloud.max_workers,
+        "resources": {"CPU": instance.cpus, **gpus},
+    }
+
+
+def _filled_node(
+    node_type: Mapping[str, Any], cloud: Cloud, ground: Ground, instance_type: str, profile: str
+) -> dict[str, Any]:
+    (disk,) = _node(node_type)["BlockDeviceMappings"]
+    node = {
+        **_node(node_type),
+        "InstanceType": instance_type,
+        "ImageId": ground.image,
+        "SecurityGroupIds": [ground.group],
+        "IamInstanceProfile": {"Arn": profile},
+        "BlockDeviceMappings": [{**disk, "Ebs": {**disk["Ebs"], "VolumeSize": cloud.disk_gb}}],
+    }
+    if cloud.subnet is not None:
+        node["SubnetIds"] = [cloud.subnet]
+    return {**node_type, "node_config": node}
+
+
+def _node(node_type: Mapping[str, Any]) -> dict[str, Any]:
+    return node_type["node_config"]
+
+
+def _constraint() -> str:
+    return f"--constraint {_NODE_FOLDER}/constraints.txt"
+
+
+def make_ground(config: Config, buckets: Buckets) -> Ground:
+    """Make on AWS what the nodes are started from, as far as it is missing."""
+    cloud = config.cluster.cloud
+    assert cloud.ssh_from is not None, "check_ready has seen to it"
+    if aws.make_bucket(buckets.kept, buckets.cache_prefix, cloud.region):
+        log.info("made bucket %s", buckets.kept)
+    name = f"segfleet-{cloud.name}"
+    group = aws.make_group(name, cloud.region, cloud.ssh_from, cloud.subnet)
+    head, worker = aws.make_profiles(cloud.name, cloud.region, buckets, group)
+    if cloud.spot:
+        aws.allow_spot()
+    ground = Ground(aws.image(cloud.machine_image, cloud.region), group, head, worker)
+    aws.wait_until_usable(ground, cloud.head_type, cloud.region)
+    return ground
+
+
+def write(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) -> Path:
+    """Write the filled-in file and the folder that goes to each node; the file's path."""
+    folder = node_folder(cloud.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)
+    wanted = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
+    _put(folder / "requirements.txt", "\n".join(wanted["project"]["dependencies"]))
+    _put(folder / "constraints.txt", (checkout / "constraints.txt").read_text(encoding="utf-8"))
+    _put(folder / "auth_token", token())
+    file = cluster_file(cloud.name)
+    _put(file, yaml.safe_dump(dict(tree), sort_keys=False))
+    return file
+
+
+def token() -> str:
+    """This user's token for Ray clusters, made where there is none; Ray reads the same file."""
+    file = Path("~/.ray/auth_token").expanduser()
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _put(file, secrets.token_hex(32))
+    return file.read_text(encoding="utf-8").strip()
+
+
+def up(config: Config, file: Path) -> Path:
+    """Make everything and start the head; the filled-in cluster file.
+
+    Raises ClusterError where something would be open to the world, or AWS or Ray refuses.
+    """
+    cloud = config.cluster.cloud
+    check_ready(config, file)
+    ground = make_ground(config, aws.buckets(config))
+    if found := aws.open_ports([ground.group], cloud.region):
+        raise ClusterError(f"the cluster would not be safe: {' '.join(found)}")
+    tree = filled(read(file), cloud, ground)
+    refuse_dangers(tree, cloud.spot, file)
+    written = write(tree, cloud, file.parent)
+    if code := _ray_up(written):
+        raise ClusterError(
+            f"`ray up` ended with {code}, see above: mend it and run `up` again, or end what was "
+            "started with `python -m cluster down`."
+        )
+    return written
+
+
+def down(config: Config) -> int:
+    """End every node of the cluster, and make sure of it; how many there were.
+
+    EC2 is told directly: `ray down` first tries for minutes to reach each node by SSH, and nodes
+    cost money meanwhile. Bucket, roles and security group stay: only what the bucket holds costs.
+    """
+    return aws.end_nodes(config.cluster.cloud.name, config.cluster.cloud.region)
+
+
+def _ray_up(file: Path) -> int:
+    """Run `ray up` with this terminal; its exit code."""
+    command = [str(Path(sys.executable).with_name("ray")), "up", str(file), "--yes"]
+    with environment({"RAY_UP_enable_autoscaler_v2": "1", "RAY_USAGE_STATS_ENABLED": "0"}):
+        return subprocess.run([*command, "--no-config-cache"], check=False).returncode
+
+
+def cluster_file(name: str) -> Path:
+    """The filled-in file of a cluster."""
+    return Path("~/.segfleet").expanduser() / name / "ray_cluster.yaml"
+
+
+def node_folder(name: str) -> Path:
+    """The folder that goes to every node of a cluster: packages to install, and the token."""
+    return cluster_file(name).with_name("node")
+
+
+def _put(file: Path, text: str) -> None:
+    """Write a file for this user alone, whole or not at all."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.touch(mode=0o600)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)

@@ -1,0 +1,39 @@
+"""Bringing a folder of slices into storage, several files at once."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from contract.commands import Advance
+from contract.errors import DataError
+from contract.storage import Storage
+
+_THREADS = 8
+
+
+def missing(folder: Path, destination: Storage) -> list[Path]:
+    """The files below a folder that the destination lacks or has in another size, sorted.
+
+    Raises DataError where there is no file at all.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder.")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise DataError(f"{folder} holds no files to upload.")
+    there = {entry.key: entry.size for entry in destination.entries()}
+    return [path for path in files if there.get(_key(folder, path)) != path.stat().st_size]
+
+
+def upload(folder: Path, files: list[Path], destination: Storage, advance: Advance) -> None:
+    """Write files below a folder to the same places below a destination."""
+
+    def send(path: Path) -> None:
+        destination.write(_key(folder, path), path.read_bytes())
+        advance(note=path.name)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        list(threads.map(send, files))
+
+
+def _key(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
