@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainer import metrics
 
@@ -24,21 +25,22 @@ EXPECTED = {
 def test_the_size_of_a_batch_does_not_change_a_metric(batch: int) -> None:
     for metric in metrics.build():
         for start in range(0, 6, batch):
-            metric.update_state(TRUTH[start : start + batch], PROBABILITY[start : start + batch])
+            part = slice(start, start + batch)
+            metric.update_state(tf.constant(TRUTH[part]), tf.constant(PROBABILITY[part]))
         assert float(metric.result()) == pytest.approx(EXPECTED[metric.name], rel=1e-5)
 
 
 def test_an_epoch_begins_from_nothing() -> None:
     metric = metrics.build()[0]
-    metric.update_state(1 - TRUTH, PROBABILITY)
+    metric.update_state(tf.constant(1 - TRUTH), tf.constant(PROBABILITY))
     metric.reset_state()
-    metric.update_state(TRUTH, PROBABILITY)
+    metric.update_state(tf.constant(TRUTH), tf.constant(PROBABILITY))
     assert float(metric.result()) == pytest.approx(EXPECTED[metric.name], rel=1e-5)
 
 
 def test_samples_of_weight_zero_do_not_count() -> None:
     weights = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)
-    padded = [np.concatenate([array, array[:2]]) for array in (TRUTH, PROBABILITY)]
+    padded = [tf.concat([array, array[:2]], axis=0) for array in (TRUTH, PROBABILITY)]
     for metric in metrics.build():
-        metric.update_state(*padded, sample_weight=weights)
+        metric.update_state(*padded, sample_weight=tf.constant(weights))
         assert float(metric.result()) == pytest.approx(EXPECTED[metric.name], rel=1e-5)
