@@ -38,9 +38,13 @@ Job = Annotated[
 def check(
     path: ConfigFile,
     overrides: Overrides = None,
+    cloud: Annotated[
+        bool,
+        typer.Option("--cloud", help="Judge the cluster that `up` would make, at its largest."),
+    ] = False,
     file: Annotated[
         Path | None,
-        typer.Option(help="Judge the largest cluster this file can grow to: ray_cluster.yaml."),
+        typer.Option("--file", help="Judge the largest cluster that a cluster file can grow to."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
@@ -49,10 +53,15 @@ def check(
     Asks the cluster that CONFIG or RAY_ADDRESS names; without one, judges this machine.
     """
     from cluster import check as checking
+    from cluster import launcher
     from cluster.connection import named
 
     config = settings(path, overrides)
-    if file:
+    if cloud:
+        tree = launcher.read(file or launcher.CLUSTER_FILE)
+        planned = launcher.filled(tree, config.cluster.cloud, launcher.NOWHERE)
+        nodes, where = checking.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
+    elif file:
         nodes, where = checking.nodes_of_file(file), str(file)
     elif named(config.cluster):
         nodes, where = checking.nodes_of_cluster(config.cluster), "the cluster"
@@ -206,7 +215,7 @@ def up(
         typer.confirm("Make this and start paying for it?", abort=True)
     written = launcher.up(config, source)
     typer.echo(
-        f"the cluster {cloud.name} is up. In a second terminal open the tunnel to it:\n"
+        f"the cluster {launcher.name(cloud)} is up. In a second terminal open the tunnel to it:\n"
         f"  ray dashboard {written}\n"
         "then, here:\n"
         "  export RAY_AUTH_MODE=token\n"
@@ -224,13 +233,14 @@ def down(
 
     config = settings(path, overrides)
     cloud = config.cluster.cloud
-    there = aws.nodes(cloud.name, cloud.region)
-    typer.echo(f"cluster {cloud.name} in {cloud.region} has {len(there)} nodes")
+    name = launcher.name(cloud)
+    there = aws.nodes(name, cloud.region)
+    typer.echo(f"cluster {name} in {cloud.region} has {len(there)} nodes")
     if there and not yes:
         typer.confirm("End them, and every job on them?", abort=True)
     launcher.down(config)
     typer.echo(
-        f"no node of cluster {cloud.name} is left. Bucket, roles and security group stay; they "
+        f"no node of cluster {name} is left. Bucket, roles and security group stay; they "
         "cost nothing but what the bucket holds."
     )
 

@@ -200,14 +200,14 @@ def make_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple
             "GROUP": group,
             "BUCKET": buckets.kept,
             "DATA_BUCKET": buckets.data or "",
-            "WORKER_ROLE": f"segfleet-{name}-worker",
+            "WORKER_ROLE": f"{name}-worker",
         }
         bucket = policy("bucket", names)
         if buckets.data is None:
             bucket["Statement"] = [one for one in bucket["Statement"] if one["Sid"] != "ReadData"]
-        worker = _make_profile(f"segfleet-{name}-worker", {"bucket": bucket})
+        worker = _make_profile(f"{name}-worker", {"bucket": bucket})
         autoscaler = policy("autoscaler", names)
-        head = _make_profile(f"segfleet-{name}-head", {"bucket": bucket, "autoscaler": autoscaler})
+        head = _make_profile(f"{name}-head", {"bucket": bucket, "autoscaler": autoscaler})
     return head, worker
 
 

@@ -179,23 +179,26 @@ def _check_version(running: str, address: str) -> None:
 
 
 def nodes_of_file(path: Path) -> list[Node]:
-    """The largest cluster a ray_cluster.yaml can grow to: its head and max_workers workers."""
+    """The largest cluster a cluster file of Ray can grow to; ClusterError where it is none."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        types, head = tree["available_node_types"], tree["head_node_type"]
-        workers = [name for name in types if name != head]
-        limit = tree["max_workers"]
-        nodes = [
-            _typed_node(name, types[name])
-            for name in workers
-            for _ in range(min(types[name].get("max_workers", 0), limit))
-        ]
-        best_first = sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True)
-        return [_typed_node(head, types[head]), *best_first[:limit]]
+        return nodes_of_tree(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError(
             f"{path} does not read as a cluster file of Ray: {type(error).__name__} {error}."
         ) from error
+
+
+def nodes_of_tree(tree: Mapping[str, Any]) -> list[Node]:
+    """The head and, at most max_workers, the largest workers of a cluster file."""
+    types, head, limit = tree["available_node_types"], tree["head_node_type"], tree["max_workers"]
+    nodes = [
+        _typed_node(name, node_type)
+        for name, node_type in types.items()
+        for _ in range(min(node_type.get("max_workers", 0), limit))
+        if name != head
+    ]
+    largest_first = sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True)
+    return [_typed_node(head, types[head]), *largest_first[:limit]]
 
 
 def _typed_node(name: str, node_type: Mapping[str, Any]) -> Node:

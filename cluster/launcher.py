@@ -24,6 +24,8 @@ from contract.errors import ClusterError
 log = logging.getLogger(__name__)
 
 CLUSTER_FILE = Path("ray_cluster.yaml")
+NOWHERE = Ground(image="", group="", head_profile="", worker_profile="")
+"""For a look at the file that `up` would write, before anything is made."""
 GB_MONTH_USD = 0.08
 """Price of a GB of gp3 disk for a month in us-east-1, of the same date as the instance table."""
 _HOURS_A_MONTH = 730
@@ -41,6 +43,11 @@ class Plan:
     """An hour with all workers, none of them a spot instance."""
 
 
+def name(cloud: Cloud) -> str:
+    """What the cluster, and all that is made for it on AWS, is called."""
+    return f"segfleet-{cloud.name}"
+
+
 def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
     """What will be made and what an hour costs; spot_usd: an hour of a spot worker, if known."""
     cloud, table = config.cluster.cloud, instances.table()
@@ -52,8 +59,8 @@ def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
     lines = (
         f"region          {cloud.region}",
         f"bucket          {buckets.kept} (private, encrypted; made if missing)",
-        f"roles           segfleet-{cloud.name}-head, segfleet-{cloud.name}-worker",
-        f"security group  segfleet-{cloud.name}: SSH from {cloud.ssh_from}, nothing else",
+        f"roles           {name(cloud)}-head, {name(cloud)}-worker",
+        f"security group  {name(cloud)}: SSH from {cloud.ssh_from}, nothing else",
         f"head            1 {cloud.head_type} ({head.cpus} CPUs): {head.usd:.3f} USD an hour",
         f"workers         {cloud.min_workers} to {cloud.max_workers} {cloud.worker_type} "
         f"({worker.cpus} CPUs{gpu}): {spot}{worker.usd:.3f} USD an hour on demand",
@@ -104,12 +111,12 @@ def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, A
     types: dict[str, Any] = tree["available_node_types"]
     head_name: str = tree["head_node_type"]
     workers = {
-        name: _worker(node_type, cloud, ground)
-        for name, node_type in types.items()
-        if name != head_name and (cloud.spot or "InstanceMarketOptions" not in _node(node_type))
+        key: _worker(node_type, cloud, ground)
+        for key, node_type in types.items()
+        if key != head_name and (cloud.spot or "InstanceMarketOptions" not in _node(node_type))
     }
     # Only the type that is taken first keeps a minimum.
-    first = max(workers, key=lambda name: workers[name].get("priority", 0))
+    first = max(workers, key=lambda key: workers[key].get("priority", 0))
     workers[first]["min_workers"] = cloud.min_workers
     has = instances.table()
     if has.instance(cloud.worker_type).gpus:
@@ -124,7 +131,7 @@ def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, A
     ]
     return {
         **tree,
-        "cluster_name": cloud.name,
+        "cluster_name": name(cloud),
         "max_workers": cloud.max_workers,
         "idle_timeout_minutes": cloud.idle_minutes,
         "provider": {
@@ -138,7 +145,7 @@ def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, A
             "run_options": [*options, f"--env AWS_DEFAULT_REGION={cloud.region}"],
         },
         "available_node_types": {head_name: head, **workers},
-        "file_mounts": {_NODE_FOLDER: str(node_folder(cloud.name))},
+        "file_mounts": {_NODE_FOLDER: str(node_folder(cloud))},
         "worker_setup_commands": gpu_setup,
     }
 
@@ -186,9 +193,8 @@ def make_ground(config: Config, buckets: Buckets) -> Ground:
     assert cloud.ssh_from is not None, "check_ready has seen to it"
     if aws.make_bucket(buckets.kept, buckets.cache_prefix, cloud.region):
         log.info("made bucket %s", buckets.kept)
-    name = f"segfleet-{cloud.name}"
-    group = aws.make_group(name, cloud.region, cloud.ssh_from, cloud.subnet)
-    head, worker = aws.make_profiles(cloud.name, cloud.region, buckets, group)
+    group = aws.make_group(name(cloud), cloud.region, cloud.ssh_from, cloud.subnet)
+    head, worker = aws.make_profiles(name(cloud), cloud.region, buckets, group)
     if cloud.spot:
         aws.allow_spot()
     ground = Ground(aws.image(cloud.machine_image, cloud.region), group, head, worker)
@@ -198,14 +204,14 @@ def make_ground(config: Config, buckets: Buckets) -> Ground:
 
 def write(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) -> Path:
     """Write the filled-in file and the folder that goes to each node; the file's path."""
-    folder = node_folder(cloud.name)
+    folder = node_folder(cloud)
     folder.mkdir(parents=True, exist_ok=True)
     folder.parent.chmod(0o700)
     wanted = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     _put(folder / "requirements.txt", "\n".join(wanted["project"]["dependencies"]))
     _put(folder / "constraints.txt", (checkout / "constraints.txt").read_text(encoding="utf-8"))
     _put(folder / "auth_token", token())
-    file = cluster_file(cloud.name)
+    file = cluster_file(cloud)
     _put(file, yaml.safe_dump(dict(tree), sort_keys=False))
     return file
 
@@ -246,7 +252,7 @@ def down(config: Config) -> int:
     EC2 is told directly: `ray down` first tries for minutes to reach each node by SSH, and nodes
     cost money meanwhile. Bucket, roles and security group stay: only what the bucket holds costs.
     """
-    return aws.end_nodes(config.cluster.cloud.name, config.cluster.cloud.region)
+    return aws.end_nodes(name(config.cluster.cloud), config.cluster.cloud.region)
 
 
 def _ray_up(file: Path) -> int:
@@ -256,14 +262,14 @@ def _ray_up(file: Path) -> int:
         return subprocess.run([*command, "--no-config-cache"], check=False).returncode
 
 
-def cluster_file(name: str) -> Path:
+def cluster_file(cloud: Cloud) -> Path:
     """The filled-in file of a cluster."""
-    return Path("~/.segfleet").expanduser() / name / "ray_cluster.yaml"
+    return Path("~/.segfleet").expanduser() / cloud.name / "ray_cluster.yaml"
 
 
-def node_folder(name: str) -> Path:
+def node_folder(cloud: Cloud) -> Path:
     """The folder that goes to every node of a cluster: packages to install, and the token."""
-    return cluster_file(name).with_name("node")
+    return cluster_file(cloud).with_name("node")
 
 
 def _put(file: Path, text: str) -> None:

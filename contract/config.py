@@ -65,8 +65,9 @@ class Storage(Section):
 class Cloud(Section):
     """The cluster that `python -m cluster up` makes on AWS."""
 
-    name: Name = "segfleet"
-    """Name of the cluster and of what is made for it; two clusters of a region need two names."""
+    name: Name = "main"
+    """Name of the cluster: what is made for it is called segfleet-NAME. Two clusters of an AWS
+    account need two names."""
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] = "us-east-1"
     """AWS region of the nodes, and of the bucket of storage.root where `up` has to make it."""
     head_type: str = "m6i.xlarge"

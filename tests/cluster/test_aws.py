@@ -105,8 +105,8 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
     buckets = Buckets("kept", "cache/", "slices")
     head, worker = aws.make_profiles(name, REGION, buckets, "sg-1234")
     assert (head, worker) == aws.make_profiles(name, REGION, buckets, "sg-1234")
-    assert worker.endswith(f":instance-profile/segfleet-{name}-worker")
-    given = role_policies(f"segfleet-{name}-worker")
+    assert worker.endswith(f":instance-profile/{name}-worker")
+    given = role_policies(f"{name}-worker")
     assert set(given) == {"bucket"}
     assert "s3:DeleteBucket" not in actions(given["bucket"])
     reading = [one for one in given["bucket"]["Statement"] if "slices" in str(one["Resource"])]
@@ -114,7 +114,7 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
         "s3:ListBucket",
         "s3:GetObject",
     }
-    given = role_policies(f"segfleet-{name}-head")
+    given = role_policies(f"{name}-head")
     assert set(given) == {"bucket", "autoscaler"}
     for one in given["autoscaler"]["Statement"]:
         changes = [action for action in one["Action"] if not action.startswith("ec2:Describe")]
@@ -124,7 +124,7 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
 
 def test_without_a_data_bucket_there_is_no_right_to_one(name: str) -> None:
     aws.make_profiles(name, REGION, Buckets("kept", "cache/", None), "sg-1234")
-    given = role_policies(f"segfleet-{name}-worker")
+    given = role_policies(f"{name}-worker")
     assert {one["Sid"] for one in given["bucket"]["Statement"]} == {
         "ListTheBucket",
         "KeepRunsAndBundles",

@@ -88,7 +88,7 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
     ).cluster.cloud
     tree = launcher.filled(launcher.read(FILE), cloud, GROUND)
     assert safety.dangers(tree, spot=True) == []
-    assert (tree["cluster_name"], tree["max_workers"]) == ("mine", 5)
+    assert (tree["cluster_name"], tree["max_workers"]) == ("segfleet-mine", 5)
     assert tree["idle_timeout_minutes"] == 3
     assert tree["provider"]["region"] == "eu-central-1"
     assert tree["provider"]["use_internal_ips"] is True
@@ -112,6 +112,22 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
     written.write_text(yaml.safe_dump(tree))
     nodes = nodes_of_file(written)
     assert [(node.cpus, node.gpus) for node in nodes] == [(2, 0), *[(48, 4)] * 5]
+
+
+def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
+    settings = tmp_path / "cloud.toml"
+    settings.write_text(dump(config(max_workers=8)))
+    words = ("check", str(settings), "--cloud", "train.workers=8", "train.gpus_per_worker=1")
+    told = subprocess.run(
+        [sys.executable, "-m", "cluster", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "nodes 9, CPUs 34, GPUs 8" in told.stdout
+    assert "training  yes 8 training workers of 1 CPU and 1 GPU: room for 8" in told.stdout
 
 
 def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
@@ -162,7 +178,8 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     tree = launcher.filled(launcher.read(checkout / "ray_cluster.yaml"), cloud, ground)
     file = launcher.write(tree, cloud, checkout)
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
-    assert len(aws.nodes(cloud.name, cloud.region)) == 3
+    name = launcher.name(cloud)
+    assert len(aws.nodes(name, cloud.region)) == 3
     assert [one.get("InstanceLifecycle") for one in started] == [None, "spot", None]
     for one in started:
         assert one["MetadataOptions"]["HttpTokens"] == "required"
@@ -183,8 +200,8 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     )
     assert told.returncode == 0, told.stderr
     assert "has 3 nodes" in told.stdout
-    assert f"no node of cluster {cloud.name} is left" in told.stdout
-    assert aws.nodes(cloud.name, cloud.region) == []
+    assert f"no node of cluster {name} is left" in told.stdout
+    assert aws.nodes(name, cloud.region) == []
 
 
 def start_as_ray_does(file: Path, types: tuple[str, ...]) -> list[dict[str, Any]]:
