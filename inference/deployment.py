@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 from starlette.types import ASGIApp
 
+from cluster.connection import ray_level
 from contract.config import Serve
 from contract.errors import ClusterError
 from inference import http
@@ -192,6 +193,7 @@ def start(plan: Plan, timeout_s: float) -> None:
     ClusterError where they cannot, or where Serve already listens at another address.
     """
     settings = plan.settings
+    logging.getLogger("ray.serve").setLevel(ray_level())
     serve.start(
         proxy_location=ProxyLocation.HeadOnly,
         http_options=HTTPOptions(

@@ -62,7 +62,7 @@ def read_header(data: bytes) -> Header:
         if data.startswith(magic):
             try:
                 width, height, tile = read(data)
-            except (struct.error, IndexError) as error:
+            except (struct.error, IndexError, OverflowError) as error:
                 raise DataError(f"the {kind} image breaks off within its header.") from error
             if width < 1 or height < 1:
                 raise DataError(f"the {kind} image says it has {width} x {height} pixels.")

@@ -33,9 +33,9 @@ _PAGES = {
     "/web/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
-# The pages load nothing from elsewhere and may not be framed; object URLs show the dropped image.
+# The pages load nothing from elsewhere and may not be framed.
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",

@@ -1,20 +1,34 @@
-"""Bundles to serve and slices to send: small, of a plain TensorFlow module, without Keras."""
+"""Bundles, slices, and one running service.
 
-from collections.abc import Callable
+The bundles are small, of a plain TensorFlow module without Keras. The service is started with the
+command, as a user would, on the Ray cluster that all tests share.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
+from cluster.connection import Connection
 from contract import bundle
 from contract.bundle import Facts
 from contract.config import Config
 from contract.loading import dump
+from contract.registry import Registry
 from contract.storage import FolderStorage, Storage, open_storage
 
+ROOT = Path(__file__).parents[2]
 SIDE = 32
+KEY = "a key of the tests"
 
 MakeBundle = Callable[..., Storage]
 
@@ -63,6 +77,80 @@ def bright_slice() -> np.ndarray:
     image = np.full((64, 96), 20, np.uint8)
     image[10:40, 20:60] = 220
     return image
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service that answers, and the registry it follows."""
+
+    url: str
+    key: str
+    config: Path
+    registry: Registry
+    run: Callable[..., subprocess.CompletedProcess[str]]
+    """Run a command of inference with the service's CONFIG: run("status")."""
+
+    def client(self) -> httpx.Client:
+        """An HTTP client that sends the key."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+
+
+@pytest.fixture(scope="package")
+def service(
+    ray_cluster: Connection, make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningService]:
+    """bright@production, at version 1 of 2: it marks what is brighter than one half."""
+    import ray
+
+    folder = tmp_path_factory.mktemp("service")
+    store = open_storage(str(folder / "kept"))
+    registry = Registry(store)
+    for level in (0.5, 0.2):
+        registry.register("bright", make_bundle(level).url)
+    registry.promote("bright", 1, "production")
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port = door.getsockname()[1]
+    config = folder / "service.toml"
+    config.write_text(
+        f"""
+        [storage]
+        root = "{store.url}"
+        [serve]
+        model = "bright@production"
+        port = {port}
+        api_key = "SEGFLEET_TEST_KEY"
+        poll_s = 0.5
+        max_batch = 4
+        max_queue = 8
+        max_bytes = 2_000_000
+        max_pixels = 4_000_000
+        """
+    )
+    environment = {
+        **os.environ,
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "SEGFLEET_TEST_KEY": KEY,
+    }
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "inference", words[0], str(config), *words[1:]],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    deployed = run("deploy")
+    assert deployed.returncode == 0, deployed.stderr
+    assert "it stays on the cluster" in deployed.stdout
+    yield RunningService(f"http://127.0.0.1:{port}", KEY, config, registry, run)
+    ended = run("undeploy")
+    assert "the service has ended" in ended.stdout, ended.stderr
 
 
 def _save_model(folder: Path, level: float) -> None:

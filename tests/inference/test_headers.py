@@ -87,6 +87,7 @@ REFUSED = {
     "a JPEG of FF alone": (b"\xff\xd8" + b"\xff" * 99, "breaks off"),
     "a JPEG without frame": (b"\xff\xd8\xff\xda\0\4\0\0", "no frame header"),
     "a TIFF that points nowhere": (b"II*\0\xff\xff\xff\xff", "breaks off"),
+    "a BigTIFF that points beyond all memory": (b"II+\0" + bytes(11) + b"\x80", "breaks off"),
     "a TIFF of many tags": (b"II*\0\x08\0\0\0\xff\xff", "more tags"),
 }
 

@@ -1,0 +1,118 @@
+"""A running service follows the registry under load, and tells how it does."""
+
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+
+SEGMENT = "/v1/segment"
+PNG = {"Content-Type": "image/png"}
+
+
+class Load:
+    """Clients that send slices one after the other until they are told to stop."""
+
+    def __init__(self, service: Any, image: bytes, clients: int) -> None:
+        self.answers: Counter[tuple[int, str]] = Counter()
+        """How often each status and model came back."""
+        self._service, self._image = service, image
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        with self._service.client() as client:
+            while not self._ended.is_set():
+                answer = client.post(SEGMENT, content=self._image, headers=PNG)
+                self.answers[answer.status_code, answer.headers.get("segfleet-model", "")] += 1
+
+    def wait_for(self, model: str, more: int, timeout_s: float = 30) -> None:
+        """Wait until so many more answers have come from a model."""
+        wanted, deadline = self.answers[200, model] + more, time.monotonic() + timeout_s
+        while self.answers[200, model] < wanted:
+            assert time.monotonic() < deadline, self.answers
+            time.sleep(0.05)
+
+
+def test_a_promotion_and_a_roll_back_reach_a_loaded_service(service: Any, slice_png: bytes) -> None:
+    with Load(service, slice_png, clients=4) as load:
+        load.wait_for("bright@1", 20)
+        service.registry.promote("bright", 2, "production")
+        load.wait_for("bright@2", 20)
+        service.registry.roll_back("bright", "production")
+        load.wait_for("bright@1", 20)
+    assert {status for status, _ in load.answers} == {200}
+
+
+def test_a_promotion_that_cannot_be_hosted_leaves_the_service_as_it_is(
+    service: Any, make_bundle: Any, slice_png: bytes
+) -> None:
+    broken = make_bundle(0.7)
+    number = service.registry.register("bright", broken.url).version
+    (broken.path / "saved_model/saved_model.pb").write_bytes(b"gone")
+    service.registry.promote("bright", number, "production")
+    with service.client() as client:
+        deadline = time.monotonic() + 30
+        while not (problem := client.get("/v1/status").json()["replicas"][0]["problem"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "saved_model.pb" in problem
+        assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
+        told = service.run("status").stdout
+        assert "saved_model.pb" in told
+        service.registry.roll_back("bright", "production")
+        while client.get("/v1/status").json()["replicas"][0]["problem"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_the_status_counts(service: Any, slice_png: bytes) -> None:
+    with service.client() as client:
+        before = client.get("/v1/status").json()
+        for _ in range(3):
+            client.post(SEGMENT, content=slice_png, headers=PNG)
+        client.post(SEGMENT, content=b"nonsense", headers=PNG)
+        after = client.get("/v1/status").json()
+    assert after["requests"] - before["requests"] == 4
+    assert after["refused"] - before["refused"] == 1
+    assert after["errors"] == 0
+    assert 0 < after["latency_s"]["p50"] <= after["latency_s"]["p99"] < 60
+    told = service.run("status")
+    assert told.returncode == 0, told.stderr
+    assert "bright@production = version 1, run bright-0.5, OpenVINO" in told.stdout
+    assert f"{after['requests']}, of these refused {after['refused']}, failed 0" in told.stdout
+    assert "p50" in told.stdout
+
+
+def test_a_reference_that_does_not_exist_is_refused_before_anything_starts(service: Any) -> None:
+    start = time.monotonic()
+    told = service.run("deploy", "serve.model=nobody@production")
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: there is no model 'nobody'")
+    assert time.monotonic() - start < 30
+
+
+def test_another_address_is_refused_while_serve_listens(service: Any) -> None:
+    told = service.run("deploy", "serve.port=9")
+    assert told.returncode == 1
+    assert "listens at 127.0.0.1:" in told.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "undeploy"])
+def test_where_nothing_runs_one_sentence_says_so(service: Any, command: str) -> None:
+    override = "serve.port=9" if command == "status" else "cluster.address=127.0.0.1:9"
+    told = service.run(command, override)
+    assert told.returncode == 1
+    assert told.stderr.startswith("error: no ")
+    assert told.stderr.count("\n") == 1
