@@ -99,8 +99,7 @@ def submit(
     """
     from cluster import jobs, shipment
 
-    config = shipment.told(settings(path, None), words or ())
-    command = shipment.command(words or (), str(path))
+    config, command = shipment.told(settings(path, None), words or (), str(path))
     shipment.check_folders(config, shared)
     api, name = jobs.Jobs(config.cluster), jobs.new_name(config.run.name)
     with jobs.packed(config) as cargo:

@@ -78,20 +78,7 @@ def _private(cluster: Cluster) -> Iterator[Connection]:
     lend_token()
     keep = False
     try:
-        # The workers inherit this process's environment. The same variables as a runtime_env
-        # made each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
-        with environment(_private_variables()):
-            context = ray.init(
-                address="local",
-                num_cpus=cluster.cpus,
-                include_dashboard=True,  # without it Ray Train logs an error every second
-                dashboard_host="127.0.0.1",
-                object_store_memory=OBJECT_STORE_BYTES,
-                logging_level=ray_level(),
-                log_to_driver=_verbose(),
-                _temp_dir=str(folder / "ray"),  # Ray opens its own folder to everyone
-            )
-        yield Connection(private=True, dashboard=_dashboard(context))
+        yield Connection(private=True, dashboard=_dashboard(_started(cluster, folder)))
     except Exception as error:
         keep = not isinstance(error, UserError)
         raise
@@ -101,6 +88,29 @@ def _private(cluster: Cluster) -> Iterator[Connection]:
             log.info("Ray's own logs are kept in %s.", folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(cluster: Cluster, folder: Path) -> Any:
+    """Start Ray with its files below a folder; ClusterError where it does not come up."""
+    # The workers inherit this process's environment. The same variables as a runtime_env made
+    # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
+    with environment(_private_variables()):
+        try:
+            return ray.init(
+                address="local",
+                num_cpus=cluster.cpus,
+                include_dashboard=True,  # without it Ray Train logs an error every second
+                dashboard_host="127.0.0.1",
+                object_store_memory=OBJECT_STORE_BYTES,
+                logging_level=ray_level(),
+                log_to_driver=_verbose(),
+                _temp_dir=str(folder / "ray"),  # Ray opens its own folder to everyone
+            )
+        except Exception as error:  # Ray raises bare Exceptions here
+            raise ClusterError(
+                f"Ray does not start on this machine: {_first_line(error)}. Is it busy, or short "
+                "of memory or disk? Try again, or set cluster.cpus lower."
+            ) from error
 
 
 @contextmanager
@@ -115,10 +125,9 @@ def _existing(address: str) -> Iterator[Connection]:
             runtime_env=_shipped_environment(),
         )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {reason}. Run the command on one of its "
-            "nodes, or send it there with `python -m cluster submit`."
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}. Run the command on "
+            "one of its nodes, or send it there with `python -m cluster submit`."
         ) from error
     try:
         yield Connection(private=False, dashboard=_dashboard(context))
@@ -241,6 +250,10 @@ def check_answers(url: str) -> None:
             f"no Ray cluster answers at {name} ({error}): start it, open the tunnel to it, or "
             "name another one in cluster.address or RAY_ADDRESS."
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _dashboard(context: Any) -> str | None:

@@ -34,27 +34,28 @@ class Shipment:
     """Bytes, before Ray packs them."""
 
 
-def told(config: Config, words: Sequence[str]) -> Config:
-    """The settings with the overrides among the command's words."""
-    return config.with_values(dict(parse_override(word) for word in words if _OVERRIDE.match(word)))
+def told(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[str]]:
+    """The settings that are sent, and what the job runs behind `python -m`.
 
-
-def command(words: Sequence[str], settings: str) -> list[str]:
-    """What the job runs behind `python -m`: room, subcommand, arguments.
-
-    words: the command as one would type it, without `python -m`. The settings file as the user
-    named it becomes the one that is sent; where the command has no argument at all, it is added.
-    Overrides are left out, as they are part of what is sent. Raises ClusterError.
+    words: the command as one would type it, without `python -m`; file: the settings file as the
+    user named it. Where the command names that file, or has no argument, it gets the settings
+    that are sent, and its overrides become part of them. Any other command, such as trainer
+    evaluate BUNDLE, stays as it is. Raises ClusterError where it is none of our commands.
     """
     if len(words) < 2 or words[0] not in ROOMS:
         raise ClusterError(
             f"behind -- must stand a command of {', '.join(ROOMS)}, such as trainer train; "
             f"{' '.join(words) or 'nothing'!r} is none."
         )
-    room, verb, *rest = (word for word in words if not _OVERRIDE.match(word))
-    arguments = [SETTINGS if word == settings else word for word in rest]
-    named = any(not word.startswith("-") for word in arguments)
-    return [room, verb, *([] if named else [SETTINGS]), *arguments]
+    room, verb, *rest = words
+    overrides = [word for word in rest if _OVERRIDE.match(word)]
+    arguments = [word for word in rest if word not in overrides]
+    if file not in arguments:
+        if any(not word.startswith("-") for word in arguments):
+            return config, list(words)
+        arguments.insert(0, file)
+    sent = config.with_values(dict(parse_override(word) for word in overrides))
+    return sent, [room, verb, *(SETTINGS if word == file else word for word in arguments)]
 
 
 def pack(folder: Path, config: Config) -> Shipment:

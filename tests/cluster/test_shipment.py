@@ -15,8 +15,8 @@ COMMANDS = [
     (["tuning", "run", "my.toml", "--verbose"], ["tuning", "run", "settings.toml", "--verbose"]),
     (["trainer", "train", "--verbose"], ["trainer", "train", "settings.toml", "--verbose"]),
     (
-        ["inference", "predict", "demo@production", "s3://b/in", "s3://b/out"],
-        ["inference", "predict", "demo@production", "s3://b/in", "s3://b/out"],
+        ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
+        ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
     ),
 ]
 
@@ -25,20 +25,21 @@ COMMANDS = [
 def test_the_command_is_as_typed_with_the_settings_that_are_sent(
     words: list[str], run: list[str]
 ) -> None:
-    assert shipment.command(words, "my.toml") == run
+    assert shipment.told(Config(), words, "my.toml")[1] == run
 
 
 @pytest.mark.parametrize("words", [[], ["trainer"], ["python", "x.py"], ["cluster", "down"]])
 def test_only_commands_of_the_rooms_are_run(words: list[str]) -> None:
     with pytest.raises(ClusterError, match="must stand a command of trainer, tuning, inference"):
-        shipment.command(words, "my.toml")
+        shipment.told(Config(), words, "my.toml")
 
 
-def test_overrides_become_part_of_the_settings() -> None:
-    told = shipment.told(Config(), ["trainer", "train", "train.epochs=3", "data.root=/slices"])
-    assert (told.train.epochs, told.data.root) == (3, "/slices")
+def test_overrides_become_part_of_the_settings_that_are_sent() -> None:
+    words = ["trainer", "train", "train.epochs=3", "data.root=/slices"]
+    sent, _ = shipment.told(Config(), words, "my.toml")
+    assert (sent.train.epochs, sent.data.root) == (3, "/slices")
     with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):
-        shipment.told(Config(), ["train.epoch=3"])
+        shipment.told(Config(), ["trainer", "train", "train.epoch=3"], "my.toml")
 
 
 def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
