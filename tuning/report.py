@@ -148,7 +148,7 @@ def settings_png(
     """A panel for each searched setting: the best score of each trial against its value; a PNG."""
     scored = [trial for trial in trials if trial.history]
     keys = sorted(space)
-    columns = max(1, min(_COLUMNS, len(keys)))
+    columns = 2 if len(keys) == 4 else max(1, min(_COLUMNS, len(keys)))
     rows = max(1, math.ceil(len(keys) / columns))
     figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained", dpi=_DPI)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
@@ -228,8 +228,9 @@ def _ending(trial: Trial) -> str:
 
 def _legend(axis: Axes, trials: Sequence[Trial]) -> None:
     """The winner, and the markers that occur."""
-    if trials:
-        axis.plot([], [], "o", color=MARK, ms=8, label=f"winner: trial {trials[0].number}")
+    if not trials:
+        return
+    axis.plot([], [], "o", color=MARK, ms=8, label=f"winner: trial {trials[0].number}")
     for ending in dict.fromkeys(_ending(trial) for trial in trials):
         label = {"stopped": "stopped early"}.get(ending, ending)
         axis.plot([], [], _MARKERS[ending], color=OTHER, ms=5, label=label)

@@ -4,7 +4,6 @@ A draw is a function of (seed, trial number, what earlier trials measured) and o
 keeps no state, so a sweep that was killed goes on as if it had not been.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,9 +18,8 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import TypeAdapter, ValidationError
 
-from contract.config import Config, Range, Scalar, setting_types
+from contract.config import Config, Range, Scalar
 from contract.errors import ConfigError
 from trainer.runs import flat
 
@@ -64,29 +62,13 @@ def check(config: Config) -> None:
             '"train.learning_rate" = { loguniform = [1e-4, 1e-2] }.'
         )
     deciding = flat(config.deciding())
-    for key, span in config.sweep.space.items():
+    for key in config.sweep.space:
         if key not in deciding:
             raise ConfigError(
                 f"sweep.space: {key} does not change what is trained and cannot be searched."
             )
         if key == "train.monitor":
             raise ConfigError("sweep.space: train.monitor is what trials are compared by.")
-        _check_fractions(key, span)
-
-
-def _check_fractions(key: str, span: Range) -> None:
-    """Refuse numbers with a fraction for a setting that takes none; every trial would fail."""
-    bounds = span.uniform or span.loguniform
-    if bounds is None:
-        return
-    # A number with a fraction, whatever the bounds.
-    between = bounds[0] + (bounds[1] - bounds[0]) / math.pi
-    try:
-        TypeAdapter(setting_types()[key]).validate_python(between)
-    except ValidationError as error:
-        raise ConfigError(
-            f"sweep.space: {key} takes whole numbers: use int = [low, high] or choice = [...]."
-        ) from error
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:

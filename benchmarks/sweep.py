@@ -1,0 +1,171 @@
+"""What a sweep costs beyond training, and how soon it finds what a plain search finds.
+
+The plain search is a loop in one process that has TensorFlow imported once: the same trials (same
+seed, same draws), one after another on all CPUs, each trained to its last epoch. The sweep is
+`tuning.sweep.run` as `python -m tuning run` calls it, from a cold start, on the same CPUs: one a
+trial, with early stopping. "The same score" is the plain search's best less 0.01, as sums over
+other numbers of threads differ.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import arguments, publish, table
+from contract.config import Config
+from contract.loading import dump, load
+from tuning import sweep
+from tuning.ledger import Trial, read
+
+TOLERANCE = 0.01
+QUICK = {
+    "sweep.trials": 4,
+    "train.epochs": 3,
+    "train.steps_per_epoch": 3,
+    "sweep.grace_epochs": 1,
+    "network.base_filters": 4,
+}
+FULL = {"sweep.trials": 16, "train.epochs": 18, "sweep.grace_epochs": 2}
+SPACE = {
+    "train.learning_rate": {"loguniform": [1e-4, 3e-2]},
+    "network.base_kernels": {"choice": [3, 5]},
+    "network.num_layers": {"choice": [2, 3, 4]},
+}
+
+PLAIN = """
+import json, sys, time
+began = time.monotonic()
+from contract.loading import load
+from contract.storage import open_storage
+from trainer.data.cases import prepare
+from tuning.ledger import Ledger
+from tuning.steering import Steering
+from tuning.trainable import train_run, trial_config
+
+config = load(sys.argv[1])
+storage = open_storage(config.storage.root)
+slices = prepare(config.data, config.run.seed, storage)
+ledger = Ledger(storage.at("plain"))
+steering = Steering(config, ledger, 1)
+while trial := steering.next_trial():
+    def report(row):
+        told = {"trial": trial.number, "at": time.monotonic() - began, "row": dict(row)}
+        print("EPOCH", json.dumps(told), flush=True)
+
+    train_run(trial_config(config, trial.number, trial.values), slices, report)
+    ledger.end(trial.number, "finished")
+print("END", json.dumps({"at": time.monotonic() - began}))
+"""
+
+
+def main() -> None:
+    """Measure both searches in turn and publish the two tables."""
+    parser = arguments(__doc__)
+    parser.add_argument("--config", type=Path, help="settings and space of your own")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = settings(chosen.config, folder, chosen.quick)
+        monitor = config.train.monitor
+        plain_epochs, plain_total = plain(config, Path(folder))
+        trials, swept_epochs, swept_total = swept(config)
+    goal = max(score for _, score in best_so_far(plain_epochs, monitor)) - TOLERANCE
+    rows = [
+        line("plain search, one after another", plain_epochs, plain_total, goal, monitor),
+        line("`tuning run`", swept_epochs, swept_total, goal, monitor),
+    ]
+    found = [float(row[3]) for row in rows if row[3] != "never"]
+    ratio = f"{found[0] / found[1]:.1f} times sooner" if len(found) == 2 else "not reached"
+    head = ["way", "best", "epochs", f"seconds to {monitor} {goal:.3f}", "seconds in all"]
+    text = "\n\n".join([table(head, rows), f"The same score: {ratio}.", outside(trials, config)])
+    publish("sweep", text, chosen.write)
+
+
+def settings(path: Path | None, folder: str, quick: bool) -> Config:
+    """The shipped demo with a space of its own, or the settings of a file; one worker a trial."""
+    values: dict[str, Any] = {"storage.root": folder, "sweep.workers": 1, "train.patience": None}
+    if path is None:
+        path = Path(__file__).parents[1] / "configs" / "demo.toml"
+        values |= {"sweep.space": SPACE, **(QUICK if quick else FULL)}
+    # The plain search draws no pictures of its trials either.
+    return load(path).with_values({**values, "train.pictures": 0})
+
+
+def plain(config: Config, folder: Path) -> tuple[list[dict[str, Any]], float]:
+    """Every epoch of the plain search, "at" in seconds from its start, and its seconds in all."""
+    cpus = os.cpu_count() or 1
+    path = folder / "plain.toml"
+    alone = config.with_values({"run.name": "plain", "train.cpus_per_worker": cpus})
+    path.write_text(dump(alone), encoding="utf-8")
+    told = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(path)], check=True, capture_output=True, text=True
+    )
+    lines = [line.split(" ", 1) for line in told.stdout.splitlines()]
+    facts = [(word, json.loads(rest)) for word, rest in lines if word in ("EPOCH", "END")]
+    epochs = [{**fact["row"], "at": fact["at"]} for word, fact in facts if word == "EPOCH"]
+    return epochs, facts[-1][1]["at"]
+
+
+def swept(config: Config) -> tuple[list[Trial], list[dict[str, Any]], float]:
+    """The sweep's trials, every epoch, "at" in seconds from its start, and its seconds in all."""
+    one_each = config.with_values({"train.cpus_per_worker": 1})
+    began = time.monotonic()
+    late: list[float] = []
+
+    def watch(done: int, total: int | None, note: str) -> None:
+        # The sweep's own clock starts a little later than this one.
+        if not late and (rows := list(epochs_of(read(sweep.place(one_each))))):
+            late.append(time.monotonic() - began - max(row["at"] for row in rows))
+
+    result = sweep.run(one_each, watch)
+    total = time.monotonic() - began
+    epochs = [{**row, "at": row["at"] + late[0]} for row in epochs_of(result.trials)]
+    return list(result.trials), sorted(epochs, key=lambda row: row["at"]), total
+
+
+def epochs_of(trials: list[Trial] | tuple[Trial, ...]) -> Iterator[dict[str, Any]]:
+    """Every epoch of every trial."""
+    return itertools.chain.from_iterable(trial.history for trial in trials)
+
+
+def best_so_far(epochs: list[dict[str, Any]], monitor: str) -> list[tuple[float, float]]:
+    """(seconds, best score until then) after every epoch."""
+    scores = itertools.accumulate((row[monitor] for row in epochs), max)
+    return list(zip((row["at"] for row in epochs), scores, strict=True))
+
+
+def line(
+    name: str, epochs: list[dict[str, Any]], total: float, goal: float, monitor: str
+) -> list[str]:
+    """A row of the table."""
+    found = best_so_far(epochs, monitor)
+    reached = next((f"{at:.0f}" for at, score in found if score >= goal), "never")
+    return [name, f"{found[-1][1]:.4f}", str(len(epochs)), reached, f"{total:.0f}"]
+
+
+def outside(trials: list[Trial], config: Config) -> str:
+    """Seconds a trial spends not training: in a new process, and in one that is used again."""
+    # Started first, before any process was there to be used again.
+    order = sorted((trial for trial in trials if trial.history), key=lambda trial: trial.began)
+    slots = config.sweep.parallel or os.cpu_count() or 1
+    rows = []
+    for name, group in (("new process", order[:slots]), ("process used again", order[slots:])):
+        costs = [
+            (trial.ended or 0.0) - trial.began - sum(row["seconds"] for row in trial.history)
+            for trial in group
+        ]
+        epochs = sum(len(trial.history) for trial in group)
+        if costs:
+            mean = sum(costs) / len(costs)
+            rows.append([name, str(len(costs)), f"{mean:.1f}", f"{epochs / len(costs):.1f}"])
+    return table(["trial in a", "trials", "seconds outside training", "epochs a trial"], rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""Sweeps as a user runs them: real trials on a real cluster, lost processes, a killed driver."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.connection import Connection
+from contract import bundle
+from contract.config import Config
+from contract.errors import ClusterError, ConfigError, TrainingError
+from contract.loading import dump, load
+from contract.registry import Registry
+from contract.storage import open_storage
+from trainer import launch
+from trainer.data import cases
+from tuning import sweep
+from tuning.ledger import Row, Trial, read
+
+ROOT = Path(__file__).parents[2]
+MONITOR = "val_dice_coef"
+
+
+def tiny(root: str, **changed: object) -> Config:
+    """Settings whose trials take seconds."""
+    config = Config.model_validate(
+        {
+            "run": {"name": "tiny", "seed": 271},
+            "storage": {"root": root},
+            "data": {
+                "phantom": {
+                    "train_patients": 2,
+                    "valid_patients": 1,
+                    "test_patients": 1,
+                    "slices": 4,
+                    "size": 64,
+                }
+            },
+            "network": {
+                "image_size": 32,
+                "num_layers": 2,
+                "base_filters": 4,
+                "dropout_rate": 0.0,
+            },
+            "train": {
+                "workers": 1,
+                "epochs": 3,
+                "batch_size": 4,
+                "steps_per_epoch": 4,
+                "patience": None,
+            },
+            "sweep": {
+                "trials": 6,
+                "parallel": 2,
+                "grace_epochs": 1,
+                "reduction_factor": 2,
+                "space": {
+                    "train.learning_rate": {"loguniform": [1e-5, 5e-2]},
+                    "network.num_layers": {"choice": [2, 3, 7]},
+                },
+            },
+        }
+    )
+    return config.with_values(changed)
+
+
+def without_clock(history: tuple[Row, ...]) -> list[Row]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "at")} for row in history]
+
+
+def trial_processes() -> list[int]:
+    """Process ids of Ray Tune's trials on this machine, as their titles tell."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = place.read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if title.startswith("ray::ImplicitFunc"):
+            found.append(int(place.parent.name))
+    return found
+
+
+def processes_of(root: Path, trial: Trial) -> set[str]:
+    """The processes that trained a trial, as the names of TensorBoard's files tell."""
+    events = (root / "runs" / trial.run / "tensorboard").iterdir()
+    return {event.name.split(".")[-3] for event in events}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("swept")
+
+
+@pytest.fixture(scope="module")
+def swept(ray_cluster: Connection, root: Path) -> sweep.Result:
+    """One sweep of which one process is killed, for every test that looks at what it left."""
+    killed: list[int] = []
+
+    def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
+        if not killed and " 1 epochs" in note:
+            killed.append(trial_processes()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = sweep.run(tiny(str(root)), kill_one_after_its_first_epoch)
+    assert killed
+    return result
+
+
+def test_every_trial_has_ended_and_poor_ones_early(swept: sweep.Result) -> None:
+    assert sorted(trial.number for trial in swept.trials) == [1, 2, 3, 4, 5, 6]
+    states = [trial.state for trial in swept.trials]
+    assert set(states) == {"finished", "stopped", "failed"}
+    for trial in swept.trials:
+        epochs = [row["epoch"] for row in trial.history]
+        assert epochs == [float(epoch) for epoch in range(1, len(epochs) + 1)]
+        assert (len(epochs) == 3) == (trial.state == "finished")
+
+
+def test_what_cannot_be_built_is_told_in_a_sentence(swept: sweep.Result) -> None:
+    failed = [trial for trial in swept.trials if trial.state == "failed"]
+    assert {trial.values["network.num_layers"] for trial in failed} == {7}
+    assert all("must be divisible by 64" in str(trial.reason) for trial in failed)
+    assert swept.trials[-1] in failed
+
+
+def test_a_lost_process_costs_no_epoch(swept: sweep.Result) -> None:
+    assert sum(trial.lost for trial in swept.trials) == 1
+
+
+def test_trials_share_processes(swept: sweep.Result, root: Path) -> None:
+    trained = [trial for trial in swept.trials if trial.history]
+    assert len(trained) >= 4
+    # Two side by side, and one in the place of the lost one.
+    assert len(set.union(*(processes_of(root, trial) for trial in trained))) <= 3
+
+
+def test_the_winner_has_the_best_score_and_its_bundle_is_registered(
+    swept: sweep.Result, root: Path
+) -> None:
+    scores = [max(trial.scores(MONITOR)) for trial in swept.trials if trial.history]
+    assert swept.score == max(scores) == scores[0]
+    assert swept.winner == swept.trials[0]
+    version = Registry(open_storage(str(root))).resolve("tiny@1")
+    assert version == swept.version
+    assert bundle.verify(Path(version.bundle)).metrics[MONITOR] == swept.score
+
+
+def test_it_leaves_what_its_user_expects(swept: sweep.Result) -> None:
+    names = {entry.key for entry in open_storage(swept.place).entries()}
+    assert names >= {
+        "config.toml",
+        "leaderboard.csv",
+        "scores.png",
+        "settings.png",
+        "winner.toml",
+        "sweep.json",
+        "trials/0006.json",
+    }
+
+
+def test_training_the_winners_settings_gives_its_score_again(
+    swept: sweep.Result, root: Path, tmp_path: Path
+) -> None:
+    config = load(f"{swept.place}/winner.toml", [f"storage.root={tmp_path}", "train.pictures=0"])
+    assert config.run.name == "tiny-winner"
+    assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(root)))
+    result = launch.run_here(config, slices, lambda row: None)
+    assert result.best[MONITOR] == pytest.approx(swept.score, abs=1e-3)
+
+
+def test_the_same_command_finds_the_sweep_finished(swept: sweep.Result, root: Path) -> None:
+    began = time.monotonic()
+    again = sweep.run(tiny(str(root)))
+    assert again == swept
+    assert time.monotonic() - began < 10
+
+
+def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, root: Path) -> None:
+    with pytest.raises(TrainingError, match=r"train\.batch_size was 4, now 8"):
+        sweep.run(tiny(str(root), **{"train.batch_size": 8}))
+    with pytest.raises(TrainingError, match=r"sweep\.search was 'random', now 'tpe'"):
+        sweep.run(tiny(str(root), **{"sweep.search": "tpe"}))
+    sweep.begin(sweep.place(tiny(str(root))), tiny(str(root), **{"sweep.trials": 9}))
+
+
+def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
+    changed = {"sweep.workers": 2, "sweep.trials": 1, "train.epochs": 2}
+    result = sweep.run(tiny(str(tmp_path), **changed))
+    assert [trial.state for trial in result.trials] == ["finished"]
+    assert len(result.winner.history) == 2
+    assert load(f"{result.place}/winner.toml").train.workers == 2
+    bundle.verify(Path(result.version.bundle))
+
+
+def test_a_sweep_without_a_score_says_why(ray_cluster: Connection, tmp_path: Path) -> None:
+    space = {"network.num_layers": {"choice": [7, 8]}}
+    with pytest.raises(TrainingError, match=r"no trial of sweep 'tiny' .* divisible by"):
+        sweep.run(tiny(str(tmp_path), **{"sweep.space": space}))
+
+
+def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_ones(
+    swept: sweep.Result, tmp_path: Path
+) -> None:
+    changed = {"sweep.trials": 2, "sweep.parallel": 1, "data.phantom.slices": 5}
+    config = tiny(str(tmp_path), **changed)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    image = Path(slices.root, slices.of("train")[0].image)
+    before = image.stat()
+    image.write_bytes(b"x" * before.st_size)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(TrainingError, match=image.name):
+        sweep.run(config)
+    trials = sweep.recorded(config)
+    assert [(trial.state, trial.lost) for trial in trials] == [("failed", 0), ("failed", 0)]
+    values = {trial.number: trial.values for trial in swept.trials}
+    assert {trial.number: trial.values for trial in trials} == {n: values[n] for n in (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "changed", "held"),
+    [
+        ([{"CPU": 4.0}], {}, 4),
+        ([{"CPU": 4.0}, {"CPU": 3.0}], {"train.cpus_per_worker": 2}, 3),
+        ([{"CPU": 4.0}], {"sweep.workers": 3}, 1),
+        ([{"CPU": 4.0}], {"sweep.workers": 8, "train.batch_size": 8}, 0),
+        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], {"train.gpus_per_worker": 1}, 2),
+        ([], {}, 0),
+    ],
+)
+def test_the_cluster_decides_how_many_trials_run_at_once(
+    nodes: list[dict[str, float]], changed: dict[str, object], held: int
+) -> None:
+    assert sweep.capacity(nodes, tiny("/nowhere", **changed)) == held
+
+
+def test_a_cluster_too_small_for_one_trial_is_refused(ray_cluster: Connection) -> None:
+    big = tiny("/nowhere", **{"train.cpus_per_worker": 64, "sweep.parallel": None})
+    with pytest.raises(ClusterError, match="holds no trial of 1 workers with 64 CPUs"):
+        sweep.parallel(big)
+    assert sweep.parallel(big.with_values({"sweep.parallel": 3})) == 3
+    assert sweep.parallel(tiny("/nowhere")) == 2
+
+
+def test_a_name_too_long_for_its_runs_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.name"):
+        sweep.run(tiny(str(tmp_path), **{"run.name": "n" * 78}))
+
+
+def test_there_is_no_leaderboard_of_what_never_began(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="there is no sweep 'tiny'"):
+        sweep.recorded(tiny(str(tmp_path)))
+
+
+def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while not there():
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    changed = {"cluster.cpus": 2, "sweep.trials": 4, "train.steps_per_epoch": 10}
+    config = tiny(str(tmp_path / "store"), **changed)
+    config = config.with_values({"sweep.early_stopping": False, "sweep.parallel": 1})
+    path.write_text(dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "tuning", "run", str(path)]
+    environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
+    first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    store = sweep.place(config)
+
+    def one_done_and_one_under_way() -> bool:
+        trials = read(store)
+        return any(t.state == "finished" for t in trials) and any(
+            t.state == "running" and t.history for t in trials
+        )
+
+    wait_for(one_done_and_one_under_way, first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    before = {trial.number: trial for trial in read(store)}
+    told = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert "its bundle: tiny@1" in told.stdout
+    after = {trial.number: trial for trial in read(store)}
+    assert sorted(after) == [1, 2, 3, 4]
+    for number, trial in before.items():
+        if trial.state != "running":
+            assert after[number] == trial
+        else:
+            assert after[number].history[: len(trial.history)] == trial.history
+            assert [row["epoch"] for row in after[number].history] == [1.0, 2.0, 3.0]
