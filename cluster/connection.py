@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import ray
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import RayError
@@ -27,8 +28,16 @@ from contract.errors import ClusterError, UserError
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 """What a worker must be able to import."""
-WORKER_VARIABLES = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow."""
+WORKER_VARIABLES = {
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+}
+"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. The
+others let glibc keep the memory of tensors and gradients between steps: given back and taken anew,
+it cost two workers 40 % of their time in page faults (docs/lab-notes.md). 32 MiB is glibc's limit.
+"""
 OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 """Variables of this process that a job is given; anyone who may see the cluster may read them."""
 DASHBOARD = "http://127.0.0.1:8265"
@@ -126,8 +135,9 @@ def _existing(address: str) -> Iterator[Connection]:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}. Run the command on "
-            "one of its nodes, or send it there with `python -m cluster submit`."
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}. Does it ask for a "
+            "token (RAY_AUTH_MODE=token, ~/.ray/auth_token)? From a machine that is none of its "
+            "nodes, send the command with `python -m cluster submit`."
         ) from error
     try:
         yield Connection(private=False, dashboard=_dashboard(context))
@@ -232,6 +242,21 @@ def check_reachable(address: str) -> None:
             "there with `python -m cluster submit`, or name the cluster as host:port."
         )
     check_answers(address if "://" in address else f"//{address}")
+    _check_speaks_ray(address.removeprefix("ray://"))
+
+
+def _check_speaks_ray(place: str) -> None:
+    """Refuse a port where something else listens, on which Ray would wait for minutes."""
+    if "RAY_USE_TLS" in os.environ:
+        return
+    with grpc.insecure_channel(place) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=REACH_TIMEOUT_S)
+        except grpc.FutureTimeoutError as error:
+            raise ClusterError(
+                f"what answers at {place} is no Ray cluster: name its port 6379, or 10001 with "
+                "ray:// before it, as they were set when it was started."
+            ) from error
 
 
 def check_answers(url: str) -> None:

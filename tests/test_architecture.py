@@ -1,6 +1,7 @@
 """The house keeps its floors: imports go down only, and importing does nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,26 @@ def test_every_shipped_configuration_is_valid() -> None:
 
     for path in sorted((ROOT / "configs").glob("*.toml")):
         load(path, ["data.root=/slices"])
+
+
+def test_the_readmes_tree_names_every_file_and_no_other() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = text.split("<!-- tree -->")[1].split("<!-- end of tree -->")[0]
+    named, room = set(), ""
+    for word in (line.split()[0] for line in tree.splitlines() if line.strip()):
+        room = word if word.endswith("/") else room
+        named.add(room + word if word != room else word)
+    files = {
+        str(path.relative_to(ROOT))
+        for name in ROOMS
+        for path in (ROOT / name).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert named - {f"{name}/" for name in ROOMS} == files
+
+
+def test_every_page_a_page_links_to_exists() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks/README.md"]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
