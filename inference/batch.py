@@ -5,6 +5,7 @@ on one machine over its share of the keys; the slices never pass through Ray's o
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -23,6 +24,7 @@ from inference.segmenter import open_segmenter
 # hand-over (a few ms) does not count.
 _BATCHES_PER_SHARE = 4
 _RETRIES = 3
+_FREE_WITHIN_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +74,8 @@ def segment_on_cluster(
 
 def _start(bundle: Storage, most: int) -> list[Any]:
     """One worker a free GPU where there are any, else one a free CPU; never more than needed."""
-    free = ray.available_resources()
-    gpus, cpus = int(free.get("GPU", 0)), int(free.get("CPU", 0))
+    gpus, cpus = _free()
     count = min(gpus or cpus, cpus, most)
-    if not count:
-        raise ClusterError("the cluster has no free CPU: try again when it is less busy.")
     worker = ray.remote(_Worker).options(
         num_cpus=1,
         num_gpus=1 if gpus else 0,
@@ -84,6 +83,17 @@ def _start(bundle: Storage, most: int) -> list[Any]:
         max_task_retries=_RETRIES,
     )
     return [worker.remote(bundle, bool(gpus)) for _ in range(count)]
+
+
+def _free() -> tuple[int, int]:
+    """Free GPUs and CPUs; waits a little, as those of work that just ended are freed late."""
+    deadline = time.monotonic() + _FREE_WITHIN_S
+    while time.monotonic() < deadline:
+        free = ray.available_resources()
+        if free.get("CPU", 0) >= 1:
+            return int(free.get("GPU", 0)), int(free["CPU"])
+        time.sleep(0.2)
+    raise ClusterError("the cluster has no free CPU: try again when it is less busy.")
 
 
 def _result(done: Any) -> Failures:

@@ -194,20 +194,31 @@ def start(plan: Plan, timeout_s: float) -> None:
     """
     settings = plan.settings
     logging.getLogger("ray.serve").setLevel(ray_level())
-    serve.start(
-        proxy_location=ProxyLocation.HeadOnly,
-        http_options=HTTPOptions(
-            host=settings.host,
-            port=settings.port,
-            request_timeout_s=settings.request_timeout_s,
-            keep_alive_timeout_s=_KEEP_ALIVE_S,
-        ),
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-    )
+    _start_serve(settings)
     _check_address(settings)
     target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
     _wait(settings, time.monotonic() + timeout_s)
+
+
+def _start_serve(settings: Serve) -> None:
+    """Start Serve and its HTTP server, unless they are there."""
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.HeadOnly,
+            http_options=HTTPOptions(
+                host=settings.host,
+                port=settings.port,
+                request_timeout_s=settings.request_timeout_s,
+                keep_alive_timeout_s=_KEEP_ALIVE_S,
+            ),
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        )
+    except (TimeoutError, RayError) as error:
+        raise ClusterError(
+            f"Ray Serve's HTTP server at {settings.host}:{settings.port} does not start "
+            f"({_last_line(str(error))}): see whether the address is free and the head node idle."
+        ) from error
 
 
 def stop() -> bool:
