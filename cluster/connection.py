@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import grpc
 import ray
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import RayError
@@ -31,7 +30,9 @@ PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 WORKER_VARIABLES = {
     "TF_USE_LEGACY_KERAS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "MALLOC_ARENA_MAX": "2",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TOP_PAD_": "67108864",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
 }
 """Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. The
@@ -249,6 +250,8 @@ def _check_speaks_ray(place: str) -> None:
     """Refuse a port where something else listens, on which Ray would wait for minutes."""
     if "RAY_USE_TLS" in os.environ:
         return
+    import grpc  # 0.1 s that private clusters need not wait
+
     with grpc.insecure_channel(place) as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=REACH_TIMEOUT_S)
