@@ -29,10 +29,12 @@ def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
         matched = tf.cond(
             colour,
             lambda: tf.reduce_sum(slices * tf.constant(_LUMA), axis=-1, keepdims=True),
-            lambda: slices[..., :1],
+            lambda: slices[:, :, :, :1],
         )
     else:
-        matched = tf.cond(colour, lambda: slices, lambda: tf.tile(slices[..., :1], [1, 1, 1, 3]))
+        matched = tf.cond(
+            colour, lambda: slices, lambda: tf.tile(slices[:, :, :, :1], [1, 1, 1, 3])
+        )
     return tf.ensure_shape(matched, [None, None, None, channels])
 
 
