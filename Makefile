@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench serve clean
+.PHONY: demo test lint format bench clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
@@ -33,6 +33,12 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(VENV)/installed $@
+
+# Quiet machines give better figures; each script prints its table and puts it into benchmarks/README.md.
+bench: $(VENV)/installed-dev
+	set -e; for name in start_up training_overhead sweep serving; do \
+	    $(BIN)/python -m benchmarks.$$name --write; \
+	done
 
 clean:
 	rm -rf $(VENV) segfleet-data
