@@ -78,7 +78,8 @@ class Supervisor:
         self._name, self._job, self._command = config.run.name, job, tuple(command)
         self._jobs, self._clock = record.jobs_of(config), clock or Clock()
         self._log = LogKeeper(self._jobs, job)
-        self._began, self._stopping, self._reachable = record.now(), False, True
+        self._began, self._reachable = record.now(), True
+        self._ending = self._stopped = False
 
     def run(self) -> int:
         """Run the command to its end; its exit code, 128 and the signal's number where killed."""
@@ -97,18 +98,22 @@ class Supervisor:
         return code
 
     def _attend(self, child: "subprocess.Popen[bytes]") -> None:
-        kept = looked = 0.0
+        kept, looked, parent = 0.0, 0.0, os.getppid()
         watch: Callable[[], bool] | None = None
         while child.poll() is None:
             now = time.monotonic()
             if now - kept >= self._clock.keep_every_s:
                 self._keep(None)
                 kept = now
-            if now - looked >= self._clock.look_every_s and not self._stopping:
+            if os.getppid() != parent and not self._ending:
+                # Ray has gone without ending its jobs, as when its processes are killed.
+                self._end(child, "Ray has ended on this node")
+            if now - looked >= self._clock.look_every_s and not self._ending:
                 watch = watch or self._watch()
                 looked = now
                 if watch and watch():
-                    self._end(child)
+                    self._stopped = True
+                    self._end(child, "stopping")
             time.sleep(_TICK_S)
 
     def _watch(self) -> Callable[[], bool] | None:
@@ -131,10 +136,10 @@ class Supervisor:
         found = self._tried(lambda: checkpoints(self._root, self._name, self._command))
         return found or set()
 
-    def _end(self, child: "subprocess.Popen[bytes]") -> None:
+    def _end(self, child: "subprocess.Popen[bytes]", why: str) -> None:
         """End the command as Ctrl-C does, and by force where it does not obey."""
-        self._stopping = True
-        self._say(f"stopping {' '.join(self._command)}")
+        self._ending = True
+        self._say(f"{why}: ends {' '.join(self._command)}")
         child.send_signal(signal.SIGINT)
         Thread(target=self._kill_late, args=(child,), daemon=True).start()
 
@@ -146,7 +151,7 @@ class Supervisor:
 
     def terminated(self, *_: object) -> None:
         """Note that Ray stops the job; it has sent the same signal to the command."""
-        self._stopping = True
+        self._ending = self._stopped = True
 
     def _pass_on(self, output: IO[bytes]) -> None:
         """Print what the command prints, for Ray's log, and keep it."""
@@ -162,7 +167,7 @@ class Supervisor:
         self._log.add(text)
 
     def _keep(self, exit_code: int | None) -> None:
-        state = _state(exit_code, self._stopping)
+        state = _state(exit_code, self._stopped)
         entry = Record(
             job=self._job,
             command=self._command,
@@ -191,12 +196,12 @@ class Supervisor:
         return result
 
 
-def _state(exit_code: int | None, stopping: bool) -> record.State:
+def _state(exit_code: int | None, stopped: bool) -> record.State:
     if exit_code is None:
         return "running"
     if exit_code == 0:
         return "succeeded"
-    return "stopped" if stopping else "failed"
+    return "stopped" if stopped else "failed"
 
 
 def main(arguments: Sequence[str]) -> int:

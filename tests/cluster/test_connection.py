@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster import connection
 from cluster.connection import check_reachable, connected
 from contract.config import Cluster
 from contract.errors import ClusterError
@@ -62,8 +63,17 @@ def test_an_unreachable_cluster_is_given_up_soon() -> None:
     assert time.monotonic() - start < 15
 
 
+def test_a_port_of_something_else_is_told_from_a_cluster(
+    s3_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "REACH_TIMEOUT_S", 1.0)
+    with pytest.raises(ClusterError, match="is no Ray cluster"):
+        check_reachable(s3_server.removeprefix("http://"))
+
+
 PROGRAM = """
 import logging, os, ray
+from cluster import connection
 from cluster.connection import check_reachable, connected
 from contract.config import Cluster
 

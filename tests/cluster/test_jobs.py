@@ -192,6 +192,36 @@ def test_without_the_token_nothing_is_sent(
     assert not jobs_kept(settings)
 
 
+DRIVER = """
+import ray, sys
+from cluster.connection import connected
+from contract.config import Cluster
+
+@ray.remote
+def look():
+    import contract
+    return contract.__file__
+
+with connected(Cluster(address=sys.argv[1])) as connection:
+    assert not connection.private
+    print(ray.get(look.remote()))
+"""
+
+
+def test_a_driver_joins_and_its_workers_get_our_code(head: Head, tmp_path: Path) -> None:
+    joined = subprocess.run(
+        [sys.executable, "-c", DRIVER, head.gcs],
+        cwd=tmp_path,
+        env={**head.client(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert joined.returncode == 0, joined.stderr
+    assert "py_modules" in joined.stdout
+
+
 def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: Path) -> None:
     words = ("submit", str(settings), "--", "trainer", "train", "train.epochs=10000")
     following = subprocess.Popen(

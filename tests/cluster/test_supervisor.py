@@ -1,5 +1,7 @@
 """The supervisor keeps a command's log and state, and ends it when asked."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,8 +12,10 @@ from cluster import record
 from cluster.record import StopRequest
 from cluster.supervisor import Clock, Supervisor, checkpoints, should_end
 from contract.config import Config
+from contract.loading import dump
 from contract.storage import open_storage
 
+ROOT = Path(__file__).parents[2]
 QUICK = Clock(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
 
 
@@ -66,7 +70,7 @@ def test_a_command_that_is_asked_to_stop_is_ended_as_by_ctrl_c(config: Config) -
     kept = record.read(jobs, "job")
     assert kept is not None
     assert kept.state != "running"
-    assert b"stopping http.server" in record.log_of(jobs, "job")
+    assert b"stopping: ends http.server" in record.log_of(jobs, "job")
 
 
 def test_a_storage_that_does_not_answer_does_not_stop_the_command(
@@ -92,3 +96,25 @@ def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: 
     root.write("sweeps/demo/trials/0001.json", b"{ }")
     assert checkpoints(root, "demo", sweep) != before
     assert checkpoints(root, "demo", ("trainer", "evaluate")) == set()
+
+
+ORPHAN = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-m", "cluster.supervisor", "job", sys.argv[1], "http.server",
+                  "0", "--bind", "127.0.0.1"])
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_command_ends_when_ray_is_gone(config: Config, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text(dump(config))
+    subprocess.run(
+        [sys.executable, "-c", ORPHAN, str(settings), "5"], cwd=ROOT, check=True, timeout=60
+    )
+    jobs = record.jobs_of(config)
+    end = time.monotonic() + 60
+    while (kept := record.read(jobs, "job")) is None or kept.exit_code is None:
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert b"Ray has ended on this node" in record.log_of(jobs, "job")
