@@ -37,7 +37,7 @@ WORKER_VARIABLES = {
 }
 """Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. The
 others let glibc keep the memory of tensors and gradients between steps: given back and taken anew,
-it cost two workers 40 % of their time in page faults (docs/lab-notes.md). 32 MiB is glibc's limit.
+it costs page faults by the million (docs/lab-notes.md). 32 MiB is glibc's limit.
 """
 OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 """Variables of this process that a job is given; anyone who may see the cluster may read them."""
