@@ -30,7 +30,7 @@ def test_drawn_slices_hold_foreground_and_are_spread_evenly() -> None:
     masks = np.zeros((20, 8, 8), np.uint8)
     masks[5:15, 2, 2] = 1
     valid = Arrays(np.zeros((20, 8, 8, 1), np.uint8), masks)
-    assert list(worker.chosen_slices(valid, 3)) == [5, 10, 14]
+    assert list(worker.chosen_slices(valid, 3)) == [5, 9, 14]
     assert len(worker.chosen_slices(valid, 50)) == 10
     assert len(worker.chosen_slices(valid, 0)) == 0
 
