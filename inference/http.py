@@ -116,8 +116,8 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     @app.post(
         SEGMENT,
         summary="The mask of a slice",
-        description="The image is the body itself, or the file `image` of a form. Accept chooses "
-        "the answer: image/png (0 and 255) or application/json.",
+        description="The image is the body itself, or the file called image of a form. Accept "
+        "chooses the answer: image/png (0 and 255) or application/json.",
         dependencies=_secured(service),
         response_model=None,
         responses={
