@@ -7,6 +7,7 @@ export PYTHONPATH="$PWD"
 config=configs/demo.toml
 root=segfleet-data
 run=$root/runs/demo
+sweep=$root/sweeps/demo
 table=()
 
 stage() { # stage NAME COMMAND...: run a command, show it, and note its seconds
@@ -17,7 +18,49 @@ stage() { # stage NAME COMMAND...: run a command, show it, and note its seconds
     table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - began)))")
 }
 
-rm -rf $root/datasets/phantom-* "$run" "$root/inspections/demo" "$root/masks/demo"
+field() { # field FILE EXPRESSION: a value out of a JSON file
+    python -c "import json, sys; found = json.load(open(sys.argv[1])); print($2)" "$1"
+}
+
+deploy() { # leave the service running behind us; it ends with this script
+    python -m inference deploy $config serve.port="$port" &
+    service=$!
+    trap 'kill $service 2>/dev/null; wait $service' EXIT
+    until python - "$address/healthz" <<'ASK'
+import sys, urllib.error, urllib.request
+
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=2).close()
+except (urllib.error.URLError, OSError):
+    sys.exit(1)
+ASK
+    do
+        kill -0 $service # a service that ended has said why: end too
+        sleep 1
+    done
+}
+
+segment() { # segment IMAGE TRUTH MASK: POST a slice, keep the mask, print its Dice
+    python - "$address/v1/segment" "$@" <<'ASK'
+import sys, urllib.request
+from pathlib import Path
+
+import cv2
+
+address, image, truth, mask = sys.argv[1:]
+headers = {"Content-Type": "image/png", "Accept": "image/png"}
+request = urllib.request.Request(address, Path(image).read_bytes(), headers)
+with urllib.request.urlopen(request, timeout=60) as answer:
+    model = answer.headers["Segfleet-Model"]
+    Path(mask).write_bytes(answer.read())
+found, true = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) > 127 for name in (mask, truth))
+dice = 2 * (found & true).sum() / (found.sum() + true.sum())
+print(f"{Path(image).name} segmented by {model}: Dice {dice:.3f} against its true mask")
+ASK
+}
+
+rm -rf $root/datasets/phantom-* "$run" "$root/inspections/demo" "$root/masks/demo" \
+    "$root/registry/demo" "$sweep" $root/runs/demo-[0-9]*
 
 stage "prepare the phantom" python -m trainer prepare $config
 slices=$(ls -d $root/datasets/phantom-*)
@@ -26,11 +69,28 @@ stage "train on 2 workers" python -m trainer train $config
 stage "evaluate by patient" python -m trainer evaluate $run/bundle
 stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
     --overlays --masks "$slices/test/masks" --patients '^(PHANTOM_\d+)'
+dice=$(field $run/evaluation/test/summary.json 'f"{found["dice"]["mean"]:.3f}"')
 
-dice=$(python -c "import json; print(f\"{json.load(open('$run/evaluation/test/summary.json'))['dice']['mean']:.3f}\")")
+stage "sweep 4 trials" python -m tuning run $config
+version=$(field $sweep/sweep.json 'found["version"]')
+stage "promote the winner" python -m inference promote demo "$version" production
+
+port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+address=http://127.0.0.1:$port
+name=$(ls "$slices/test/images" | sed -n 6p)
+stage "deploy it" deploy
+stage "segment a slice over HTTP" segment "$slices/test/images/$name" "$slices/test/masks/$name" \
+    $root/masks/demo-served.png
+printf '\n$ kill %s # as Ctrl-C would end the service\n' $service
+kill $service
+wait $service || true
+trap - EXIT
+
 printf '\n%s\n' "The phantom is invented: these figures say that the machinery works, nothing of patients."
 printf '%s\n' "${table[@]}"
 printf '%-34s %s\n' "mean Dice over test patients" "$dice" \
     "inspection" "$root/inspections/demo/index.html" \
     "report" "$run/evaluation/test/report.html" \
-    "masks and overlays" "$root/masks/demo"
+    "masks and overlays" "$root/masks/demo" \
+    "leaderboard and plots" "$sweep" \
+    "the served slice's mask" "$root/masks/demo-served.png"

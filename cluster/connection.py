@@ -30,14 +30,15 @@ PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 WORKER_VARIABLES = {
     "TF_USE_LEGACY_KERAS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "MALLOC_ARENA_MAX": "2",
+    "TF_CPU_ALLOCATOR_USE_BFC": "true",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TOP_PAD_": "67108864",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
 }
-"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. The
-others let glibc keep the memory of tensors and gradients between steps: given back and taken anew,
-it costs page faults by the million (docs/lab-notes.md). 32 MiB is glibc's limit.
+"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. With
+the others TensorFlow keeps the memory of tensors between steps, and glibc that of the gradients on
+their way: given back and taken anew, it costs page faults by the million and half of the speed
+(docs/lab-notes.md). 32 MiB is glibc's limit.
 """
 OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 """Variables of this process that a job is given; anyone who may see the cluster may read them."""
