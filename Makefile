@@ -4,10 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo serve test lint format bench clean
 
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+# What the demo promoted, at http://127.0.0.1:8000/ until Ctrl-C; the demo runs first where it has not.
+serve: segfleet-data/registry/demo
+	$(BIN)/python -m inference deploy configs/demo.toml
+
+segfleet-data/registry/demo:
+	$(MAKE) demo
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest

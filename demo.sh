@@ -10,10 +10,15 @@ run=$root/runs/demo
 sweep=$root/sweeps/demo
 table=()
 
+say() {
+    printf '\n$ %s\n' "$1"
+}
+
 stage() { # stage NAME COMMAND...: run a command, show it, and note its seconds
     local name=$1 began=$SECONDS
     shift
-    printf '\n$ %s\n' "$*"
+    # The functions below say themselves what a user would type.
+    [ "$(type -t "$1")" = function ] || say "$*"
     "$@"
     table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - began)))")
 }
@@ -23,6 +28,7 @@ field() { # field FILE EXPRESSION: a value out of a JSON file
 }
 
 deploy() { # leave the service running behind us; it ends with this script
+    say "python -m inference deploy $config serve.port=$port &"
     python -m inference deploy $config serve.port="$port" &
     service=$!
     trap 'kill $service 2>/dev/null; wait $service' EXIT
@@ -40,7 +46,8 @@ ASK
     done
 }
 
-segment() { # segment IMAGE TRUTH MASK: POST a slice, keep the mask, print its Dice
+segment() { # segment IMAGE TRUTH MASK: POST a slice as curl would, keep the mask, print its Dice
+    say "curl $address/v1/segment -H 'Content-Type: image/png' --data-binary @$1 -o $3"
     python - "$address/v1/segment" "$@" <<'ASK'
 import sys, urllib.request
 from pathlib import Path
@@ -69,10 +76,10 @@ stage "train on 2 workers" python -m trainer train $config
 stage "evaluate by patient" python -m trainer evaluate $run/bundle
 stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
     --overlays --masks "$slices/test/masks" --patients '^(PHANTOM_\d+)'
-dice=$(field $run/evaluation/test/summary.json 'f"{found["dice"]["mean"]:.3f}"')
+dice=$(field $run/evaluation/test/summary.json 'round(found["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" python -m tuning run $config
-version=$(field $sweep/sweep.json 'found["version"]')
+version=$(field $sweep/sweep.json 'found["version"].split("@")[1]')
 stage "promote the winner" python -m inference promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -81,7 +88,7 @@ name=$(ls "$slices/test/images" | sed -n 6p)
 stage "deploy it" deploy
 stage "segment a slice over HTTP" segment "$slices/test/images/$name" "$slices/test/masks/$name" \
     $root/masks/demo-served.png
-printf '\n$ kill %s # as Ctrl-C would end the service\n' $service
+say "kill $service # Ctrl-C does the same where the service is in the foreground"
 kill $service
 wait $service || true
 trap - EXIT

@@ -76,8 +76,9 @@ class Segmentation(tf.Module):
     def _tiled(self, slices: tf.Tensor) -> tf.Tensor:
         network = self.config.network
         raw = match_channels(tf.cast(slices, tf.float32), network.image_channels)
+        predict = self.config.predict
         return blend_tiles(
-            raw, self._probability, network.image_size, self.config.predict.tile_steps
+            raw, self._probability, network.image_size, predict.tile_steps, predict.batch_size
         )
 
     def _probability(self, fitted: tf.Tensor) -> tf.Tensor:
@@ -87,21 +88,42 @@ class Segmentation(tf.Module):
         )
 
 
-def blend_tiles(slices: tf.Tensor, probability: Maps, side: int, steps: int) -> tf.Tensor:
+def blend_tiles(
+    slices: tf.Tensor, probability: Maps, side: int, steps: int, at_once: int
+) -> tf.Tensor:
     """Probabilities of slices of any size from overlapping tiles, weighted by a gaussian.
 
-    slices: float32 [B, H, W, C]; probability maps [n, side, side, C] to [n, side, side, 1].
-    Tiles lie side/steps apart; sigma is side/8, as in nnU-Net (Isensee 2021). The slice is padded
-    by repetition of its border to a whole number of tiles. Only slicing, padding and sums are
-    used, which every engine runs. Returns [B, H, W, 1].
+    slices: float32 [B, H, W, C]; probability maps [n, side, side, C] to [n, side, side, 1] and is
+    given at_once tiles at most. Tiles lie side/steps apart; sigma is side/8, as in nnU-Net
+    (Isensee 2021). The slice is padded by repetition of its border to a whole number of tiles.
+    Only slicing, padding, sums and one loop are used, which every engine runs. Returns
+    [B, H, W, 1].
     """
     height, width = tf.shape(slices)[1], tf.shape(slices)[2]
     padded = _pad_to_tiles(slices, side, side // steps)
     blocks = _Blocks(padded, side, steps)
     weights = tf.constant(_gaussian(side))
-    maps = probability(blocks.tiles()) * weights
+    maps = _by_parts(blocks.tiles(), probability, at_once) * weights
     total = blocks.overlay(maps) / blocks.overlay(tf.zeros_like(maps) + weights)
     return total[:, :height, :width]
+
+
+def _by_parts(tiles: tf.Tensor, probability: Maps, at_once: int) -> tf.Tensor:
+    """probability(tiles), at_once tiles after another: all of a large slice's would need GBs."""
+    shape = [None, *tiles.shape[1:3], 1]
+
+    def more(done: tf.Tensor, maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        part = probability(tiles[done : done + at_once])
+        return done + at_once, tf.concat([maps, part], 0)
+
+    _, maps = tf.while_loop(
+        lambda done, _: done < tf.shape(tiles)[0],
+        more,
+        (tf.constant(0), tf.zeros([0, *shape[1:]])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape(shape)),
+        parallel_iterations=1,
+    )
+    return maps
 
 
 class _Blocks:

@@ -41,7 +41,7 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
     def constant(tiles: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
 
-    blended = export.blend_tiles(tf.zeros((2, *shape, 3)), constant, 32, steps)
+    blended = export.blend_tiles(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
     assert blended.shape == (2, *shape, 1)
     assert np.allclose(blended, 0.3, atol=1e-6)
 
@@ -49,8 +49,20 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
     slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = export.blend_tiles(tf.constant(slices), lambda tiles: tiles, 16, steps)
+    blended = export.blend_tiles(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
     assert np.abs(blended - slices).max() < 1e-5
+
+
+def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
+    seen: list[int] = []
+
+    def probability(tiles: tf.Tensor) -> tf.Tensor:
+        seen.append(len(tiles))
+        return tiles
+
+    export.blend_tiles(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    assert sum(seen) == 2 * 7 * 5
+    assert max(seen) == 4
 
 
 def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
