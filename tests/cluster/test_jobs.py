@@ -1,19 +1,13 @@
 """Jobs on a real head behind a token, as a user sends, follows, lists and stops them."""
 
 import asyncio
-import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -24,94 +18,14 @@ from cluster.record import Record
 from contract.config import Config
 from contract.loading import dump
 from contract.storage import open_storage
-
-ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return door.getsockname()[1]
-
-
-@dataclass(frozen=True)
-class Head:
-    """A running head node, and what a client of it needs."""
-
-    jobs: str
-    gcs: str
-    token: str
-    process: "subprocess.Popen[bytes]"
-
-    def client(self) -> dict[str, str]:
-        """The environment of a user's terminal."""
-        known = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
-        return {**known, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
-
-    def run(self, *words: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-        """`python -m cluster …` as a user types it."""
-        return subprocess.run(
-            [sys.executable, "-m", "cluster", *words],
-            cwd=ROOT,
-            env={**self.client(), **variables},
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
-
-    def stop(self) -> None:
-        """End the head as `kill` does; Ray's own processes go with it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+from tests.nodes import ROOT, Head, head_node
 
 
 @pytest.fixture(scope="module")
 def head(s3_server: str) -> Iterator[Head]:
-    """A head of 4 logical CPUs with token authentication, which reaches the tests' S3 server."""
-    folder = Path(tempfile.mkdtemp(prefix="sfhead-", dir="/tmp"))
-    port, jobs, token = free_port(), free_port(), secrets.token_hex(32)
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        f"--dashboard-port={jobs}",
-        f"--ray-client-server-port={free_port()}",
-        "--dashboard-agent-listen-port=0",
-        "--num-cpus=4",
-        f"--object-store-memory={2**28}",
-        f"--temp-dir={folder}",
-        "--disable-usage-stats",
-    ]
-    environment = {name: os.environ[name] for name in os.environ if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    with (folder / "head.log").open("wb") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    running = Head(f"http://127.0.0.1:{jobs}", f"127.0.0.1:{port}", token, process)
-    try:
-        wait_for(jobs, process)
+    """A head of 4 logical CPUs, for all tests of this file."""
+    with head_node(4) as running:
         yield running
-    finally:
-        running.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 90.0) -> None:
-    """Wait until something listens on a port."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as door:
-            if door.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise RuntimeError("the head did not start")
 
 
 @pytest.fixture

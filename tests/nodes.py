@@ -1,0 +1,135 @@
+"""Ray nodes of a test's own behind a token, and a user's terminal that reaches them."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        return door.getsockname()[1]
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node, and what a client of it needs."""
+
+    jobs: str
+    gcs: str
+    token: str
+    process: "subprocess.Popen[bytes]"
+
+    def client(self) -> dict[str, str]:
+        """The environment of a user's terminal."""
+        return {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+
+    def run(
+        self, *words: str, folder: Path = ROOT, seconds: float = 180, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """`python -m cluster …` as a user types it in a folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "cluster", *words],
+            cwd=folder,
+            env={**self.client(), "PYTHONPATH": str(ROOT), **variables},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        """End the head as `kill` does; Ray's own processes go with it."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+
+
+@contextmanager
+def head_node(cpus: int) -> Iterator[Head]:
+    """A head with token authentication, which reaches the S3 server of this environment."""
+    folder = Path(tempfile.mkdtemp(prefix="sfhead-", dir="/tmp"))
+    port, jobs, token = free_port(), free_port(), secrets.token_hex(32)
+    options = [
+        "--head",
+        f"--port={port}",
+        f"--dashboard-port={jobs}",
+        f"--ray-client-server-port={free_port()}",
+        f"--temp-dir={folder}",
+    ]
+    process = _started(options, cpus, token, folder / "head.log")
+    running = Head(f"http://127.0.0.1:{jobs}", f"127.0.0.1:{port}", token, process)
+    try:
+        _wait_for(jobs, process)
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def worker_node(head: Head, cpus: int, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """One more node on this machine, which joins a head; its log lies in the folder."""
+    log = folder / f"node-{free_port()}.log"
+    process = _started([f"--address={head.gcs}"], cpus, head.token, log)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _started(options: list[str], cpus: int, token: str, log: Path) -> "subprocess.Popen[bytes]":
+    command = [
+        *(RAY, "start", "--block", "--disable-usage-stats"),
+        *("--dashboard-agent-listen-port=0", f"--num-cpus={cpus}"),
+        f"--object-store-memory={2**28}",
+        *options,
+    ]
+    variables = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
+
+
+def kill_node(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL a node's Ray: what a machine that is switched off looks like to the others."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = place.read_text().rpartition(")")
+        except OSError:
+            continue
+        if "raylet" in name and int(rest.split()[1]) == process.pid:
+            os.kill(int(place.parent.name), signal.SIGKILL)
+    process.wait(60)
+
+
+def without_ray() -> dict[str, str]:
+    """This process's environment without what it knows of other clusters."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+def _wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 90.0) -> None:
+    """Wait until something listens on a port."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        with socket.socket() as door:
+            if door.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise RuntimeError("the head did not start")
