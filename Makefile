@@ -10,10 +10,10 @@ demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
 # What the demo promoted, at http://127.0.0.1:8000/ until Ctrl-C; the demo runs first where it has not.
-serve: segfleet-data/registry/demo
+serve: $(VENV)/installed segfleet-data/registry/demo/stages/production
 	$(BIN)/python -m inference deploy configs/demo.toml
 
-segfleet-data/registry/demo:
+segfleet-data/registry/demo/stages/production:
 	$(MAKE) demo
 
 test: $(VENV)/installed-dev

@@ -1,12 +1,16 @@
 """Keeps the tables of benchmarks/README.md: one section a script, replaced by its latest run."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from trainer.environment import environment
+
+# TensorFlow in the processes that are measured says nothing of use.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 README = Path(__file__).with_name("README.md")
 

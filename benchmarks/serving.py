@@ -12,7 +12,6 @@ Ways, each in a process of its own, taken in turn round by round:
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -135,7 +134,7 @@ def main() -> None:
     measured: dict[str, list[Round]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path, config = settings(Path(folder))
-        subprocess.run([sys.executable, "-c", PREPARE, str(path), folder], check=True, env=quiet())
+        subprocess.run([sys.executable, "-c", PREPARE, str(path), folder], check=True)
         promote_bundle(config, folder)
         loops = {
             KERAS_WAY: stack.enter_context(loop(KERAS, path, folder)),
@@ -189,7 +188,7 @@ def loop(script: str, path: Path, folder: str) -> Iterator[subprocess.Popen[str]
     """A process that measures a way whenever it is asked, ready when this returns."""
     words = [sys.executable, "-c", script + LOOP, str(path), folder, str(cpus())]
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=quiet()
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the loop did not start"
@@ -256,11 +255,6 @@ def client(port: int, images: list[bytes], end: float, taken: list[float]) -> No
         assert answer.status == 200, body
         taken.append(time.perf_counter() - start)
     connection.close()
-
-
-def quiet() -> dict[str, str]:
-    """This process's environment, with TensorFlow silent."""
-    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def free_port() -> int:

@@ -1,9 +1,9 @@
 """Seconds from the command to the first training step, by phase, beside a plain script.
 
 The phases are those `trainer train` shows in its progress: the driver's own imports and checks,
-Ray and the worker processes, TensorFlow and the slices, the network, the first step (which traces
-and compiles the graph). The plain script imports TensorFlow, builds the same network and makes one
-step on random numbers.
+Ray, the worker processes with TensorFlow and the slices, then the network and the first step
+(which traces and compiles the graph). The plain script imports TensorFlow, builds the same network
+and makes one step on random numbers.
 """
 
 import subprocess
@@ -27,10 +27,7 @@ config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "tr
 marks = [("import the driver, read the settings", time.monotonic())]
 prepare(config.data, config.run.seed, open_storage(config.storage.root))
 marks.append(("prepare the slices (first time)", time.monotonic()))
-names = {
-    "reading slices": "start Ray and the workers, import TensorFlow",
-    "building the network": "read the slices into the cache",
-}
+names = {"building the network": "start Ray and the workers, import TensorFlow, cache the slices"}
 
 
 def watch(done, total, note):
