@@ -32,7 +32,13 @@ QUICK = {
     "sweep.grace_epochs": 1,
     "network.base_filters": 4,
 }
-FULL = {"sweep.trials": 16, "train.epochs": 18, "sweep.grace_epochs": 2}
+FULL = {
+    "sweep.trials": 16,
+    "train.epochs": 18,
+    "train.steps_per_epoch": 8,
+    "sweep.grace_epochs": 2,
+    "network.base_filters": 4,
+}
 SPACE = {
     "train.learning_rate": {"loguniform": [1e-4, 3e-2]},
     "network.base_kernels": {"choice": [3, 5]},
