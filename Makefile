@@ -16,7 +16,12 @@ serve: $(VENV)/installed segfleet-data/registry/demo/stages/production
 segfleet-data/registry/demo/stages/production:
 	$(MAKE) demo
 
+# The page's tests drive a Chromium; where none can be had they are skipped and say so.
 test: $(VENV)/installed-dev
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	    || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	        && timeout 180 apt-get install -qq -y chromium chromium-driver >/dev/null 2>&1; } \
+	    || echo "No chromium and chromium-driver here: the tests of the page are skipped."
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev
