@@ -100,7 +100,7 @@ class Replica:
         )
         # One thread: the engine takes one batch at a time.
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        await asyncio.to_thread(self._host.follow)
+        await asyncio.to_thread(self._host.begin)
         together: Any = self._together
         together.set_max_batch_size(plan.settings.max_batch)
         together.set_batch_wait_timeout_s(plan.settings.batch_wait_s)

@@ -24,6 +24,7 @@ import numpy as np
 from contract import bundle
 from contract.errors import DataError, UserError
 from contract.storage import Storage, open_storage
+from inference.engines import last_line
 from inference.images import decode, encode_mask, encode_overlay
 from inference.segmenter import Segmentation, Segmenter
 
@@ -180,15 +181,11 @@ def _segmented(
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices
-            failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({_short(error)})."
+            reason = last_line(error)
+            failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({reason})."
             return
         for key, image in slices.items():
             yield from _segmented(segmenter, {key: image}, failures)
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 def _check_record(task: Task, digest: str) -> None:

@@ -35,11 +35,14 @@ MakeBundle = Callable[..., Storage]
 
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
-    """make_bundle(level=0.5): a bundle that marks what is brighter than level, of 0..1."""
+    """make_bundle(level=0.5): a bundle that marks what is brighter than level, of 0..1.
 
-    def make(level: float = 0.5) -> Storage:
+    fails: its graph can be loaded by TensorFlow, and ends with an error whatever the slice.
+    """
+
+    def make(level: float = 0.5, fails: bool = False) -> Storage:
         folder = tmp_path_factory.mktemp("bundle")
-        _save_model(folder / "saved_model", level)
+        _save_model(folder / "saved_model", level, fails)
         np.savez(folder / "weights.npz", level=level)
         (folder / "config.toml").write_text(dump(Config()))
         facts = Facts.now(
@@ -63,6 +66,14 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 def bright(make_bundle: MakeBundle) -> FolderStorage:
     """One bundle that marks what is brighter than one half."""
     made = make_bundle(0.5)
+    assert isinstance(made, FolderStorage)
+    return made
+
+
+@pytest.fixture(scope="session")
+def failing(make_bundle: MakeBundle) -> FolderStorage:
+    """A bundle that is whole and can be opened, and whose graph fails on every slice."""
+    made = make_bundle(0.4, fails=True)
     assert isinstance(made, FolderStorage)
     return made
 
@@ -153,7 +164,7 @@ def service(
     assert "the service has ended" in ended.stdout, ended.stderr
 
 
-def _save_model(folder: Path, level: float) -> None:
+def _save_model(folder: Path, level: float, fails: bool) -> None:
     """The signatures of a bundle over a small network: resize, convolve, resize back, threshold."""
     import tensorflow as tf
 
@@ -172,6 +183,9 @@ def _save_model(folder: Path, level: float) -> None:
     def segment(slices: Any, kernel: Any) -> dict[str, Any]:
         size = tf.shape(slices)
         whole: Any = tf.cast(slices, tf.float32)
+        if fails:
+            picture: Any = tf.io.decode_png(tf.strings.as_string(size[0]))
+            whole += tf.reduce_sum(tf.cast(picture, tf.float32))
         grey = tf.cond(
             tf.equal(size[3], 3),
             lambda: tf.reduce_mean(whole, -1, keepdims=True),
