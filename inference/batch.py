@@ -6,25 +6,29 @@ on one machine over its share of the keys; the slices never pass through Ray's o
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, final
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
-from contract.errors import ClusterError
+from contract.errors import ClusterError, UserError
 from contract.storage import Storage
+from inference.engines import last_line
 from inference.images import quieten
 from inference.predict import Advance, Failures, Task, segment_files
-from inference.segmenter import open_segmenter
+from inference.segmenter import Segmenter, open_segmenter
 
 # Slices a worker is handed at once, in batches: few enough to spread evenly, many enough that the
 # hand-over (a few ms) does not count.
 _BATCHES_PER_SHARE = 4
 _RETRIES = 3
 _FREE_WITHIN_S = 10.0
+# A node that has never run our code copies it first.
+_PLACED_WITHIN_S = 120.0
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +38,108 @@ class _Worker:
 
     def __init__(self, bundle: Storage, gpu: bool) -> None:
         quieten()
-        self.segmenter = open_segmenter(bundle, threads=1, gpu=gpu)
+        self._bundle = bundle
+        self._gpu = gpu
+
+    @cached_property
+    def _segmenter(self) -> Segmenter:
+        # Not in the constructor, whose errors Ray tells as the death of an actor.
+        try:
+            return open_segmenter(self._bundle, threads=1, gpu=self._gpu)
+        except UserError as error:
+            raise ClusterError(
+                f"the node {ray.util.get_node_ip_address()} cannot open the bundle: {error} "
+                "A bundle must lie at an s3:// address or in a folder that all nodes mount."
+            ) from error
 
     def segment(self, task: Task, keys: Sequence[str], batch: int) -> Failures:
         """See predict.segment_files."""
-        return segment_files(task, self.segmenter, keys, batch, lambda _: None)
+        return segment_files(task, self._segmenter, keys, batch, lambda _: None)
+
+
+@final
+class _Crew:
+    """The workers of a prediction, and the shares of its slices that are still to be done.
+
+    A share is given only to a worker that runs: the sum of what is free may be half a CPU on each
+    of two nodes, and others may take a CPU first, also that of a worker that is lost.
+    """
+
+    def __init__(self, bundle: Storage, gpu: bool, shares: Sequence[list[str]]) -> None:
+        self._bundle = bundle
+        self._gpu = gpu
+        self._shares = deque(shares)
+        self._workers: list[Any] = []
+        self._idle: deque[Any] = deque()
+        # By what is awaited of it: a worker and its share, which is empty until it runs.
+        self._awaited: dict[Any, tuple[Any, list[str]]] = {}
+        self._losses: Counter[str] = Counter()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are shares that nobody has done yet."""
+        return bool(self._shares) or self._busy
+
+    @property
+    def _busy(self) -> bool:
+        return any(share for _, share in self._awaited.values())
+
+    def hire(self) -> None:
+        """Ask Ray for one more worker."""
+        kind: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if self._gpu else 0)
+        worker = kind.remote(self._bundle, self._gpu)
+        self._workers.append(worker)
+        self._awaited[worker.__ray_ready__.remote()] = worker, []
+
+    def hand_out(self, task: Task, batch: int) -> None:
+        """Give the workers that have nothing to do a share each."""
+        while self._idle and self._shares:
+            worker, share = self._idle.popleft(), self._shares.popleft()
+            self._awaited[worker.segment.remote(task, share, batch)] = worker, share
+
+    def collect(self) -> tuple[list[str], Failures]:
+        """Wait for the next worker: the share it has done, if it had one, and its failures."""
+        done = self._next()
+        worker, share = self._awaited.pop(done)
+        try:
+            found: Any = ray.get(done)
+        except RayActorError as error:
+            self._replace(worker, share, error)
+            return [], {}
+        except RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, UserError) else error) from None
+        self._idle.append(worker)
+        return share, found if share else {}
+
+    def dismiss(self) -> None:
+        """End all workers."""
+        for worker in self._workers:
+            ray.kill(worker)
+
+    def _next(self) -> Any:
+        awaited = list(self._awaited)
+        done, _ = ray.wait(awaited, timeout=None if self._busy else _PLACED_WITHIN_S)
+        if not done:
+            raise ClusterError(
+                f"no worker of the prediction was started within {_PLACED_WITHIN_S:g} s: no node "
+                f"has a whole CPU{' and a GPU' if self._gpu else ''} free; try again when the "
+                "cluster is less busy."
+            )
+        return done[0]
+
+    def _replace(self, worker: Any, share: list[str], error: Exception) -> None:
+        """Have others do the share of a worker that is lost, unless it is lost again and again."""
+        name = share[0] if share else ""
+        self._losses[name] += 1
+        if self._losses[name] > _RETRIES:
+            raise ClusterError(
+                f"workers of the prediction are lost again and again ({last_line(error)}); "
+                "run the command again to go on where it stopped."
+            ) from error
+        ray.kill(worker)
+        if share:
+            self._shares.appendleft(share)
+        self.hire()
 
 
 def segment_on_cluster(
@@ -47,42 +148,28 @@ def segment_on_cluster(
     """Segment slices on all free CPUs or GPUs of the connected cluster; gives the failures.
 
     A worker that is lost is replaced and its slices are given out again. Raises ClusterError
-    where that goes on, or where the workers do not see the same storage as this process.
+    where that goes on, where no worker can be started, or where the workers do not see the same
+    storage as this process.
     """
-    shares = deque(_shares(keys, batch * _BATCHES_PER_SHARE))
-    workers = _start(bundle, len(shares))
-    log.info("%d workers segment %d slices.", len(workers), len(keys))
+    shares = list(_shares(keys, batch * _BATCHES_PER_SHARE))
+    gpus, cpus = _free()
+    # One a free GPU where there are any, else one a free CPU; never more than needed.
+    most = min(gpus or cpus, cpus, len(shares))
+    log.info("Up to %d workers segment %d slices.", most, len(keys))
+    crew = _Crew(bundle, bool(gpus), shares)
     failures: Failures = {}
-    running: dict[Any, tuple[Any, list[str]]] = {}
     try:
-        idle = deque(workers)
-        while shares or running:
-            while idle and shares:
-                worker, share = idle.popleft(), shares.popleft()
-                running[worker.segment.remote(task, share, batch)] = worker, share
-            (done,), _ = ray.wait(list(running))
-            worker, share = running.pop(done)
-            failures |= _result(done)
-            idle.append(worker)
+        for _ in range(most):
+            crew.hire()
+        while crew.unfinished:
+            crew.hand_out(task, batch)
+            share, found = crew.collect()
+            failures |= found
             advance(len(share))
     finally:
-        for worker in workers:
-            ray.kill(worker)
+        crew.dismiss()
     _check_written(task, [key for key in keys if key not in failures])
     return failures
-
-
-def _start(bundle: Storage, most: int) -> list[Any]:
-    """One worker a free GPU where there are any, else one a free CPU; never more than needed."""
-    gpus, cpus = _free()
-    count = min(gpus or cpus, cpus, most)
-    worker = ray.remote(_Worker).options(
-        num_cpus=1,
-        num_gpus=1 if gpus else 0,
-        max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
-    )
-    return [worker.remote(bundle, bool(gpus)) for _ in range(count)]
 
 
 def _free() -> tuple[int, int]:
@@ -94,16 +181,6 @@ def _free() -> tuple[int, int]:
             return int(free.get("GPU", 0)), int(free["CPU"])
         time.sleep(0.2)
     raise ClusterError("the cluster has no free CPU: try again when it is less busy.")
-
-
-def _result(done: Any) -> Failures:
-    try:
-        return ray.get(done)
-    except RayActorError as error:
-        raise ClusterError(
-            f"workers of the prediction are lost again and again ({error}); "
-            "run the command again to go on where it stopped."
-        ) from error
 
 
 def _shares(keys: Sequence[str], size: int) -> Iterator[list[str]]:

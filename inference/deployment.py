@@ -100,7 +100,7 @@ class Replica:
         )
         # One thread: the engine takes one batch at a time.
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        await asyncio.to_thread(self._host.follow)
+        await asyncio.to_thread(self._host.begin)
         together: Any = self._together
         together.set_max_batch_size(plan.settings.max_batch)
         together.set_batch_wait_timeout_s(plan.settings.batch_wait_s)
@@ -190,15 +190,29 @@ def start(plan: Plan, timeout_s: float) -> None:
     """Run the service on the connected cluster; returns when it answers.
 
     timeout_s: how long its replicas may take to be placed and to load the model. Raises
-    ClusterError where they cannot, or where Serve already listens at another address.
+    ClusterError where they cannot, and leaves nothing behind unless there was a service before;
+    also where Serve already listens in another way.
     """
     settings = plan.settings
     logging.getLogger("ray.serve").setLevel(ray_level())
     _start_serve(settings)
-    _check_address(settings)
+    _check_listening(settings)
+    replaces = _deployed()
     target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
-    _wait(settings, time.monotonic() + timeout_s)
+    try:
+        _wait(settings, time.monotonic() + timeout_s)
+    except ClusterError as error:
+        if replaces:
+            raise ClusterError(
+                f"{error} Ray Serve goes on trying in place of the service that was there: deploy "
+                "that again, or end it with `python -m inference undeploy`."
+            ) from error
+        # Serve goes on by itself; it takes 20 s to end a replica that waits for a CPU.
+        serve.delete(APPLICATION, _blocking=False)
+        while _deployed():
+            time.sleep(_POLL_S)
+        raise
 
 
 def _start_serve(settings: Serve) -> None:
@@ -223,23 +237,33 @@ def _start_serve(settings: Serve) -> None:
 
 def stop() -> bool:
     """End the service on the connected cluster; False where there was none."""
-    there = APPLICATION in serve.status().applications
-    serve.delete(APPLICATION)
+    there = _deployed()
+    # Ray raises where Serve has never been started.
+    if there:
+        serve.delete(APPLICATION)
     return there
 
 
-def _check_address(settings: Serve) -> None:
-    """Refuse a Serve that was there before and listens elsewhere: its address cannot be changed."""
+def _deployed() -> bool:
+    """Whether there is a service, and it is not being ended already."""
+    app = serve.status().applications.get(APPLICATION)
+    return app is not None and app.status != ApplicationStatus.DELETING
+
+
+def _check_listening(settings: Serve) -> None:
+    """Refuse a Serve that was there before and listens in another way: that cannot be changed."""
     options: Any = _serve_client().http_config
-    if (options.host, options.port) != (settings.host, settings.port):
-        raise ClusterError(
-            f"Ray Serve of this cluster listens at {options.host}:{options.port} already: set "
-            "serve.host and serve.port to that, or run `serve shutdown` on the cluster first."
-        )
+    for name in ("host", "port", "request_timeout_s"):
+        running, asked = getattr(options, name), getattr(settings, name)
+        if running != asked:
+            raise ClusterError(
+                f"Ray Serve of this cluster runs with serve.{name} = {running} already, not "
+                f"{asked}: set it to that, or run `serve shutdown` on the cluster first."
+            )
 
 
 def _serve_client() -> Any:
-    """Serve's own client: it alone knows the address that Serve listens at."""
+    """Serve's own client: it alone knows how Serve listens."""
     return _get_global_client()
 
 

@@ -33,7 +33,7 @@ class Engine(Protocol):
     def infer(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float32 [B, H, W] and masks uint8 [B, H, W] of slices [B, H, W, C].
 
-        slices: uint8 or int16, C is 1 or 3.
+        slices: uint8 or int16, C is 1 or 3. Raises RuntimeError where the graph fails on them.
         """
         ...
 
@@ -48,8 +48,9 @@ def open_engine(folder: Path, threads: int, gpu: bool) -> Engine:
     try:
         return OpenVinoEngine(folder, threads)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        log.warning("OpenVINO cannot run %s (%s): TensorFlow does, more slowly.", folder, reason)
+        log.warning(
+            "OpenVINO cannot run %s (%s): TensorFlow does, more slowly.", folder, last_line(error)
+        )
         return TensorFlowEngine(folder, threads)
 
 
@@ -128,20 +129,32 @@ class TensorFlowEngine:
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Loads the graph; BundleError where TensorFlow cannot."""
-        self._tensorflow = _load_tensorflow(threads)
+        tf = self._tensorflow = _load_tensorflow(threads)
         try:
             # Kept, as the signatures hold the variables by weak references only.
-            self._model = self._tensorflow.saved_model.load(str(folder / SAVED_MODEL))
-        except (OSError, ValueError, KeyError) as error:
-            raise BundleError(f"TensorFlow cannot load {folder / SAVED_MODEL}: {error}.") from error
+            self._model = tf.saved_model.load(str(folder / SAVED_MODEL))
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            reason = last_line(error).rstrip(".")
+            raise BundleError(
+                f"TensorFlow cannot load {folder / SAVED_MODEL}: {reason}."
+            ) from error
         self._lock = threading.Lock()
 
     def infer(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See Engine.infer."""
-        with self._lock:
-            signature = self._model.signatures[SIGNATURES[str(slices.dtype)]]
-            found = signature(slices=self._tensorflow.constant(slices))
-        return found["probability"].numpy(), found["mask"].numpy()
+        tf, signature = self._tensorflow, self._model.signatures[SIGNATURES[str(slices.dtype)]]
+        try:
+            with self._lock:
+                found = signature(slices=tf.constant(slices))
+            return found["probability"].numpy(), found["mask"].numpy()
+        except tf.errors.OpError as error:
+            raise RuntimeError(type(error).__name__) from error
+
+
+def last_line(error: Exception) -> str:
+    """Of what an engine says, the line that tells what happened; the error's type if it is mute."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__
 
 
 def gpu_present() -> bool:

@@ -115,7 +115,13 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
     tags: dict[int, int] = {}
     for place in range(first, first + count * layout.entry, layout.entry):
         tag, kind = struct.unpack_from(order + "HH", data, place)
-        if tag in _TIFF_TAGS and kind in _WHOLE:
+        if tag in _TIFF_TAGS:
+            # Decoders believe signed numbers as well, which TIFF 6.0 has for none of these.
+            if kind not in _WHOLE:
+                raise DataError(
+                    f"the TIFF image states its tag {tag} in field type {kind}, where an unsigned "
+                    "whole number belongs: save it anew."
+                )
             tags.setdefault(tag, _tiff_value(data, place, order, layout))
     if any(struct.unpack_from(order + layout.offset, data, first + count * layout.entry)):
         raise DataError("the TIFF image holds several pictures: one slice is expected.")

@@ -2,6 +2,8 @@
 
 A promotion is a new record in the registry. A host looks there now and then, opens the new bundle
 beside the old one, tries it, and only then answers with it; what is under way ends on the old one.
+Whatever goes wrong with a new one, there is something to answer with: what was hosted, and for a
+host that has just started what the stage stood at before.
 """
 
 import logging
@@ -11,8 +13,9 @@ from typing import final
 import numpy as np
 
 from contract.errors import UserError
-from contract.registry import Registry, Version, open_version
+from contract.registry import Registry, Version, open_version, parse_reference, standing
 from contract.storage import open_storage
+from inference.engines import last_line
 from inference.segmenter import Segmenter, open_segmenter
 
 log = logging.getLogger(__name__)
@@ -47,30 +50,60 @@ class Host:
 
     @property
     def current(self) -> Hosted:
-        """What answers now; there is none before the first `follow`."""
-        assert self._current is not None, "follow() comes first"
+        """What answers now; there is none before `begin`."""
+        assert self._current is not None, "begin() comes first"
         return self._current
 
-    def follow(self) -> None:
-        """Host what the reference points at now.
+    def begin(self) -> None:
+        """Host what the reference points at, else the last version its stage stood at before.
 
-        Raises UserError where that cannot be hosted; what was hosted stays.
+        The latter is a `problem`. Raises what stands against the first one where neither can be
+        hosted: UserError, or whatever the engine raises.
         """
+        try:
+            self._follow()
+        except Exception as error:
+            self._current = self._earlier()
+            if self._current is None:
+                raise
+            self._keep_problem(error)
+
+    def look(self) -> None:
+        """Host what the reference points at now; a failure is a `problem`, and nothing changes."""
+        try:
+            self._follow()
+        # An engine may raise anything for a bundle that it cannot run.
+        except Exception as error:
+            self._keep_problem(error)
+        else:
+            self.problem = None
+
+    def _follow(self) -> None:
         version = self._registry.resolve(self.reference)
         if self._current is None or self._current.version != version:
             self._current = self._opened(version)
             log.info("answering with %s", self._current.called)
 
-    def look(self) -> None:
-        """Follow; a failure is kept as `problem` and told once, and what is hosted stays."""
-        try:
-            self.follow()
-        except (UserError, RuntimeError, OSError) as error:
-            if str(error) != self.problem:
-                log.warning("%s stays as it is: %s", self.current.called, error)
-            self.problem = str(error)
-        else:
-            self.problem = None
+    def _earlier(self) -> Hosted | None:
+        """The last version that the stage stood at before, and that can be hosted."""
+        name, which = parse_reference(self.reference)
+        if which.isdecimal():
+            return None
+        for number in reversed(standing(self._registry.history(name, which))[:-1]):
+            try:
+                return self._opened(self._registry.resolve(f"{name}@{number}"))
+            except Exception as error:
+                log.warning("%s@%d cannot be hosted either: %s", name, number, last_line(error))
+        return None
+
+    def _keep_problem(self, error: Exception) -> None:
+        """Remember why the reference is not followed, and tell it once."""
+        problem = str(error)
+        if not isinstance(error, UserError):
+            problem = f"{self.reference} cannot be hosted: {last_line(error).rstrip('.')}."
+        if problem != self.problem:
+            log.warning("%s answers: %s", self.current.called, problem)
+        self.problem = problem
 
     def _opened(self, version: Version) -> Hosted:
         segmenter = open_segmenter(open_version(version), self._threads, self._gpu)

@@ -134,10 +134,15 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         headers = {MODEL_HEADER: hosted.called}
         if kind == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
-        version = hosted.version
         seconds = time.perf_counter() - start
-        answer = await asyncio.to_thread(Answer.of, mask, version.name, version.version, seconds)
-        return Response(answer.model_dump_json(), 200, headers, JSON)
+        return Response(
+            await asyncio.to_thread(_encode_answer, mask, hosted, seconds), 200, headers, JSON
+        )
+
+
+def _encode_answer(mask: np.ndarray, hosted: Hosted, seconds: float) -> str:
+    version = hosted.version
+    return Answer.of(mask, version.name, version.version, seconds).model_dump_json()
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -221,7 +226,10 @@ class _Counted:
         if scope["type"] != "http" or scope["path"] != SEGMENT:
             await self._app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start = time.perf_counter()
+        # None where the client hangs up, or Serve stops waiting (408), before there is an answer;
+        # of a fault the application's own 500 comes by.
+        status: int | None = None
 
         async def noting(message: Message) -> None:
             nonlocal status

@@ -30,20 +30,24 @@ def decode(data: bytes) -> np.ndarray:
     An alpha channel is dropped. Raises DataError where the bytes are no such image, damaged, or
     of numbers that do not fit.
     """
-    header = read_header(data)
-    image = _decoded(data)
-    if image is None:
-        raise DataError(f"the {header.kind} image is damaged or breaks off.")
-    return _as_slice(image, header.kind)
+    pixels = _pixels(data)
+    if pixels.dtype != np.uint16:
+        return pixels
+    if pixels.max() > _INT16_MOST:
+        raise DataError(
+            f"the image holds intensities above {_INT16_MOST}: "
+            "shift or scale them into the range of 16-bit signed numbers."
+        )
+    return pixels.astype(np.int16)
 
 
 def decode_mask(data: bytes, threshold: int) -> np.ndarray:
-    """uint8 [H, W] of a mask image: 1 where it is above the threshold.
+    """uint8 [H, W] of a mask image of 8 or 16 bits: 1 where it is above the threshold.
 
-    Raises DataError as decode does, and for an image in colours; channels may differ by the
-    little that JPEG makes of grey.
+    Raises DataError where the bytes are no such image, damaged, or in colours; channels may
+    differ by the little that JPEG makes of grey.
     """
-    channels = decode(data)
+    channels = _pixels(data)
     highest = channels.max(axis=-1)
     if (highest.astype(np.int32) - channels.min(axis=-1)).max() > _COLOR_TOLERANCE:
         raise DataError("the mask is in colours, but a mask is grey: bright on 0.")
@@ -68,27 +72,24 @@ def quieten() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
+def _pixels(data: bytes) -> np.ndarray:
+    """An image as stored: uint8, uint16 or int16 [H, W, C], C = 1 or 3 (RGB)."""
+    kind = read_header(data).kind
+    image = _decoded(data)
+    if image is None:
+        raise DataError(f"the {kind} image is damaged or breaks off.")
+    if image.dtype not in (np.uint8, np.uint16, np.int16):
+        raise DataError(f"the {kind} image holds {image.dtype} numbers: use 8 or 16 bits.")
+    if image.ndim == 2:
+        return image[..., None]
+    return np.ascontiguousarray(image[..., ::-1])
+
+
 def _decoded(data: bytes) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     except cv2.error:
         return None
-
-
-def _as_slice(image: np.ndarray, kind: str) -> np.ndarray:
-    """[H, W] or BGR [H, W, 3] of OpenCV as a slice."""
-    if image.dtype == np.uint16:
-        if image.max() > _INT16_MOST:
-            raise DataError(
-                f"the {kind} image holds intensities above {_INT16_MOST}: "
-                "shift or scale them into the range of 16-bit signed numbers."
-            )
-        image = image.astype(np.int16)
-    if image.dtype not in (np.uint8, np.int16):
-        raise DataError(f"the {kind} image holds {image.dtype} numbers: use 8 or 16 bits.")
-    if image.ndim == 2:
-        return image[..., None]
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _visible(image: np.ndarray) -> np.ndarray:

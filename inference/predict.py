@@ -24,6 +24,7 @@ import numpy as np
 from contract import bundle
 from contract.errors import DataError, UserError
 from contract.storage import Storage, open_storage
+from inference.engines import last_line
 from inference.images import decode, encode_mask, encode_overlay
 from inference.segmenter import Segmentation, Segmenter
 
@@ -78,12 +79,11 @@ def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]
     """The task that a user's INPUT and OUTPUT name, and the keys of its slices.
 
     Raises DataError where there is no slice, two slices would have one mask, or the masks would
-    lie among the slices.
+    lie among the slices of a folder or take the place of one.
     """
     store, keys = find_slices(source)
     task = Task(store, open_storage(output), overlays)
-    if f"{task.output.url}/".startswith(f"{store.url}/"):
-        raise DataError(f"OUTPUT {task.output.url} lies in INPUT: name a folder outside of it.")
+    _check_apart(task, keys, alone=_is_image(source))
     owners: dict[str, str] = {}
     for key in keys:
         for name in task.outputs(key):
@@ -97,14 +97,33 @@ def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]
 
 def find_slices(source: str) -> tuple[Storage, list[str]]:
     """The store of an image, folder or prefix, and the keys of the images in it."""
-    parent, _, name = source.rstrip("/").rpartition("/")
-    if name.lower().endswith(SUFFIXES) and not Path(source).is_dir():
+    if _is_image(source):
+        parent, _, name = source.rpartition("/")
         return open_storage(parent or str(Path.cwd())), [name]
     store = open_storage(source)
     keys = [entry.key for entry in store.entries() if entry.key.lower().endswith(SUFFIXES)]
     if not keys:
         raise DataError(f"there is no image ({', '.join(SUFFIXES)}) in {store.url}.")
     return store, keys
+
+
+def _is_image(source: str) -> bool:
+    """Whether a user's INPUT is one image, and not a folder or prefix."""
+    return source.lower().endswith(SUFFIXES) and not Path(source).is_dir()
+
+
+def _check_apart(task: Task, keys: Sequence[str], alone: bool) -> None:
+    """Refuse masks that would be slices of INPUT the next time, or take the place of one.
+
+    alone: INPUT is one image, beside which its mask may lie.
+    """
+    source, output = task.source.url, task.output.url
+    if not alone and f"{output}/".startswith(f"{source}/"):
+        raise DataError(f"OUTPUT {output} lies in INPUT: name a folder outside of it.")
+    slices = {f"{source}/{key}" for key in keys}
+    written = {f"{output}/{name}" for key in keys for name in task.outputs(key)}
+    if lost := sorted(slices & written):
+        raise DataError(f"{lost[0]} would be overwritten with a mask: name another OUTPUT.")
 
 
 def begin(task: Task, keys: Sequence[str], source: Storage) -> list[str]:
@@ -180,15 +199,11 @@ def _segmented(
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices
-            failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({_short(error)})."
+            reason = last_line(error)
+            failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({reason})."
             return
         for key, image in slices.items():
             yield from _segmented(segmenter, {key: image}, failures)
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 def _check_record(task: Task, digest: str) -> None:

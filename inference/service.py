@@ -4,6 +4,7 @@ import signal
 import socket
 import threading
 import urllib.request
+from http.client import HTTPException
 from typing import TypeVar
 from urllib.error import HTTPError, URLError
 
@@ -82,8 +83,10 @@ def _read(settings: Serve, path: str, kind: type[_A]) -> _A:
         raise ClusterError(
             f"no service answers at {place} ({reason}): start it with `python -m inference deploy`."
         ) from error
-    except ValidationError as error:
-        raise ClusterError(f"what answers at {place} is not this service.") from error
+    except (ValidationError, HTTPException) as error:
+        raise ClusterError(
+            f"what answers at {place} is not this service: change serve.host or serve.port."
+        ) from error
 
 
 def _said(error: HTTPError) -> str:

@@ -23,9 +23,14 @@ class Tally:
     latencies: Counter[int] = field(default_factory=Counter)
     """Requests answered with 2xx by latency class."""
 
-    def record(self, status: int, seconds: float) -> None:
-        """Count one request by its HTTP status and how long it took."""
+    def record(self, status: int | None, seconds: float) -> None:
+        """Count one request by its HTTP status and how long it took.
+
+        status: None where it was given up before it was answered.
+        """
         self.requests += 1
+        if status is None:
+            return
         if status >= 500:
             self.errors += 1
         elif status >= 400:

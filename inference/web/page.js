@@ -13,7 +13,10 @@ async function segment(file) {
   sent = file;
   found = null;
   tell("Segmenting…");
-  await show(file);
+  clear(file);
+  const picture = await createImageBitmap(file).catch(() => null);
+  if (mine !== turn) return;
+  show(picture);
   const start = performance.now();
   let answer;
   try {
@@ -41,7 +44,7 @@ function authorization() {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-async function show(file) {
+function clear(file) {
   find("drop").hidden = true;
   find("view").hidden = false;
   find("figures").hidden = true;
@@ -49,11 +52,13 @@ async function show(file) {
   find("name").textContent = file.name;
   mask.getContext("2d").clearRect(0, 0, mask.width, mask.height);
   mask.setAttribute("aria-label", "");
-  try {
-    const picture = await createImageBitmap(file);
+}
+
+function show(picture) {
+  if (picture) {
     size(picture.width, picture.height);
     slice.getContext("2d").drawImage(picture, 0, 0);
-  } catch {
+  } else {
     // TIFF, and what is no image at all: the service says which.
     size(1, 1);
     find("name").textContent += " (this browser cannot show the slice itself)";

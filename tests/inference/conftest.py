@@ -5,7 +5,6 @@ command, as a user would, on the Ray cluster that all tests share.
 """
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,10 +20,12 @@ import pytest
 from cluster.connection import Connection
 from contract import bundle
 from contract.bundle import Facts
-from contract.config import Config
+from contract.config import Config, Serve
+from contract.errors import ClusterError
 from contract.loading import dump
 from contract.registry import Registry
 from contract.storage import FolderStorage, Storage, open_storage
+from tests.nodes import free_port
 
 ROOT = Path(__file__).parents[2]
 SIDE = 32
@@ -35,11 +36,14 @@ MakeBundle = Callable[..., Storage]
 
 @pytest.fixture(scope="session")
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
-    """make_bundle(level=0.5): a bundle that marks what is brighter than level, of 0..1."""
+    """make_bundle(level=0.5): a bundle that marks what is brighter than level, of 0..1.
 
-    def make(level: float = 0.5) -> Storage:
+    fails: its graph can be loaded by TensorFlow, and ends with an error whatever the slice.
+    """
+
+    def make(level: float = 0.5, fails: bool = False) -> Storage:
         folder = tmp_path_factory.mktemp("bundle")
-        _save_model(folder / "saved_model", level)
+        _save_model(folder / "saved_model", level, fails)
         np.savez(folder / "weights.npz", level=level)
         (folder / "config.toml").write_text(dump(Config()))
         facts = Facts.now(
@@ -63,6 +67,14 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 def bright(make_bundle: MakeBundle) -> FolderStorage:
     """One bundle that marks what is brighter than one half."""
     made = make_bundle(0.5)
+    assert isinstance(made, FolderStorage)
+    return made
+
+
+@pytest.fixture(scope="session")
+def failing(make_bundle: MakeBundle) -> FolderStorage:
+    """A bundle that is whole and can be opened, and whose graph fails on every slice."""
+    made = make_bundle(0.4, fails=True)
     assert isinstance(made, FolderStorage)
     return made
 
@@ -96,9 +108,48 @@ class RunningService:
         return httpx.Client(base_url=self.url, headers=headers, timeout=60)
 
 
+@dataclass(frozen=True)
+class Attempts:
+    """What became of services that could not be deployed, before there was one that could."""
+
+    port: int
+    """Where Ray Serve listens from then on."""
+    nothing: bool
+    """Whether there was a service to end before the first."""
+    first: str
+    """Why a service could not be deployed where there was none."""
+    left: bool
+    """Whether it had to be ended."""
+    second: str
+    """Why another could not be deployed in the place of one."""
+
+
+@pytest.fixture(scope="package")
+def attempts(ray_cluster: Connection) -> Attempts:
+    """A service that asks for more CPUs than there are, where there is none and where there is.
+
+    The last one stays, until a service that can be deployed takes its place.
+    """
+    from ray import serve
+
+    from inference.deployment import APPLICATION, Plan, application, start, stop
+
+    def refused() -> str:
+        with pytest.raises(ClusterError) as caught:
+            start(plan, timeout_s=1.0)
+        return str(caught.value)
+
+    plan = Plan(Serve(port=free_port(), cpus_per_replica=64), "nowhere", None)
+    nothing = stop()
+    first, left = refused(), stop()
+    target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    return Attempts(plan.settings.port, nothing, first, left, second=refused())
+
+
 @pytest.fixture(scope="package")
 def service(
-    ray_cluster: Connection, make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory
+    attempts: Attempts, make_bundle: MakeBundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningService]:
     """bright@production, at version 1 of 2: it marks what is brighter than one half."""
     import ray
@@ -109,9 +160,6 @@ def service(
     for level in (0.5, 0.2):
         registry.register("bright", make_bundle(level).url)
     registry.promote("bright", 1, "production")
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        port = door.getsockname()[1]
     config = folder / "service.toml"
     config.write_text(
         f"""
@@ -119,7 +167,7 @@ def service(
         root = "{store.url}"
         [serve]
         model = "bright@production"
-        port = {port}
+        port = {attempts.port}
         api_key = "SEGFLEET_TEST_KEY"
         poll_s = 0.5
         max_batch = 4
@@ -148,12 +196,12 @@ def service(
     deployed = run("deploy")
     assert deployed.returncode == 0, deployed.stderr
     assert "it stays on the cluster" in deployed.stdout
-    yield RunningService(f"http://127.0.0.1:{port}", KEY, config, registry, run)
+    yield RunningService(f"http://127.0.0.1:{attempts.port}", KEY, config, registry, run)
     ended = run("undeploy")
     assert "the service has ended" in ended.stdout, ended.stderr
 
 
-def _save_model(folder: Path, level: float) -> None:
+def _save_model(folder: Path, level: float, fails: bool) -> None:
     """The signatures of a bundle over a small network: resize, convolve, resize back, threshold."""
     import tensorflow as tf
 
@@ -172,6 +220,9 @@ def _save_model(folder: Path, level: float) -> None:
     def segment(slices: Any, kernel: Any) -> dict[str, Any]:
         size = tf.shape(slices)
         whole: Any = tf.cast(slices, tf.float32)
+        if fails:
+            picture: Any = tf.io.decode_png(tf.strings.as_string(size[0]))
+            whole += tf.reduce_sum(tf.cast(picture, tf.float32))
         grey = tf.cond(
             tf.equal(size[3], 3),
             lambda: tf.reduce_mean(whole, -1, keepdims=True),

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import ray
 
 from contract.errors import ClusterError
 from contract.storage import FolderStorage, Storage, open_storage
@@ -56,13 +58,17 @@ def test_a_cluster_gives_what_one_machine_gives(
 def test_a_bad_file_is_told_and_a_lost_worker_replaced(
     bright: FolderStorage, tmp_path: Path
 ) -> None:
+    """Also where somebody else takes the lost worker's CPU and keeps it."""
     fill(open_storage(str(tmp_path / "slices")), 60, 900)
     (tmp_path / "slices/case-000.png").write_bytes(b"nothing")
     task, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    killer = threading.Thread(target=kill_a_worker)
+    others: list[Any] = []
+    killer = threading.Thread(target=kill_a_worker, args=(others,))
     killer.start()
     failures = segment_on_cluster(task, bright, keys, 2, lambda _: None)
     killer.join()
+    assert ray.wait(others, timeout=0)[0] == []
+    ray.cancel(others[0], force=True)
     assert list(failures) == ["case-000.png"]
     assert "case-000.png: this is no PNG" in failures["case-000.png"]
     assert len(task.output.entries()) == 59
@@ -83,11 +89,28 @@ def test_masks_that_went_elsewhere_are_missed(bright: FolderStorage, tmp_path: P
         segment_on_cluster(lost, bright, keys, 2, lambda _: None)
 
 
-def kill_a_worker() -> None:
-    """SIGKILL the first process that segments."""
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_bundle_that_the_workers_do_not_see_is_told(
+    bright: FolderStorage, tmp_path: Path
+) -> None:
+    fill(open_storage(str(tmp_path / "slices")), 2, 32)
+    task, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    assert begin(task, keys, bright) == keys
+    with pytest.raises(ClusterError) as caught:
+        segment_on_cluster(task, open_storage(str(tmp_path / "here")), keys, 2, lambda _: None)
+    told = str(caught.value)
+    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}." in told
+    assert told.endswith("in a folder that all nodes mount.")
+    assert "\n" not in told
+
+
+def kill_a_worker(others: list[Any]) -> None:
+    """SIGKILL the first process that segments, while somebody else waits for its CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in processes(b"ray::_Worker.segment"):
+            others.append(ray.remote(lambda: time.sleep(100)).remote())
+            time.sleep(0.2)
             os.kill(process, signal.SIGKILL)
             return
         time.sleep(0.01)

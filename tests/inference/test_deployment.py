@@ -1,11 +1,17 @@
 """A running service follows the registry under load, and tells how it does."""
 
+import socketserver
 import threading
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
+
+from contract.config import Serve
+from contract.errors import ClusterError
+from inference.deployment import Plan, start
+from inference.service import read_status
 
 SEGMENT = "/v1/segment"
 PNG = {"Content-Type": "image/png"}
@@ -103,10 +109,39 @@ def test_a_reference_that_does_not_exist_is_refused_before_anything_starts(servi
     assert time.monotonic() - start < 30
 
 
-def test_another_address_is_refused_while_serve_listens(service: Any) -> None:
-    told = service.run("deploy", "serve.port=9")
-    assert told.returncode == 1
-    assert "listens at 127.0.0.1:" in told.stderr
+@pytest.mark.parametrize(("name", "value"), [("port", 9), ("request_timeout_s", 9.0)])
+def test_serve_that_listens_in_another_way_is_refused(
+    service: Any, name: str, value: float
+) -> None:
+    port = int(service.url.rpartition(":")[2])
+    other = Serve.model_validate({"model": "bright@production", "port": port, name: value})
+    with pytest.raises(ClusterError, match=rf"runs with serve\.{name} = .* already, not {value}"):
+        start(Plan(other, "nowhere", None), timeout_s=1.0)
+
+
+def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) -> None:
+    assert not attempts.nothing
+    assert "did not start in time: 1 replicas of 64 CPUs" in attempts.first
+    assert "undeploy" not in attempts.first
+    assert not attempts.left
+    assert "did not start in time" in attempts.second
+    assert attempts.second.endswith("or end it with `python -m inference undeploy`.")
+
+
+def test_a_port_that_speaks_no_http_is_told() -> None:
+    class Greeting(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Greeting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(ClusterError, match="is not this service"):
+                read_status(Serve(port=server.server_address[1]))
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("command", ["status", "undeploy"])

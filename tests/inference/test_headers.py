@@ -59,10 +59,21 @@ def test_a_big_endian_tiff_is_read() -> None:
 
 
 def test_a_huge_tile_of_a_small_tiff_counts() -> None:
-    tags = {256: 8, 257: 8, 322: 30000, 323: 30000}
-    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    header = read_header(b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4))
-    assert header.pixels == 30000 * 30000
+    assert read_header(tiled(4)).pixels == 30000 * 30000
+
+
+@pytest.mark.parametrize("kind", [6, 8, 9, 17])
+def test_a_tile_with_a_signed_size_is_refused(kind: int) -> None:
+    """SBYTE, SSHORT, SLONG, SLONG8: OpenCV decodes such a file and makes room for the tile."""
+    with pytest.raises(DataError, match="field type"):
+        read_header(tiled(kind))
+
+
+def tiled(kind: int) -> bytes:
+    """A TIFF of 8 x 8 pixels in a tile of 30000 x 30000, whose size is of a field type."""
+    tags = {256: (4, 8), 257: (4, 8), 322: (kind, 30000), 323: (kind, 30000)}
+    body = b"".join(struct.pack("<HHII", tag, t, 1, value) for tag, (t, value) in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + bytes(4)
 
 
 def test_a_png_may_claim_four_billion_squared() -> None:

@@ -28,7 +28,7 @@ def host(reference: str, folder: Path) -> Host:
 
 def test_a_promotion_is_followed_and_a_roll_back_too(registry: Registry, tmp_path: Path) -> None:
     follower = host("bright@production", tmp_path)
-    follower.follow()
+    follower.begin()
     dim = np.full((32, 32, 1), 80, np.uint8)
     first = follower.current
     assert not first.segmenter.segment([dim])[0].mask.any()
@@ -44,7 +44,7 @@ def test_a_promotion_is_followed_and_a_roll_back_too(registry: Registry, tmp_pat
 def test_nothing_new_is_not_opened_again(registry: Registry, tmp_path: Path) -> None:
     assert registry.stages("bright")
     follower = host("bright@production", tmp_path)
-    follower.follow()
+    follower.begin()
     before = follower.current
     follower.look()
     assert follower.current is before
@@ -52,37 +52,62 @@ def test_nothing_new_is_not_opened_again(registry: Registry, tmp_path: Path) -> 
 
 def test_a_version_is_stayed_at(registry: Registry, tmp_path: Path) -> None:
     follower = host("bright@2", tmp_path)
-    follower.follow()
+    follower.begin()
     registry.promote("bright", 1, "production")
     follower.look()
     assert follower.current.called == "bright@2"
 
 
 def test_what_cannot_be_hosted_is_a_problem_and_changes_nothing(
-    registry: Registry, make_bundle: Any, tmp_path: Path
+    registry: Registry, make_bundle: Any, failing: FolderStorage, tmp_path: Path
 ) -> None:
     follower = host("bright@production", tmp_path)
-    follower.follow()
-    damaged = make_bundle(0.9)
-    number = registry.register("bright", damaged.url).version
-    (damaged.path / "saved_model/saved_model.pb").write_bytes(b"")
-    registry.promote("bright", number, "production")
+    follower.begin()
+    registry.promote("bright", damaged(registry, make_bundle(0.9)), "production")
     follower.look()
     assert follower.current.called == "bright@1"
     assert follower.problem is not None
+    assert "saved_model.pb" in follower.problem
+    registry.promote("bright", registry.register("bright", failing.url).version, "production")
+    follower.look()
+    assert follower.current.called == "bright@1"
+    assert follower.problem == "bright@production cannot be hosted: InvalidArgumentError."
+    registry.promote("bright", 2, "production")
+    follower.look()
+    assert (follower.current.called, follower.problem) == ("bright@2", None)
+
+
+def test_a_host_that_starts_falls_back_to_what_the_stage_stood_at(
+    registry: Registry, make_bundle: Any, failing: FolderStorage, tmp_path: Path
+) -> None:
+    registry.promote("bright", registry.register("bright", failing.url).version, "production")
+    registry.promote("bright", damaged(registry, make_bundle(0.9)), "production")
+    follower = host("bright@production", tmp_path)
+    follower.begin()
+    assert follower.current.called == "bright@1"
+    assert follower.problem is not None
+    assert "saved_model.pb" in follower.problem
+    follower.look()
     assert "saved_model.pb" in follower.problem
     registry.promote("bright", 2, "production")
     follower.look()
     assert (follower.current.called, follower.problem) == ("bright@2", None)
 
 
+def damaged(registry: Registry, bundle: FolderStorage) -> int:
+    """The version of a bundle whose graph is lost once it is registered."""
+    number = registry.register("bright", bundle.url).version
+    (bundle.path / "saved_model/saved_model.pb").write_bytes(b"")
+    return number
+
+
 def test_the_first_bundle_must_be_there(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="there is no model 'nobody'"):
-        host("nobody@production", tmp_path).follow()
+        host("nobody@production", tmp_path).begin()
     version = registry.resolve("bright@1")
     (Path(version.bundle) / "weights.npz").rename(Path(version.bundle) / "moved")
     try:
         with pytest.raises(BundleError, match=r"weights\.npz"):
-            host("bright@1", tmp_path).follow()
+            host("bright@1", tmp_path).begin()
     finally:
         (Path(version.bundle) / "moved").rename(Path(version.bundle) / "weights.npz")

@@ -1,5 +1,6 @@
 """The running service over real HTTP: what it answers and what it refuses."""
 
+import asyncio
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.config import Serve
+from inference.hosting import Hosted
+from inference.http import build
 from inference.images import decode_mask
 from inference.intake import RefusalError, chosen_type
+from inference.schema import Status
+from inference.statistics import Tally
 
 PNG = {"Content-Type": "image/png"}
 AS_JSON = {"Accept": "application/json"}
@@ -263,6 +269,51 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(service: Any) 
         statuses = list(pool.map(post, range(60)))
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 8
+
+
+class Slow:
+    """A service that segments for ever, or fails at once."""
+
+    settings: Serve = Serve()
+    key_digest: str | None = None
+
+    def __init__(self, fails: bool) -> None:
+        self.tally = Tally()
+        self.began = asyncio.Event()
+        self._fails = fails
+
+    @property
+    def hosted(self) -> Hosted:
+        raise NotImplementedError
+
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+        self.began.set()
+        if self._fails:
+            raise RuntimeError("a fault of the service")
+        return await asyncio.get_running_loop().create_future()
+
+    async def status(self) -> Status:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("fails", "errors"), [(False, 0), (True, 1)])
+def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, errors: int) -> None:
+    async def ask() -> Tally:
+        service = Slow(fails)
+        transport = httpx.ASGITransport(build(service), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
+            await service.began.wait()
+            if fails:
+                assert (await request).status_code == 500
+            else:
+                request.cancel()
+                await asyncio.wait([request])
+        return service.tally
+
+    tally = asyncio.run(ask())
+    assert (tally.requests, tally.refused, tally.errors) == (1, 0, errors)
+    assert not tally.latencies
 
 
 ACCEPTED = {

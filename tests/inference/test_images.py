@@ -52,10 +52,19 @@ def test_the_trainer_reads_the_same(name: str, tmp_path: Path) -> None:
     expected = read_image(store, name)
     np.testing.assert_array_equal(decode(data), expected)
     assert decode(data).dtype == expected.dtype
-    if stored.dtype == np.uint8:
-        mask = encoded(".png", GREY)
-        (tmp_path / "mask.png").write_bytes(mask)
-        np.testing.assert_array_equal(decode_mask(mask, 127), read_mask(store, "mask.png", 127))
+
+
+@pytest.mark.parametrize("values", [GREY, GREY.astype(np.uint16) * 257])
+@pytest.mark.parametrize("threshold", [127, 200])
+def test_the_trainer_reads_the_same_mask(
+    values: np.ndarray, threshold: int, tmp_path: Path
+) -> None:
+    """Of 16 bits too, with values that a slice must not have."""
+    mask = encoded(".png", values)
+    (tmp_path / "mask.png").write_bytes(mask)
+    expected = read_mask(open_storage(str(tmp_path)), "mask.png", threshold)
+    np.testing.assert_array_equal(decode_mask(mask, threshold), expected)
+    assert expected.any()
 
 
 def test_an_alpha_channel_is_dropped() -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.skipif(
@@ -174,6 +176,34 @@ def test_what_is_no_image_is_told_on_the_page(
     browser.type("#file", str(file))
     browser.wait(lambda: "no PNG, JPEG, BMP or TIFF" in browser.text("#error"))
     assert alpha(browser) == 0
+
+
+def test_a_slice_that_is_read_late_stays_off_the_next_one(
+    service: Any, browser: Browser, slice_png: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "next.png").write_bytes(slice_png)
+    late = cv2.imencode(".png", np.zeros((8, 8), np.uint8))[1].tobytes()
+    (tmp_path / "late.png").write_bytes(late)
+    browser.call("url", url=service.url)
+    browser.script("sessionStorage.setItem('segfleet-key', arguments[0])", service.key)
+    browser.script(
+        """
+        const read = window.createImageBitmap;
+        window.createImageBitmap = (file) => {
+          if (file.name !== "late.png") return read(file);
+          const held = new Promise((go) => { window.go = go; });
+          return window.late = held.then(() => read(file));
+        };
+        """
+    )
+    browser.type("#file", str(tmp_path / "late.png"))
+    browser.type("#file", str(tmp_path / "next.png"))
+    browser.wait(lambda: browser.text("#status").startswith("Mask of"))
+    browser.script(
+        "window.go(); return window.late.then(() => new Promise((done) => setTimeout(done)))"
+    )
+    assert browser.text("#name") == "next.png"
+    assert browser.script("return document.getElementById('slice').width") == 96
 
 
 def test_the_docs_page_shows_every_call(service: Any, browser: Browser) -> None:

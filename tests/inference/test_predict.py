@@ -118,6 +118,26 @@ def test_one_file_is_enough(segmenter: Segmenter, bright: FolderStorage, slices:
     assert found.dice > 0.85
 
 
+def test_a_mask_may_lie_beside_its_slice_but_not_on_it(slices: Path) -> None:
+    beside, keys = open_task(str(slices / "P0-0.jpg"), str(slices), overlays=True)
+    assert keys == ["P0-0.jpg"]
+    assert beside.outputs("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
+    with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
+        open_task(str(slices / "P1-1.png"), str(slices), overlays=False)
+    (slices / "deep").rename(slices / "overlays")
+    with pytest.raises(DataError, match=r"P0-4\.png would be overwritten"):
+        open_task(str(slices / "overlays"), str(slices), overlays=True)
+
+
+def test_a_graph_that_fails_leaves_a_sentence_for_each_slice(
+    failing: FolderStorage, slices: Path, tmp_path: Path
+) -> None:
+    task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
+    failures = segment_files(task, open_segmenter(failing), keys, 8, lambda _: None)
+    assert set(failures) == set(keys)
+    assert "P1-1.png: TensorFlow cannot segment it (InvalidArgumentError)." in failures.values()
+
+
 def test_the_output_is_of_one_bundle(bright: FolderStorage, slices: Path, tmp_path: Path) -> None:
     task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
     assert begin(task, keys, bright) == keys

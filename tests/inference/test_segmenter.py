@@ -69,6 +69,13 @@ def test_what_openvino_cannot_read_is_left_to_tensorflow(tmp_path: Path) -> None
         open_engine(tmp_path, threads=1, gpu=False)
 
 
+def test_what_an_engine_cannot_compute_is_a_runtime_error(failing: FolderStorage) -> None:
+    engine = open_engine(failing.path, threads=1, gpu=False)
+    assert engine.name == "TensorFlow"
+    with pytest.raises(RuntimeError, match="InvalidArgumentError"):
+        engine.infer(np.zeros((1, 8, 8, 1), np.uint8))
+
+
 LOOK = """
 import sys
 from pathlib import Path
