@@ -56,20 +56,22 @@ def check(
     from cluster import launcher
     from cluster.connection import named
 
-    config = settings(path, overrides)
+    config, first = settings(path, overrides), None
     if cloud:
         tree = launcher.read(file or launcher.CLUSTER_FILE)
         planned = launcher.filled(tree, config.cluster.cloud, launcher.NOWHERE)
         nodes, where = checking.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
+        first = checking.nodes_of_tree(planned, "min_workers")
     elif file:
         nodes, where = checking.nodes_of_file(file), str(file)
+        first = checking.nodes_of_file(file, "min_workers")
     elif named(config.cluster):
         nodes, where = checking.nodes_of_cluster(config.cluster), "the cluster"
     else:
         nodes, where = checking.nodes_of_machine(config.cluster), "a private cluster here"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     typer.echo(f"{where}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
-    findings = checking.judge(config, nodes)
+    findings = checking.judge(config, nodes, first)
     for finding in findings:
         typer.echo(f"{finding.purpose:9} {'no ' if finding.reasons else 'yes'} {finding.text}")
         for reason in finding.reasons:
@@ -78,7 +80,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog=example("python -m cluster submit configs/demo.toml -- trainer train"))
+@app.command(epilog=example("python -m cluster submit configs/cloud.toml -- trainer train"))
 def submit(
     path: ConfigFile,
     words: Annotated[
@@ -116,7 +118,7 @@ def submit(
     _follow(api, name, str(path))
 
 
-@app.command(epilog=example("python -m cluster status configs/demo.toml"))
+@app.command(epilog=example("python -m cluster status configs/cloud.toml"))
 def status(path: ConfigFile, verbose: Verbose = False) -> None:
     """List the jobs of a run, those that have ended too."""
     config = settings(path, None)
@@ -130,11 +132,12 @@ def status(path: ConfigFile, verbose: Verbose = False) -> None:
         typer.echo(note, err=True)
 
 
-@app.command(epilog=example("python -m cluster logs configs/demo.toml"))
+@app.command(epilog=example("python -m cluster logs configs/cloud.toml"))
 def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
     """Print what a job has printed, and follow it while it runs.
 
-    Of a job that has ended this needs no cluster. Ends with the job's exit code.
+    Of a job that has ended this needs no cluster. Ends with the job's exit code, and with 1 where
+    the job was lost or nothing tells how it ended.
     """
     from cluster import jobs, record
 
@@ -145,11 +148,11 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
         return
     sys.stdout.buffer.write(record.log_of(record.jobs_of(config), line.job))
     typer.echo(f"job {line.job}: {line.state}", err=True)
-    if line.exit_code:
-        raise typer.Exit(line.exit_code)
+    if code := jobs.exit_code(line.state, line.exit_code):
+        raise typer.Exit(code)
 
 
-@app.command(epilog=example("python -m cluster stop configs/demo.toml"))
+@app.command(epilog=example("python -m cluster stop configs/cloud.toml"))
 def stop(
     path: ConfigFile,
     job: Job = None,
@@ -252,7 +255,7 @@ def upload(
     ],
     verbose: Verbose = False,
 ) -> None:
-    """Copy a folder into storage; files that are there already in the same size are passed over."""
+    """Copy a folder into storage, but for the files that are there already and have not changed."""
     from cluster import upload as uploading
     from contract.storage import open_storage
 

@@ -25,7 +25,6 @@ NEWEST_IMAGE = (
 )
 """Where AWS publishes its newest Deep Learning Base image: Ubuntu 22.04, GPU driver, Docker."""
 WORLD = ("0.0.0.0/0", "::/0")
-CACHE_DAYS = 30
 _PROPAGATION_S = 60.0
 _TRUST = {
     "Version": "2012-10-17",
@@ -44,8 +43,6 @@ class Buckets:
     """The buckets nodes may use: one for all that segfleet keeps, perhaps one for the data."""
 
     kept: str
-    cache_prefix: str
-    """What lies below may be deleted when it is old."""
     data: str | None
 
 
@@ -87,65 +84,73 @@ def buckets(config: Config) -> Buckets:
             f"storage.root = {config.storage.root!r} is out of the reach of nodes on AWS: name a "
             "bucket that `up` may make, such as s3://my-bucket/segfleet."
         )
-    prefix = urlsplit(config.storage.root).path.strip("/")
     data = _bucket(config.data.root or "")
-    return Buckets(kept, f"{prefix}/cache/".lstrip("/"), data if data and data != kept else None)
+    return Buckets(kept, data if data and data != kept else None)
 
 
-def make_bucket(name: str, cache_prefix: str, region: str) -> bool:
+def make_bucket(name: str, region: str) -> bool:
     """Make a private, encrypted bucket where there is none; whether it was made.
 
-    Only caches are ever deleted by time. A bucket that is there already is left as it is.
+    One that this account has already is used as it is; ClusterError where it is another's.
     """
     s3 = boto3.client("s3", region_name=region)
     with explained():
-        with suppress(ClientError):
-            s3.head_bucket(Bucket=name)
+        if _is_ours(s3, name, _account(region)):
             return False
         # us-east-1 is the one region that must not be named.
         place = {} if region == "us-east-1" else {"LocationConstraint": region}
         s3.create_bucket(Bucket=name, **({"CreateBucketConfiguration": place} if place else {}))
-        s3.put_public_access_block(
-            Bucket=name,
-            PublicAccessBlockConfiguration=dict.fromkeys(
-                (
-                    "BlockPublicAcls",
-                    "IgnorePublicAcls",
-                    "BlockPublicPolicy",
-                    "RestrictPublicBuckets",
-                ),
-                True,
-            ),
-        )
-        s3.put_bucket_encryption(
-            Bucket=name,
-            ServerSideEncryptionConfiguration={
-                "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
-            },
-        )
-        s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_only_by_https(name)))
-        s3.put_bucket_lifecycle_configuration(
-            Bucket=name, LifecycleConfiguration={"Rules": lifecycle(cache_prefix)}
-        )
+        try:
+            _protect(s3, name)
+        except BaseException:
+            # The next `up` would take it for the user's own, and use it as it is.
+            s3.delete_bucket(Bucket=name)
+            raise
     return True
 
 
-def lifecycle(cache_prefix: str) -> list[dict[str, Any]]:
-    """What a bucket deletes by itself: old caches, and uploads that were never finished."""
-    return [
-        {
-            "ID": "old-caches",
-            "Status": "Enabled",
-            "Filter": {"Prefix": cache_prefix},
-            "Expiration": {"Days": CACHE_DAYS},
+def _is_ours(s3: Any, name: str, account: str) -> bool:
+    """Whether this account has the bucket; ClusterError where another one has it."""
+    try:
+        s3.head_bucket(Bucket=name, ExpectedBucketOwner=account)
+    except ClientError as error:
+        code = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if code == 403:
+            raise ClusterError(
+                f"bucket {name} is another account's, or your user may not use it: name another "
+                "one in storage.root."
+            ) from error
+        if code != 404:
+            raise
+        return False
+    return True
+
+
+def _protect(s3: Any, name: str) -> None:
+    """Close a bucket to the public and to plain HTTP, encrypt it, and let broken uploads expire.
+
+    Nothing else in it is ever deleted by time: all that segfleet keeps there is meant to stay.
+    """
+    closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    s3.put_public_access_block(
+        Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
+    )
+    s3.put_bucket_encryption(
+        Bucket=name,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
         },
-        {
-            "ID": "unfinished-uploads",
-            "Status": "Enabled",
-            "Filter": {"Prefix": ""},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-        },
-    ]
+    )
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_only_by_https(name)))
+    unfinished = {
+        "ID": "unfinished-uploads",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+    }
+    s3.put_bucket_lifecycle_configuration(
+        Bucket=name, LifecycleConfiguration={"Rules": [unfinished]}
+    )
 
 
 def make_group(name: str, region: str, ssh_from: str, subnet: str | None) -> str:
@@ -192,10 +197,9 @@ def open_ports(groups: list[str], region: str) -> list[str]:
 def make_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple[str, str]:
     """Instance profiles of head and workers with the least rights; their ARNs."""
     with explained():
-        account = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
         names = {
             "REGION": region,
-            "ACCOUNT": account,
+            "ACCOUNT": _account(region),
             "CLUSTER": name,
             "GROUP": group,
             "BUCKET": buckets.kept,
@@ -272,16 +276,13 @@ def nodes(name: str, region: str) -> list[str]:
         ]
 
 
-def end_nodes(name: str, region: str) -> int:
-    """End every instance of a cluster, again until none is left; how many there were."""
-    ended = 0
+def end_nodes(name: str, region: str) -> None:
+    """End every instance of a cluster, again until none is left."""
     while found := nodes(name, region):
         with explained():
             ec2 = boto3.client("ec2", region_name=region)
             ec2.terminate_instances(InstanceIds=found)
             ec2.get_waiter("instance_terminated").wait(InstanceIds=found)
-        ended += len(found)
-    return ended
 
 
 def wait_until_usable(ground: Ground, instance_type: str, region: str) -> None:
@@ -332,6 +333,11 @@ def _make_profile(name: str, policies: Mapping[str, Any]) -> str:
     if not found["Roles"]:
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     return found["Arn"]
+
+
+def _account(region: str) -> str:
+    """The number of this user's account."""
+    return boto3.client("sts", region_name=region).get_caller_identity()["Account"]
 
 
 def _network(ec2: Any, subnet: str | None) -> str:

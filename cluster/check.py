@@ -4,10 +4,10 @@ The decision is made on plain numbers; only nodes_of_cluster talks to Ray.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, inf
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import ray
 import yaml
@@ -23,6 +23,9 @@ from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
 _MANY = 10_000
+
+Extent = Literal["min_workers", "max_workers"]
+"""Of a cluster that grows by itself: as it begins, or as large as it may become."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,39 @@ class Finding:
     reasons: tuple[str, ...] = ()
 
 
-def judge(config: Config, nodes: Sequence[Node]) -> list[Finding]:
-    """Training, the sweep (where there is a search space) and the service, each by itself."""
+def judge(
+    config: Config, nodes: Sequence[Node], first: Sequence[Node] | None = None
+) -> list[Finding]:
+    """Training, the sweep (where there is a search space) and the service, each by itself.
+
+    first: the nodes of a cluster that has not grown to `nodes` yet; absent: it does not grow.
+    """
     found = [
         _judged("training", _training(config), nodes),
         _judged("service", _service(config), nodes),
     ]
     if config.sweep.space:
-        found.insert(1, _judged_sweep(config, nodes))
+        found.insert(1, _judged_sweep(config, nodes, nodes if first is None else first))
     return found
 
 
 def places(need: Need, nodes: Sequence[Node]) -> int:
     """How many of the pieces the empty nodes hold."""
     return sum(_places_on(need, node) for node in nodes)
+
+
+def trials_at_once(config: Config, nodes: Sequence[Node]) -> int:
+    """How many trials of the sweep the empty nodes hold side by side."""
+    need = trial(config)
+    return places(need, nodes) // need.count
+
+
+def trial(config: Config) -> Need:
+    """The training workers of one trial of the sweep."""
+    need = _training(config)
+    if config.sweep.workers is None:
+        return need
+    return replace(need, count=config.sweep.workers, number="sweep.workers")
 
 
 def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
@@ -121,18 +143,27 @@ def _service(config: Config) -> Need:
 
 
 def _judged(purpose: str, need: Need, nodes: Sequence[Node]) -> Finding:
-    found = tuple(reasons(need, nodes))
-    text = f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {_size(need)}"
-    return Finding(purpose, f"{text}: room for {places(need, nodes)}", found)
+    text = f"{_pieces(need)}: room for {places(need, nodes)}"
+    return Finding(purpose, text, tuple(reasons(need, nodes)))
 
 
-def _judged_sweep(config: Config, nodes: Sequence[Node]) -> Finding:
+def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) -> Finding:
     """A sweep needs room for one trial, and is as fast as there is room for more."""
-    need = _training(config)
-    trials = min(places(need, nodes) // need.count, config.sweep.parallel or _MANY)
-    text = f"{config.sweep.trials} trials of {need.count} workers each: {trials} at once"
-    why = () if trials else ("there is no room for one trial, for the reasons of training.",)
-    return Finding("sweep", text, why)
+    need, parallel = trial(config), config.sweep.parallel
+    together = min(trials_at_once(config, nodes), parallel or _MANY)
+    text = f"{config.sweep.trials} trials, each {_pieces(need)}: {together} at once"
+    found = reasons(need, nodes)
+    begins = trials_at_once(config, first)
+    if parallel is None and begins < min(together, config.sweep.trials):
+        found.append(
+            "sweep.parallel is not set, so the sweep counts on the nodes it begins with, which "
+            f"hold {begins} at once: set sweep.parallel to {together} for the cluster to grow."
+        )
+    return Finding("sweep", text, tuple(found))
+
+
+def _pieces(need: Need) -> str:
+    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {_size(need)}"
 
 
 def _places_on(need: Need, node: Node) -> int:
@@ -178,23 +209,23 @@ def _check_version(running: str, address: str) -> None:
         )
 
 
-def nodes_of_file(path: Path) -> list[Node]:
-    """The largest cluster a cluster file of Ray can grow to; ClusterError where it is none."""
+def nodes_of_file(path: Path, extent: Extent = "max_workers") -> list[Node]:
+    """The cluster of a cluster file of Ray at an extent; ClusterError where it is none."""
     try:
-        return nodes_of_tree(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return nodes_of_tree(yaml.safe_load(path.read_text(encoding="utf-8")), extent)
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError(
             f"{path} does not read as a cluster file of Ray: {type(error).__name__} {error}."
         ) from error
 
 
-def nodes_of_tree(tree: Mapping[str, Any]) -> list[Node]:
+def nodes_of_tree(tree: Mapping[str, Any], extent: Extent = "max_workers") -> list[Node]:
     """The head and, at most max_workers, the largest workers of a cluster file."""
     types, head, limit = tree["available_node_types"], tree["head_node_type"], tree["max_workers"]
     nodes = [
         _typed_node(name, node_type)
         for name, node_type in types.items()
-        for _ in range(min(node_type.get("max_workers", 0), limit))
+        for _ in range(min(node_type.get(extent, 0), limit))
         if name != head
     ]
     largest_first = sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True)

@@ -14,7 +14,6 @@ class Instance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: int
-    memory_gb: int
     usd: float
     """Price of an hour on demand, in the table's region."""
     gpus: int = 0

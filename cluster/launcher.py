@@ -58,7 +58,7 @@ def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
     gpu = f", {worker.gpus} GPU ({worker.gpu})" if worker.gpus else ""
     lines = (
         f"region          {cloud.region}",
-        f"bucket          {buckets.kept} (private, encrypted; made if missing)",
+        f"bucket          {buckets.kept} (used as it is; if missing, made private and encrypted)",
         f"roles           {name(cloud)}-head, {name(cloud)}-worker",
         f"security group  {name(cloud)}: SSH from {cloud.ssh_from}, nothing else",
         f"head            1 {cloud.head_type} ({head.cpus} CPUs): {head.usd:.3f} USD an hour",
@@ -86,7 +86,7 @@ def check_ready(config: Config, file: Path) -> None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A cluster file that holds to Ray's own schema."""
+    """A cluster file that holds to Ray's own schema, and has what `up` fills in."""
     schema = json.loads(
         (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8")
     )
@@ -97,6 +97,8 @@ def read(file: Path) -> dict[str, Any]:
         raise ClusterError(f"cannot read the cluster file {file}: {error}.") from error
     except jsonschema.ValidationError as error:
         raise ClusterError(f"{file} breaks Ray's schema: {error.message}.") from error
+    if found := safety.gaps(tree):
+        raise ClusterError(f"{file} cannot be filled in: {' '.join(found)}")
     return tree
 
 
@@ -115,6 +117,11 @@ def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, A
         for key, node_type in types.items()
         if key != head_name and (cloud.spot or "InstanceMarketOptions" not in _node(node_type))
     }
+    if not workers:
+        raise ClusterError(
+            "the cluster file has no type of on-demand workers, which cluster.cloud.spot = false "
+            "asks for: add one without InstanceMarketOptions."
+        )
     # Only the type that is taken first keeps a minimum.
     first = max(workers, key=lambda key: workers[key].get("priority", 0))
     workers[first]["min_workers"] = cloud.min_workers
@@ -191,7 +198,7 @@ def make_ground(config: Config, buckets: Buckets) -> Ground:
     """Make on AWS what the nodes are started from, as far as it is missing."""
     cloud = config.cluster.cloud
     assert cloud.ssh_from is not None, "check_ready has seen to it"
-    if aws.make_bucket(buckets.kept, buckets.cache_prefix, cloud.region):
+    if aws.make_bucket(buckets.kept, cloud.region):
         log.info("made bucket %s", buckets.kept)
     group = aws.make_group(name(cloud), cloud.region, cloud.ssh_from, cloud.subnet)
     head, worker = aws.make_profiles(name(cloud), cloud.region, buckets, group)
@@ -246,13 +253,13 @@ def up(config: Config, file: Path) -> Path:
     return written
 
 
-def down(config: Config) -> int:
-    """End every node of the cluster, and make sure of it; how many there were.
+def down(config: Config) -> None:
+    """End every node of the cluster, and make sure of it.
 
     EC2 is told directly: `ray down` first tries for minutes to reach each node by SSH, and nodes
     cost money meanwhile. Bucket, roles and security group stay: only what the bucket holds costs.
     """
-    return aws.end_nodes(name(config.cluster.cloud), config.cluster.cloud.region)
+    aws.end_nodes(name(config.cluster.cloud), config.cluster.cloud.region)
 
 
 def _ray_up(file: Path) -> int:

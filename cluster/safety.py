@@ -1,4 +1,4 @@
-"""Whether a cluster file of Ray for AWS leaves something open to the world.
+"""Whether a cluster file of Ray for AWS is whole, and leaves nothing open to the world.
 
 Ray's own defaults do: the dashboard, which runs anyone's code, on every address; SSH open to all;
 roles with every right. A reachable dashboard is a reachable shell.
@@ -14,10 +14,29 @@ _DEAD_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
 _HOST = re.compile(r"--dashboard-host[= ](\S+)")
 
 
+def gaps(tree: Mapping[str, Any]) -> list[str]:
+    """What a cluster file lacks though Ray's schema allows it, one sentence each."""
+    types: Mapping[str, Any] = tree.get("available_node_types", {})
+    head = tree.get("head_node_type")
+    found = []
+    if head not in types or len(types) < 2:
+        found.append("it needs available_node_types, one of them named by head_node_type.")
+    if "run_options" not in tree.get("docker", {}):
+        found.append("it needs docker.run_options.")
+    for name, node_type in types.items():
+        match node_type["node_config"].get("BlockDeviceMappings"):
+            case [{"Ebs": {}}]:
+                pass
+            case _:
+                found.append(f"{name}: BlockDeviceMappings must name one Ebs disk.")
+    return found
+
+
 def dangers(tree: Mapping[str, Any], spot: bool) -> list[str]:
     """What must be mended in a cluster file before it is used, one sentence each.
 
-    tree: the file as read, anchors resolved; spot: whether workers are meant to be spot instances.
+    tree: the file as read, anchors resolved and without gaps; spot: whether workers are meant to
+    be spot instances.
     """
     types: Mapping[str, Any] = tree["available_node_types"]
     found = [*_dashboard(tree), *_token(tree), *_rules(tree), *_image(tree)]
@@ -73,7 +92,7 @@ def _node(name: str, node: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: without IamInstanceProfile Ray makes a role with every right on EC2 and S3."
     if not re.fullmatch(r"ami-[0-9a-f]{8,17}", node.get("ImageId", "")):
         yield f"{name}: without an ImageId (ami-…) Ray takes an image of Ubuntu 18.04."
-    if not all(disk.get("Ebs", {}).get("Encrypted") for disk in node["BlockDeviceMappings"]):
+    if not all(disk["Ebs"].get("Encrypted") for disk in node["BlockDeviceMappings"]):
         yield f"{name}: its disk is not encrypted."
 
 

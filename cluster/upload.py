@@ -1,17 +1,18 @@
 """Bringing a folder of slices into storage, several files at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 from contract.commands import Advance
 from contract.errors import DataError
-from contract.storage import Storage
+from contract.storage import Entry, Storage
 
 _THREADS = 8
 
 
 def missing(folder: Path, destination: Storage) -> list[Path]:
-    """The files below a folder that the destination lacks or has in another size, sorted.
+    """The files below a folder that the destination lacks, or has as they were before, sorted.
 
     Raises DataError where there is no file at all.
     """
@@ -20,15 +21,24 @@ def missing(folder: Path, destination: Storage) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise DataError(f"{folder} holds no files to upload.")
-    there = {entry.key: entry.size for entry in destination.entries()}
-    return [path for path in files if there.get(_key(folder, path)) != path.stat().st_size]
+    there = {entry.key: entry for entry in destination.entries()}
+    return [path for path in files if _has_changed(path, there.get(_key(folder, path)))]
+
+
+def _has_changed(path: Path, entry: Entry | None) -> bool:
+    """Whether a file is not what was sent: its size differs, or it was written later."""
+    if entry is None:
+        return True
+    file, sent = path.stat(), datetime.fromisoformat(entry.modified).timestamp()
+    # S3 tells whole seconds.
+    return file.st_size != entry.size or int(file.st_mtime) > sent
 
 
 def upload(folder: Path, files: list[Path], destination: Storage, advance: Advance) -> None:
     """Write files below a folder to the same places below a destination."""
 
     def send(path: Path) -> None:
-        destination.write(_key(folder, path), path.read_bytes())
+        destination.put_file(_key(folder, path), path)
         advance(note=path.name)
 
     with ThreadPoolExecutor(_THREADS) as threads:

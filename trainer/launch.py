@@ -24,7 +24,6 @@ from contract.config import Config
 from contract.errors import ClusterError, TrainingError, UserError
 from contract.storage import open_storage
 from trainer import runs
-from trainer.checkpoints import Row
 from trainer.data import cases
 from trainer.data.cases import Dataset
 from trainer.environment import environment
@@ -63,23 +62,6 @@ def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
     finished = runs.result(place)
     assert finished, "a group that ended without error has written run.json"
     return finished
-
-
-def run_here(config: Config, slices: Dataset, report_epoch: Callable[[Row], None]) -> runs.Result:
-    """Train the run of these settings in this very process, as one worker without peers.
-
-    For a sweep's trials, which are processes of their own already. report_epoch is called with
-    the scores of each epoch; what it raises ends the training.
-    """
-    from trainer.closing import conclude
-    from trainer.worker import Surroundings, train
-
-    place = runs.place(config)
-    runs.begin(place, config)
-    if (finished := runs.result(place)) is not None:
-        return finished
-    history = train(config, slices, place, Surroundings(report_epoch=report_epoch))
-    return conclude(place, config, history, environment()["commit"])
 
 
 def train_group(config: Config, slices: Dataset, watch: Watch) -> None:

@@ -33,7 +33,7 @@ class Trial(BaseModel):
     values: dict[str, Scalar]
     """The searched settings, as {"train.learning_rate": 1e-3}."""
     began: float
-    """When it was started, in seconds of the sweep."""
+    """When it was given to Ray Tune, where it may wait for room, in seconds of the sweep."""
     ended: float | None = None
     """When it ended."""
     state: State = "running"

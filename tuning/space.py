@@ -26,6 +26,13 @@ from trainer.runs import flat
 Values = Mapping[str, Scalar]
 Direction = Literal["maximize", "minimize"]
 
+# What each trial applies by itself, and what leaves the scores of trials comparable. The rest of
+# [data] decides which slices and masks there are, once for all trials; [predict] comes after them.
+_SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_")
+_OF_NO_USE = {
+    "train.keep_checkpoints": "does not change what is trained",
+    "train.monitor": "is what trials are compared by",
+}
 # Draws of one trial before the space is taken for exhausted.
 _ATTEMPTS = 100
 # Trials TPE draws at random before it learns from them; Optuna's 10 are a whole small sweep.
@@ -63,12 +70,19 @@ def check(config: Config) -> None:
         )
     deciding = flat(config.deciding())
     for key in config.sweep.space:
-        if key not in deciding:
+        if key not in deciding or key in _OF_NO_USE:
+            why = _OF_NO_USE.get(key, "does not change what is trained")
+            raise ConfigError(f"sweep.space: {key} {why} and cannot be searched.")
+        if not key.startswith(_SEARCHABLE):
             raise ConfigError(
-                f"sweep.space: {key} does not change what is trained and cannot be searched."
+                f"sweep.space: {key} is the same for all trials of a sweep; search settings of "
+                "[network], [train] or [data.augment], data.intensity_low or data.intensity_high."
             )
-        if key == "train.monitor":
-            raise ConfigError("sweep.space: train.monitor is what trials are compared by.")
+        if key == "train.loss" and config.train.monitor == "val_loss":
+            raise ConfigError(
+                "sweep.space: train.loss decides what val_loss measures, so trials would not "
+                'compare: set train.monitor to another score, such as "val_dice_coef".'
+            )
 
 
 def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:

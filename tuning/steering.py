@@ -59,6 +59,12 @@ class Steering:
                 "as happens where memory runs out.",
             )
 
+    def left_behind(self) -> None:
+        """Take the trials for lost that Tune, which has ended, never told the end of."""
+        while self.live:
+            _, number = self.live.popitem()
+            self.lost(number)
+
     def ended(self, number: int) -> None:
         """Take note that a trial is over, and of why."""
         trial = self.ledger[number]
@@ -183,7 +189,7 @@ class Notes(Callback):
         with self._recording():
             if "failed" in result:
                 self._steering.ledger.fail(number, result["failed"], result["trace"])
-            else:
+            elif "row" in result:
                 self._steering.ledger.note(number, result["row"])
 
     def on_trial_complete(

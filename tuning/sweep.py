@@ -19,8 +19,9 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from cluster import check
 from cluster.connection import connected
-from contract.config import Config, Train, validated
+from contract.config import Config, validated
 from contract.errors import ClusterError, TrainingError
 from contract.loading import dump, parse
 from contract.registry import Registry, Version
@@ -73,13 +74,16 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     cannot be carried out, or no trial gave a score.
     """
     space.check(config)
+    # What would fail every trial, or the sweep when all of them are done, is told before the first.
     trial_config(config, config.sweep.trials, {})
+    config.with_values({"run.name": winner_name(config)})
     store = place(config)
     begin(store, config)
     ledger = Ledger(store)
     bundle = None if left(config, ledger.trials) else bundle_made(ledger.trials, config)
     if bundle is None:
         bundle = carry_out(config, ledger, watch)
+    catch_up(config, ledger)
     version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
     return conclude(store, config, ledger.trials, version)
 
@@ -135,14 +139,13 @@ def search(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> Non
     """Run every trial that is still to be run."""
     steering = Steering(config, ledger, parallel(config))
     fit(config, slices, steering, watch)
-    # A trial whose process was lost after Tune had been told of the last one.
+    # A trial whose process was lost after Tune had been told that there are no more.
     while steering.unfinished():
         fit(config, slices, steering, watch)
 
 
 def fit(config: Config, slices: Dataset, steering: Steering, watch: Watch) -> None:
     """Have Ray Tune run trials until it is told that there are no more."""
-    steering.live.clear()
     with tune_environment(), tempfile.TemporaryDirectory(prefix="segfleet-tune-") as folder:
         try:
             make_tuner(config, slices, steering, watch, folder).fit()
@@ -150,6 +153,7 @@ def fit(config: Config, slices: Dataset, steering: Steering, watch: Watch) -> No
             if steering.fault:
                 raise steering.fault from error
             raise
+    steering.left_behind()
 
 
 def make_tuner(
@@ -211,34 +215,23 @@ def resources(config: Config) -> tune.PlacementGroupFactory:
 
 
 def parallel(config: Config) -> int:
-    """Trials at once: what the cluster holds, and no more than sweep.parallel.
+    """Trials at once: sweep.parallel, else what the cluster holds; ClusterError if that is none.
 
-    ClusterError where it does not hold one, unless sweep.parallel says how many it will hold once
-    it has grown.
+    Trials beyond what it holds wait in Tune's queue, which is what a cluster grows by.
     """
-    held = capacity([node["Resources"] for node in ray.nodes() if node["Alive"]], config)
-    asked = config.sweep.parallel
-    if held:
-        return min(held, asked or held)
-    if asked:
-        return asked
+    if config.sweep.parallel:
+        return config.sweep.parallel
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    found = [(node["NodeManagerAddress"], node["Resources"]) for node in alive]
+    nodes = [check.Node(name, has.get("CPU", 0), has.get("GPU", 0)) for name, has in found]
+    if held := check.trials_at_once(config, nodes):
+        return held
     train = config.train
     raise ClusterError(
         f"the cluster holds no trial of {workers(config)} workers with {train.cpus_per_worker} "
-        f"CPUs and {train.gpus_per_worker} GPUs each: ask for less, add nodes, or set "
-        "sweep.parallel where the cluster grows by itself."
+        f"CPUs and {train.gpus_per_worker} GPUs each: ask for less, add nodes, or, where the "
+        "cluster grows by itself, set sweep.parallel to the trials it may grow to hold."
     )
-
-
-def capacity(nodes: list[dict[str, float]], config: Config) -> int:
-    """How many trials nodes with these resources hold at once."""
-
-    def held(node: Mapping[str, float], train: Train) -> int:
-        by_cpu = node.get("CPU", 0) // train.cpus_per_worker
-        by_gpu = node.get("GPU", 0) // (train.gpus_per_worker or 1)
-        return int(min(by_cpu, by_gpu) if train.gpus_per_worker else by_cpu)
-
-    return sum(held(node, config.train) for node in nodes) // workers(config)
 
 
 @contextmanager
@@ -297,6 +290,18 @@ def close_run(settings: Mapping[str, Any], commit: str | None) -> str:
     return conclude(run, config, runs.history(run), commit).bundle
 
 
+def catch_up(config: Config, ledger: Ledger) -> None:
+    """Record what the winner's bundle was chosen from and Tune was not told of any more.
+
+    A worker group trains on for seconds after its trial was stopped.
+    """
+    winner = best_of(ledger.trials, config)
+    made = runs.result(runs.place(trial_config(config, winner.number, winner.values)))
+    assert made, "the winner's run is concluded"
+    for row in made.history:
+        ledger.note(winner.number, row)
+
+
 def conclude(store: Storage, config: Config, trials: list[Trial], version: Version) -> Result:
     """Write what a sweep found: leaderboard, plots, the winner's settings, and sweep.json last."""
     monitor = config.train.monitor
@@ -325,9 +330,13 @@ def conclude(store: Storage, config: Config, trials: list[Trial], version: Versi
 def winner_toml(config: Config, winner: Trial) -> str:
     """The winner's settings as a TOML file whose training gives its score again."""
     settings = trial_config(config, winner.number, winner.values)
-    # A name of its own, as the trial's run exists already.
-    named = settings.with_values({"run.name": f"{config.run.name}-winner"})
+    named = settings.with_values({"run.name": winner_name(config)})
     return report.provenance(config, winner, settings.fingerprint()) + dump(named)
+
+
+def winner_name(config: Config) -> str:
+    """The name of a run of the winner's settings; its trial's own run exists already."""
+    return f"{config.run.name}-winner"
 
 
 def recorded(config: Config) -> list[Trial]:

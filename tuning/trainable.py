@@ -1,7 +1,8 @@
 """What the process of a trial does: train one network and report its epochs to Ray Tune.
 
 A trial is a run like any other, named <sweep>-<number>, so an interrupted one continues from its
-last epoch. It leaves no bundle: only the winner of a sweep needs one.
+last epoch. Trained in this process it leaves no bundle, as only the winner of a sweep needs one; a
+worker group makes one when it has trained to its end.
 """
 
 import os
@@ -52,10 +53,12 @@ def train_trial(order: Mapping[str, Any], settings: Mapping[str, Any], slices: D
 
     try:
         chosen = trial_config(config, order["number"], order["values"])
+        # A trial may have waited for room until the time budget was spent: told of an epoch 0,
+        # which is before every rung of ASHA, Tune ends it here.
+        tune.report({"epoch": 0, "score": 0.0})
         # Nobody watches a trial's pictures; a run of the winner's settings draws them.
         train_run(chosen.with_values({"train.pictures": 0}), slices, report)
     except Exception as error:
-        # Epoch 0 is before every rung of ASHA.
         tune.report({"epoch": 0, "score": 0.0, "failed": reason(error), "trace": trace(error)})
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from cluster import aws
@@ -30,16 +31,16 @@ def name() -> str:
 
 def test_the_buckets_are_those_of_the_settings() -> None:
     config = Config().with_values({"storage.root": "s3://kept/a/b"})
-    assert aws.buckets(config) == Buckets("kept", "a/b/cache/", None)
+    assert aws.buckets(config) == Buckets("kept", None)
     config = Config().with_values({"storage.root": "s3://kept", "data.root": "s3://slices/x"})
-    assert aws.buckets(config) == Buckets("kept", "cache/", "slices")
+    assert aws.buckets(config) == Buckets("kept", "slices")
     with pytest.raises(ClusterError, match="out of the reach of nodes on AWS"):
         aws.buckets(Config())
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
-def test_a_bucket_is_private_encrypted_and_forgets_only_caches(name: str, region: str) -> None:
-    assert aws.make_bucket(name, "runs/cache/", region) is True
+def test_a_bucket_is_private_encrypted_and_forgets_nothing(name: str, region: str) -> None:
+    assert aws.make_bucket(name, region) is True
     s3 = boto3.client("s3", region_name=region)
     assert all(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values())
     rules = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -47,9 +48,40 @@ def test_a_bucket_is_private_encrypted_and_forgets_only_caches(name: str, region
     policy = json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])
     assert policy["Statement"][0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     kept = s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
-    expiring = [rule["Filter"]["Prefix"] for rule in kept if "Expiration" in rule]
-    assert expiring == ["runs/cache/"]
-    assert aws.make_bucket(name, "runs/cache/", region) is False
+    assert [rule["ID"] for rule in kept if "Expiration" not in rule] == ["unfinished-uploads"]
+    assert aws.make_bucket(name, region) is False
+
+
+def test_a_bucket_that_cannot_be_protected_is_not_left_behind(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Message": "no", "Code": "c"}}, "PutBucketPolicy")
+
+    refusing = boto3.Session()
+    refusing.events.register("before-call.s3.PutBucketPolicy", refuse)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", refusing)
+    with pytest.raises(ClusterError, match="AWS refused PutBucketPolicy"):
+        aws.make_bucket(name, REGION)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    assert aws.make_bucket(name, REGION) is True
+
+
+def test_a_bucket_of_another_account_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def answer(model: object, params: dict[str, Any], **_: object) -> tuple[AWSResponse, dict]:
+        """What S3 says to whoever expects an account that does not own the bucket."""
+        asked.update(params["headers"])
+        parsed = {"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        return AWSResponse("", 403, {}, None), parsed
+
+    foreign = boto3.Session()
+    foreign.events.register("before-call.s3.HeadBucket", answer)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", foreign)
+    with pytest.raises(ClusterError, match="another account's"):
+        aws.make_bucket(name, REGION)
+    assert asked["x-amz-expected-bucket-owner"] == "123456789012"
 
 
 def test_a_security_group_lets_nodes_and_one_address_in(name: str) -> None:
@@ -102,7 +134,7 @@ def actions(policy: dict[str, Any]) -> set[str]:
 
 
 def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
-    buckets = Buckets("kept", "cache/", "slices")
+    buckets = Buckets("kept", "slices")
     head, worker = aws.make_profiles(name, REGION, buckets, "sg-1234")
     assert (head, worker) == aws.make_profiles(name, REGION, buckets, "sg-1234")
     assert worker.endswith(f":instance-profile/{name}-worker")
@@ -123,7 +155,7 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
 
 
 def test_without_a_data_bucket_there_is_no_right_to_one(name: str) -> None:
-    aws.make_profiles(name, REGION, Buckets("kept", "cache/", None), "sg-1234")
+    aws.make_profiles(name, REGION, Buckets("kept", None), "sg-1234")
     given = role_policies(f"{name}-worker")
     assert {one["Sid"] for one in given["bucket"]["Statement"]} == {
         "ListTheBucket",
@@ -172,7 +204,7 @@ def test_all_nodes_of_a_cluster_are_ended_and_no_others(name: str) -> None:
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
         )
     assert len(aws.nodes(name, REGION)) == 3
-    assert aws.end_nodes(name, REGION) == 3
+    aws.end_nodes(name, REGION)
     assert aws.nodes(name, REGION) == []
     assert len(aws.nodes(f"{name}-other", REGION)) == 1
 

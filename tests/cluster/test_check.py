@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.check import Node, judge, nodes_of_cluster, nodes_of_file, nodes_of_machine
+from cluster.check import (
+    Node,
+    judge,
+    nodes_of_cluster,
+    nodes_of_file,
+    nodes_of_machine,
+    trials_at_once,
+)
 from cluster.connection import Connection
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
@@ -58,8 +65,47 @@ def test_a_sweep_needs_room_for_one_trial_and_uses_more() -> None:
     asked = config(sweep__space=space, train__workers=1)
     sweep = judge(asked, SMALL)[1]
     assert (sweep.purpose, sweep.reasons) == ("sweep", ())
-    assert sweep.text == "8 trials of 1 workers each: 4 at once"
+    assert sweep.text == "8 trials, each 1 training worker of 1 CPU: 4 at once"
     assert judge(config(sweep__space=space, train__workers=8), SMALL)[1].reasons
+
+
+def test_a_trial_may_have_other_workers_than_a_training() -> None:
+    space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
+    training, sweep, _ = judge(
+        config(sweep__space=space, sweep__workers=1, train__workers=8), SMALL
+    )
+    assert training.reasons
+    assert (sweep.reasons, sweep.text.split(": ")[1]) == ((), "4 at once")
+    large = config(sweep__space=space, sweep__workers=6, train__batch_size=6)
+    assert "sweep.workers asks for 6 training workers" in " ".join(judge(large, SMALL)[1].reasons)
+
+
+def test_a_sweep_is_told_how_far_its_cluster_may_grow() -> None:
+    space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
+    asked = config(sweep__space=space, sweep__workers=1)
+    (reason,) = judge(asked, SMALL, SMALL[:1])[1].reasons
+    assert "sweep.parallel is not set" in reason
+    assert "hold 2 at once: set sweep.parallel to 4" in reason
+    assert judge(asked.with_values({"sweep.parallel": 4}), SMALL, SMALL[:1])[1].reasons == ()
+    assert judge(asked, SMALL, SMALL)[1].reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "changed", "held"),
+    [
+        ([(4, 0)], {"workers": 1}, 4),
+        ([(4, 0), (3, 0)], {"workers": 1, "cpus_per_worker": 2}, 3),
+        ([(4, 0)], {"workers": 4}, 1),
+        ([(4, 0)], {"workers": 8}, 0),
+        ([(8, 2), (8, 0)], {"workers": 1, "gpus_per_worker": 1}, 2),
+        ([], {"workers": 1}, 0),
+    ],
+)
+def test_the_nodes_decide_how_many_trials_run_at_once(
+    nodes: list[tuple[float, float]], changed: dict[str, object], held: int
+) -> None:
+    asked = Config().with_values({f"train.{key}": value for key, value in changed.items()})
+    assert trials_at_once(asked, [Node("n", cpus, gpus) for cpus, gpus in nodes]) == held
 
 
 def test_an_empty_cluster_holds_nothing() -> None:
@@ -86,6 +132,7 @@ def test_a_file_is_judged_by_the_largest_cluster_it_allows(tmp_path: Path) -> No
     path.write_text(FILE)
     nodes = nodes_of_file(path)
     assert [(node.cpus, node.gpus) for node in nodes] == [(2, 0), (4, 1), (4, 1), (4, 1)]
+    assert [(node.cpus, node.gpus) for node in nodes_of_file(path, "min_workers")] == [(2, 0)]
 
 
 @pytest.mark.parametrize("text", ["", "max_workers: [", "max_workers: 1"])

@@ -33,5 +33,22 @@ def test_links_and_settings_exist(page: Path) -> None:
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
-    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+    for block in settings_shown(page):
         validated(tomllib.loads(block), page.name)
+
+
+def settings_shown(page: Path) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_settings_of_the_cloud_page_are_the_ones_that_are_shipped() -> None:
+    assert settings_shown(ROOT / "docs/cloud.md") == [(ROOT / "configs/cloud.toml").read_text()]
+
+
+HELP = re.compile(r"configs/[a-z]+\.toml")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_examples_of_every_help_name_files_that_exist(room: str) -> None:
+    shown = set(HELP.findall((ROOT / room / "__main__.py").read_text()))
+    assert [file for file in shown if not (ROOT / file).is_file()] == []

@@ -27,7 +27,7 @@ GROUND = Ground(
     "arn:aws:iam::123456789012:instance-profile/head",
     "arn:aws:iam::123456789012:instance-profile/worker",
 )
-BUCKETS = Buckets("kept", "cache/", None)
+BUCKETS = Buckets("kept", None)
 
 
 def config(**cloud: object) -> Config:
@@ -116,15 +116,23 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
 
 def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
     settings = tmp_path / "cloud.toml"
-    settings.write_text(dump(config(max_workers=8)))
+    space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
+    settings.write_text(dump(config(max_workers=8).with_values({"sweep.space": space})))
     words = ("check", str(settings), "--cloud", "train.workers=8", "train.gpus_per_worker=1")
-    told = subprocess.run(
-        [sys.executable, "-m", "cluster", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def judged(*more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "cluster", *words, *more],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    refused = judged("sweep.workers=1")
+    assert refused.returncode == 1
+    assert "set sweep.parallel to 8 for the cluster to grow" in refused.stdout
+    told = judged("sweep.workers=1", "sweep.parallel=8")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "nodes 9, CPUs 34, GPUs 8" in told.stdout
     assert "training  yes 8 training workers of 1 CPU and 1 GPU: room for 8" in told.stdout
@@ -138,6 +146,13 @@ def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
     assert (worker["min_workers"], worker["resources"]) == (2, {"CPU": 16})
     assert tree["worker_setup_commands"] == []
     assert safety.dangers(tree, spot=False) == []
+
+
+def test_a_file_without_on_demand_workers_cannot_do_without_spot(checkout: Path) -> None:
+    tree = launcher.read(checkout / "ray_cluster.yaml")
+    del tree["available_node_types"]["worker-on-demand"]
+    with pytest.raises(ClusterError, match="no type of on-demand workers"):
+        launcher.filled(tree, config(spot=False).cluster.cloud, GROUND)
 
 
 def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
@@ -173,7 +188,7 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
     asked = config(name=f"t{uuid4().hex[:8]}", machine_image=image)
     cloud = asked.cluster.cloud
-    ground = launcher.make_ground(asked, Buckets(f"kept-{cloud.name}", "cache/", None))
+    ground = launcher.make_ground(asked, Buckets(f"kept-{cloud.name}", None))
     assert aws.open_ports([ground.group], cloud.region) == []
     tree = launcher.filled(launcher.read(checkout / "ray_cluster.yaml"), cloud, ground)
     file = launcher.write(tree, cloud, checkout)

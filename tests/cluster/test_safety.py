@@ -98,10 +98,24 @@ def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
             yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}, "max_wrkers": 3}),
             "breaks Ray's schema: Additional properties are not allowed",
         ),
+        (
+            yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}}),
+            r"cannot be filled in: it needs available_node_types.* it needs docker\.run_options",
+        ),
     ],
 )
 def test_a_file_that_is_no_cluster_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(ClusterError, match=reason):
+        read(path)
+
+
+@pytest.mark.parametrize("disks", [[], [{"VirtualName": "ephemeral0"}], "none"])
+def test_a_node_without_its_one_disk_is_refused(disks: Any, shipped: Tree, tmp_path: Path) -> None:
+    tree = copy.deepcopy(shipped)
+    node(tree).update(BlockDeviceMappings=disks)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ClusterError, match="worker-spot: BlockDeviceMappings must name one Ebs"):
         read(path)

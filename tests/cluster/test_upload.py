@@ -1,7 +1,9 @@
 """A folder goes to S3 once; a second time only what is new."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,17 @@ def test_a_folder_is_uploaded_and_then_only_what_is_new(tmp_path: Path, s3: str)
     told = run(tmp_path, f"{s3}/slices")
     assert "1 files sent" in told
     assert "uploading: 1/1 b.png" in told
+
+
+def test_a_file_that_changed_in_the_same_size_is_sent_again(tmp_path: Path, s3: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"before")
+    run(tmp_path, f"{s3}/slices")
+    storage = open_storage(f"{s3}/slices")
+    assert missing(tmp_path, storage) == []
+    (tmp_path / "a.png").write_bytes(b"after!")
+    later = time.time() + 2
+    os.utime(tmp_path / "a.png", (later, later))
+    assert missing(tmp_path, storage) == [tmp_path / "a.png"]
 
 
 def test_nothing_to_upload_is_said(tmp_path: Path, s3: str) -> None:

@@ -18,7 +18,9 @@ from contract.errors import DataError, TrainingError
 from contract.loading import dump
 from contract.storage import Storage, open_storage
 from trainer import launch, runs
+from trainer.checkpoints import Row
 from trainer.data import cases
+from tuning.trainable import train_alone
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,8 +125,9 @@ def test_one_process_alone_computes_what_two_workers_do(
 ) -> None:
     config = tiny(str(tmp_path), workers=1)
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
-    alone = launch.run_here(config, slices, lambda row: None)
-    for one, two in zip(alone.history, trained.history, strict=True):
+    alone: list[Row] = []
+    train_alone(config, slices, alone.append)
+    for one, two in zip(alone, trained.history, strict=True):
         for name in ("loss", "val_loss", "val_dice_coef"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
 
@@ -140,8 +143,9 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
         slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
         if name == "broken":
             with pytest.raises(KeyboardInterrupt):
-                launch.run_here(config, slices, report)
-        histories.append(launch.run_here(config, slices, lambda row: None).history)
+                train_alone(config, slices, report)
+        train_alone(config, slices, lambda row: None)
+        histories.append(runs.history(runs.place(config)))
     whole, broken = map(without_clock, histories)
     assert [row["epoch"] for row in broken] == [1, 2, 3]
     for one, two in zip(whole, broken, strict=True):

@@ -84,6 +84,8 @@ def test_a_space_that_can_be_searched_passes() -> None:
                 "network.base_filters": {"int": [4, 8]},
                 "network.max_filters": {"choice": [64, 128]},
                 "data.augment.rotation": {"uniform": [0, 30]},
+                "data.intensity_high": {"uniform": [100, 255]},
+                "train.loss": {"choice": ["dice_loss", "bce_dice_loss"]},
             }
         )
     )
@@ -94,9 +96,19 @@ def test_a_space_that_can_be_searched_passes() -> None:
     [
         ({}, "sweep.space is empty"),
         ({"train.workers": {"choice": [1, 2]}}, "train.workers does not change"),
+        ({"train.keep_checkpoints": {"int": [1, 3]}}, "train.keep_checkpoints does not change"),
         ({"train.monitor": {"choice": ["val_loss", "val_dice_coef"]}}, "compared by"),
+        ({"data.valid_fraction": {"uniform": [0.1, 0.3]}}, "is the same for all trials"),
+        ({"data.mask_threshold": {"int": [1, 200]}}, "is the same for all trials"),
+        ({"predict.threshold": {"uniform": [0.3, 0.7]}}, "is the same for all trials"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(space: dict, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         check(searching(**space))
+
+
+def test_losses_are_not_compared_by_themselves() -> None:
+    config = searching(**{"train.loss": {"choice": ["dice_loss", "bce_dice_loss"]}})
+    with pytest.raises(ConfigError, match=r"set train\.monitor to another score"):
+        check(config.with_values({"train.monitor": "val_loss"}))

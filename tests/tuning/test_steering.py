@@ -205,6 +205,15 @@ def test_a_process_that_tune_gave_up_is_noticed(steering: Steering) -> None:
     assert (steering.ledger[1].lost, steering.live, said) == (1, {}, [1])
 
 
+def test_what_tune_never_told_the_end_of_counts_as_lost(steering: Steering) -> None:
+    draws = Draws(steering)
+    draws.suggest("a")
+    draws.suggest("b")
+    steering.left_behind()
+    assert steering.live == {}
+    assert [trial.lost for trial in steering.ledger.trials] == [1, 1]
+
+
 def test_a_store_that_fails_is_named_after_tune_has_ended(steering: Steering, tmp_path) -> None:
     Draws(steering).suggest("a")
     records = tmp_path / "trials"

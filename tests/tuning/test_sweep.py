@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,9 @@ from contract.errors import ClusterError, ConfigError, TrainingError
 from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
-from trainer import launch
 from trainer.data import cases
-from tuning import sweep
-from tuning.ledger import Row, Trial, read
+from tuning import sweep, trainable
+from tuning.ledger import Ledger, Row, Trial, read
 
 ROOT = Path(__file__).parents[2]
 MONITOR = "val_dice_coef"
@@ -171,8 +171,9 @@ def test_training_the_winners_settings_gives_its_score_again(
     assert config.run.name == "tiny-winner"
     assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(root)))
-    result = launch.run_here(config, slices, lambda row: None)
-    assert result.best[MONITOR] == pytest.approx(swept.score, abs=1e-3)
+    rows: list[Row] = []
+    trainable.train_alone(config, slices, rows.append)
+    assert max(row[MONITOR] for row in rows) == pytest.approx(swept.score, abs=1e-3)
 
 
 def test_the_same_command_finds_the_sweep_finished(swept: sweep.Result, root: Path) -> None:
@@ -196,7 +197,13 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
     assert [trial.state for trial in result.trials] == ["finished"]
     assert len(result.winner.history) == 2
     assert load(f"{result.place}/winner.toml").train.workers == 2
-    bundle.verify(Path(result.version.bundle))
+    # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
+    told = {"state": "stopped", "history": result.winner.history[:1]}
+    record = result.winner.model_copy(update=told).model_dump_json()
+    open_storage(result.place).write("trials/0001.json", record.encode())
+    again = sweep.run(tiny(str(tmp_path), **changed))
+    assert without_clock(again.winner.history) == without_clock(result.winner.history)
+    assert again.score == bundle.verify(Path(result.version.bundle)).metrics[MONITOR]
 
 
 def test_a_sweep_without_a_score_says_why(ray_cluster: Connection, tmp_path: Path) -> None:
@@ -223,34 +230,63 @@ def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_one
     assert {trial.number: trial.values for trial in trials} == {n: values[n] for n in (1, 2)}
 
 
-@pytest.mark.parametrize(
-    ("nodes", "changed", "held"),
-    [
-        ([{"CPU": 4.0}], {}, 4),
-        ([{"CPU": 4.0}, {"CPU": 3.0}], {"train.cpus_per_worker": 2}, 3),
-        ([{"CPU": 4.0}], {"sweep.workers": 3}, 1),
-        ([{"CPU": 4.0}], {"sweep.workers": 8, "train.batch_size": 8}, 0),
-        ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], {"train.gpus_per_worker": 1}, 2),
-        ([], {}, 0),
-    ],
-)
-def test_the_cluster_decides_how_many_trials_run_at_once(
-    nodes: list[dict[str, float]], changed: dict[str, object], held: int
+def searched(config: Config, ledger: Ledger, watch: sweep.Watch) -> list[Trial]:
+    """The trials of a sweep that is searched and makes no bundle."""
+    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    sweep.search(config, slices, ledger, watch)
+    return ledger.trials
+
+
+def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
+    ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    assert sweep.capacity(nodes, tiny("/nowhere", **changed)) == held
+    changed = {"sweep.trials": 1, "train.epochs": 1000, "train.max_failures": 0}
+    config = tiny(str(tmp_path), **changed)
+
+    def kill_after_an_epoch(done: int, total: int | None, note: str) -> None:
+        if " 0 epochs" not in note:
+            for process in trial_processes():
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+    (trial,) = searched(config, Ledger(sweep.place(config)), kill_after_an_epoch)
+    assert (trial.state, trial.lost) == ("failed", 1)
+    assert "lost more than train.max_failures = 0 times" in str(trial.reason)
+
+
+def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    room_for_one = {"train.cpus_per_worker": 4, "sweep.trials": 2, "sweep.parallel": 2}
+    config = tiny(str(tmp_path), **room_for_one, **{"sweep.time_budget_s": 60.0})
+    seconds = [0.0]
+
+    def the_time_is_over_after_an_epoch(done: int, total: int | None, note: str) -> None:
+        if " 0 epochs" not in note:
+            seconds[0] = 61.0
+
+    ledger = Ledger(sweep.place(config), lambda: seconds[0])
+    first, second = searched(config, ledger, the_time_is_over_after_an_epoch)
+    assert first.history
+    assert (second.state, second.history) == ("out of time", ())
+
+
+def test_as_many_trials_as_asked_for_else_as_the_cluster_holds(ray_cluster: Connection) -> None:
+    config = tiny("/nowhere", **{"sweep.parallel": None})
+    assert sweep.parallel(config) == 4
+    # More than there is room for: a cluster grows by what waits.
+    assert sweep.parallel(config.with_values({"sweep.parallel": 9})) == 9
 
 
 def test_a_cluster_too_small_for_one_trial_is_refused(ray_cluster: Connection) -> None:
     big = tiny("/nowhere", **{"train.cpus_per_worker": 64, "sweep.parallel": None})
     with pytest.raises(ClusterError, match="holds no trial of 1 workers with 64 CPUs"):
         sweep.parallel(big)
-    assert sweep.parallel(big.with_values({"sweep.parallel": 3})) == 3
-    assert sweep.parallel(tiny("/nowhere")) == 2
 
 
 def test_a_name_too_long_for_its_runs_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run\.name"):
-        sweep.run(tiny(str(tmp_path), **{"run.name": "n" * 78}))
+    with pytest.raises(ConfigError, match=r"run\.name = 'n+-winner'"):
+        sweep.run(tiny(str(tmp_path), **{"run.name": "n" * 74}))
 
 
 def test_there_is_no_leaderboard_of_what_never_began(tmp_path: Path) -> None:
