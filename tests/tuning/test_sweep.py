@@ -1,5 +1,6 @@
 """Sweeps as a user runs them: real trials on a real cluster, lost processes, a killed driver."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -17,10 +18,11 @@ from contract.errors import ClusterError, ConfigError, TrainingError
 from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
-from trainer import launch
+from trainer import runs
 from trainer.data import cases
 from tuning import sweep
 from tuning.ledger import Row, Trial, read
+from tuning.trainable import train_alone
 
 ROOT = Path(__file__).parents[2]
 MONITOR = "val_dice_coef"
@@ -171,8 +173,9 @@ def test_training_the_winners_settings_gives_its_score_again(
     assert config.run.name == "tiny-winner"
     assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(root)))
-    result = launch.run_here(config, slices, lambda row: None)
-    assert result.best[MONITOR] == pytest.approx(swept.score, abs=1e-3)
+    train_alone(config, slices, lambda row: None)
+    best = max(row[MONITOR] for row in runs.history(runs.place(config)))
+    assert best == pytest.approx(swept.score, abs=1e-3)
 
 
 def test_the_same_command_finds_the_sweep_finished(swept: sweep.Result, root: Path) -> None:
@@ -187,7 +190,12 @@ def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, 
         sweep.run(tiny(str(root), **{"train.batch_size": 8}))
     with pytest.raises(TrainingError, match=r"sweep\.search was 'random', now 'tpe'"):
         sweep.run(tiny(str(root), **{"sweep.search": "tpe"}))
-    sweep.begin(sweep.place(tiny(str(root))), tiny(str(root), **{"sweep.trials": 9}))
+    longer = tiny(str(root), **{"sweep.trials": 9})
+    slices = cases.prepare(longer.data, longer.run.seed, open_storage(str(root)))
+    sweep.begin(sweep.place(longer), longer, slices)
+    dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
+    with pytest.raises(TrainingError, match=r"sweep 'tiny' .* begun with other slices or splits"):
+        sweep.begin(sweep.place(longer), longer, dealt_again)
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
