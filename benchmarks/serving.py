@@ -70,7 +70,8 @@ for number, case in enumerate(cases.cases[:16]):
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
     folder.write(f"slices/{number:02}.jpg", cv2.imencode(".jpg", image, quality)[1].tobytes())
 facts = bundle.Facts.now(name="benchmark", commit=None, machine=environment()["machine"],
-    fingerprint=config.fingerprint(), image_size=config.network.image_size,
+    fingerprint=config.fingerprint(), dataset=cases.fingerprint, patients={},
+    image_size=config.network.image_size,
     image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
 export.export(export.plain_copy(config), config, facts, folder.at("bundle"))
 """

@@ -17,7 +17,7 @@ file. Files the manifest does not list are allowed and never copied: people leav
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +53,10 @@ class Facts(BaseModel):
     """Processor, cores and GPUs."""
     fingerprint: str
     """Config.fingerprint() of the settings."""
+    dataset: str
+    """Fingerprint of the slices it was trained on."""
+    patients: dict[str, tuple[str, ...]]
+    """The patients it has learnt from, as {"train": [...], "valid": [...]}."""
     image_size: int
     """Height and width the network works at, in pixels."""
     image_channels: int
@@ -70,6 +74,8 @@ class Facts(BaseModel):
         commit: str | None,
         machine: str,
         fingerprint: str,
+        dataset: str,
+        patients: Mapping[str, Sequence[str]],
         image_size: int,
         image_channels: int,
         threshold: float,
@@ -82,6 +88,8 @@ class Facts(BaseModel):
             commit=commit,
             machine=machine,
             fingerprint=fingerprint,
+            dataset=dataset,
+            patients={split: tuple(names) for split, names in patients.items()},
             image_size=image_size,
             image_channels=image_channels,
             threshold=threshold,

@@ -30,6 +30,7 @@ Scalar = bool | int | float | str
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 # Strict, a pair would have to be a tuple, which TOML does not know.
 Limits = Annotated[tuple[float, float], Field(strict=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 
@@ -174,19 +175,21 @@ class Data(Section):
     layout: Literal["split", "pool"] = "split"
     """split: root holds train|valid|test, each with images and masks; pool: root holds images and
     masks, and patients are divided by segfleet."""
-    patient_pattern: str = r"^[^-]+"
-    """Regular expression that finds the patient in a file name; its first group if it has one."""
+    patient_pattern: str = r"^([^-]+)-"
+    """Regular expression that finds the patient in a file name; its first group if it has one, else
+    all it matches."""
     valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of the patients of a pool that validate."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Share of the patients of a pool that test."""
     allow_patient_overlap: bool = False
-    """Accept a patient who stands in two splits (the figures are then not by patient)."""
+    """Accept a patient who stands in two splits, or whom an evaluated network has learnt from (the
+    figures are then not by patient)."""
     mask_threshold: Annotated[int, Field(ge=0, lt=65535)] = 127
     """A mask pixel is foreground where its value is greater than this."""
-    intensity_low: float = 0.0
+    intensity_low: Finite = 0.0
     """Raw intensity that becomes 0.0; lower ones are clipped."""
-    intensity_high: float = 255.0
+    intensity_high: Finite = 255.0
     """Raw intensity that becomes 1.0; higher ones are clipped."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
@@ -328,9 +331,10 @@ class Predict(Section):
     """A pixel is foreground where its probability is greater than this; stored in the bundle."""
     tiles: bool = False
     """Cut slices larger than network.image_size into overlapping tiles of that size instead of
-    resizing them; train on slices of the same resolution."""
+    resizing them; the slices of the train and valid splits must have exactly that size."""
     tile_steps: Literal[1, 2, 4] = 2
-    """Steps in which one tile gives way to the next: 1: no overlap; 2: half; 4: three quarters."""
+    """Steps in which one tile gives way to the next: 1: no overlap; 2: half; 4: three quarters.
+    With tiles, network.image_size is divisible by it."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Slices (or tiles) given to the network at once."""
 
@@ -467,6 +471,15 @@ class Config(Section):
                 _check_value(getattr(self, section), rest.split("."), key, value)
         return self
 
+    @model_validator(mode="after")
+    def _tiles_fit_their_steps(self) -> Self:
+        if self.predict.tiles and self.network.image_size % self.predict.tile_steps:
+            raise ValueError(
+                f"network.image_size = {self.network.image_size} must be divisible by "
+                f"predict.tile_steps = {self.predict.tile_steps} where predict.tiles = true"
+            )
+        return self
+
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """A copy with some settings changed, validated as a whole.
 
@@ -482,7 +495,8 @@ class Config(Section):
         """The settings that decide a trained network, as plain values.
 
         Where data and runs lie, and how the work is spread over machines, does not count: the
-        samples of a step and their gradient are the same on one worker and on eight.
+        samples of a step are the same on one worker and on eight, and so is their gradient but
+        with network.normalization = "batch", whose statistics are each worker's own.
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"].pop("root")

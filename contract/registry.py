@@ -11,7 +11,6 @@ points.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import PurePosixPath
 from typing import Literal, NoReturn, TypeVar, final
 
@@ -26,15 +25,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _STAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
 _REFERENCE = re.compile(rf"(?P<name>{_NAME.pattern})@(?P<which>{_NAME.pattern})")
 _REGISTER_ATTEMPTS = 20
-
-
-class Expected(Enum):
-    """What a stage may point to before a promotion."""
-
-    ANY = "any"
-
-
-ANY = Expected.ANY
 
 
 class _Record(BaseModel):
@@ -113,24 +103,15 @@ class Registry:
                 return version
         raise RegistryError(f"others register {name!r} all the time: try again later.")
 
-    def promote(
-        self, name: str, version: int, stage: str, expected: int | Expected | None = ANY
-    ) -> Version:
+    def promote(self, name: str, version: int, stage: str) -> Version:
         """Point a stage at a version; one it points at already leaves no trace.
 
-        expected: the version the stage must point at until now (None: the stage is new), else
-        RegistryError. Raises it as well where another promotion came first.
+        Raises RegistryError where another change of the stage came first.
         """
         found = self._version(name, version)
         _check_word(stage, _STAGE, "stage")
         last = self._last_move(name, stage)
-        current = last.version if last else None
-        if expected is not ANY and current != expected:
-            raise RegistryError(
-                f"{name}@{stage} points at {_called(current)} and not at {_called(expected)}: "
-                "look who changed it, then promote again."
-            )
-        if current != version:
+        if last is None or last.version != version:
             self._move(name, stage, last, version, "promote")
         return found
 
@@ -315,10 +296,6 @@ def open_version(version: Version) -> Storage:
 
 def _key(log: str, number: int) -> str:
     return f"{log}/{number:06d}.json"
-
-
-def _called(version: int | Expected | None) -> str:
-    return "nothing" if version is None else f"version {version}"
 
 
 def _check_word(word: str, pattern: re.Pattern[str], what: str) -> None:

@@ -115,19 +115,6 @@ class S3Storage(Storage):
         with self._plainly("delete", key) as name:
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
-    def delete_all(self, prefix: str) -> None:
-        with self._plainly("delete", prefix) as name:
-            names = [item["Key"] for item in self._list(name)]
-            for start in range(0, len(names), 1000):
-                batch = [{"Key": name} for name in names[start : start + 1000]]
-                answer = self._client.delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True}
-                )
-                for fault in answer.get("Errors", ()):
-                    raise StorageError(
-                        f"cannot delete s3://{self._bucket}/{fault['Key']}: {fault['Message']}."
-                    )
-
     def at(self, prefix: str) -> "S3Storage":
         return S3Storage(self._bucket, self._name(prefix), self._client)
 

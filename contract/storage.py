@@ -8,13 +8,13 @@ puts are whole by themselves).
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, final
+from typing import final
 from uuid import uuid4
 
 from contract.errors import MissingError, StorageError
@@ -72,10 +72,6 @@ class Storage(ABC):
         """Remove an object; it need not exist."""
 
     @abstractmethod
-    def delete_all(self, prefix: str) -> None:
-        """Remove every object below a prefix, which is never the whole store."""
-
-    @abstractmethod
     def at(self, prefix: str) -> "Storage":
         """The same store, deeper: its keys are relative to the prefix."""
 
@@ -96,14 +92,11 @@ class Storage(ABC):
         if not folder.is_dir():
             raise StorageError(f"there is no folder {folder} to copy to {self.url}.")
         names = [name for name in _files(folder) if name != last]
-        _together(lambda name: self.put_file(name, folder / name), names)
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as pool:
+            # As a list, for the first error to be raised.
+            list(pool.map(lambda name: self.put_file(name, folder / name), names))
         if last is not None:
             self.put_file(last, folder / last)
-
-    def download(self, folder: Path) -> None:
-        """Get every object of this store as a file below a local folder, which is made."""
-        folder.mkdir(parents=True, exist_ok=True)
-        _together(lambda entry: self.get_file(entry.key, folder / entry.key), self.entries())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -155,11 +148,6 @@ class FolderStorage(Storage):
     def delete(self, key: str) -> None:
         with plainly("delete", self._file(key)) as file:
             file.unlink(missing_ok=True)
-
-    def delete_all(self, prefix: str) -> None:
-        with plainly("delete", self._file(prefix)) as folder:
-            if folder.is_dir():
-                shutil.rmtree(folder)
 
     def at(self, prefix: str) -> "FolderStorage":
         return FolderStorage(self._file(prefix))
@@ -258,13 +246,6 @@ def _files(folder: Path) -> Iterator[str]:
 def _leads_up(folder: Path) -> bool:
     """Whether a folder is a link to one that holds it, which would be walked for ever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-def _together(work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    """Do the same for all items, a few at a time; the first error ends it."""
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as pool:
-        for _ in pool.map(work, items):
-            pass
 
 
 @contextmanager

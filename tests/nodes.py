@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +39,17 @@ class Head:
         return {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
 
     def run(
-        self, *words: str, folder: Path = ROOT, seconds: float = 180, **variables: str
+        self,
+        *words: str,
+        folder: Path = ROOT,
+        seconds: float = 180,
+        variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         """`python -m cluster …` as a user types it in a folder."""
         return subprocess.run(
             [sys.executable, "-m", "cluster", *words],
             cwd=folder,
-            env={**self.client(), "PYTHONPATH": str(ROOT), **variables},
+            env={**self.client(), "PYTHONPATH": str(ROOT), **(variables or {})},
             capture_output=True,
             text=True,
             timeout=seconds,

@@ -20,6 +20,8 @@ from contract.commands import (
     settings,
 )
 from contract.config import Config
+from contract.errors import ConfigError
+from contract.loading import parse_override
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
@@ -44,11 +46,14 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Check every slice and mask, split by patient, and write the index that training reads."""
-    dataset = prepared(settings(config, overrides, show_config))
-    for split in ("train", "valid", "test"):
-        cases = dataset.of(split)
-        patients = len({case.patient for case in cases})
-        typer.echo(f"{split:6} {patients:5} patients {len(cases):6} slices")
+    from trainer.data.cases import SPLITS, refuse_other_sizes
+
+    chosen = settings(config, overrides, show_config)
+    dataset = prepared(chosen)
+    refuse_other_sizes(dataset, chosen)
+    for split in SPLITS:
+        patients, slices = len(dataset.patients(split)), len(dataset.of(split))
+        typer.echo(f"{split:6} {patients:5} patients {slices:6} slices")
     typer.echo(f"slices: {dataset.root}")
 
 
@@ -109,6 +114,7 @@ def evaluate(
 
     The settings are the bundle's own; override data.root where the slices have moved.
     """
+    refuse_idle(overrides or ())
     from contract import bundle
     from contract.loading import load
     from contract.registry import open_bundle
@@ -131,6 +137,16 @@ def evaluate(
     place.write("report.html", report(run, found, chosen).encode())
     typer.echo(as_text(found))
     typer.echo(f"report: {place.url}/report.html")
+
+
+def refuse_idle(overrides: Iterable[str]) -> None:
+    """ConfigError for an override that an evaluation would accept and not heed."""
+    for key, _ in map(parse_override, overrides):
+        if not key.startswith(("data.", "storage.")) and key != "predict.batch_size":
+            raise ConfigError(
+                f"evaluate cannot change {key}, which the bundle was made with: override data.*, "
+                "storage.* or predict.batch_size."
+            )
 
 
 def as_text(found: "Evaluation") -> str:

@@ -1,7 +1,7 @@
 """Random changes of training samples.
 
 Every draw comes from the generator that is handed in, which the caller keys by
-(seed, epoch, sample): a sample of an epoch looks the same whatever ran before it. One geometric
+(seed, epoch, turn): a sample of an epoch looks the same whatever ran before it. One geometric
 field moves image and mask; intensity changes touch the image alone.
 """
 

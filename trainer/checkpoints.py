@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.config import Train
-from contract.errors import StorageError
+from contract.errors import MissingError
 from contract.storage import Storage
 from trainer.schedule import direction
 
@@ -52,7 +52,11 @@ def save(store: Storage, state: State, history: Sequence[Row]) -> Checkpoint:
 
 
 def found(store: Storage) -> list[Checkpoint]:
-    """Every whole checkpoint, newest first; an unreadable one is left out with a warning."""
+    """Every whole checkpoint, newest first; a damaged one is left out with a warning.
+
+    Raises StorageError where the store fails: taken for "no checkpoint", that would begin the run
+    anew and, in time, delete what it could not read.
+    """
     places = [entry.key for entry in store.entries() if entry.key.endswith("/" + _FACTS)]
     return [read for place in sorted(places, reverse=True) if (read := _read(store, place))]
 
@@ -66,10 +70,13 @@ def newest(store: Storage) -> tuple[Checkpoint, State] | None:
 
 
 def load(store: Storage, checkpoint: Checkpoint) -> State | None:
-    """The state of a checkpoint; None, with a warning, where it is missing or damaged."""
+    """The state of a checkpoint; None, with a warning, where it is missing or damaged.
+
+    Raises StorageError where the store fails.
+    """
     try:
         data = store.read(f"{checkpoint.place}/{_STATE}")
-    except StorageError as error:
+    except MissingError as error:
         log.warning("checkpoint %s is passed over: %s", checkpoint.place, error)
         return None
     if hashlib.sha256(data).hexdigest() != checkpoint.sha256:
@@ -123,6 +130,6 @@ def _read(store: Storage, key: str) -> Checkpoint | None:
         return Checkpoint(
             key.split("/")[0], facts["epochs"], tuple(facts["history"]), facts["sha256"]
         )
-    except (ValueError, KeyError, StorageError) as error:
+    except (ValueError, KeyError, MissingError) as error:
         log.warning("checkpoint %s is passed over: %s", key, error)
         return None

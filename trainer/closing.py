@@ -11,7 +11,7 @@ from contract.storage import Storage
 from trainer import checkpoints, export, journal, pictures
 from trainer.checkpoints import Row
 from trainer.environment import environment
-from trainer.runs import FINISHED, Result
+from trainer.runs import FINISHED, Result, TrainedOn, trained_on
 
 
 def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str | None) -> Result:
@@ -25,7 +25,8 @@ def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str |
             "run the same command again to take the next best."
         )
     network = export.plain_copy(config, state)
-    export.export(network, config, facts(config, best.history[-1], commit), run.at("bundle"))
+    found = facts(config, trained_on(run), best.history[-1], commit)
+    export.export(network, config, found, run.at("bundle"))
     journal.write_tables(run, history)
     journal.draw_curves(run, history, config.train.monitor)
     lay_side_by_side(run)
@@ -35,7 +36,7 @@ def conclude(run: Storage, config: Config, history: Sequence[Row], commit: str |
     return Result(run.url, run.at("bundle").url, tuple(history), best.history[-1])
 
 
-def facts(config: Config, best: Row, commit: str | None) -> Facts:
+def facts(config: Config, slices: TrainedOn, best: Row, commit: str | None) -> Facts:
     """What the bundle's manifest says of its making."""
     env = environment()
     return Facts.now(
@@ -43,6 +44,8 @@ def facts(config: Config, best: Row, commit: str | None) -> Facts:
         commit=commit,
         machine=env["machine"],
         fingerprint=config.fingerprint(),
+        dataset=slices.dataset,
+        patients=slices.patients,
         image_size=config.network.image_size,
         image_channels=config.network.image_channels,
         threshold=config.predict.threshold,

@@ -7,7 +7,7 @@ of the training is needed. What is written:
     worst.png, best.png                  slices with the lowest and the highest Dice
     worst-patient.png, best-patient.png  slices through the volume of one patient
     masks/<slice>.png                    predicted masks (0 and 255), only if asked for
-    summary.json                         the figures over all patients; written last
+    summary.json                         the figures over all patients; written last of these
 
 trainer.scores tells how the figures are made and how the empty case is counted.
 """
@@ -15,6 +15,7 @@ trainer.scores tells how the figures are made and how the empty case is counted.
 import csv
 import io
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +34,7 @@ from contract.config import Data, Predict
 from contract.errors import DataError
 from contract.storage import FolderStorage, Storage, open_storage
 from trainer import pictures
-from trainer.data.cases import Case, Dataset, Split, read_image, read_mask
+from trainer.data.cases import SPLITS, Case, Dataset, Split, read_image, read_mask
 from trainer.environment import Environment, environment
 from trainer.scores import Counts, Spread, count, spread
 
@@ -44,7 +45,10 @@ Read = tuple[Case, Pixels, Mask]
 
 FIGURES = ("dice", "iou", "sensitivity", "specificity")
 
+log = logging.getLogger(__name__)
+
 _READERS = 4
+_TOLD = 5
 _SHOWN_SLICES = 8
 _SHOWN_OF_A_PATIENT = 12
 _COLUMNS = 4
@@ -130,13 +134,16 @@ def evaluate(
     """Score a bundle on a split and write the tables and pictures named above.
 
     advance: told of each slice scored, len(dataset.of(split)) in all; keep_masks: write the
-    predicted masks too. Raises BundleError, DataError or StorageError.
+    predicted masks too. Raises BundleError, StorageError or DataError, the last also where the
+    network has learnt from a patient of the split.
     """
     cases = dataset.of(split)
     if not cases:
         raise DataError(f"the {split} split of {dataset.root} is empty: choose another split.")
     source = FolderStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
     folder = bundles.fetch(source)
+    manifest = bundles.read_manifest(FolderStorage(folder))
+    judge_patients(manifest, dataset, split, data)
     slices, segment = Slices(open_storage(dataset.root), data), opened(folder)
     counted: dict[Case, Counts] = {}
     for case, mask, counts in scored(cases, slices, segment, predict.batch_size):
@@ -146,7 +153,7 @@ def evaluate(
         advance(1)
     scores = tuple(SliceScore(case, counted[case]) for case in cases)
     evaluation = Evaluation(
-        manifest=bundles.read_manifest(FolderStorage(folder)),
+        manifest=manifest,
         settings=(folder / "config.toml").read_text(encoding="utf-8"),
         bundle=source.url,
         dataset=dataset.root,
@@ -160,6 +167,38 @@ def evaluate(
     )
     write(evaluation, destination)
     return evaluation
+
+
+def judge_patients(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:
+    """DataError (or, where overlap is allowed, a warning) for patients that are not new.
+
+    Whom the network was tested on must not have trained or validated it, and whom it was
+    validated on must not have trained it. Other slices than those of the training are told.
+    """
+    if dataset.fingerprint != manifest.dataset:
+        log.warning(
+            "the slices in %s (dataset %s) are not those that %s was trained on (dataset %s)",
+            dataset.root,
+            dataset.fingerprint,
+            manifest.name,
+            manifest.dataset,
+        )
+    earlier = SPLITS[: SPLITS.index(split)]
+    learnt = {patient for name in earlier for patient in manifest.patients.get(name, ())}
+    known = [patient for patient in dataset.patients(split) if patient in learnt]
+    if not known:
+        return
+    more = f" and {len(known) - _TOLD} more" if known[_TOLD:] else ""
+    fault = (
+        f"{manifest.name} has learnt from patients of the {split} split of "
+        f"{dataset.root} ({', '.join(known[:_TOLD])}{more})"
+    )
+    if not data.allow_patient_overlap:
+        raise DataError(
+            f"{fault}: give it the slices and the splits.json of its training or patients who are "
+            "new to it; where others have the same names, set data.allow_patient_overlap = true."
+        )
+    log.warning("%s; the figures are not of new patients", fault)
 
 
 def opened(folder: Path) -> Segment:
@@ -346,7 +385,11 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             "machine": manifest.machine,
             "created": manifest.created,
         },
-        "dataset": {"root": evaluation.dataset, "fingerprint": evaluation.fingerprint},
+        "dataset": {
+            "root": evaluation.dataset,
+            "fingerprint": evaluation.fingerprint,
+            "trained_on": manifest.dataset,
+        },
         "environment": evaluation.environment,
         "created": evaluation.created,
     }

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.collective import barrier, broadcast_from_rank_zero
 
 from cluster.connection import connected
 from contract.config import Config
-from contract.errors import ClusterError, TrainingError, UserError
+from contract.errors import ClusterError, StorageError, TrainingError, UserError
 from contract.storage import open_storage
 from trainer import runs
 from trainer.data import cases
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # How often the driver asks for progress, and rank 0 tells it, in seconds.
 _POLL_S = 0.5
+# How often rank 0 says that it lives, in seconds.
+_BEAT_S = 5.0
 
 Watch = Callable[[int, int | None, str], None]
 
@@ -51,7 +53,7 @@ def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
     """
     place = runs.place(config)
     slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
-    runs.begin(place, config)
+    runs.begin(place, config, slices)
     if (finished := runs.result(place)) is not None:
         log.info("run %s is finished already: %s", config.run.name, finished.bundle)
         return finished
@@ -112,89 +114,152 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> "TensorflowTrai
             name=name,
             storage_path=state,
             failure_config=FailureConfig(max_failures=train.max_failures),
+            callbacks=[GivingUp()],
         ),
     )
 
 
+class GivingUp(UserCallback):
+    """Ends a run at once for an error that would come again with every start of the workers."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a worker's error if its user must mend it; a store may answer the next time.
+
+        Ray Train starts the group again for whatever a worker raises, but ends the run for what
+        is raised here.
+        """
+        for error in worker_exceptions.values():
+            if isinstance(error, UserError) and not isinstance(error, StorageError):
+                raise error
+
+
 def group_worker(message: dict[str, Any]) -> None:
     """What every worker of the group runs: train, and rank 0 makes the bundle."""
+    config = Config.model_validate(message["config"])
+    place = runs.place(config)
+    runs.refuse_unseen(place)
     # TensorFlow is imported here so that the driver starts without it.
     from trainer.closing import conclude
     from trainer.data.dataset import Place
     from trainer.worker import Surroundings, train
 
-    config = Config.model_validate(message["config"])
     context = ray.train.get_context()
-    around = Surroundings(
-        place=Place(context.get_world_rank(), context.get_world_size()),
-        agree=broadcast_from_rank_zero,
-        report_epoch=lambda row: ray.train.report(dict(row)),
-        tell=Telling(message["board"]),
-    )
-    place = runs.place(config)
-    history = train(config, message["slices"], place, around)
-    if around.place.rank == 0:
-        conclude(place, config, history, message["commit"])
-    # A worker that leaves early breaks the collectives of the others.
-    barrier()
+    with Telling(message["board"]) as telling:
+        around = Surroundings(
+            place=Place(context.get_world_rank(), context.get_world_size()),
+            agree=broadcast_from_rank_zero,
+            report_epoch=lambda row: ray.train.report(dict(row)),
+            tell=telling,
+        )
+        history = train(config, message["slices"], place, around)
+        if around.place.rank == 0:
+            conclude(place, config, history, message["commit"])
+        # A worker that leaves early breaks the collectives of the others.
+        barrier()
 
 
 class Telling:
-    """Tells the board how far training is, not more often than the board is read."""
+    """Tells the board how far training is, not more often than the board is read.
+
+    From the first time to the end of the block it also says that this worker lives: reading
+    slices, a validation and the bundle may take long without a step.
+    """
 
     def __init__(self, board: Any) -> None:
-        self.board, self.told = board, 0.0
+        self.board, self.told, self.over = board, 0.0, threading.Event()
+
+    def __enter__(self) -> "Telling":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+
+    def _beat(self) -> None:
+        while not self.over.wait(_BEAT_S):
+            self.board.beat.remote()
 
     def __call__(self, done: int, total: int | None, note: str) -> None:
         """Pass on that so many steps of so many are done."""
+        if not self.told:
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         if done in (0, total) or time.monotonic() - self.told > _POLL_S:
             self.told = time.monotonic()
             self.board.put.remote(done, total, note)
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Board:
-    """Holds the latest progress; written by rank 0, read by the driver."""
+    """Holds the latest progress; written by rank 0, read by the driver.
+
+    Its node may be lost like any other: it starts again, empty, on another one.
+    """
 
     def __init__(self) -> None:
         self.latest: tuple[int, int | None, str] | None = None
+        self.heard = time.monotonic()
 
     def put(self, done: int, total: int | None, note: str) -> None:
         """Replace the progress."""
         self.latest = (done, total, note)
+        self.beat()
 
-    def get(self) -> tuple[int, int | None, str] | None:
-        """The latest progress; None before a worker has begun."""
-        return self.latest
+    def beat(self) -> None:
+        """Hear that rank 0 lives."""
+        self.heard = time.monotonic()
+
+    def get(self) -> tuple[tuple[int, int | None, str] | None, float]:
+        """The latest progress, None before a worker has begun, and seconds of silence since."""
+        return self.latest, time.monotonic() - self.heard
 
 
 def follow(thread: threading.Thread, board: Any, config: Config, watch: Watch) -> None:
-    """Pass progress on until the group has ended; ClusterError if it never starts."""
-    began, started = time.monotonic(), False
+    """Pass progress on until the group has ended.
+
+    Raises ClusterError where its workers do not start, or where they were lost and do not start
+    again: Ray Train itself tries to place them for ever.
+    """
+    started = False
     while thread.is_alive():
         thread.join(_POLL_S)
-        latest = ray.get(board.get.remote())
+        latest, silence = ray.get(board.get.remote())
         if latest:
             started = True
             watch(*latest)
-        elif not started and time.monotonic() - began > config.cluster.start_timeout_s:
-            raise ClusterError(not_started(config))
+        if silence > patience(config, started):
+            raise ClusterError(not_placed(config, started))
 
 
-def not_started(config: Config) -> str:
-    """Why a group did not start, as far as the cluster tells."""
+def patience(config: Config, started: bool) -> float:
+    """Seconds of silence after which a group is given up.
+
+    One that has started may be hanging until train.stall_timeout_s ends it.
+    """
+    start = config.cluster.start_timeout_s
+    return max(start, config.train.stall_timeout_s) if started else start
+
+
+def not_placed(config: Config, started: bool) -> str:
+    """Why a group did not start, or not again, as far as the cluster tells."""
     train, free = config.train, ray.available_resources()
+    settings = "cluster.start_timeout_s and train.stall_timeout_s"
+    fault = (
+        f"were lost and did not begin again within {patience(config, started):.0f} s ({settings})"
+        if started
+        else "did not begin within cluster.start_timeout_s = "
+        f"{config.cluster.start_timeout_s:.0f} s"
+    )
+    kept = ", and run the same command again to continue" if started else ", or wait longer"
     return (
         f"the {train.workers} training workers ({train.cpus_per_worker} CPUs and "
-        f"{train.gpus_per_worker} GPUs each) did not begin within cluster.start_timeout_s = "
-        f"{config.cluster.start_timeout_s:.0f} s; the cluster has {free.get('CPU', 0):.0f} CPUs "
-        f"and {free.get('GPU', 0):.0f} GPUs free: ask for less, add nodes, or wait longer."
+        f"{train.gpus_per_worker} GPUs each) {fault}; the cluster has {free.get('CPU', 0):.0f} "
+        f"CPUs and {free.get('GPU', 0):.0f} GPUs free: ask for less or add nodes{kept}."
     )
 
 
 def explain(error: BaseException, config: Config) -> BaseException:
     """The user's error behind a failed group, or one sentence on what was lost and what was not."""
-    causes = list(getattr(error, "worker_failures", {}).values()) or [error]
+    controller = getattr(error, "controller_failure", error)
+    causes = list(getattr(error, "worker_failures", {}).values()) or [controller]
     for cause in causes:
         found: BaseException | None = cause
         while found is not None:

@@ -25,6 +25,7 @@ def report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:
             "empties": evaluation.empties,
             "curves": curves_of(run),
             "phantom": config.data.source == "phantom",
+            "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,
             "other_settings": config.fingerprint() != evaluation.manifest.fingerprint,
             "fingerprint": config.fingerprint(),
             "colours": pictures.LEGEND,

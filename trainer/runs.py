@@ -1,7 +1,7 @@
 """A run: the folder or prefix <storage.root>/runs/<name> and what it says of itself.
 
-config.toml is written when the run begins, run.json when it is finished; between the two the
-newest checkpoint tells how far it has come.
+dataset.json and then config.toml are written when the run begins, run.json when it is finished;
+between the two the newest checkpoint tells how far it has come.
 """
 
 import json
@@ -9,15 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from contract.config import Config, validated
 from contract.errors import TrainingError
 from contract.loading import dump, parse
 from contract.storage import Storage, open_storage
 from trainer import checkpoints
 from trainer.checkpoints import Row
+from trainer.data.cases import Dataset, refuse_other_sizes
 
 FINISHED = "run.json"
-_CONFIG = "config.toml"
+_CONFIG, _SLICES = "config.toml", "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,77 @@ class Result:
     best: Row
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """The slices a run was begun with.
+
+    dataset: their fingerprint; patients: who trains and validates, {"train": …, "valid": …}.
+    """
+
+    dataset: str
+    patients: dict[str, tuple[str, ...]]
+
+
 def place(config: Config) -> Storage:
     """Where the run of these settings is kept."""
     return open_storage(config.storage.root).at(f"runs/{config.run.name}")
 
 
-def begin(run: Storage, config: Config) -> None:
-    """Write the settings of a new run; TrainingError where the run was begun with other ones."""
+def begin(run: Storage, config: Config, slices: Dataset) -> None:
+    """Write the settings and the slices of a new run, config.toml last.
+
+    Raises TrainingError where the run was begun with other settings or slices, DataError where
+    the settings cannot use these slices.
+    """
+    refuse_other_sizes(slices, config)
     if not run.exists(_CONFIG):
+        note_slices(run, slices)
         run.write(_CONFIG, dump(config).encode())
         return
     begun = validated(parse(run.read(_CONFIG).decode(), run.url), run.url)
-    if begun.fingerprint() == config.fingerprint():
-        return
-    raise TrainingError(
-        f"run {config.run.name!r} in {run.url} was begun with other settings "
-        f"({'; '.join(differences(begun, config))}): set run.name to a new name, "
-        "or go back to those settings to continue it."
-    )
+    if begun.fingerprint() != config.fingerprint():
+        raise TrainingError(
+            f"run {config.run.name!r} in {run.url} was begun with other settings "
+            f"({'; '.join(differences(begun, config))}): set run.name to a new name, "
+            "or go back to those settings to continue it."
+        )
+    refuse_other_slices(run, slices, f"run {config.run.name!r}")
+
+
+def refuse_unseen(run: Storage) -> None:
+    """TrainingError where a worker does not see the run that its driver began."""
+    if not run.exists(_CONFIG):
+        raise TrainingError(
+            f"a training worker finds no {_CONFIG} in {run.url}: storage.root must be reachable "
+            "from every node; use an s3:// address."
+        )
+
+
+def note_slices(begun: Storage, slices: Dataset) -> None:
+    """Write down the slices that a run or sweep begins with."""
+    patients = {split: slices.patients(split) for split in ("train", "valid")}
+    facts = TrainedOn(slices.fingerprint, patients)
+    begun.write(_SLICES, TypeAdapter(TrainedOn).dump_json(facts, indent=1))
+
+
+def trained_on(begun: Storage) -> TrainedOn:
+    """The slices that a run or sweep was begun with."""
+    return TypeAdapter(TrainedOn).validate_json(begun.read(_SLICES))
+
+
+def refuse_other_slices(begun: Storage, slices: Dataset, called: str) -> None:
+    """TrainingError where a run or sweep was begun with other slices, masks, patients or splits.
+
+    called: what to call it. A network that goes on learning from patients it was tested on, or
+    the other way round, has figures that mean nothing.
+    """
+    known = trained_on(begun).dataset
+    if known != slices.fingerprint:
+        raise TrainingError(
+            f"{called} in {begun.url} was begun with other slices or splits (dataset {known}, now "
+            f"{slices.fingerprint} in {slices.root}): set run.name to a new name, or bring slices "
+            "and splits.json back as they were to continue it."
+        )
 
 
 def differences(before: Config, now: Config) -> list[str]:

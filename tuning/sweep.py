@@ -78,11 +78,12 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     trial_config(config, config.sweep.trials, {})
     config.with_values({"run.name": winner_name(config)})
     store = place(config)
-    begin(store, config)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    begin(store, config, slices)
     ledger = Ledger(store)
     bundle = None if left(config, ledger.trials) else bundle_made(ledger.trials, config)
     if bundle is None:
-        bundle = carry_out(config, ledger, watch)
+        bundle = carry_out(config, slices, ledger, watch)
     catch_up(config, ledger)
     version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
     return conclude(store, config, ledger.trials, version)
@@ -93,9 +94,8 @@ def left(config: Config, trials: list[Trial]) -> bool:
     return len(trials) < config.sweep.trials or any(trial.state == "running" for trial in trials)
 
 
-def carry_out(config: Config, ledger: Ledger, watch: Watch) -> str:
+def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
     """Run the trials that are left; the address of the winner's bundle."""
-    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     with connected(config.cluster):
         if left(config, ledger.trials):
             search(config, slices, ledger, watch)
@@ -109,9 +109,10 @@ def place(config: Config) -> Storage:
     return open_storage(config.storage.root).at(f"sweeps/{config.run.name}")
 
 
-def begin(store: Storage, config: Config) -> None:
-    """Write the settings of a new sweep; TrainingError where it was begun with other ones."""
+def begin(store: Storage, config: Config, slices: Dataset) -> None:
+    """Write settings and slices of a new sweep; TrainingError where it was begun with others."""
     if not store.exists(CONFIG):
+        runs.note_slices(store, slices)
         store.write(CONFIG, dump(config).encode())
         return
     begun = validated(parse(store.read(CONFIG).decode(), store.url), store.url)
@@ -127,6 +128,7 @@ def begin(store: Storage, config: Config) -> None:
             f"({'; '.join(changed)}): set run.name to a new name, or go back to those settings "
             "to continue it."
         )
+    runs.refuse_other_slices(store, slices, f"sweep {config.run.name!r}")
 
 
 def deciding(config: Config) -> dict[str, Any]:

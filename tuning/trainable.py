@@ -78,7 +78,7 @@ def train_alone(config: Config, slices: Dataset, report: Report) -> None:
     from trainer.worker import Surroundings, train
 
     place = runs.place(config)
-    runs.begin(place, config)
+    runs.begin(place, config, slices)
     train(config, slices, place, Surroundings(report_epoch=report))
 
 

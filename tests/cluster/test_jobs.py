@@ -108,7 +108,7 @@ def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> Non
 def test_without_the_token_nothing_is_sent(
     variables: dict[str, str], reason: str, head: Head, settings: Path
 ) -> None:
-    done = head.run("submit", str(settings), "--", "trainer", "prepare", **variables)
+    done = head.run("submit", str(settings), "--", "trainer", "prepare", variables=variables)
     assert done.returncode == 1
     assert reason in done.stderr
     assert "RAY_AUTH_MODE=token" in done.stderr

@@ -96,6 +96,17 @@ class TestFaults:
             ({"data": {"source": "folder"}}, "needs data.root"),
             ({"data": {"valid_fraction": 0.6, "test_fraction": 0.4}}, "no patient to train on"),
             ({"data": {"intensity_low": 5.0, "intensity_high": 5.0}}, "must be below"),
+            (
+                {"data": {"intensity_high": float("inf")}},
+                "data.intensity_high = inf: input should be a finite number",
+            ),
+            (
+                {
+                    "network": {"image_size": 50, "num_layers": 2},
+                    "predict": {"tiles": True, "tile_steps": 4},
+                },
+                "network.image_size = 50 must be divisible by predict.tile_steps = 4",
+            ),
             ({"data": {"patient_pattern": "("}}, "data.patient_pattern is no regular expression"),
         ],
     )
@@ -105,6 +116,10 @@ class TestFaults:
         assert message in text
         assert text[-1] in ".?"
         assert "\n" not in text
+
+    def test_without_tiles_their_steps_do_not_matter(self) -> None:
+        network = {"image_size": 50, "num_layers": 2}
+        validated({"network": network, "predict": {"tile_steps": 4}}, origin="a.toml")
 
     def test_all_faults_are_told_at_once(self) -> None:
         text = refused({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ray.train import ControllerError
 
 from cluster.connection import Connection
 from contract import bundle
@@ -98,6 +99,12 @@ def test_the_bundle_is_whole_and_names_its_making(trained: runs.Result) -> None:
     assert manifest.name == "tiny"
     assert manifest.image_size == 32
     assert manifest.metrics == trained.best
+    slices = cases.prepare(tiny("").data, 1, open_storage(str(Path(trained.run).parents[1])))
+    assert manifest.dataset == slices.fingerprint
+    assert manifest.patients == {
+        "train": ("PHANTOM_0001", "PHANTOM_0002"),
+        "valid": ("PHANTOM_1001",),
+    }
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -183,14 +190,32 @@ def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path)
 def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    config = tiny(str(tmp_path), max_failures=0).with_values({"run.seed": 77})
+    config = tiny(str(tmp_path)).with_values({"run.seed": 77})
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     image = Path(slices.root) / slices.of("train")[0].image
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(DataError, match=image.name):
+    with pytest.raises(DataError, match=image.name) as told:
         launch.run(config)
+    assert_not_tried_again(told.value)
+
+
+def assert_not_tried_again(error: BaseException) -> None:
+    """Ray Train was told to give up; a worker's error that it has counted is another one."""
+    assert isinstance(error.__cause__, ControllerError)
+
+
+def test_a_worker_that_does_not_see_the_run_says_so_at_once(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    config = tiny(str(tmp_path), workers=1)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    # Nobody has begun the run: so it looks on a node with a folder of its own.
+    with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as told:
+        launch.train_group(config, slices, lambda done, total, note: None)
+    assert_not_tried_again(told.value)
+    assert open_storage(str(tmp_path)).entries("runs") == []
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             commit=None,
             machine="test",
             fingerprint="0123456789ab",
+            dataset="0123456789abcdef",
+            patients={},
             image_size=SIDE,
             image_channels=1,
             threshold=0.5,

@@ -37,8 +37,7 @@ def test_a_cluster_gives_what_one_machine_gives(
     open_storage(f"{s3}/bundle").upload(bright.path, last="manifest.json")
     bundle = open_storage(f"{s3}/bundle")
     fill(open_storage(f"{s3}/slices"), 70, 64)
-    (tmp_path / "slices").mkdir()
-    open_storage(f"{s3}/slices").download(tmp_path / "slices")
+    fill(open_storage(str(tmp_path / "slices")), 70, 64)
 
     spread, keys = open_task(f"{s3}/slices", f"{s3}/masks", overlays=True)
     done: list[int] = []

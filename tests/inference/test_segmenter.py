@@ -1,5 +1,6 @@
 """A bundle alone gives masks: the same by both engines, in a process without Keras."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_slices_of_many_shapes_keep_their_order(bright: FolderStorage) -> None:
 
 
 def test_a_changed_file_is_refused(bright: FolderStorage, tmp_path: Path) -> None:
-    bright.download(tmp_path)
+    shutil.copytree(bright.path, tmp_path, dirs_exist_ok=True)
     (tmp_path / "saved_model/saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"saved_model/saved_model\.pb"):
         open_segmenter(FolderStorage(tmp_path))

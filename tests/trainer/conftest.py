@@ -120,6 +120,8 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         commit="0123456789012345678901234567890123456789",
         machine="a machine",
         fingerprint=config.fingerprint(),
+        dataset="0123456789abcdef",
+        patients={"train": ["a", "b", "c$"], "valid": ["d"]},
         image_size=128,
         image_channels=1,
         threshold=0.5,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contract.config import Train
+from contract.errors import StorageError
 from contract.storage import Storage, open_storage
 from trainer import checkpoints
 from trainer.checkpoints import Checkpoint, Row
@@ -52,6 +53,18 @@ def test_a_checkpoint_without_its_facts_does_not_count(store: Storage) -> None:
     half = checkpoints.save(store, [np.zeros(3)], rows(0.1))
     store.delete(f"{half.place}/checkpoint.json")
     assert checkpoints.newest(store) is None
+
+
+@pytest.mark.parametrize("name", ["state.npz", "checkpoint.json"])
+def test_a_store_that_fails_is_not_taken_for_one_without_checkpoints(
+    store: Storage, tmp_path: Path, name: str
+) -> None:
+    saved = checkpoints.save(store, [np.zeros(3)], rows(0.1))
+    (tmp_path / saved.place / name).unlink()
+    # A file that is there and whose reading ends in an input/output error.
+    (tmp_path / saved.place / name).symlink_to("/proc/self/mem")
+    with pytest.raises(StorageError, match=f"cannot read .*{name}"):
+        checkpoints.newest(store)
 
 
 def test_tidy_keeps_the_newest_and_the_best(store: Storage) -> None:

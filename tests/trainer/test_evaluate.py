@@ -8,12 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.errors import BundleError, DataError
+from contract.bundle import read_manifest
+from contract.errors import BundleError, ConfigError, DataError
 from contract.storage import FolderStorage
 from trainer import evaluate as evaluation_of
 from trainer import pictures
+from trainer.__main__ import refuse_idle
 from trainer.data.cases import Case
-from trainer.evaluate import Evaluation, SliceScore, batches, evaluate, mixed, worst_first
+from trainer.evaluate import (
+    Evaluation,
+    SliceScore,
+    batches,
+    evaluate,
+    judge_patients,
+    mixed,
+    worst_first,
+)
 from trainer.scores import Counts
 
 
@@ -93,6 +103,7 @@ def test_the_summary_names_what_it_is_of(done, thresholding, place):
     assert summary["model"]["name"] == "thresholding"
     assert summary["model"]["bundle"] == str(thresholding)
     assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
+    assert summary["dataset"]["trained_on"] == "0123456789abcdef"
     assert summary["environment"]["machine"]
 
 
@@ -150,6 +161,65 @@ def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
             lambda _: None,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, tmp_path):
+    """As it comes about where a pool is dealt again in another place."""
+    dealt = dataclasses.replace(place.dataset.of("test")[0], patient="a")
+    torn = dataclasses.replace(place.dataset, cases=(dealt, *place.dataset.of("test")[1:]))
+    config, out = place.config, tmp_path / "out"
+    with pytest.raises(DataError, match=r"learnt from patients of the test split .*\(a\)"):
+        evaluate(
+            thresholding,
+            torn,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(out),
+            lambda _: None,
+        )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "patient", "refused"),
+    [
+        ("test", "d", True),
+        ("valid", "a", True),
+        ("valid", "d", False),
+        ("train", "a", False),
+        ("test", "new", False),
+    ],
+)
+def test_a_split_may_hold_nobody_of_an_earlier_one(
+    split, patient, refused, place, thresholding, caplog
+):
+    manifest = read_manifest(FolderStorage(thresholding))
+    one = dataclasses.replace(place.dataset.cases[0], split=split, patient=patient)
+    dataset = dataclasses.replace(place.dataset, cases=(one,), fingerprint=manifest.dataset)
+    if refused:
+        with pytest.raises(DataError, match=r"learnt from patients.*allow_patient_overlap"):
+            judge_patients(manifest, dataset, split, place.config.data)
+        allowed = place.config.with_values({"data.allow_patient_overlap": True})
+        judge_patients(manifest, dataset, split, allowed.data)
+        assert "not of new patients" in caplog.text
+    else:
+        judge_patients(manifest, dataset, split, place.config.data)
+        assert caplog.text == ""
+
+
+def test_slices_that_are_not_those_of_the_training_are_told(place, thresholding, caplog):
+    manifest = read_manifest(FolderStorage(thresholding))
+    judge_patients(manifest, place.dataset, "test", place.config.data)
+    assert f"dataset {place.dataset.fingerprint}) are not those" in caplog.text
+
+
+def test_overrides_that_would_do_nothing_are_refused():
+    refuse_idle(["data.root=/slices", "storage.root=/work", "predict.batch_size=2"])
+    for override in ("predict.threshold=0.4", "train.epochs=3", "run.seed=1"):
+        key = override.partition("=")[0]
+        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
+            refuse_idle([override])
 
 
 def case(name: str, patient: str = "p") -> Case:

@@ -100,6 +100,13 @@ def test_other_settings_are_told(evaluation, place):
     assert told not in report(None, evaluation, same)
 
 
+def test_other_slices_are_told(evaluation, place):
+    told = "are not the ones the model was trained on"
+    assert told in report(None, evaluation, place.config)
+    same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
+    assert told not in report(None, same, place.config)
+
+
 def test_names_are_text_and_never_markup(evaluation, place):
     first = dataclasses.replace(evaluation.patients[0], patient="<script>alert(1)</script>")
     marked = dataclasses.replace(evaluation, patients=(first, *evaluation.patients[1:]))

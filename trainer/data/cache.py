@@ -6,8 +6,8 @@ everything that decides its content, so a stale one cannot be met and the system
 """
 
 import fcntl
-import getpass
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Config
-from contract.storage import Storage, open_storage
+from contract.storage import Storage, open_storage, plainly
 from trainer.data.cases import Case, Dataset, Split, read_image, read_mask
 from trainer.preprocess import fit_slices, resize
 
 # Raised when what is written below changes, so that older caches are not read.
 _FORMAT = 1
+_IMAGES, _MASKS = "images.npy", "masks.npy"
 _READERS = 8
 
 
@@ -46,15 +47,15 @@ def arrays(config: Config, dataset: Dataset, split: Split) -> Arrays:
     """The slices of a split, from this machine's cache or made now."""
     folder = _home() / _key(config, dataset, split)
     with _locked(folder.with_suffix(".lock")):
-        if not folder.exists():
+        # The system clears its temporary folder file by file.
+        if not all((folder / name).exists() for name in (_IMAGES, _MASKS)):
             _fill(folder, config, dataset, split)
-    return Arrays(
-        np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "masks.npy", mmap_mode="r")
-    )
+    return Arrays(np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r"))
 
 
 def _home() -> Path:
-    home = Path(tempfile.gettempdir()) / f"segfleet-slices-{getpass.getuser()}"
+    # By number, as a container's user may have no name.
+    home = Path(tempfile.gettempdir()) / f"segfleet-slices-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
     return home
 
@@ -85,12 +86,12 @@ def _fill(folder: Path, config: Config, dataset: Dataset, split: Split) -> None:
         fitted = list(pool.map(fit, dataset.of(split)))
     wide = any(wide for _, _, wide in fitted)
     unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    _save(
-        unfinished / "images.npy", [image for image, _, _ in fitted], np.int16 if wide else np.uint8
-    )
-    _save(unfinished / "masks.npy", [mask for _, mask, _ in fitted], np.uint8)
+    for stale in (unfinished, folder):
+        shutil.rmtree(stale, ignore_errors=True)
+    with plainly("write", unfinished):
+        unfinished.mkdir()
+    _save(unfinished / _IMAGES, [image for image, _, _ in fitted], np.int16 if wide else np.uint8)
+    _save(unfinished / _MASKS, [mask for _, mask, _ in fitted], np.uint8)
     unfinished.rename(folder)
 
 
@@ -110,10 +111,18 @@ def _fit(
     )
 
 
-def _save(path: Path, values: Sequence[NDArray], dtype: type) -> None:
-    array = np.lib.format.open_memmap(
-        path, mode="w+", dtype=dtype, shape=(len(values), *values[0].shape)
-    )
-    for index, value in enumerate(values):
-        array[index] = value
-    array.flush()
+def _save(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> None:
+    """Write values of one shape as a single .npy file, without a second copy of them in memory.
+
+    By ordinary writes, which a full disk refuses with an error: written through a memory map, it
+    ends the process by a signal.
+    """
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (len(values), *values[0].shape),
+    }
+    with plainly("write", path), path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for value in values:
+            file.write(value.astype(dtype).tobytes())

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,14 +18,24 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from contract.config import Data
+from contract.config import Config, Data
 from contract.errors import DataError
 from contract.storage import Entry, Storage, open_storage
 from trainer.data import splits
-from trainer.data.images import SUFFIXES, decode_image, decode_mask, read_image, read_mask
-from trainer.data.splits import SPLITS, Split, patient_of
+from trainer.data.images import decode_image, decode_mask, read_image, read_mask
+from trainer.data.pairs import Pair, listing_of, paired, refuse
+from trainer.data.splits import SPLITS, Split
 
-__all__ = ["SPLITS", "Case", "Dataset", "Split", "prepare", "read_image", "read_mask"]
+__all__ = [
+    "SPLITS",
+    "Case",
+    "Dataset",
+    "Split",
+    "prepare",
+    "read_image",
+    "read_mask",
+    "refuse_other_sizes",
+]
 
 Advance = Callable[[int, str], object]
 
@@ -34,7 +44,6 @@ INDEX = "index.json"
 # Raised when what is written to the index changes, so that older ones are not believed.
 _FORMAT = 1
 _READERS = 8
-_FAULTS_TOLD = 5
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +82,10 @@ class Dataset:
         """The cases of one split."""
         return tuple(case for case in self.cases if case.split == split)
 
+    def patients(self, split: Split) -> tuple[str, ...]:
+        """The patients of one split, by name."""
+        return tuple(sorted({case.patient for case in self.of(split)}))
+
 
 @dataclass(frozen=True)
 class Index:
@@ -83,21 +96,10 @@ class Index:
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """Two files of one stem; split is None in a pool."""
-
-    name: str
-    patient: str
-    split: Split | None
-    image: str
-    mask: str
-
-
-@dataclass(frozen=True)
 class _Slice:
     """A pair whose files were read; peak: the mask's greatest value; digest: of both contents."""
 
-    pair: _Pair
+    pair: Pair
     height: int
     width: int
     foreground: float
@@ -122,6 +124,22 @@ def prepare(
         dataset = _indexed(data, seed, _source(data), place, advance)
     _judge_overlap(dataset, data)
     return dataset
+
+
+def refuse_other_sizes(dataset: Dataset, config: Config) -> None:
+    """DataError where a tiled network would be trained on shrunken slices and asked of whole ones.
+
+    Training resizes every slice to network.image_size; tiles are cut at the slices' own resolution.
+    """
+    side = config.network.image_size
+    learnt_from = (*dataset.of("train"), *dataset.of("valid")) if config.predict.tiles else ()
+    for case in learnt_from:
+        if (case.height, case.width) != (side, side):
+            raise DataError(
+                f"{dataset.root}/{case.image} is {case.width} x {case.height} pixels, but with "
+                f"predict.tiles = true slices that train must have network.image_size = {side}: "
+                "cut them to that size, or set predict.tiles = false."
+            )
 
 
 def identity(data: Data, seed: int) -> str:
@@ -160,7 +178,7 @@ def _phantom(data: Data, seed: int, place: Storage, advance: Advance) -> Dataset
     from trainer.data import phantom
 
     data = data.model_copy(update={"layout": "split", "patient_pattern": phantom.PATTERN})
-    known = _known(place, _stamp(data, seed, _listing(data, place), place))
+    known = _known(place, _stamp(data, seed, listing_of(data, place), place))
     if known is not None:
         return known
     phantom.write(data.phantom, seed, place, lambda steps: advance(steps, "drawing the phantom"))
@@ -172,14 +190,14 @@ def _phantom(data: Data, seed: int, place: Storage, advance: Advance) -> Dataset
 
 def _indexed(data: Data, seed: int, source: Storage, place: Storage, advance: Advance) -> Dataset:
     """The dataset from the index, or checked now and indexed."""
-    listing = _listing(data, source)
+    listing = listing_of(data, source)
     known = _known(place, _stamp(data, seed, listing, place))
     if known is not None:
         _log.info(
             "%d slices in %s, unchanged since they were checked", len(known.cases), known.root
         )
         return known
-    read = _read(_paired(listing, data, source), data, source, advance)
+    read = _read(paired(listing, data, source), data, source, advance)
     assigned = _assigned(read, data, seed, place)
     _refuse_poor_splits(assigned, data, source)
     dataset = _dataset(source.url, assigned)
@@ -220,105 +238,10 @@ def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-# -- from files to pairs -----------------------------------------------------------------------
-
-
-def _listing(data: Data, source: Storage) -> list[Entry]:
-    """Every file below the folders of the layout."""
-    return [entry for folder in _folders(data) for entry in source.entries(folder)]
-
-
-def _folders(data: Data) -> list[str]:
-    prefixes = [""] if data.layout == "pool" else [f"{split}/" for split in SPLITS]
-    return [f"{prefix}{kind}" for prefix in prefixes for kind in ("images", "masks")]
-
-
-def _paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[_Pair]:
-    """Images and masks by stem; one DataError for all that have no partner or no patient."""
-    found = _pictures(listing, data, source)
-    faults: list[str] = []
-    pairs: list[_Pair] = []
-    for split in [None] if data.layout == "pool" else SPLITS:
-        prefix = "" if split is None else f"{split}/"
-        images, masks = found[f"{prefix}images"], found[f"{prefix}masks"]
-        faults += _doubled(images) + _doubled(masks)
-        faults += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
-        faults += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
-        for stem in sorted(images.keys() & masks.keys()):
-            patient = patient_of(stem, data.patient_pattern)
-            if patient is None:
-                faults.append(
-                    f"{images[stem][0]}: data.patient_pattern {data.patient_pattern!r} finds no "
-                    "patient in its name"
-                )
-            else:
-                pairs.append(_Pair(stem, patient, split, images[stem][0], masks[stem][0]))
-    _refuse(faults, source)
-    return pairs
-
-
-def _pictures(
-    listing: Sequence[Entry], data: Data, source: Storage
-) -> dict[str, dict[str, list[str]]]:
-    """Keys of the pictures of each folder by stem; other files are passed over, and said so."""
-    found: dict[str, dict[str, list[str]]] = {folder: {} for folder in _folders(data)}
-    passed: list[str] = []
-    for entry in listing:
-        path = PurePosixPath(entry.key)
-        if path.suffix.lower() in SUFFIXES and str(path.parent) in found:
-            found[str(path.parent)].setdefault(path.stem, []).append(entry.key)
-        elif not path.name.startswith("."):
-            passed.append(entry.key)
-    for folder, stems in found.items():
-        if not stems and not (folder.endswith("masks") and found[folder[:-5] + "images"]):
-            raise DataError(_nothing_there(folder, data, source, passed))
-    if passed:
-        _log.warning(
-            "%d files in %s are no pictures and passed over, such as %s",
-            len(passed),
-            source.url,
-            passed[0],
-        )
-    return found
-
-
-def _nothing_there(folder: str, data: Data, source: Storage, passed: Sequence[str]) -> str:
-    """The message for a folder without pictures, with the likeliest cause."""
-    text = f"there are no pictures ({', '.join(SUFFIXES)}) in {source.url}/{folder}"
-    if passed:
-        return f"{text}, but {len(passed)} other files such as {passed[0]}: convert them."
-    other = "pool" if data.layout == "split" else "split"
-    if any(source.entries(f) for f in _folders(data.model_copy(update={"layout": other}))):
-        return f'{text}: your folders are those of data.layout = "{other}".'
-    wanted = (
-        "train|valid|test, each with images and masks"
-        if data.layout == "split"
-        else ("images and masks")
-    )
-    return f"{text}: data.root must hold {wanted}."
-
-
-def _doubled(stems: Mapping[str, list[str]]) -> list[str]:
-    return [f"{' and '.join(keys)} have the same stem" for keys in stems.values() if len(keys) > 1]
-
-
-def _refuse(faults: Iterable[str], source: Storage) -> None:
-    """One DataError for all faults, the first few told; nothing where there are none."""
-    told = sorted(faults)
-    if not told:
-        return
-    if len(told) == 1:
-        raise DataError(f"{source.url}: {told[0]}.")
-    more = f"; and {len(told) - _FAULTS_TOLD} more" if len(told) > _FAULTS_TOLD else ""
-    raise DataError(
-        f"{source.url}: {len(told)} files are at fault: {'; '.join(told[:_FAULTS_TOLD])}{more}."
-    )
-
-
 # -- from pairs to cases -----------------------------------------------------------------------
 
 
-def _read(pairs: Sequence[_Pair], data: Data, source: Storage, advance: Advance) -> list[_Slice]:
+def _read(pairs: Sequence[Pair], data: Data, source: Storage, advance: Advance) -> list[_Slice]:
     """Every pair decoded once; one DataError for all that cannot be used."""
     read: list[_Slice] = []
     faults: list[str] = []
@@ -329,11 +252,11 @@ def _read(pairs: Sequence[_Pair], data: Data, source: Storage, advance: Advance)
             else:
                 faults.append(result)
             advance(1, "checking slices")
-    _refuse(faults, source)
+    refuse(faults, source)
     return read
 
 
-def _looked_at(pair: _Pair, source: Storage, data: Data) -> _Slice | str:
+def _looked_at(pair: Pair, source: Storage, data: Data) -> _Slice | str:
     """A pair's facts, or what is wrong with it."""
     image_file, mask_file = source.read(pair.image), source.read(pair.mask)
     try:

@@ -1,13 +1,14 @@
 """What a training worker sees: fixed-size samples in an order keyed by (seed, epoch).
 
-The order of samples and every draw of augmentation are functions of (seed, epoch, sample) alone,
-so a resumed run sees what an uninterrupted one would, and the samples of a step are the same
-however many workers share them.
+The order of samples and every draw of augmentation are functions of (seed, epoch, turn) alone,
+where a turn is a sample and how often it has come in the epoch. So a resumed run sees what an
+uninterrupted one would, and the samples of a step are the same however many workers share them.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +19,9 @@ from trainer.augment import augment
 from trainer.data.cache import Arrays
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
+Number = TypeVar("Number", np.int64, np.float32)
 
-# Different draws of one (seed, epoch, sample) must not share a stream.
+# Different draws of one (seed, epoch) must not share a stream.
 _ORDER, _AUGMENT = 0, 1
 
 
@@ -42,18 +44,21 @@ def validation_steps(config: Config, samples: int) -> int:
 
 
 def epoch_order(seed: int, epoch: int, samples: int, needed: int) -> NDArray[np.int64]:
-    """[needed] sample numbers of an epoch: every sample once before any comes again."""
+    """[needed] turns of an epoch: every sample once before any comes again.
+
+    A turn is a sample's number, plus `samples` for each time it has come before.
+    """
     rounds = math.ceil(needed / samples)
     orders = [
-        np.random.default_rng((seed, epoch, _ORDER, part)).permutation(samples)
+        np.random.default_rng((seed, epoch, _ORDER, part)).permutation(samples) + part * samples
         for part in range(rounds)
     ]
     return np.concatenate(orders)[:needed]
 
 
-def share(order: Sequence[int] | NDArray[np.int64], batch: int, place: Place) -> NDArray[np.int64]:
-    """One worker's samples: its slice of every whole batch of the order."""
-    batches = np.asarray(order).reshape(-1, place.workers, batch // place.workers)
+def share(order: NDArray[Number], batch: int, place: Place) -> NDArray[Number]:
+    """One worker's part of an order: its slice of every whole batch."""
+    batches = order.reshape(-1, place.workers, batch // place.workers)
     return batches[:, place.rank].reshape(-1)
 
 
@@ -69,11 +74,11 @@ def training(config: Config, arrays: Arrays, place: Place, first_epoch: int) -> 
     def numbers() -> Iterator[tuple[int, int]]:
         for epoch in range(first_epoch, config.train.epochs):
             order = epoch_order(config.run.seed, epoch, len(arrays.images), needed)
-            for sample in share(order, batch, place):
-                yield epoch, int(sample)
+            for turn in share(order, batch, place):
+                yield epoch, int(turn)
 
-    def draw(epoch: np.int64, sample: np.int64) -> Sample:
-        return augmented(config, arrays, int(epoch), int(sample))
+    def draw(epoch: np.int64, turn: np.int64) -> Sample:
+        return augmented(config, arrays, int(epoch), int(turn))
 
     number = tf.TensorSpec((), tf.int64)
     return (
@@ -87,22 +92,22 @@ def training(config: Config, arrays: Arrays, place: Place, first_epoch: int) -> 
 def validation(config: Config, arrays: Arrays, place: Place) -> tf.data.Dataset:
     """This worker's validation batches, over and over: images, truth and weights [b].
 
-    The last batch is filled with samples of weight 0, so that every worker has as many.
+    Batches are filled with samples of weight 0, so that every worker has as many. Each is given
+    its share of them: Keras takes the mean of the batches' losses for val_loss, and a last batch
+    of one sample would count as much as a full one.
     """
     batch, samples = config.train.batch_size, len(arrays.images)
-    filled = np.zeros(validation_steps(config, samples) * batch, np.int64)
-    filled[:samples] = np.arange(samples)
-    weights = np.zeros(len(filled), np.float32)
-    weights[:samples] = 1.0
+    steps = validation_steps(config, samples)
+    filled, weights = np.zeros((steps, batch), np.int64), np.zeros((steps, batch), np.float32)
+    for step, part in enumerate(np.array_split(np.arange(samples), steps)):
+        filled[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
     def read(sample: np.int64) -> Sample:
         return plain(config, arrays, int(sample))
 
     numbers = tf.data.Dataset.from_tensor_slices(share(filled, batch, place))
     slices = numbers.map(_in_numpy(read, arrays), num_parallel_calls=tf.data.AUTOTUNE)
-    weight = tf.data.Dataset.from_tensor_slices(
-        weights[share(np.arange(len(filled)), batch, place)]
-    )
+    weight = tf.data.Dataset.from_tensor_slices(share(weights, batch, place))
     return (
         tf.data.Dataset.zip((slices, weight))
         .map(lambda pair, weight: (*pair, weight))
@@ -119,10 +124,10 @@ def plain(config: Config, arrays: Arrays, sample: int) -> Sample:
     return image.astype(np.float32), arrays.masks[sample][..., None].astype(np.float32)
 
 
-def augmented(config: Config, arrays: Arrays, epoch: int, sample: int) -> Sample:
-    """A sample as epoch `epoch` of the run shows it."""
-    image, truth = plain(config, arrays, sample)
-    draw = np.random.default_rng((config.run.seed, epoch, _AUGMENT, sample))
+def augmented(config: Config, arrays: Arrays, epoch: int, turn: int) -> Sample:
+    """A sample as epoch `epoch` of the run shows it at one of its turns."""
+    image, truth = plain(config, arrays, turn % len(arrays.images))
+    draw = np.random.default_rng((config.run.seed, epoch, _AUGMENT, turn))
     image, mask = augment(image, truth[..., 0].astype(np.uint8), draw, config.data.augment)
     return image, mask[..., None].astype(np.float32)
 

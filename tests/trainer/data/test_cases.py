@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from contract.config import Data
+from contract.config import Config, Data
 from contract.errors import DataError
 from contract.storage import Storage, open_storage
-from trainer.data.cases import SPLITS, Dataset, identity, prepare
+from trainer.data.cases import SPLITS, Dataset, identity, prepare, refuse_other_sizes
 
 PATTERN = r"^P\d+"
 SIDE = 24
@@ -53,6 +53,11 @@ def put_pool(storage: Storage, patients: int = 10) -> None:
     for patient in range(patients):
         for index in range(2):
             put(storage, "", f"P{patient:02d}-{index}", rows=1 + patient)
+
+
+def empty(storage: Storage, folder: str) -> None:
+    for entry in storage.entries(folder):
+        storage.delete(entry.key)
 
 
 def settings(source: Storage, **changes: object) -> Data:
@@ -303,6 +308,23 @@ def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None
     assert r"train/images/odd-1.png: data.patient_pattern '^P\\d+' finds no patient" in message
 
 
+def test_a_pool_whose_every_slice_were_a_patient_is_refused(pool: Storage, home: Storage) -> None:
+    message = refusal(pool, home, layout="pool", patient_pattern="^.+")
+    assert "takes the whole name of every file, such as P00-0, for its patient" in message
+    assert 'divide them yourself with data.layout = "split"' in message
+    assert home.entries() == []
+
+
+def test_tiles_refuse_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
+    dataset = prepare(settings(source), 0, home)
+    config = Config().with_values({"network.image_size": 16, "predict.tiles": True})
+    with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):
+        refuse_other_sizes(dataset, config)
+    refuse_other_sizes(dataset, config.with_values({"predict.tiles": False}))
+    fitting = config.with_values({"network.num_layers": 4, "network.image_size": SIDE})
+    refuse_other_sizes(dataset, fitting)
+
+
 def test_a_patient_in_two_splits_is_refused_unless_allowed(
     source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -329,7 +351,7 @@ def test_a_split_without_foreground_is_refused(source: Storage, home: Storage) -
 
 
 def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
-    source.delete_all("test")
+    empty(source, "test")
     message = refusal(source, home)
     assert f"there are no pictures (.jpg, .jpeg, .png, .bmp, .tif, .tiff) in {source.url}/test" in (
         message
@@ -337,9 +359,18 @@ def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
 
 
 def test_pictures_of_another_kind_are_named(source: Storage, home: Storage) -> None:
-    source.delete_all("test/images")
+    empty(source, "test/images")
     source.write("test/images/P20-0.dcm", b"x")
     assert "1 other files such as test/images/P20-0.dcm: convert them" in refusal(source, home)
+
+
+def test_pictures_in_subfolders_are_named(source: Storage, home: Storage) -> None:
+    source.write("train/masks/P00/P00-0.png", mask_of(4))
+    source.write("train/masks/.thumbnails/P00-0.png", mask_of(4))
+    assert refusal(source, home) == (
+        f"{source.url}: train/masks/P00/P00-0.png lies in a subfolder: "
+        "move it directly into train/masks."
+    )
 
 
 def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: Storage) -> None:

@@ -1,4 +1,4 @@
-"""Sample order and draws: keyed by (seed, epoch, sample), shared out over workers, resumable."""
+"""Sample order and draws: keyed by (seed, epoch, turn), shared out over workers, resumable."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,11 @@ def config(**train: object) -> Config:
 
 def test_every_sample_comes_once_before_any_comes_again() -> None:
     order = dataset.epoch_order(seed=0, epoch=1, samples=10, needed=25)
-    assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
+    assert sorted(order[:10]) == list(range(10))
+    # The second and third turns of the same samples.
+    assert sorted(order[10:20]) == list(range(10, 20))
     assert len(set(order[20:])) == 5
+    assert set(order[20:]) <= set(range(20, 30))
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
@@ -72,6 +75,13 @@ def test_workers_together_train_on_what_one_alone_would() -> None:
         assert np.array_equal(images, np.concatenate([left, right]))
 
 
+def test_a_sample_that_comes_twice_in_an_epoch_is_shown_differently() -> None:
+    samples, settings = arrays(2), config(steps_per_epoch=1, epochs=1, workers=1)
+    ((images, _),) = dataset.training(settings, samples, Place(), 0).as_numpy_iterator()
+    # Two samples, two turns each.
+    assert len({image.tobytes() for image in images}) == 4
+
+
 def test_epochs_show_a_sample_differently() -> None:
     samples, settings = arrays(4), config()
     first, second = (dataset.augmented(settings, samples, epoch, 0)[0] for epoch in (0, 1))
@@ -90,6 +100,16 @@ def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
             ids = np.round(images[:, 0, 0, 0] * 255).astype(int)
             seen += [int(number) for number in ids[weights > 0]]
     assert sorted(seen) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [5, 9, 11])
+def test_no_validation_batch_counts_for_more_than_its_samples(count: int) -> None:
+    settings = config(workers=1)
+    batches = dataset.validation(settings, arrays(count), Place())
+    steps = dataset.validation_steps(settings, count)
+    held = [weights.sum() for _, _, weights in batches.take(steps).as_numpy_iterator()]
+    assert sum(held) == count
+    assert max(held) - min(held) <= 1
 
 
 def test_an_epoch_has_at_least_one_step() -> None:

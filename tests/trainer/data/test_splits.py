@@ -24,7 +24,9 @@ def place(tmp_path: Path) -> Storage:
 def test_the_patient_is_what_the_pattern_finds() -> None:
     assert patient_of("PANCREAS_0002-cropped-0-1064", r"^PANCREAS_\d+") == "PANCREAS_0002"
     assert patient_of("ct_17_3", r"^ct_(\d+)_") == "17"
-    assert patient_of("scan-3", r"^[^-]+") == "scan"
+    assert patient_of("scan-3", Data().patient_pattern) == "scan"
+    # Every slice would be a patient of its own.
+    assert patient_of("scan3", Data().patient_pattern) is None
     assert patient_of("other", r"^PANCREAS_\d+") is None
     assert patient_of("-3", r"^([^-]*)") is None
 

@@ -1,0 +1,60 @@
+"""A run is continued with the settings and the slices it was begun with, or not at all."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from contract.config import Config
+from contract.errors import DataError, TrainingError
+from contract.storage import Storage, open_storage
+from trainer import runs
+from trainer.data.cases import Case, Dataset, Split
+
+CONFIG = Config()
+
+
+def case(patient: str, split: Split) -> Case:
+    name = f"{patient}-1"
+    return Case(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
+
+
+SLICES = Dataset(
+    "/pool",
+    (case("a", "train"), case("b", "train"), case("c", "valid"), case("d", "test")),
+    "0123456789abcdef",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+def test_a_run_knows_whom_it_learns_from(run: Storage) -> None:
+    runs.begin(run, CONFIG, SLICES)
+    known = runs.trained_on(run)
+    assert known.dataset == SLICES.fingerprint
+    assert known.patients == {"train": ("a", "b"), "valid": ("c",)}
+
+
+def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
+    runs.begin(run, CONFIG, SLICES)
+    before = run.entries()
+    # The same slices may have moved.
+    runs.begin(run, CONFIG, dataclasses.replace(SLICES, root="s3://bucket/pool"))
+    assert run.entries() == before
+
+
+def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> None:
+    runs.begin(run, CONFIG, SLICES)
+    dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
+    with pytest.raises(TrainingError, match=r"begun with other slices .*run\.name .*splits\.json"):
+        runs.begin(run, CONFIG, dealt_again)
+    assert runs.trained_on(run).dataset == SLICES.fingerprint
+
+
+def test_tiles_of_slices_that_training_shrinks_begin_no_run(run: Storage) -> None:
+    with pytest.raises(DataError, match=r"images/a-1\.png is 64 x 64"):
+        runs.begin(run, CONFIG.with_values({"predict.tiles": True}), SLICES)
+    assert run.entries() == []
