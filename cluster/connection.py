@@ -187,7 +187,7 @@ def _set_variables(variables: Mapping[str, str | None]) -> None:
 
 
 def _shipped_environment() -> dict[str, Any] | None:
-    """What the workers of an existing cluster need: our packages, and no secret.
+    """What the workers of an existing cluster need: our packages, where S3 is, and no secret.
 
     A Ray job carries its own environment, which Ray refuses to have changed.
     """
@@ -195,7 +195,7 @@ def _shipped_environment() -> dict[str, Any] | None:
         return None
     folder = Path(contract.__file__).parents[1]
     return {
-        "env_vars": WORKER_VARIABLES,
+        "env_vars": job_variables(),
         "py_modules": [str(folder / name) for name in PACKAGES],
         "excludes": ["__pycache__"],
     }
@@ -228,10 +228,21 @@ def jobs_address(cluster: Cluster) -> str:
     address = cluster.address or next(filter(None, given), DASHBOARD)
     if not address.startswith(("http://", "https://")):
         check_reachable(address)
-        with environment(UNNAMED):
-            address = get_address_for_submission_client(address)
+        address = _dashboard_of(address)
     check_answers(address)
     return address.rstrip("/")
+
+
+def _dashboard_of(address: str) -> str:
+    """Address of the Jobs API of a cluster that is named as ray.init takes it."""
+    try:
+        with environment(UNNAMED):
+            return get_address_for_submission_client(address)
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        raise ClusterError(
+            f"cannot ask the Ray cluster at {address} for its Jobs API: {_first_line(error)}. "
+            "Name the Jobs API itself in cluster.address, such as http://127.0.0.1:8265."
+        ) from error
 
 
 def check_reachable(address: str) -> None:

@@ -36,7 +36,7 @@ _TROUBLE = (aiohttp.ClientError, RuntimeError, OSError, RayError)
 
 @dataclass(frozen=True)
 class Seen:
-    """A job as Ray knows it."""
+    """A job of ours as Ray knows it."""
 
     job: str
     run: str
@@ -86,9 +86,10 @@ class Jobs:
             )
 
     def all(self) -> list[Seen]:
-        """Every job sent to this cluster that Ray remembers."""
+        """Every job of ours sent to this cluster that Ray remembers; it may run others too."""
         with explained(self.address):
-            return [_seen(details) for details in self._client.list_jobs() if details.submission_id]
+            known = self._client.list_jobs()
+        return [_seen(details) for details in known if "run" in (details.metadata or {})]
 
     def find(self, job: str) -> Seen | None:
         """One job; None where Ray does not know it."""
@@ -164,7 +165,7 @@ def new_name(run: str) -> str:
 
 
 def exit_code(state: str, code: int | None) -> int:
-    """The exit code of a job that ended: its command's, 1 where it never started."""
+    """The exit code of a job: its command's, 1 where that is not known."""
     if state == "succeeded":
         return 0
     return code or 1
@@ -186,14 +187,14 @@ def merged(seen: Sequence[Seen], kept: Sequence[Record], reachable: bool) -> lis
 
 
 def _merge(seen: Seen | None, kept: Record, reachable: bool) -> Status:
-    state: str = kept.state
+    state, code = kept.state, kept.exit_code
     running = state == "running"
     if running and seen is None:
         state = "lost" if reachable else f"running when last heard of ({kept.heard})"
     if running and seen is not None:
-        state = seen.state
+        state, code = seen.state, seen.exit_code
     live = seen is not None and not seen.ended
-    return Status(kept.job, " ".join(kept.command), state, kept.began, kept.exit_code, live)
+    return Status(kept.job, " ".join(kept.command), state, kept.began, code, live)
 
 
 def _seen(details: Any) -> Seen:
@@ -201,7 +202,7 @@ def _seen(details: Any) -> Seen:
     began = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
     return Seen(
         job=details.submission_id,
-        run=(details.metadata or {}).get("run", ""),
+        run=details.metadata["run"],
         command=" ".join(words[5:]),
         state=details.status.value.lower(),
         began=began.isoformat(timespec="seconds"),

@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from cluster import connection
-from cluster.connection import check_reachable, connected
+from cluster.connection import check_reachable, connected, jobs_address
 from contract.config import Cluster
 from contract.errors import ClusterError
 
@@ -69,6 +69,18 @@ def test_a_port_of_something_else_is_told_from_a_cluster(
     monkeypatch.setattr(connection, "REACH_TIMEOUT_S", 1.0)
     with pytest.raises(ClusterError, match="is no Ray cluster"):
         check_reachable(s3_server.removeprefix("http://"))
+
+
+def test_a_cluster_that_is_looked_for_and_not_found_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find_none(address: str) -> str:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    # Ray itself would find the cluster of the other tests.
+    monkeypatch.setattr(connection, "get_address_for_submission_client", find_none)
+    with pytest.raises(ClusterError, match="at auto for its Jobs API: Could not find any"):
+        jobs_address(Cluster(address="auto"))
 
 
 PROGRAM = """

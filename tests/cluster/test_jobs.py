@@ -1,6 +1,7 @@
 """Jobs on a real head behind a token, as a user sends, follows, lists and stops them."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from cluster.record import Record
 from contract.config import Config
 from contract.loading import dump
 from contract.storage import open_storage
-from tests.nodes import ROOT, Head, head_node
+from tests.nodes import ROOT, Head, free_port, head_node
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +73,21 @@ def test_a_command_runs_on_the_cluster_and_shows_no_secret(head: Head, settings:
     assert head.token not in shown
 
 
-def jobs_as_the_dashboard_shows_them(head: Head) -> str:
-    asked = urllib.request.Request(
-        f"{head.jobs}/api/jobs/", headers={"Authorization": f"Bearer {head.token}"}
-    )
+def jobs_as_the_dashboard_shows_them(head: Head, job: dict[str, str] | None = None) -> str:
+    """Ray's list of jobs; with a job, Ray's answer to sending it."""
+    headers = {"Authorization": f"Bearer {head.token}", "Content-Type": "application/json"}
+    sent = json.dumps(job).encode() if job else None
+    asked = urllib.request.Request(f"{head.jobs}/api/jobs/", sent, headers)
     with urllib.request.urlopen(asked) as answer:
         return answer.read().decode()
+
+
+def test_jobs_of_others_are_left_alone(head: Head, settings: Path) -> None:
+    jobs_as_the_dashboard_shows_them(head, {"entrypoint": "echo 'not closed"})
+    listed = head.run("status", str(settings))
+    assert listed.returncode == 0, listed.stderr
+    assert "not closed" not in listed.stdout
+    assert listed.stderr == ""
 
 
 def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> None:
@@ -98,7 +108,8 @@ def test_a_failed_command_tells_why_and_fails(head: Head, settings: Path) -> Non
 def test_without_the_token_nothing_is_sent(
     variables: dict[str, str], reason: str, head: Head, settings: Path
 ) -> None:
-    done = head.run("submit", str(settings), "--", "trainer", "prepare", **variables)
+    words = ("submit", str(settings), "--", "trainer", "prepare")
+    done = head.run(*words, folder=ROOT, seconds=180, **variables)
     assert done.returncode == 1
     assert reason in done.stderr
     assert "RAY_AUTH_MODE=token" in done.stderr
@@ -113,8 +124,8 @@ from contract.config import Cluster
 
 @ray.remote
 def look():
-    import contract
-    return contract.__file__
+    import contract, os
+    return contract.__file__, os.environ["AWS_REGION"]
 
 with connected(Cluster(address=sys.argv[1])) as connection:
     assert not connection.private
@@ -122,11 +133,13 @@ with connected(Cluster(address=sys.argv[1])) as connection:
 """
 
 
-def test_a_driver_joins_and_its_workers_get_our_code(head: Head, tmp_path: Path) -> None:
+def test_a_driver_joins_and_its_workers_get_our_code_and_where_s3_is(
+    head: Head, tmp_path: Path
+) -> None:
     joined = subprocess.run(
         [sys.executable, "-c", DRIVER, head.gcs],
         cwd=tmp_path,
-        env={**head.client(), "PYTHONPATH": str(ROOT)},
+        env={**head.client(), "PYTHONPATH": str(ROOT), "AWS_REGION": "eu-north-1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -134,6 +147,7 @@ def test_a_driver_joins_and_its_workers_get_our_code(head: Head, tmp_path: Path)
     )
     assert joined.returncode == 0, joined.stderr
     assert "py_modules" in joined.stdout
+    assert "eu-north-1" in joined.stdout
 
 
 def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: Path) -> None:
@@ -213,7 +227,13 @@ def test_a_log_read_twice_is_written_once() -> None:
 
 @pytest.mark.parametrize(
     ("state", "code", "expected"),
-    [("succeeded", 0, 0), ("failed", 3, 3), ("failed", None, 1), ("stopped", None, 1)],
+    [
+        ("succeeded", 0, 0),
+        ("failed", 3, 3),
+        ("failed", None, 1),
+        ("stopped", None, 1),
+        ("lost", None, 1),
+    ],
 )
 def test_the_exit_code_of_a_job(state: str, code: int | None, expected: int) -> None:
     assert exit_code(state, code) == expected
@@ -223,23 +243,51 @@ def kept(state: record.State, code: int | None = None) -> Record:
     return Record(job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code)
 
 
-def seen(state: str, ended: bool) -> Seen:
-    return Seen("a", "demo", "trainer", state, "1", ended, None, "")
+def seen(state: str, ended: bool, code: int | None = None) -> Seen:
+    return Seen("a", "demo", "trainer", state, "1", ended, code, "")
 
 
 @pytest.mark.parametrize(
-    ("ray_knows", "storage_knows", "reachable", "state", "live"),
+    ("ray_knows", "storage_knows", "reachable", "state", "code", "live"),
     [
-        ([seen("running", False)], [kept("running")], True, "running", True),
-        ([seen("pending", False)], [], True, "pending", True),
-        ([], [kept("running")], True, "lost", False),
-        ([], [kept("running")], False, "running when last heard of (2)", False),
-        ([seen("failed", True)], [kept("stopped", 130)], True, "stopped", False),
-        ([seen("failed", True)], [kept("running")], True, "failed", False),
+        ([seen("running", False)], [kept("running")], True, "running", None, True),
+        ([seen("pending", False)], [], True, "pending", None, True),
+        ([], [kept("running")], True, "lost", None, False),
+        ([], [kept("running")], False, "running when last heard of (2)", None, False),
+        ([seen("failed", True, 1)], [kept("stopped", 130)], True, "stopped", 130, False),
+        ([seen("failed", True, 137)], [kept("running")], True, "failed", 137, False),
     ],
 )
 def test_what_ray_and_the_storage_know_becomes_one_line(
-    ray_knows: list[Seen], storage_knows: list[Record], reachable: bool, state: str, live: bool
+    ray_knows: list[Seen],
+    storage_knows: list[Record],
+    reachable: bool,
+    state: str,
+    code: int | None,
+    live: bool,
 ) -> None:
     (line,) = merged(ray_knows, storage_knows, reachable)
-    assert (line.state, line.live) == (state, live)
+    assert (line.state, line.exit_code, line.live) == (state, code, live)
+
+
+def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {
+            "run": {"name": "demo"},
+            "storage": {"root": str(tmp_path / "store")},
+            "cluster": {"address": f"http://127.0.0.1:{free_port()}"},
+        }
+    )
+    record.write(record.jobs_of(config), kept("running"))
+    path = tmp_path / "demo.toml"
+    path.write_text(dump(config))
+    told = subprocess.run(
+        [sys.executable, "-m", "cluster", "logs", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "running when last heard of" in told.stderr
+    assert "Traceback" not in told.stderr
