@@ -1,6 +1,7 @@
 """What all tests share: an S3 server, a bucket a test, and one small Ray cluster."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -11,6 +12,10 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
 from cluster.connection import Connection, connected
 from contract.config import Cluster
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so would the commands
+# they start, which are tested for how they end on it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of the code.
 settings.register_profile("busy", deadline=None)
