@@ -18,7 +18,7 @@ stage() { # stage NAME COMMAND...: run a command, show it, and note its seconds
     local name=$1 began=$SECONDS
     shift
     # The functions below say themselves what a user would type.
-    [ "$(type -t "$1")" = function ] || say "$*"
+    [ "$(type -t "$1")" = function ] || say "$(printf '%q ' "$@")"
     "$@"
     table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - began)))")
 }
