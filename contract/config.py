@@ -171,7 +171,7 @@ class Data(Section):
     source: Literal["phantom", "folder"] = "phantom"
     """phantom: the built-in CT phantom; folder: your own slices and masks."""
     root: str | None = None
-    """Folder or s3:// address of your slices; needed by source = "folder"."""
+    """Folder or s3:// address of your slices; for source = "folder", which needs it."""
     layout: Literal["split", "pool"] = "split"
     """split: root holds train|valid|test, each with images and masks; pool: root holds images and
     masks, and patients are divided by segfleet."""
@@ -198,6 +198,11 @@ class Data(Section):
     def _check(self) -> Self:
         if self.source == "folder" and self.root is None:
             raise ValueError('data.source = "folder" needs data.root, the folder of your slices')
+        if self.source == "phantom" and self.root is not None:
+            raise ValueError(
+                f'data.root = "{self.root}" is not read while data.source = "phantom": set '
+                'data.source = "folder", or leave data.root out'
+            )
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ValueError(
                 "data.valid_fraction and data.test_fraction leave no patient to train on: "

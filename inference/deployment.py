@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import HTTPOptions, ProxyLocation, RequestRouterConfig
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, LoggingConfig
@@ -32,6 +32,9 @@ _SILENT_S = 10.0
 _KEEP_ALIVE_S = 30
 # Requests at a replica: one batch computed while the next is decoded.
 _BATCHES_ONGOING = 2
+# Longest time between two tries to hand a waiting request to a busy replica: Serve's own half
+# second leaves the replica idle with 32 requests waiting.
+_RETRY_S = 0.01
 _POLL_S = 0.2
 
 log = logging.getLogger(__name__)
@@ -176,6 +179,9 @@ def application(plan: Plan) -> serve.Application:
         },
         max_ongoing_requests=_BATCHES_ONGOING * settings.max_batch,
         max_queued_requests=settings.max_queue,
+        request_router_config=RequestRouterConfig(
+            initial_backoff_s=_RETRY_S, max_backoff_s=_RETRY_S
+        ),
         health_check_period_s=5,
         graceful_shutdown_timeout_s=20,
         logging_config=quiet,

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.collective import barrier, broadcast_from_rank_zero
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster.connection import connected
 from contract.config import Config
@@ -27,9 +28,7 @@ from trainer import runs
 from trainer.data import cases
 from trainer.data.cases import Dataset
 from trainer.environment import environment
-
-if TYPE_CHECKING:
-    from ray.train.tensorflow import TensorflowTrainer
+from trainer.group import Group
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +85,8 @@ def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
         raise explain(failed[0], config) from failed[0]
 
 
-def make_trainer(config: Config, slices: Dataset, board: Any) -> "TensorflowTrainer":
+def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTrainer:
     """Ray Train's trainer for these settings."""
-    # Brings all of TensorFlow with it: seconds that a finished or faulty run need not wait.
-    from ray.train.tensorflow import TensorflowTrainer
-
     train = config.train
     scaling = ScalingConfig(
         num_workers=train.workers,
@@ -101,8 +97,9 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> "TensorflowTrai
     # to Ray; the same name would make it resume from a record that may be half written.
     name = f"{config.run.name}-{secrets.token_hex(4)}"
     state = str(Path(tempfile.gettempdir()) / "segfleet-ray-train")
-    return TensorflowTrainer(
+    return DataParallelTrainer(
         group_worker,
+        backend_config=Group(),
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "slices": slices,
@@ -137,7 +134,7 @@ def group_worker(message: dict[str, Any]) -> None:
     """What every worker of the group runs: train, and rank 0 makes the bundle."""
     config = Config.model_validate(message["config"])
     place = runs.place(config)
-    runs.refuse_unseen(place)
+    runs.refuse_others(place, config)
     # TensorFlow is imported here so that the driver starts without it.
     from trainer.closing import conclude
     from trainer.data.dataset import Place

@@ -5,7 +5,7 @@ between the two the newest checkpoint tells how far it has come.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,26 +56,55 @@ def begin(run: Storage, config: Config, slices: Dataset) -> None:
     the settings cannot use these slices.
     """
     refuse_other_sizes(slices, config)
-    if not run.exists(_CONFIG):
-        note_slices(run, slices)
-        run.write(_CONFIG, dump(config).encode())
+    under_way = run.exists(FINISHED) or epochs_done(run) > 0
+    begin_as(f"run {config.run.name!r}", run, config, slices, under_way, Config.deciding)
+
+
+def begin_as(
+    called: str,
+    store: Storage,
+    config: Config,
+    slices: Dataset,
+    under_way: bool,
+    deciding: Callable[[Config], Mapping[str, Any]],
+) -> None:
+    """Write the settings and the slices that a run or sweep begins with, config.toml last.
+
+    called: what to call it; under_way: whether it has come to anything, as what has nothing to
+    lose may be begun anew; deciding: the settings that must stay as they are. Raises TrainingError
+    where one that is under way was begun with others.
+    """
+    if not (under_way and store.exists(_CONFIG)):
+        note_slices(store, slices)
+        store.write(_CONFIG, dump(config).encode())
         return
-    begun = validated(parse(run.read(_CONFIG).decode(), run.url), run.url)
-    if begun.fingerprint() != config.fingerprint():
+    if changed := differences(deciding(begun_with(store)), deciding(config)):
         raise TrainingError(
-            f"run {config.run.name!r} in {run.url} was begun with other settings "
-            f"({'; '.join(differences(begun, config))}): set run.name to a new name, "
-            "or go back to those settings to continue it."
+            f"{called} in {store.url} was begun with other settings ({'; '.join(changed)}): set "
+            "run.name to a new name, or go back to those settings to continue it."
         )
-    refuse_other_slices(run, slices, f"run {config.run.name!r}")
+    refuse_other_slices(store, slices, called)
 
 
-def refuse_unseen(run: Storage) -> None:
-    """TrainingError where a worker does not see the run that its driver began."""
+def begun_with(run: Storage) -> Config:
+    """The settings that a run was begun with."""
+    return validated(parse(run.read(_CONFIG).decode(), run.url), run.url)
+
+
+def refuse_others(run: Storage, config: Config) -> None:
+    """TrainingError where a worker does not see the run that its driver began.
+
+    Nothing may be there, or what another command has begun anew before there was an epoch.
+    """
     if not run.exists(_CONFIG):
         raise TrainingError(
             f"a training worker finds no {_CONFIG} in {run.url}: storage.root must be reachable "
             "from every node; use an s3:// address."
+        )
+    if begun_with(run).fingerprint() != config.fingerprint():
+        raise TrainingError(
+            f"run {config.run.name!r} in {run.url} was begun anew by another command with other "
+            "settings: set run.name to a new name for one of the two."
         )
 
 
@@ -106,9 +135,9 @@ def refuse_other_slices(begun: Storage, slices: Dataset, called: str) -> None:
         )
 
 
-def differences(before: Config, now: Config) -> list[str]:
-    """The settings that decide a training and differ, as "train.epochs was 3, now 5"."""
-    old, new = (flat(config.deciding()) for config in (before, now))
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, as "train.epochs was 3, now 5"."""
+    old, new = flat(before), flat(now)
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

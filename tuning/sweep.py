@@ -21,9 +21,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster import check
 from cluster.connection import connected
-from contract.config import Config, validated
+from contract.config import Config
 from contract.errors import ClusterError, TrainingError
-from contract.loading import dump, parse
+from contract.loading import dump
 from contract.registry import Registry, Version
 from contract.storage import Storage, open_storage
 from trainer import runs
@@ -111,30 +111,14 @@ def place(config: Config) -> Storage:
 
 def begin(store: Storage, config: Config, slices: Dataset) -> None:
     """Write settings and slices of a new sweep; TrainingError where it was begun with others."""
-    if not store.exists(CONFIG):
-        runs.note_slices(store, slices)
-        store.write(CONFIG, dump(config).encode())
-        return
-    begun = validated(parse(store.read(CONFIG).decode(), store.url), store.url)
-    old, new = deciding(begun), deciding(config)
-    changed = [
-        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise TrainingError(
-            f"sweep {config.run.name!r} in {store.url} was begun with other settings "
-            f"({'; '.join(changed)}): set run.name to a new name, or go back to those settings "
-            "to continue it."
-        )
-    runs.refuse_other_slices(store, slices, f"sweep {config.run.name!r}")
+    under_way = bool(read(store))
+    runs.begin_as(f"sweep {config.run.name!r}", store, config, slices, under_way, deciding)
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """The settings that decide the trials, as {"sweep.search": "random"}."""
+    """The settings that decide the trials, as plain values."""
     sweep = config.sweep.model_dump(mode="json", exclude=_EXTENT, exclude_none=True)
-    return runs.flat({**config.deciding(), "sweep": sweep})
+    return {**config.deciding(), "sweep": sweep}
 
 
 def search(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> None:

@@ -32,7 +32,8 @@ def name() -> str:
 def test_the_buckets_are_those_of_the_settings() -> None:
     config = Config().with_values({"storage.root": "s3://kept/a/b"})
     assert aws.buckets(config) == Buckets("kept", None)
-    config = Config().with_values({"storage.root": "s3://kept", "data.root": "s3://slices/x"})
+    data = {"data.source": "folder", "data.root": "s3://slices/x"}
+    config = Config().with_values({"storage.root": "s3://kept", **data})
     assert aws.buckets(config) == Buckets("kept", "slices")
     with pytest.raises(ClusterError, match="out of the reach of nodes on AWS"):
         aws.buckets(Config())

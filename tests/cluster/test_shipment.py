@@ -35,7 +35,7 @@ def test_only_commands_of_the_rooms_are_run(words: list[str]) -> None:
 
 
 def test_overrides_become_part_of_the_settings_that_are_sent() -> None:
-    words = ["trainer", "train", "train.epochs=3", "data.root=/slices"]
+    words = ["trainer", "train", "train.epochs=3", "data.source=folder", "data.root=/slices"]
     sent, _ = shipment.told(Config(), words, "my.toml")
     assert (sent.train.epochs, sent.data.root) == (3, "/slices")
     with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):

@@ -94,6 +94,7 @@ class TestFaults:
                 "train.warmup_epochs must be below train.epochs",
             ),
             ({"data": {"source": "folder"}}, "needs data.root"),
+            ({"data": {"root": "/slices"}}, 'set data.source = "folder"'),
             ({"data": {"valid_fraction": 0.6, "test_fraction": 0.4}}, "no patient to train on"),
             ({"data": {"intensity_low": 5.0, "intensity_high": 5.0}}, "must be below"),
             (

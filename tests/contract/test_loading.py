@@ -53,7 +53,7 @@ class TestLoading:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", "/home/me")
-        config = load(file, ["storage.root=here", "data.root=~/slices"])
+        config = load(file, ["storage.root=here", "data.source=folder", "data.root=~/slices"])
         assert config.storage.root == str(tmp_path / "here")
         assert config.data.root == "/home/me/slices"
         assert load(file, ["storage.root=s3://b/p"]).storage.root == "s3://b/p"

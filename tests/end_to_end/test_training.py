@@ -18,6 +18,7 @@ from contract.config import Config
 from contract.errors import DataError, TrainingError
 from contract.loading import dump
 from contract.storage import Storage, open_storage
+from tests.processes import titled
 from trainer import launch, runs
 from trainer.checkpoints import Row
 from trainer.data import cases
@@ -159,26 +160,13 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
         assert one == pytest.approx(two, rel=1e-4)
 
 
-def training_workers() -> list[int]:
-    """Process ids of the Ray Train workers on this machine, as their titles tell."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = place.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::") and "TrainWorker" in title:
-            found.append(int(place.parent.name))
-    return found
-
-
 def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path) -> None:
     config = tiny(str(tmp_path), steps_per_epoch=12)
     killed: list[int] = []
 
     def kill_one_in_the_second_epoch(done: int, total: int | None, note: str) -> None:
         if not killed and 12 < done < 24:
-            killed.append(max(training_workers()))
+            killed.append(max(titled("ray::RayTrainWorker")))
             os.kill(killed[0], signal.SIGKILL)
 
     result = launch.run(config, kill_one_in_the_second_epoch)

@@ -155,6 +155,7 @@ def service(
 ) -> Iterator[RunningService]:
     """bright@production, at version 1 of 2: it marks what is brighter than one half."""
     import ray
+    from ray import serve
 
     folder = tmp_path_factory.mktemp("service")
     store = open_storage(str(folder / "kept"))
@@ -201,6 +202,7 @@ def service(
     yield RunningService(f"http://127.0.0.1:{attempts.port}", KEY, config, registry, run)
     ended = run("undeploy")
     assert "the service has ended" in ended.stdout, ended.stderr
+    serve.shutdown()
 
 
 def _save_model(folder: Path, level: float, fails: bool) -> None:

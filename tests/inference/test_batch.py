@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from contract.storage import FolderStorage, Storage, open_storage
 from inference.batch import segment_on_cluster
 from inference.predict import Task, begin, open_task, segment_files
 from inference.segmenter import open_segmenter
+from tests.processes import titled
 
 
 def fill(store: Storage, count: int, side: int) -> None:
@@ -107,18 +107,9 @@ def kill_a_worker(others: list[Any]) -> None:
     """SIGKILL the first process that segments, while somebody else waits for its CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for process in processes(b"ray::_Worker.segment"):
+        for process in titled("ray::_Worker.segment"):
             others.append(ray.remote(lambda: time.sleep(100)).remote())
             time.sleep(0.2)
             os.kill(process, signal.SIGKILL)
             return
         time.sleep(0.01)
-
-
-def processes(title: bytes) -> Iterator[int]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(title):
-                yield int(folder.name)
-        except OSError:
-            continue

@@ -4,7 +4,6 @@ import asyncio
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from inference.images import decode_mask
 from inference.intake import RefusalError, chosen_type
 from inference.schema import Status
 from inference.statistics import Tally
+from tests.processes import resident_bytes, titled
 
 PNG = {"Content-Type": "image/png"}
 AS_JSON = {"Accept": "application/json"}
@@ -45,15 +45,9 @@ def huge_png(width: int, height: int) -> bytes:
 
 def replica_memory() -> int:
     """Resident bytes of the service's replicas."""
-    total = 0
-    for folder in Path("/proc").iterdir():
-        try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::ServeReplica:segfleet:Replica"):
-                total += int((folder / "statm").read_text().split()[1]) * 4096
-        except OSError:
-            continue
-    assert total
-    return total
+    replicas = titled("ray::ServeReplica:segfleet:Replica")
+    assert replicas
+    return sum(map(resident_bytes, replicas))
 
 
 def test_a_png_comes_back_as_a_mask(client: httpx.Client, slice_png: bytes) -> None:

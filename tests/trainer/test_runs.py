@@ -3,12 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contract.config import Config
 from contract.errors import DataError, TrainingError
 from contract.storage import Storage, open_storage
-from trainer import runs
+from trainer import checkpoints, runs
 from trainer.data.cases import Case, Dataset, Split
 
 CONFIG = Config()
@@ -38,8 +39,27 @@ def test_a_run_knows_whom_it_learns_from(run: Storage) -> None:
     assert known.patients == {"train": ("a", "b"), "valid": ("c",)}
 
 
+def an_epoch_is_done(run: Storage) -> None:
+    checkpoints.save(run.at("checkpoints"), [np.zeros(3)], [{"epoch": 1.0, "val_dice_coef": 0.5}])
+
+
+def test_a_run_without_an_epoch_may_be_begun_anew_but_not_by_two(run: Storage) -> None:
+    runs.begin(run, CONFIG, SLICES)
+    others = CONFIG.with_values({"train.batch_size": 3})
+    dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
+    runs.begin(run, others, dealt_again)
+    assert runs.trained_on(run).dataset == dealt_again.fingerprint
+    runs.refuse_others(run, others)
+    with pytest.raises(TrainingError, match=r"begun anew by another command .*run\.name"):
+        runs.refuse_others(run, CONFIG)
+    an_epoch_is_done(run)
+    with pytest.raises(TrainingError, match=r"train\.batch_size was 3, now 8"):
+        runs.begin(run, CONFIG, dealt_again)
+
+
 def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
     runs.begin(run, CONFIG, SLICES)
+    an_epoch_is_done(run)
     before = run.entries()
     # The same slices may have moved.
     runs.begin(run, CONFIG, dataclasses.replace(SLICES, root="s3://bucket/pool"))
@@ -48,6 +68,7 @@ def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
 
 def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> None:
     runs.begin(run, CONFIG, SLICES)
+    an_epoch_is_done(run)
     dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
     with pytest.raises(TrainingError, match=r"begun with other slices .*run\.name .*splits\.json"):
         runs.begin(run, CONFIG, dealt_again)

@@ -19,12 +19,15 @@ from contract.errors import ClusterError, ConfigError, TrainingError
 from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
+from tests.processes import titled
 from trainer.data import cases
 from tuning import sweep, trainable
 from tuning.ledger import Ledger, Row, Trial, read
 
 ROOT = Path(__file__).parents[2]
 MONITOR = "val_dice_coef"
+TRIAL = "ray::ImplicitFunc"
+"""Title of the processes that Ray Tune's trials run in."""
 
 
 def tiny(root: str, **changed: object) -> Config:
@@ -74,19 +77,6 @@ def without_clock(history: tuple[Row, ...]) -> list[Row]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "at")} for row in history]
 
 
-def trial_processes() -> list[int]:
-    """Process ids of Ray Tune's trials on this machine, as their titles tell."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = place.read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if title.startswith("ray::ImplicitFunc"):
-            found.append(int(place.parent.name))
-    return found
-
-
 def processes_of(root: Path, trial: Trial) -> set[str]:
     """The processes that trained a trial, as the names of TensorBoard's files tell."""
     events = (root / "runs" / trial.run / "tensorboard").iterdir()
@@ -105,7 +95,7 @@ def swept(ray_cluster: Connection, root: Path) -> sweep.Result:
 
     def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
         if not killed and " 1 epochs" in note:
-            killed.append(trial_processes()[0])
+            killed.append(titled(TRIAL)[0])
             os.kill(killed[0], signal.SIGKILL)
 
     result = sweep.run(tiny(str(root)), kill_one_after_its_first_epoch)
@@ -251,7 +241,7 @@ def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
 
     def kill_after_an_epoch(done: int, total: int | None, note: str) -> None:
         if " 0 epochs" not in note:
-            for process in trial_processes():
+            for process in titled(TRIAL):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
 
@@ -263,7 +253,7 @@ def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
 def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    room_for_one = {"train.cpus_per_worker": 4, "sweep.trials": 2, "sweep.parallel": 2}
+    room_for_one = {"train.cpus_per_worker": 3, "sweep.trials": 2, "sweep.parallel": 2}
     config = tiny(str(tmp_path), **room_for_one, **{"sweep.time_budget_s": 60.0})
     seconds = [0.0]
 

@@ -1,0 +1,39 @@
+"""The processes of this test run, as Linux tells of them; those of other runs are left alone."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def titled(title: str) -> list[int]:
+    """Ids of the processes below this one whose command line begins with a title."""
+    parents: dict[int, int] = {}
+    found: list[int] = []
+    for process in _processes():
+        place = Path("/proc") / str(process)
+        try:
+            # pid (name) state parent …, and a name may hold anything.
+            parents[process] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (place / "cmdline").read_bytes()
+        except OSError:  # it has ended in between
+            continue
+        if line.startswith(title.encode()):
+            found.append(process)
+    return [process for process in found if os.getpid() in _above(process, parents)]
+
+
+def resident_bytes(process: int) -> int:
+    """Memory that a process holds."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _processes() -> list[int]:
+    return [int(place.name) for place in Path("/proc").glob("[0-9]*")]
+
+
+def _above(process: int, parents: dict[int, int]) -> Iterator[int]:
+    """A process's parent, its parent's parent, and so on."""
+    while parent := parents.get(process):
+        yield parent
+        process = parent
