@@ -19,8 +19,8 @@ from contract.commands import (
     progress,
     settings,
 )
-from contract.config import Cluster
-from contract.errors import ClusterError
+from contract.config import Cluster, Config
+from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage
 
 if TYPE_CHECKING:
@@ -111,13 +111,11 @@ def deploy(
     verbose: Verbose = False,
 ) -> None:
     """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from contract.registry import Registry, open_version
-    from contract.storage import open_storage
     from inference.service import address, api_key, check_free, wait_for_the_end
 
     chosen = settings(config, overrides, show_config)
     key = api_key(chosen.serve)
-    open_version(Registry(open_storage(chosen.storage.root)).resolve(chosen.serve.model))
+    _check_model(chosen)
     from cluster.connection import connected, named
     from inference.deployment import Plan, start, stop
     from inference.intake import digest_of
@@ -208,15 +206,31 @@ def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
 @app.command(epilog=example("python -m inference models --storage s3://bucket/segfleet"))
 def models(storage: StorageRoot = DEFAULT_ROOT) -> None:
     """List the registered models, their versions and stages."""
-    from contract.registry import Registry
+    from contract.registry import Registry, how_to_register
     from contract.storage import open_storage
 
-    registry = Registry(open_storage(storage))
-    for name in registry.names():
+    store = open_storage(storage)
+    registry = Registry(store)
+    names = registry.names()
+    if not names:
+        typer.echo(f"no model is registered in {store.url}/registry: {how_to_register(store)}.")
+    for name in names:
         stages = registry.stages(name)
         for version in registry.versions(name):
             at = ", ".join(stage for stage, number in stages.items() if number == version.version)
             typer.echo(f"{name}@{version.version:<4} {at or '-':14} {version.bundle}")
+
+
+def _check_model(config: Config) -> None:
+    """RegistryError naming serve.model where no bundle stands behind it."""
+    from contract.registry import Registry, open_version
+    from contract.storage import open_storage
+
+    reference = config.serve.model
+    try:
+        open_version(Registry(open_storage(config.storage.root)).resolve(reference))
+    except RegistryError as error:
+        raise RegistryError(f"serve.model = {reference!r} cannot be hosted: {error}") from error
 
 
 def _segment(
