@@ -47,7 +47,7 @@ Overlays = Annotated[
 ]
 Masks = Annotated[
     str | None,
-    typer.Option("--masks", help="True masks, named like the slices: a Dice table is made."),
+    typer.Option("--masks", help="True masks, named like the slices: dice.csv is made."),
 ]
 MaskThreshold = Annotated[
     int,
@@ -55,7 +55,11 @@ MaskThreshold = Annotated[
 ]
 Patients = Annotated[
     str | None,
-    typer.Option("--patients", help=r"Dice by patient: an expression such as '^PANCREAS_\d+'."),
+    typer.Option(
+        "--patients",
+        help=r"What of a file's name is the patient, such as '^PANCREAS_\d+': "
+        "dice_by_patient.csv is made too.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Slices segmented together.")]
 OnCluster = Annotated[
@@ -253,19 +257,22 @@ def _segment(
 
 
 def _score(truth: "Truth", task: "Task", keys: Sequence[str]) -> "Failures":
-    """Print the Dice of the masks and write the table of files."""
-    from inference.dice import TABLE, compare_all, mean, table
+    """Print the Dice of the masks and write the tables of files and, if asked for, of patients."""
+    from inference.dice import FILES, PATIENTS, Score, as_table, compare_all, mean
 
     with progress("comparing", len(keys)) as advance:
         overlaps, failures = compare_all(truth, task, keys, advance)
     if overlaps:
+        files = [Score(key, found.dice) for key, found in overlaps.items()]
+        task.output.write(FILES, as_table("file", files))
         scores = truth.scores(overlaps)
+        if truth.patient:
+            task.output.write(PATIENTS, as_table("patient", scores))
         for score in scores[:_ROWS]:
             typer.echo(f"{score.dice:7.4f}  {score.name}")
         if len(scores) > _ROWS:
-            typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{TABLE}")
+            typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{truth.table}")
         typer.echo(f"{mean(scores):7.4f}  mean Dice of {len(scores)} {truth.unit}")
-        task.output.write(TABLE, table(overlaps))
     return failures
 
 
