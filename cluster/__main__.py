@@ -34,7 +34,7 @@ Job = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m cluster check configs/demo.toml"))
+@app.command(epilog=example("python -m cluster check configs/demo.toml train.workers=4"))
 def check(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -86,7 +86,8 @@ def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="-- COMMAND", help="One of our commands: trainer train train.epochs=3."
+            metavar="-- COMMAND",
+            help="One of our commands, which gets CONFIG by itself: trainer train train.epochs=3.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
@@ -181,7 +182,7 @@ def stop(
     )
 
 
-@app.command(epilog=example("python -m cluster up configs/cloud.toml"))
+@app.command(epilog=example("python -m cluster up configs/cloud.toml cluster.cloud.max_workers=2"))
 def up(
     path: ConfigFile,
     overrides: Overrides = None,

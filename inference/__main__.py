@@ -71,7 +71,7 @@ Address = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m inference predict pancreas@production slices masks"))
+@app.command(epilog=example("python -m inference predict demo@production slices masks"))
 def predict(
     bundle: BundleReference,
     source: Source,
@@ -154,7 +154,7 @@ def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
         typer.echo("the service has ended" if stop() else "there was no service")
 
 
-@app.command(epilog=example("python -m inference status configs/demo.toml"))
+@app.command(epilog=example("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Ask the service at serve.host and serve.port what it hosts and how it does."""
     from inference.service import read_model, read_status
@@ -175,7 +175,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
         typer.echo(f"{name:10} {text}")
 
 
-@app.command(epilog=example("python -m inference register pancreas segfleet-data/runs/demo/bundle"))
+@app.command(epilog=example("python -m inference register demo segfleet-data/runs/demo/bundle"))
 def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_ROOT) -> None:
     """Give a bundle the next version of a model."""
     from contract.registry import Registry, open_bundle
@@ -185,7 +185,7 @@ def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DE
     typer.echo(f"{version.name}@{version.version} is {version.bundle}")
 
 
-@app.command(epilog=example("python -m inference promote pancreas 3 production"))
+@app.command(epilog=example("python -m inference promote demo 1 production"))
 def promote(
     name: ModelName, version: VersionNumber, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
 ) -> None:
@@ -197,7 +197,7 @@ def promote(
     typer.echo(f"{name}@{stage} is version {version}")
 
 
-@app.command("roll-back", epilog=example("python -m inference roll-back pancreas production"))
+@app.command("roll-back", epilog=example("python -m inference roll-back demo production"))
 def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT) -> None:
     """Point a stage at what it pointed at before its last promotion."""
     from contract.registry import Registry
