@@ -34,7 +34,7 @@ Job = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m cluster check configs/demo.toml"))
+@app.command(epilog=example("python -m cluster check configs/demo.toml train.workers=4"))
 def check(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -86,7 +86,8 @@ def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="-- COMMAND", help="One of our commands: trainer train train.epochs=3."
+            metavar="-- COMMAND",
+            help="One of our commands, which gets CONFIG by itself: trainer train train.epochs=3.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
@@ -120,16 +121,24 @@ def submit(
 
 @app.command(epilog=example("python -m cluster status configs/cloud.toml"))
 def status(path: ConfigFile, verbose: Verbose = False) -> None:
-    """List the jobs of a run, those that have ended too."""
+    """List the jobs of a run, those that have ended too.
+
+    Where no cluster answers, the storage of the run is asked alone. Where one answers and does
+    not let us in, the exit code is 1.
+    """
     config = settings(path, None)
-    lines, note = _jobs(config)
+    from cluster.jobs import TokenError
+
+    lines, trouble = _jobs(config)
     for line in lines:
         code = "" if line.exit_code is None else f" (exit code {line.exit_code})"
         typer.echo(f"{line.began}  {line.job}  {line.state}{code}  {line.command}")
+    if isinstance(trouble, TokenError):
+        raise trouble
     if not lines:
         typer.echo(f"run {config.run.name} has no jobs yet.")
-    if note:
-        typer.echo(note, err=True)
+    if trouble:
+        typer.echo(f"shown from the storage alone: {trouble}", err=True)
 
 
 @app.command(epilog=example("python -m cluster logs configs/cloud.toml"))
@@ -181,7 +190,7 @@ def stop(
     )
 
 
-@app.command(epilog=example("python -m cluster up configs/cloud.toml"))
+@app.command(epilog=example("python -m cluster up configs/cloud.toml cluster.cloud.max_workers=2"))
 def up(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -307,26 +316,27 @@ def _how_to_go_on(path: str, job: str) -> str:
     )
 
 
-def _jobs(config: Config) -> "tuple[list[Status], str]":
-    """The run's jobs, and a sentence where the cluster could not be asked."""
+def _jobs(config: Config) -> "tuple[list[Status], ClusterError | None]":
+    """The run's jobs, and why the cluster could not be asked, if so."""
     from cluster import jobs, record
 
-    kept, note, seen = record.found(record.jobs_of(config)), "", None
+    kept, trouble, seen = record.found(record.jobs_of(config)), None, None
     try:
         seen = [one for one in jobs.Jobs(config.cluster).all() if one.run == config.run.name]
     except ClusterError as error:
-        note = f"shown from the storage alone: {error}"
-    return jobs.merged(seen or (), kept, reachable=seen is not None), note
+        trouble = error
+    return jobs.merged(seen or (), kept, reachable=seen is not None), trouble
 
 
 def _chosen(config: Config, job: str | None) -> "Status":
     """The job a user named, or the newest of the run."""
-    lines, note = _jobs(config)
+    lines, trouble = _jobs(config)
     for line in reversed(lines):
         if job in (None, line.job):
             return line
     named = f"no job {job}" if job else "no job"
-    raise ClusterError(f"run {config.run.name!r} has {named}. {note}".strip())
+    where = f" in its storage, and the cluster does not tell: {trouble}" if trouble else "."
+    raise ClusterError(f"run {config.run.name!r} has {named}{where}")
 
 
 if __name__ == "__main__":

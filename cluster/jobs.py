@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 
 from cluster import shipment
@@ -59,6 +60,10 @@ class Status:
     exit_code: int | None
     live: bool
     """Whether the cluster knows it and it has not ended."""
+
+
+class TokenError(ClusterError):
+    """A cluster answers and asks for a token that this process does not have."""
 
 
 class Jobs:
@@ -146,10 +151,25 @@ def explained(address: str) -> Iterator[None]:
         yield
     except _TROUBLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        if isinstance(error, AuthenticationError):
+            raise TokenError(_token_wanted(address, reason)) from error
         raise ClusterError(
-            f"the Jobs API at {address} refused: {reason}. If it asks for a token, set "
-            "RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token."
+            f"the Jobs API at {address} refused: {reason}. Does a Ray cluster answer there? Name "
+            "another address in cluster.address or RAY_ADDRESS."
         ) from error
+
+
+def _token_wanted(address: str, reason: str) -> str:
+    # Every private cluster takes port 8265 where it is free, which is where we look by default.
+    here = urlsplit(address).hostname in ("127.0.0.1", "localhost")
+    whose = (
+        "It may be the private cluster of another command on this machine: name" if here else "Name"
+    )
+    return (
+        f"Ray at {address} asks for a token that this command does not have ({reason}). {whose} "
+        "yours in cluster.address or RAY_ADDRESS, or, if it is this one, set RAY_AUTH_MODE=token "
+        "and put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN."
+    )
 
 
 @contextmanager

@@ -34,6 +34,12 @@ METRICS = "metrics.json"
 SCHEMA_VERSION = 1
 
 _THREADS = 8
+# What is there of a bundle before its manifest.
+_PARTS = ("saved_model/", "weights.npz", "config.toml", METRICS)
+_WHERE = (
+    "training leaves a bundle in <storage.root>/runs/<run.name>/bundle, and "
+    "`python -m inference models` lists the registered ones"
+)
 
 
 class Facts(BaseModel):
@@ -219,12 +225,15 @@ def _manifest_bytes(source: Storage) -> bytes:
 def _no_manifest(source: Storage) -> str:
     if source.exists(f"bundle/{MANIFEST}"):
         return f"{source.url} is a run, not a bundle: give {source.url}/bundle."
-    if source.entries():
+    keys = [entry.key for entry in source.entries()]
+    if any(key.startswith(_PARTS) for key in keys):
         return (
             f"the bundle {source.url} is half written: it has no {MANIFEST}; "
             "run the training again to finish it."
         )
-    return f"there is no bundle at {source.url}."
+    if keys:
+        return f"{source.url} is no bundle (a trained network with a {MANIFEST}): {_WHERE}."
+    return f"there is no bundle at {source.url}: {_WHERE}."
 
 
 def _bytes(manifest: Manifest) -> bytes:

@@ -58,7 +58,8 @@ ConfigFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SECTION.KEY=VALUE", help="Settings that replace those of CONFIG: train.epochs=3."
+        metavar="SECTION.KEY=VALUE",
+        help="Settings that replace those of CONFIG (docs/settings.md).",
     ),
 ]
 BundleReference = Annotated[
@@ -109,7 +110,8 @@ def application(text: str) -> typer.Typer:
 
 def example(line: str) -> str:
     """The epilog of a command's --help: @app.command(epilog=example("python -m …"))."""
-    return f"Example: {line}"
+    # After this mark a line is not wrapped, which would break it at a hyphen.
+    return f"\b\nExample: {line}"
 
 
 def settings(path: Path, overrides: Sequence[str] | None, show: bool = False) -> Config:

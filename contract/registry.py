@@ -9,6 +9,7 @@ points.
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -229,17 +230,28 @@ class Registry:
 
     def _refuse_stage(self, name: str, stage: str) -> NoReturn:
         stages = self.stages(name)
-        listed = f": it has {', '.join(stages)}" if stages else ": promote a version to it first"
-        raise RegistryError(
-            sentence(f"{name} has no stage {stage!r}{listed}{nearest(stage, stages)}")
-        )
+        listed = f": it has {', '.join(stages)}; " if stages else ": "
+        remedy = f"promote a version to it by {_promotion(self._root, name, 'VERSION', stage)}"
+        meant = nearest(stage, stages).removeprefix("; ") or remedy
+        raise RegistryError(sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
 
     def _refuse_name(self, name: str) -> NoReturn:
         names = self.names()
         listed = f"known: {', '.join(names)}" if names else "nothing is registered yet"
         raise RegistryError(
-            f"there is no model {name!r} in {self._log.url} ({listed}{nearest(name, names)})."
+            f"there is no model {name!r} in {self._log.url} ({listed}{nearest(name, names)}): "
+            f"{how_to_register(self._root, name)}."
         )
+
+
+def how_to_register(storage: Storage, name: str = "NAME") -> str:
+    """The commands that give a store's registry a first model, as the end of a sentence."""
+    bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
+    registration = f"python -m inference register {name} {bundle_url} {_option(storage)}"
+    return (
+        f"register a bundle by `{registration}`, then promote it by "
+        f"{_promotion(storage, name, '1', 'production')}"
+    )
 
 
 def standing(moves: Sequence[Move]) -> list[int]:
@@ -292,6 +304,15 @@ def open_version(version: Version) -> Storage:
             "registered; register it as a new version."
         )
     return source
+
+
+def _promotion(storage: Storage, name: str, version: str, stage: str) -> str:
+    return f"`python -m inference promote {name} {version} {stage} {_option(storage)}`"
+
+
+def _option(storage: Storage) -> str:
+    """Always given: the command may be pasted in another folder than that of the default."""
+    return f"--storage {shlex.quote(storage.url)}"
 
 
 def _key(log: str, number: int) -> str:

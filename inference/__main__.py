@@ -19,8 +19,8 @@ from contract.commands import (
     progress,
     settings,
 )
-from contract.config import Cluster
-from contract.errors import ClusterError
+from contract.config import Cluster, Config
+from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ Overlays = Annotated[
 ]
 Masks = Annotated[
     str | None,
-    typer.Option("--masks", help="True masks, named like the slices: a Dice table is made."),
+    typer.Option("--masks", help="True masks, named like the slices: dice.csv is made."),
 ]
 MaskThreshold = Annotated[
     int,
@@ -55,7 +55,11 @@ MaskThreshold = Annotated[
 ]
 Patients = Annotated[
     str | None,
-    typer.Option("--patients", help=r"Dice by patient: an expression such as '^PANCREAS_\d+'."),
+    typer.Option(
+        "--patients",
+        help=r"What of a file's name is the patient, such as '^PANCREAS_\d+': "
+        "dice_by_patient.csv is made too.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Slices segmented together.")]
 OnCluster = Annotated[
@@ -67,7 +71,7 @@ Address = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m inference predict pancreas@production slices masks"))
+@app.command(epilog=example("python -m inference predict demo@production slices masks"))
 def predict(
     bundle: BundleReference,
     source: Source,
@@ -111,13 +115,11 @@ def deploy(
     verbose: Verbose = False,
 ) -> None:
     """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from contract.registry import Registry, open_version
-    from contract.storage import open_storage
     from inference.service import address, api_key, check_free, wait_for_the_end
 
     chosen = settings(config, overrides, show_config)
     key = api_key(chosen.serve)
-    open_version(Registry(open_storage(chosen.storage.root)).resolve(chosen.serve.model))
+    _check_model(chosen)
     from cluster.connection import connected, named
     from inference.deployment import Plan, start, stop
     from inference.intake import digest_of
@@ -152,7 +154,7 @@ def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
         typer.echo("the service has ended" if stop() else "there was no service")
 
 
-@app.command(epilog=example("python -m inference status configs/demo.toml"))
+@app.command(epilog=example("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Ask the service at serve.host and serve.port what it hosts and how it does."""
     from inference.service import read_model, read_status
@@ -173,7 +175,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
         typer.echo(f"{name:10} {text}")
 
 
-@app.command(epilog=example("python -m inference register pancreas segfleet-data/runs/demo/bundle"))
+@app.command(epilog=example("python -m inference register demo segfleet-data/runs/demo/bundle"))
 def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_ROOT) -> None:
     """Give a bundle the next version of a model."""
     from contract.registry import Registry, open_bundle
@@ -183,7 +185,7 @@ def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DE
     typer.echo(f"{version.name}@{version.version} is {version.bundle}")
 
 
-@app.command(epilog=example("python -m inference promote pancreas 3 production"))
+@app.command(epilog=example("python -m inference promote demo 1 production"))
 def promote(
     name: ModelName, version: VersionNumber, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
 ) -> None:
@@ -195,7 +197,7 @@ def promote(
     typer.echo(f"{name}@{stage} is version {version}")
 
 
-@app.command("roll-back", epilog=example("python -m inference roll-back pancreas production"))
+@app.command("roll-back", epilog=example("python -m inference roll-back demo production"))
 def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT) -> None:
     """Point a stage at what it pointed at before its last promotion."""
     from contract.registry import Registry
@@ -208,15 +210,31 @@ def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
 @app.command(epilog=example("python -m inference models --storage s3://bucket/segfleet"))
 def models(storage: StorageRoot = DEFAULT_ROOT) -> None:
     """List the registered models, their versions and stages."""
-    from contract.registry import Registry
+    from contract.registry import Registry, how_to_register
     from contract.storage import open_storage
 
-    registry = Registry(open_storage(storage))
-    for name in registry.names():
+    store = open_storage(storage)
+    registry = Registry(store)
+    names = registry.names()
+    if not names:
+        typer.echo(f"no model is registered in {store.url}/registry: {how_to_register(store)}.")
+    for name in names:
         stages = registry.stages(name)
         for version in registry.versions(name):
             at = ", ".join(stage for stage, number in stages.items() if number == version.version)
             typer.echo(f"{name}@{version.version:<4} {at or '-':14} {version.bundle}")
+
+
+def _check_model(config: Config) -> None:
+    """RegistryError naming serve.model where no bundle stands behind it."""
+    from contract.registry import Registry, open_version
+    from contract.storage import open_storage
+
+    reference = config.serve.model
+    try:
+        open_version(Registry(open_storage(config.storage.root)).resolve(reference))
+    except RegistryError as error:
+        raise RegistryError(f"serve.model = {reference!r} cannot be hosted: {error}") from error
 
 
 def _segment(
@@ -239,19 +257,22 @@ def _segment(
 
 
 def _score(truth: "Truth", task: "Task", keys: Sequence[str]) -> "Failures":
-    """Print the Dice of the masks and write the table of files."""
-    from inference.dice import TABLE, compare_all, mean, table
+    """Print the Dice of the masks and write the tables of files and, if asked for, of patients."""
+    from inference.dice import FILES, PATIENTS, Score, as_table, compare_all, mean
 
     with progress("comparing", len(keys)) as advance:
         overlaps, failures = compare_all(truth, task, keys, advance)
     if overlaps:
+        files = [Score(key, found.dice) for key, found in overlaps.items()]
+        task.output.write(FILES, as_table("file", files))
         scores = truth.scores(overlaps)
+        if truth.patient:
+            task.output.write(PATIENTS, as_table("patient", scores))
         for score in scores[:_ROWS]:
             typer.echo(f"{score.dice:7.4f}  {score.name}")
         if len(scores) > _ROWS:
-            typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{TABLE}")
+            typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{truth.table}")
         typer.echo(f"{mean(scores):7.4f}  mean Dice of {len(scores)} {truth.unit}")
-        task.output.write(TABLE, table(overlaps))
     return failures
 
 

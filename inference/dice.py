@@ -1,7 +1,7 @@
 """Dice of predicted masks against true ones: per file, or per patient over the stacked volume.
 
 Dice = 2 |A and B| / (|A| + |B|), and 1 where both are empty, as in trainer.scores (a test holds the
-two together). dice.csv has a row for each file.
+two together). dice.csv has a row for each file, dice_by_patient.csv one for each patient.
 """
 
 import csv
@@ -19,7 +19,8 @@ from contract.storage import Storage
 from inference.images import decode_mask
 from inference.predict import Failures, Task, find_slices, name_of
 
-TABLE = "dice.csv"
+FILES = "dice.csv"
+PATIENTS = "dice_by_patient.csv"
 _READERS = 4
 
 
@@ -66,7 +67,7 @@ class Truth:
         self.keys = {name_of(key): key for key in keys}
         self.threshold = threshold
         self.patient = patient
-        self.unit = "patients" if patient else "files"
+        self.unit, self.table = ("patients", PATIENTS) if patient else ("files", FILES)
 
     def compare(self, task: Task, key: str) -> Overlap:
         """The overlap of a slice's written mask with its true one; DataError naming the file."""
@@ -145,12 +146,12 @@ def mean(scores: Sequence[Score]) -> float:
     return fmean(score.dice for score in scores)
 
 
-def table(overlaps: Mapping[str, Overlap]) -> bytes:
-    """The Dice of every file as CSV."""
+def as_table(title: str, scores: Sequence[Score]) -> bytes:
+    """Scores as CSV; title: what stands over their names."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "dice"))
-    writer.writerows((key, f"{found.dice:.6f}") for key, found in overlaps.items())
+    writer.writerow((title, "dice"))
+    writer.writerows((score.name, f"{score.dice:.6f}") for score in scores)
     return text.getvalue().encode()
 
 

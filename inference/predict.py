@@ -5,7 +5,8 @@ What is written below OUTPUT, for a slice ct/001.jpg below INPUT:
     prediction.json        whose masks these are; written first
     ct/001.png             the mask, 0 and 255
     overlays/ct/001.png    the slice with its mask tinted over it, if asked for
-    dice.csv               where the true masks are given (inference.dice)
+    dice.csv               where the true masks are given (inference.dice), and
+    dice_by_patient.csv    where a file's name tells its patient
 
 A mask that is there already is not made again, so a prediction that was cut off goes on.
 """

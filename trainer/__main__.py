@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 app = application("Prepare slices, train a network on Ray, and evaluate it by patient.")
 
 SplitName = Annotated[str, typer.Option("--split", help="Which split: train, valid or test.")]
+BundleOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SECTION.KEY=VALUE",
+        help="Settings that replace the bundle's own: data.*, storage.* and predict.batch_size.",
+    ),
+]
 Masks = Annotated[bool, typer.Option("--masks", help="Keep the predicted masks too.")]
 Output = Annotated[
     str | None,
@@ -103,7 +110,7 @@ def train(
 @app.command(epilog=example("python -m trainer evaluate segfleet-data/runs/demo/bundle"))
 def evaluate(
     reference: BundleReference,
-    overrides: Overrides = None,
+    overrides: BundleOverrides = None,
     split: SplitName = "test",
     output: Output = None,
     masks: Masks = False,

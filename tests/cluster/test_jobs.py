@@ -5,10 +5,12 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from cluster.record import Record
 from contract.config import Config
 from contract.loading import dump
 from contract.storage import open_storage
-from tests.nodes import ROOT, Head, free_port, head_node
+from tests.nodes import ROOT, Head, free_port, head_node, without_ray
 
 
 @pytest.fixture(scope="module")
@@ -269,17 +271,55 @@ def test_what_ray_and_the_storage_know_becomes_one_line(
     assert (line.state, line.exit_code, line.live) == (state, code, live)
 
 
-def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
+class Closed(BaseHTTPRequestHandler):
+    """What the dashboard of another command's private cluster answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b"Unauthorized: Missing authentication token")
+
+
+def test_a_cluster_that_is_private_to_another_command_is_told(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Closed) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        told = subprocess.run(
+            [sys.executable, "-m", "cluster", "status", str(written(tmp_path, address))],
+            cwd=ROOT,
+            env=without_ray(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+        thread.join()
+    assert told.returncode == 1
+    assert "running when last heard of" in told.stdout
+    assert told.stderr.startswith(f"error: Ray at {address} asks for a token that this command")
+    for text in ("private cluster of another command", "cluster.address", "RAY_AUTH_TOKEN"):
+        assert text in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def written(folder: Path, address: str) -> Path:
+    """The settings of a run that has a job, and whose cluster is at an address."""
     config = Config.model_validate(
         {
             "run": {"name": "demo"},
-            "storage": {"root": str(tmp_path / "store")},
-            "cluster": {"address": f"http://127.0.0.1:{free_port()}"},
+            "storage": {"root": str(folder / "store")},
+            "cluster": {"address": address},
         }
     )
     record.write(record.jobs_of(config), kept("running"))
-    path = tmp_path / "demo.toml"
+    path = folder / "demo.toml"
     path.write_text(dump(config))
+    return path
+
+
+def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
+    path = written(tmp_path, f"http://127.0.0.1:{free_port()}")
     told = subprocess.run(
         [sys.executable, "-m", "cluster", "logs", str(path)],
         cwd=ROOT,

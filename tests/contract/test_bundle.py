@@ -114,8 +114,19 @@ class TestDamage:
 
     @BOTH
     def test_nothing_at_all(self, store: Storage) -> None:
-        with pytest.raises(BundleError, match="there is no bundle at"):
+        with pytest.raises(BundleError, match=r"there is no bundle at .*runs/<run\.name>/bundle"):
             bundle.read_manifest(store)
+
+    @BOTH
+    def test_a_folder_of_anything_else_is_no_bundle(self, store: Storage) -> None:
+        store.write("images/P1-0.png", b"a slice")
+        with pytest.raises(BundleError) as caught:
+            bundle.read_manifest(store)
+        told = str(caught.value)
+        assert told.startswith(
+            f"{store.url} is no bundle (a trained network with a manifest.json): "
+        )
+        assert "training leaves a bundle in <storage.root>/runs/<run.name>/bundle" in told
 
     @BOTH
     def test_a_run_is_told_from_its_bundle(self, made: Path, store: Storage) -> None:

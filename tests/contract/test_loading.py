@@ -113,9 +113,9 @@ class TestMistakes:
             load(file, ["train.epochs=3"])
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file or directory\.$"):
+        with pytest.raises(ConfigError, match=r"toml \(No such file .*\): name a TOML file"):
             load(tmp_path / "nowhere.toml")
-        with pytest.raises(ConfigError, match=r"Is a directory\.$"):
+        with pytest.raises(ConfigError, match=r"\(Is a directory\): name a TOML file"):
             load(tmp_path)
         (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
         with pytest.raises(ConfigError, match="is not text in UTF-8"):

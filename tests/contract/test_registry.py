@@ -163,6 +163,7 @@ class TestMistakes:
         [
             ("pancras@production", "no model 'pancras' .*did you mean pancreas"),
             ("pancreas@producton", r"no stage 'producton': .*did you mean production\?$"),
+            ("pancreas@live", "it has production; promote a version to it by `python -m inference"),
             ("pancreas@9", "has no version 9: it has 1 to 3"),
             ("pancreas", "must read NAME@STAGE"),
             ("pancreas@", "must read NAME@STAGE"),
@@ -177,7 +178,7 @@ class TestMistakes:
     def test_promoting_what_is_not_there(self, registry: Registry) -> None:
         with pytest.raises(RegistryError, match="has no version 4"):
             registry.promote("pancreas", 4, "production")
-        with pytest.raises(RegistryError, match="has no stage 'production': promote a version"):
+        with pytest.raises(RegistryError, match="promote pancreas VERSION production --storage"):
             registry.roll_back("pancreas", "production")
         with pytest.raises(RegistryError, match="no model 'liver'"):
             registry.stages("liver")

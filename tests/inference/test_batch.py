@@ -98,7 +98,7 @@ def test_a_bundle_that_the_workers_do_not_see_is_told(
     with pytest.raises(ClusterError) as caught:
         segment_on_cluster(task, open_storage(str(tmp_path / "here")), keys, 2, lambda _: None)
     told = str(caught.value)
-    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}." in told
+    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}: " in told
     assert told.endswith("in a folder that all nodes mount.")
     assert "\n" not in told
 

@@ -4,12 +4,14 @@ import socketserver
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.config import Serve
-from contract.errors import ClusterError
+from contract.errors import ClusterError, RegistryError
+from inference.__main__ import deploy, models
 from inference.deployment import Plan, start
 from inference.service import read_status
 
@@ -105,8 +107,25 @@ def test_a_reference_that_does_not_exist_is_refused_before_anything_starts(servi
     start = time.monotonic()
     told = service.run("deploy", "serve.model=nobody@production")
     assert told.returncode == 1
-    assert told.stderr.startswith("error: there is no model 'nobody'")
+    assert "serve.model = 'nobody@production' cannot be hosted: there is no model" in told.stderr
     assert time.monotonic() - start < 30
+
+
+def test_a_model_that_was_trained_and_never_registered_is_told_how_to_become_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = tmp_path / "demo.toml", tmp_path / "kept"
+    config.write_text(f'[storage]\nroot = "{root}"\n')
+    with pytest.raises(RegistryError) as caught:
+        deploy(config)
+    told = str(caught.value)
+    assert told.startswith("serve.model = 'demo@production' cannot be hosted: there is no model")
+    for verb in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
+        assert f"`python -m inference {verb} --storage {root}`" in told
+    models(str(root))
+    listed = capsys.readouterr().out
+    assert listed.startswith(f"no model is registered in {root}/registry: register a bundle by `")
+    assert listed.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("port", 9), ("request_timeout_s", 9.0)])

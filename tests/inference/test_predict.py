@@ -13,7 +13,7 @@ import pytest
 
 from contract.errors import DataError
 from contract.registry import Registry
-from contract.storage import FolderStorage, open_storage
+from contract.storage import FolderStorage, Storage, open_storage
 from inference.dice import overlap
 from inference.images import decode_mask
 from inference.predict import begin, open_task, segment_files
@@ -52,6 +52,10 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def rows_of(store: Storage, table: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(store.read(table).decode())))
+
+
 def write_truth(slices: Path, masks: Path) -> None:
     for file in slices.rglob("*.*"):
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
@@ -78,10 +82,12 @@ def test_the_command_writes_masks_overlays_and_dice(
     out = open_storage(str(tmp_path / "out"))
     names = {"P0-0", "P1-1", "P0-2", "P1-3", "deep/P0-4"}
     pictures = {f"{place}{name}.png" for name in names for place in ("", "overlays/")}
-    assert {e.key for e in out.entries()} == pictures | {"prediction.json", "dice.csv"}
-    rows = list(csv.DictReader(io.StringIO(out.read("dice.csv").decode())))
-    assert len(rows) == 5
-    assert all(float(row["dice"]) > 0.85 for row in rows)
+    tables = {"prediction.json", "dice.csv", "dice_by_patient.csv"}
+    assert {e.key for e in out.entries()} == pictures | tables
+    files, patients = rows_of(out, "dice.csv"), rows_of(out, "dice_by_patient.csv")
+    assert {row["file"] for row in files} == {"P0-0.jpg", *(f"{n}.png" for n in names - {"P0-0"})}
+    assert [row["patient"] for row in patients] == ["P0", "P1"]
+    assert all(float(row["dice"]) > 0.85 for row in files + patients)
     assert json.loads(out.read("prediction.json"))["bundle"] == "bright-0.5"
 
     out.delete("P1-1.png")
@@ -170,6 +176,7 @@ def test_a_missing_truth_is_named(bright: FolderStorage, slices: Path, tmp_path:
     assert "P0-2.png: there is no true mask P0-2" in result.stderr
     assert "P1-1.png: its true mask has 9 x 9 pixels" in result.stderr
     assert "mean Dice of 3 files" in result.stdout
+    assert not (tmp_path / "out/dice_by_patient.csv").exists()
 
 
 def test_dice_is_the_trainers() -> None:

@@ -7,11 +7,12 @@ from pathlib import PurePosixPath
 
 from contract.config import Data
 from contract.errors import DataError
-from contract.storage import Entry, Storage
+from contract.storage import Entry, FolderStorage, Storage
 from trainer.data.images import SUFFIXES
 from trainer.data.splits import SPLITS, Split, patient_of
 
 _FAULTS_TOLD = 5
+_PARTNERS = "an image and its mask have the same stem; add the missing ones or remove the others"
 
 _log = logging.getLogger(__name__)
 
@@ -41,13 +42,14 @@ def paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[Pair]:
     """Images and masks by stem; one DataError for all that have no partner or no patient."""
     found = _pictures(listing, data, source)
     faults: list[str] = []
+    alone: list[str] = []
     pairs: list[Pair] = []
     for split in [None] if data.layout == "pool" else SPLITS:
         prefix = "" if split is None else f"{split}/"
         images, masks = found[f"{prefix}images"], found[f"{prefix}masks"]
         faults += _doubled(images) + _doubled(masks)
-        faults += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
-        faults += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
+        alone += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
+        alone += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
         for stem in sorted(images.keys() & masks.keys()):
             patient = patient_of(stem, data.patient_pattern)
             if patient is None:
@@ -57,7 +59,7 @@ def paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[Pair]:
                 )
             else:
                 pairs.append(Pair(stem, patient, split, images[stem][0], masks[stem][0]))
-    refuse(faults, source)
+    refuse(faults + alone, source, _PARTNERS if alone else "")
     if data.layout == "pool" and len(pairs) > 1:
         _refuse_a_patient_a_slice(pairs, data, source)
     return pairs
@@ -111,17 +113,19 @@ def _pictures(
 
 def _nothing_there(folder: str, data: Data, source: Storage, passed: Sequence[str]) -> str:
     """The message for a folder without pictures, with the likeliest cause."""
+    wanted = (
+        "train|valid|test, each with images and masks"
+        if data.layout == "split"
+        else "images and masks"
+    )
+    if isinstance(source, FolderStorage) and not source.path.is_dir():
+        return f"there is no folder {source.url}: data.root must name one that holds {wanted}."
     text = f"there are no pictures ({', '.join(SUFFIXES)}) in {source.url}/{folder}"
     if passed:
         return f"{text}, but {len(passed)} other files such as {passed[0]}: convert them."
     other = "pool" if data.layout == "split" else "split"
     if any(source.entries(f) for f in _folders(data.model_copy(update={"layout": other}))):
         return f'{text}: your folders are those of data.layout = "{other}".'
-    wanted = (
-        "train|valid|test, each with images and masks"
-        if data.layout == "split"
-        else ("images and masks")
-    )
     return f"{text}: data.root must hold {wanted}."
 
 
@@ -129,14 +133,18 @@ def _doubled(stems: Mapping[str, list[str]]) -> list[str]:
     return [f"{' and '.join(keys)} have the same stem" for keys in stems.values() if len(keys) > 1]
 
 
-def refuse(faults: Iterable[str], source: Storage) -> None:
-    """One DataError for all faults, the first few told; nothing where there are none."""
+def refuse(faults: Iterable[str], source: Storage, remedy: str = "") -> None:
+    """One DataError for all faults, the first few told; nothing where there are none.
+
+    remedy: what the sentence ends with.
+    """
     told = sorted(faults)
     if not told:
         return
+    end = f": {remedy}." if remedy else "."
     if len(told) == 1:
-        raise DataError(f"{source.url}: {told[0]}.")
+        raise DataError(f"{source.url}: {told[0]}{end}")
     more = f"; and {len(told) - _FAULTS_TOLD} more" if len(told) > _FAULTS_TOLD else ""
     raise DataError(
-        f"{source.url}: {len(told)} files are at fault: {'; '.join(told[:_FAULTS_TOLD])}{more}."
+        f"{source.url}: {len(told)} files are at fault: {'; '.join(told[:_FAULTS_TOLD])}{more}{end}"
     )

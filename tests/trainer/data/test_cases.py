@@ -264,10 +264,11 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 
 def test_a_missing_partner_is_named(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
-    assert refusal(source, home) == f"{source.url}: valid/images/P10-1.png has no mask."
+    remedy = "an image and its mask have the same stem; add the missing ones or remove the others."
+    assert refusal(source, home) == f"{source.url}: valid/images/P10-1.png has no mask: {remedy}"
     source.delete("valid/images/P10-1.png")
     source.delete("test/images/P20-0.png")
-    assert refusal(source, home) == f"{source.url}: test/masks/P20-0.png has no image."
+    assert refusal(source, home) == f"{source.url}: test/masks/P20-0.png has no image: {remedy}"
 
 
 def test_of_many_faults_the_first_are_named(source: Storage, home: Storage) -> None:
@@ -276,7 +277,7 @@ def test_of_many_faults_the_first_are_named(source: Storage, home: Storage) -> N
             source.delete(f"{split}/masks/{name}.png")
     message = refusal(source, home)
     assert "9 files are at fault: test/images/P20-0.png has no mask; " in message
-    assert message.endswith("; and 4 more.")
+    assert "; and 4 more: an image and its mask have the same stem; " in message
 
 
 def test_two_files_of_one_stem_are_named(source: Storage, home: Storage) -> None:
@@ -381,8 +382,9 @@ def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: St
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     nowhere = open_storage(str(tmp_path / "nowhere"))
     message = refusal(nowhere, home)
-    assert str(tmp_path / "nowhere") in message
-    assert "data.root must hold train|valid|test" in message
+    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must name one")
+    (tmp_path / "nowhere").mkdir()
+    assert "data.root must hold train|valid|test" in refusal(nowhere, home)
 
 
 def test_a_refused_dataset_leaves_no_index(source: Storage, home: Storage) -> None:
