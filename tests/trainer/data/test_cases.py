@@ -305,7 +305,17 @@ def test_sizes_that_differ_are_named(source: Storage, home: Storage) -> None:
 def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None:
     put(source, "train/", "odd-1")
     message = refusal(source, home)
-    assert r"train/images/odd-1.png: data.patient_pattern '^P\\d+' finds no patient" in message
+    assert (
+        r"data.patient_pattern = '^P\d+' finds no patient in the name of train/images/odd-1.png"
+    ) in message
+    assert "or rename the files" in message
+
+
+def test_names_without_patient_are_told_once(source: Storage, home: Storage) -> None:
+    message = refusal(source, home, patient_pattern="^it's_(.)")
+    assert message.count("data.patient_pattern") == 1
+    assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
+    assert "train/images/P00-0.png: write one that does" in message
 
 
 def test_a_pool_whose_every_slice_were_a_patient_is_refused(pool: Storage, home: Storage) -> None:
