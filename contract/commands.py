@@ -171,13 +171,16 @@ def _lines(title: str) -> Iterator[Show]:
     def tell() -> None:
         nonlocal last, told
         last, told = time.monotonic(), text
-        log.info("%s: %s (%.0f s)", title, text, last - start)
+        seconds = round(last - start)
+        log.info("%s: %s%s", title, text, f" ({seconds} s)" if seconds else "")
 
     def show(done: int, total: int | None, note: str) -> None:
         nonlocal text
         share = f"/{total}" if total else ""
-        text = f"{done}{share} {note}".rstrip()
-        if time.monotonic() - last >= _LINE_EVERY_S:
+        text = f"{done}{share} {note}".rstrip() if done else note
+        # What comes before any step is told when it begins: nothing else moves while it lasts.
+        begins = not done and total is None and text != told
+        if begins or time.monotonic() - last >= _LINE_EVERY_S:
             tell()
 
     try:

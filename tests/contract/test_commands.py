@@ -68,7 +68,12 @@ def work(
             for step in range(3):
                 advance(note=f"loss {step} [x]")
                 log.info("step %d", step)
+        with progress("nothing to do"):
+            pass
         with progress("unknown") as advance:
+            advance.reach(0, None, "starting")
+            advance.reach(0, None, "starting")
+            advance.reach(0, None, "reading")
             advance.reach(2, None, "so far")
             advance.reach(4, 8)
 
@@ -229,8 +234,10 @@ class TestProgress:
             "step 0",
             "step 1",
             "step 2",
-            "working: 3/3 loss 2 [x] (0 s)",
-            "unknown: 4/8 so far (0 s)",
+            "working: 3/3 loss 2 [x]",
+            "unknown: starting",
+            "unknown: reading",
+            "unknown: 4/8 so far",
         ]
 
     def test_on_a_terminal_it_is_a_bar(self, program: Path) -> None:

@@ -105,15 +105,15 @@ def spoil(file: Path) -> None:
 
 
 def test_cases_of_the_splits(source: Storage, home: Storage) -> None:
-    steps: list[tuple[int, str]] = []
-    dataset = prepare(settings(source), 0, home, lambda count, note: steps.append((count, note)))
+    told: list[tuple[int, int, str]] = []
+    dataset = prepare(settings(source), 0, home, lambda *progress: told.append(progress))
     assert dataset.root == source.url
     assert [len(dataset.of(split)) for split in SPLITS] == [4, 4, 4]
     case = dataset.of("valid")[1]
     assert (case.name, case.patient, case.split) == ("P10-1", "P10", "valid")
     assert (case.image, case.mask) == ("valid/images/P10-1.png", "valid/masks/P10-1.png")
     assert (case.height, case.width, case.foreground) == (SIDE, SIDE, 4 / SIDE)
-    assert steps == [(1, "checking slices")] * 12
+    assert told == [(done, 12, "checked") for done in range(1, 13)]
 
 
 def test_images_and_masks_pair_by_stem(source: Storage, home: Storage) -> None:
@@ -419,12 +419,12 @@ PHANTOM = Data.model_validate(
 
 
 def test_the_phantom_is_drawn_once(home: Storage) -> None:
-    notes: list[str] = []
-    dataset = prepare(PHANTOM, 0, home, lambda steps, note: notes.append(note))
+    told: list[tuple[int, int, str]] = []
+    dataset = prepare(PHANTOM, 0, home, lambda *progress: told.append(progress))
     assert [len(dataset.of(split)) for split in SPLITS] == [4, 2, 2]
     assert dataset.root == home.at(f"datasets/{identity(PHANTOM, 0)}").url
     assert dataset.of("test")[0].patient == "PHANTOM_2001"
-    assert notes == ["drawing the phantom"] * 8 + ["checking slices"] * 8
+    assert told == [(done, 8, what) for what in ("drawn", "checked") for done in range(1, 9)]
     spoil(Path(dataset.root) / dataset.cases[0].image)
     assert prepare(PHANTOM, 0, home) == dataset
 
