@@ -3,11 +3,12 @@
 A room's __main__.py is thin: it declares commands with these types, and each loads its settings,
 calls the room and prints. What is slow to import (TensorFlow, Ray) it imports inside a command:
 `--help` stays quick, and `run` has quietened them by then. Exit codes: 0; 1 for a UserError, told
-in one line; 2 for wrong usage; 130 for Ctrl-C. A stack trace is a bug of ours.
+in one line; 2 for wrong usage; 130 for Ctrl-C; 143 for SIGTERM. A stack trace is a bug of ours.
 """
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Annotated
 
 import typer
@@ -45,6 +46,8 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
+# typer's exit code for a KeyboardInterrupt.
+_INTERRUPTED = 130
 # Seconds between two lines of progress where there is no terminal.
 _LINE_EVERY_S = 10.0
 
@@ -127,12 +130,31 @@ def run(app: typer.Typer) -> None:
         os.environ.setdefault(name, value)
     sys.meta_path.insert(0, _QUIET_TENSORFLOW)
     _set_up_logging(verbose=False)
+    termination = _Termination()
+    signal.signal(signal.SIGTERM, termination)
     try:
         app()
     except UserError as error:
         log.debug("the error was raised here:", exc_info=error)
         typer.echo(f"error: {_told(error)}", err=True)
         sys.exit(1)
+    except SystemExit as end:
+        if not termination.asked or end.code != _INTERRUPTED:
+            raise
+        typer.echo("terminated; what is finished is kept: run the same command again.", err=True)
+        sys.exit(128 + signal.SIGTERM)
+
+
+class _Termination:
+    """What SIGTERM does: the command ends as by Ctrl-C, and tidies up on its way."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the command; Ray would lose an exception of our own in its C++ code."""
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
         log.info("run %s continues after epoch %d", config.run.name, done)
     count = config.train.workers
     workers = f"{count} worker{'s' if count > 1 else ''}"
-    watch(0, None, f"starting Ray and {workers} with TensorFlow, which may take a minute")
+    watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with connected(config.cluster):
         train_group(config, slices, watch)
     finished = runs.result(place)

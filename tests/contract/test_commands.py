@@ -209,7 +209,16 @@ class TestErrors:
         assert done.stderr.rstrip().endswith("ValueError: ours")
         assert "Traceback (most recent call last)" in done.stderr
 
-    def test_ctrl_c_is_130_and_silent(self, program: Path) -> None:
+    @pytest.mark.parametrize(
+        ("sent", "code", "told"),
+        [
+            (signal.SIGINT, 130, ""),
+            (signal.SIGTERM, 143, "terminated; what is finished is kept: run the same command"),
+        ],
+    )
+    def test_ctrl_c_and_sigterm_end_a_command_without_a_trace(
+        self, program: Path, sent: signal.Signals, code: int, told: str
+    ) -> None:
         process = subprocess.Popen(
             [sys.executable, str(program), "work", "a.toml", "run.name=wait"],
             cwd=program.parent,
@@ -221,9 +230,10 @@ class TestErrors:
         assert process.stdout
         while process.stdout.readline() != "waiting\n":
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, errors = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == code
+        assert told in errors
         assert "Traceback" not in errors
 
 
