@@ -141,7 +141,11 @@ def run(app: typer.Typer) -> None:
     except SystemExit as end:
         if not termination.asked or end.code != _INTERRUPTED:
             raise
-        typer.echo("terminated; what is finished is kept: run the same command again.", err=True)
+        typer.echo(
+            "terminated: nothing finished is lost, and a training or a sweep goes on with the same "
+            "command.",
+            err=True,
+        )
         sys.exit(128 + signal.SIGTERM)
 
 

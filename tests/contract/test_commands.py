@@ -213,7 +213,7 @@ class TestErrors:
         ("sent", "code", "told"),
         [
             (signal.SIGINT, 130, ""),
-            (signal.SIGTERM, 143, "terminated; what is finished is kept: run the same command"),
+            (signal.SIGTERM, 143, "terminated: nothing finished is lost"),
         ],
     )
     def test_ctrl_c_and_sigterm_end_a_command_without_a_trace(
