@@ -159,6 +159,11 @@ def _own_termination() -> Iterator[None]:
     own = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:
+        # Ray has answered a SIGTERM that came meanwhile.
+        if callable(own):
+            own(signal.SIGTERM, None)
+        raise
     finally:
         # Without an answer of its own a process would leave Ray's processes to themselves.
         if callable(own) and threading.current_thread() is threading.main_thread():
