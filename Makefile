@@ -35,8 +35,9 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "segfleet needs Python 3.11, 3.12 or 3.13; this one is %d.%d (name another: make PYTHON=python3.11 ...)" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "segfleet needs Python 3.11, 3.12 or 3.13; this one is %d.%d (name another: make PYTHON=python3.11 ...)" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
+	@echo "Installing about 3.4 GB into $(VENV); this first time it takes some minutes."
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .

@@ -7,9 +7,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import site
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +107,7 @@ def _started(cluster: Cluster, folder: Path) -> Any:
     """Start Ray with its files below a folder; ClusterError where it does not come up."""
     # The workers inherit this process's environment. The same variables as a runtime_env made
     # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
-    with environment(_private_variables()):
+    with environment(_private_variables()), _own_termination():
         try:
             return ray.init(
                 address="local",
@@ -129,12 +131,13 @@ def _existing(address: str) -> Iterator[Connection]:
     """A cluster that was there before and stays when the block ends."""
     check_reachable(address)
     try:
-        context = ray.init(
-            address=address,
-            logging_level=ray_level(),
-            log_to_driver=_verbose(),
-            runtime_env=_shipped_environment(),
-        )
+        with _own_termination():
+            context = ray.init(
+                address=address,
+                logging_level=ray_level(),
+                log_to_driver=_verbose(),
+                runtime_env=_shipped_environment(),
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
             f"cannot join the Ray cluster at {address}: {_first_line(error)}. Does it ask for a "
@@ -145,6 +148,26 @@ def _existing(address: str) -> Iterator[Connection]:
         yield Connection(private=False, dashboard=_dashboard(context))
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_termination() -> Iterator[None]:
+    """This process's own answer to SIGTERM holds after the block, not that of ray.init.
+
+    Ray's kills its processes below the threads that still speak to them, which then print traces.
+    """
+    own = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        # Ray has answered a SIGTERM that came meanwhile.
+        if callable(own):
+            own(signal.SIGTERM, None)
+        raise
+    finally:
+        # Without an answer of its own a process would leave Ray's processes to themselves.
+        if callable(own) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, own)
 
 
 def lend_token() -> None:

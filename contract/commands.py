@@ -3,11 +3,12 @@
 A room's __main__.py is thin: it declares commands with these types, and each loads its settings,
 calls the room and prints. What is slow to import (TensorFlow, Ray) it imports inside a command:
 `--help` stays quick, and `run` has quietened them by then. Exit codes: 0; 1 for a UserError, told
-in one line; 2 for wrong usage; 130 for Ctrl-C. A stack trace is a bug of ours.
+in one line; 2 for wrong usage; 130 for Ctrl-C; 143 for SIGTERM. A stack trace is a bug of ours.
 """
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Annotated
 
 import typer
@@ -45,6 +46,8 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
+# typer's exit code for a KeyboardInterrupt.
+_INTERRUPTED = 130
 # Seconds between two lines of progress where there is no terminal.
 _LINE_EVERY_S = 10.0
 
@@ -129,12 +132,35 @@ def run(app: typer.Typer) -> None:
         os.environ.setdefault(name, value)
     sys.meta_path.insert(0, _QUIET_TENSORFLOW)
     _set_up_logging(verbose=False)
+    termination = _Termination()
+    signal.signal(signal.SIGTERM, termination)
     try:
         app()
     except UserError as error:
         log.debug("the error was raised here:", exc_info=error)
         typer.echo(f"error: {_told(error)}", err=True)
         sys.exit(1)
+    except SystemExit as end:
+        if not termination.asked or end.code != _INTERRUPTED:
+            raise
+        typer.echo(
+            "terminated: nothing finished is lost, and a training or a sweep goes on with the same "
+            "command.",
+            err=True,
+        )
+        sys.exit(128 + signal.SIGTERM)
+
+
+class _Termination:
+    """What SIGTERM does: the command ends as by Ctrl-C, and tidies up on its way."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Interrupt the command; Ray would lose an exception of our own in its C++ code."""
+        self.asked = True
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -173,13 +199,16 @@ def _lines(title: str) -> Iterator[Show]:
     def tell() -> None:
         nonlocal last, told
         last, told = time.monotonic(), text
-        log.info("%s: %s (%.0f s)", title, text, last - start)
+        seconds = round(last - start)
+        log.info("%s: %s%s", title, text, f" ({seconds} s)" if seconds else "")
 
     def show(done: int, total: int | None, note: str) -> None:
         nonlocal text
         share = f"/{total}" if total else ""
-        text = f"{done}{share} {note}".rstrip()
-        if time.monotonic() - last >= _LINE_EVERY_S:
+        text = f"{done}{share} {note}".rstrip() if done else note
+        # What comes before any step is told when it begins: nothing else moves while it lasts.
+        begins = not done and total is None and text != told
+        if begins or time.monotonic() - last >= _LINE_EVERY_S:
             tell()
 
     try:

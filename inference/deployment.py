@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions, ProxyLocation, RequestRouterConfig
+from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus, LoggingConfig
@@ -179,9 +179,7 @@ def application(plan: Plan) -> serve.Application:
         },
         max_ongoing_requests=_BATCHES_ONGOING * settings.max_batch,
         max_queued_requests=settings.max_queue,
-        request_router_config=RequestRouterConfig(
-            initial_backoff_s=_RETRY_S, max_backoff_s=_RETRY_S
-        ),
+        request_router_config={"initial_backoff_s": _RETRY_S, "max_backoff_s": _RETRY_S},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=20,
         logging_config=quiet,

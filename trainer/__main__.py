@@ -95,11 +95,11 @@ def train(
 ) -> None:
     """Train a network on Ray, or continue the run of this name; ends with a bundle."""
     chosen = settings(config, overrides, show_config)
-    prepared(chosen)
+    slices = prepared(chosen)
     from trainer import launch
 
     with progress("training") as advance:
-        result = launch.run(chosen, advance.reach)
+        result = launch.run(chosen, advance.reach, slices)
     monitor = chosen.train.monitor
     typer.echo(f"epochs: {len(result.history)}")
     typer.echo(f"best: epoch {result.best['epoch']:.0f}, {monitor} {result.best[monitor]:.4f}")
@@ -182,9 +182,9 @@ def prepared(config: Config) -> "Dataset":
     """The checked slices of these settings, with progress shown."""
     from trainer.data import cases
 
-    with progress("checking slices") as advance:
+    with progress("slices") as advance:
         return cases.prepare(
-            config.data, config.run.seed, open_storage(config.storage.root), advance
+            config.data, config.run.seed, open_storage(config.storage.root), advance.reach
         )
 
 

@@ -28,7 +28,7 @@ class Journal:
     """Writes one run's files; only rank 0 has one.
 
     probabilities: from a state and images [n, S, S, C] in 0..1 to [n, S, S]; images and truths:
-    the validation slices drawn after each epoch.
+    the validation slices drawn after each epoch; names: theirs.
     """
 
     def __init__(
@@ -38,9 +38,11 @@ class Journal:
         probabilities: Probabilities,
         images: NDArray[np.float32],
         truths: NDArray[np.uint8],
+        names: Sequence[str],
     ) -> None:
         self.run, self.config = run, config
-        self.probabilities, self.images, self.truths = probabilities, images, truths
+        self.probabilities, self.names = probabilities, names
+        self.images, self.truths = images, truths
         self.board = TensorBoard(run.at("tensorboard"))
         self.drawn = time.monotonic()
 
@@ -64,6 +66,7 @@ class Journal:
                 self.images,
                 self.probabilities(state, self.images),
                 self.truths,
+                self.names,
                 self.config.predict.threshold,
             )
             self.run.write(f"pictures/epoch-{len(history):04d}.png", sheet)

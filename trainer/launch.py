@@ -44,20 +44,26 @@ def _unwatched(done: int, total: int | None, note: str) -> None:
     """For a caller who does not watch."""
 
 
-def run(config: Config, watch: Watch = _unwatched) -> runs.Result:
+def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None) -> runs.Result:
     """Train, or continue, or find finished, the run of these settings.
 
-    watch is called with (steps done, steps in all or None, a note) as training goes on. Raises
-    UserError with the cause where the run cannot start or end.
+    watch is called with (steps done, steps in all or None, a note) as training goes on; slices:
+    the prepared ones, where the caller has them. Raises UserError with the cause where the run
+    cannot start or end.
     """
     place = runs.place(config)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    slices = slices or cases.prepare(
+        config.data, config.run.seed, open_storage(config.storage.root)
+    )
     runs.begin(place, config, slices)
     if (finished := runs.result(place)) is not None:
         log.info("run %s is finished already: %s", config.run.name, finished.bundle)
         return finished
     if done := runs.epochs_done(place):
         log.info("run %s continues after epoch %d", config.run.name, done)
+    count = config.train.workers
+    workers = f"{count} worker{'s' if count > 1 else ''}"
+    watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with connected(config.cluster):
         train_group(config, slices, watch)
     finished = runs.result(place)

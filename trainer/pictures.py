@@ -29,11 +29,13 @@ LEGEND = {"found": FOUND, "missed": MISSED, "wrong": WRONG}
 TILE = 256
 """Longest side of a tile in pixels."""
 
-_TINT = 0.6
+# Three colours must be told apart by every eye; one alone lets more of the slice be seen.
+_TINT, _TINT_OF_ONE = 0.6, 0.35
 _PAPER, _INK = (255, 255, 255), (32, 36, 42)
-_GAP, _CAPTION, _TITLE = 6, 20, 34
+_GAP, _CAPTION, _TITLE, _SWATCH = 6, 20, 34, 12
+_SLICE = (60, 64, 70)
 _SHEET_COLUMNS = 8
-_SHEET_TILE = 192
+_SHEET_TILE = 208
 EPOCHS_SIDE_BY_SIDE = 8
 
 
@@ -47,15 +49,17 @@ def overlay(
     """A slice in grey (or its colours) with the truth outlined and the pixels judged by tint.
 
     image: [H, W, C], C 1 or 3 (RGB); truth, prediction: [H, W], not 0 is foreground; window: the
-    raw intensities shown as black and white. Without a prediction the truth alone is tinted.
-    Returns RGB [h, w, 3] of the same proportions with a longest side of `size` pixels.
+    raw intensities shown as black and white. Without a prediction the truth alone is tinted,
+    and more lightly. Returns RGB [h, w, 3] of the same proportions with a longest side of `size`
+    pixels.
     """
     height, width = fitted(image.shape[0], image.shape[1], size)
     base = _resized(_windowed(image, window), height, width)
     wanted = _resized_mask(truth, height, width)
     found = wanted if prediction is None else _resized_mask(prediction, height, width)
+    tint = _TINT_OF_ONE if prediction is None else _TINT
     for area, colour in _judged(found, wanted):
-        base[area] = (1 - _TINT) * base[area] + _TINT * np.array(colour)
+        base[area] = (1 - tint) * base[area] + tint * np.array(colour)
     picture = base.round().astype(np.uint8)
     # OpenCV takes masks as bytes and draws colours in the order of the array's channels.
     edges, _ = cv2.findContours(wanted.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -127,12 +131,14 @@ def epoch_sheet(
     images: NDArray[np.float32],
     probabilities: NDArray[np.float32],
     truths: NDArray[np.uint8],
+    names: Sequence[str],
     threshold: float = 0.5,
 ) -> bytes:
-    """The chosen validation slices after an epoch, judged and captioned with their Dice; a PNG.
+    """The chosen validation slices after an epoch, judged, each with its Dice and name; a PNG.
 
-    images: [n, H, W, C] in 0..1; probabilities: [n, H, W]; truths: [n, H, W] of 0 and 1; n >= 1.
-    Up to eight slices stand in one row, so that the sheets of several epochs line up.
+    images: [n, H, W, C] in 0..1; probabilities: [n, H, W]; truths: [n, H, W] of 0 and 1; names: of
+    the slices; n >= 1. Up to eight slices stand in one row, so that the sheets of several epochs
+    line up; below them stands what the colours mean.
     """
     masks = (probabilities > threshold).astype(np.uint8)
     tiles = [
@@ -140,28 +146,51 @@ def epoch_sheet(
         for image, truth, mask in zip(images, truths, masks, strict=True)
     ]
     captions = [
-        f"Dice {scores.count(mask, truth).dice:.2f}"
-        for mask, truth in zip(masks, truths, strict=True)
+        f"Dice {scores.count(mask, truth).dice:.2f} · {name}"
+        for mask, truth, name in zip(masks, truths, names, strict=True)
     ]
-    return encode(contact_sheet(tiles, _SHEET_COLUMNS, captions))
+    sheet = contact_sheet(tiles, _SHEET_COLUMNS, captions)
+    return encode(np.concatenate([sheet, _legend(sheet.shape[1])]))
 
 
 def side_by_side(sheets: Mapping[int, bytes]) -> bytes:
     """The sheets of several epochs in one picture, the earliest first; a PNG.
 
-    sheets: {epoch: PNG of epoch_sheet}. Of more than eight epochs eight are taken evenly, the
-    first and the last among them.
+    sheets: {epoch: PNG of epoch_sheet}, all of one size. Of more than eight epochs eight are taken
+    evenly, the first and the last among them.
     """
     epochs = evenly(sorted(sheets), EPOCHS_SIDE_BY_SIDE)
     pictures = [decode(sheets[epoch]) for epoch in epochs]
-    height = sum(picture.shape[0] + _TITLE for picture in pictures)
-    page = _paper(height, max(picture.shape[1] for picture in pictures))
-    y = 0
+    legend = _legend(pictures[0].shape[1])
+    parts: list[Picture] = []
     for epoch, picture in zip(epochs, pictures, strict=True):
-        _write(page, f"Epoch {epoch}", (_GAP + 1, y + _TITLE - 8), 17, _INK, weight=600)
-        _lay(page, picture, y + _TITLE, 0)
-        y += _TITLE + picture.shape[0]
-    return encode(page)
+        title = _paper(_TITLE, picture.shape[1])
+        _write(title, f"Epoch {epoch}", (_GAP + 1, _TITLE - 8), 17, _INK, weight=600)
+        # The legend stands once, below the last epoch.
+        parts += [title, picture[: -legend.shape[0]]]
+    return encode(np.concatenate([*parts, legend]))
+
+
+def _legend(width: int) -> Picture:
+    """What outline and colours mean, in as many lines as a width needs."""
+    outline = "outline of the truth"
+    meanings = {outline: _SLICE, "found": FOUND, "missed": MISSED, "wrongly marked": WRONG}
+    places: list[tuple[int, int]] = []
+    x, line = _GAP, 0
+    for text in meanings:
+        extent = _SWATCH + 5 + _extent(text, cv2.FontFace("sans"), 12)
+        if x > _GAP and x + extent > width:
+            x, line = _GAP, line + 1
+        places.append((x, line * _CAPTION))
+        x += extent + 14
+    sheet = _paper((line + 1) * _CAPTION + _GAP, width)
+    for (text, colour), (x, y) in zip(meanings.items(), places, strict=True):
+        sheet[y + 3 : y + 3 + _SWATCH, x : x + _SWATCH] = colour
+        if text == outline:
+            corner = (x + _SWATCH - 3, y + _SWATCH)
+            cv2.rectangle(sheet, (x + 2, y + 5), corner, OUTLINE, 1)
+        _write(sheet, text, (x + _SWATCH + 5, y + 14), 12, _INK)
+    return sheet
 
 
 def evenly(items: Sequence[int], most: int) -> list[int]:
@@ -229,11 +258,15 @@ def _write(
 
 def _shortened(text: str, font: cv2.FontFace, size: int, room: int) -> str:
     """The text, its middle replaced by an ellipsis where it is wider than `room` pixels."""
-    # The size OpenCV tells leaves out the last letter's rim.
-    room -= 4
     for kept in range(len(text), 1, -1):
         half = kept // 2
         tried = text if kept == len(text) else f"{text[: kept - half]}…{text[-half:]}"
-        if cv2.getTextSize((0, 0), tried, (0, 0), font, size)[2] <= room:
+        if _extent(tried, font, size) <= room:
             return tried
     return ""
+
+
+def _extent(text: str, font: cv2.FontFace, size: int) -> int:
+    """The width of a line in pixels."""
+    # The size OpenCV tells leaves out the last letter's rim.
+    return cv2.getTextSize((0, 0), text, (0, 0), font, size)[2] + 4

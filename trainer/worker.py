@@ -5,7 +5,7 @@ own process; only its `Surroundings` differ.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from contract.storage import Storage
 from trainer import checkpoints, metrics, networks, precision, schedule
 from trainer.checkpoints import Row, State
 from trainer.data import cache, dataset
-from trainer.data.cases import Dataset
+from trainer.data.cases import Case, Dataset
 from trainer.data.dataset import Place
 from trainer.export import plain_copy
 from trainer.journal import Journal
@@ -69,7 +69,7 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
     journal = None
     if around.place.rank == 0:
         around.tell(0, None, "building the network")
-        journal = make_journal(config, run, arrays["valid"])
+        journal = make_journal(config, run, arrays["valid"], slices.of("valid"))
     keras.mixed_precision.set_global_policy(policy)
     keras.utils.set_random_seed(config.run.seed)
     with strategy.scope():
@@ -266,7 +266,9 @@ def refuse_what_is_no_number(row: Row) -> None:
         )
 
 
-def make_journal(config: Config, run: Storage, valid: cache.Arrays) -> Journal:
+def make_journal(
+    config: Config, run: Storage, valid: cache.Arrays, cases: Sequence[Case]
+) -> Journal:
     """The run's journal, with a copy of the network that rank 0 can ask without its peers.
 
     Made before the training model: inside a strategy's scope even reading the weights is a
@@ -283,7 +285,8 @@ def make_journal(config: Config, run: Storage, valid: cache.Arrays) -> Journal:
         copy.set_weights(state[: len(copy.weights)])
         return ask(tf.constant(images)).numpy()
 
-    return Journal(run, config, probabilities, images, truths)
+    names = [cases[index].name for index in chosen]
+    return Journal(run, config, probabilities, images, truths, names)
 
 
 def chosen_slices(valid: cache.Arrays, count: int) -> NDArray[np.int64]:

@@ -84,7 +84,7 @@ def test_a_cluster_that_is_looked_for_and_not_found_is_explained(
 
 
 PROGRAM = """
-import logging, os, ray
+import logging, os, ray, signal
 from cluster import connection
 from cluster.connection import check_reachable, connected
 from contract.config import Cluster
@@ -94,15 +94,25 @@ def look():
     import contract
     return contract.__file__
 
-with connected(Cluster(cpus=1)) as connection:
-    print(ray.get(look.remote()))
-    print(ray.get_runtime_context().gcs_address)
-    print(ray._private.worker._global_node.temp_dir)
-    assert connection.private and connection.dashboard.startswith("http://127.0.0.1:")
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, interrupt)
+try:
+    with connected(Cluster(cpus=1)) as connection:
+        print(ray.get(look.remote()))
+        print(ray.get_runtime_context().gcs_address)
+        print(ray._private.worker._global_node.temp_dir)
+        assert connection.private and connection.dashboard.startswith("http://127.0.0.1:")
+        os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("terminated")
 """
 
 
-def test_a_private_cluster_is_quiet_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=tmp_path,
@@ -113,7 +123,8 @@ def test_a_private_cluster_is_quiet_and_leaves_nothing_behind(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    module, address, folder = done.stdout.split()
+    module, address, folder, end = done.stdout.split()
+    assert end == "terminated"
     assert module == str(ROOT / "contract/__init__.py")
     assert done.stderr == ""
     assert not Path(folder).exists()

@@ -68,7 +68,12 @@ def work(
             for step in range(3):
                 advance(note=f"loss {step} [x]")
                 log.info("step %d", step)
+        with progress("nothing to do"):
+            pass
         with progress("unknown") as advance:
+            advance.reach(0, None, "starting")
+            advance.reach(0, None, "starting")
+            advance.reach(0, None, "reading")
             advance.reach(2, None, "so far")
             advance.reach(4, 8)
 
@@ -204,7 +209,16 @@ class TestErrors:
         assert done.stderr.rstrip().endswith("ValueError: ours")
         assert "Traceback (most recent call last)" in done.stderr
 
-    def test_ctrl_c_is_130_and_silent(self, program: Path) -> None:
+    @pytest.mark.parametrize(
+        ("sent", "code", "told"),
+        [
+            (signal.SIGINT, 130, ""),
+            (signal.SIGTERM, 143, "terminated: nothing finished is lost"),
+        ],
+    )
+    def test_ctrl_c_and_sigterm_end_a_command_without_a_trace(
+        self, program: Path, sent: signal.Signals, code: int, told: str
+    ) -> None:
         process = subprocess.Popen(
             [sys.executable, str(program), "work", "a.toml", "run.name=wait"],
             cwd=program.parent,
@@ -216,9 +230,10 @@ class TestErrors:
         assert process.stdout
         while process.stdout.readline() != "waiting\n":
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, errors = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == code
+        assert told in errors
         assert "Traceback" not in errors
 
 
@@ -229,8 +244,10 @@ class TestProgress:
             "step 0",
             "step 1",
             "step 2",
-            "working: 3/3 loss 2 [x] (0 s)",
-            "unknown: 4/8 so far (0 s)",
+            "working: 3/3 loss 2 [x]",
+            "unknown: starting",
+            "unknown: reading",
+            "unknown: 4/8 so far",
         ]
 
     def test_on_a_terminal_it_is_a_bar(self, program: Path) -> None:

@@ -1,8 +1,9 @@
-"""A driver follows its group: it outlives its board, and does not wait for ever."""
+"""A driver says what it waits for and follows its group, but not for ever."""
 
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import ray
 from cluster.connection import Connection
 from contract.config import Config
 from contract.errors import ClusterError
+from contract.storage import open_storage
+from trainer import launch
+from trainer.data import cases
 from trainer.launch import Board, follow
 
 HURRIED = Config().with_values({"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2})
@@ -30,6 +34,26 @@ def group() -> Iterator[threading.Thread]:
 @pytest.fixture
 def board(ray_cluster: Connection) -> Any:
     return Board.remote()
+
+
+def test_what_is_waited_for_is_told_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cluster: object) -> None:
+        raise ClusterError("no Ray here.")
+
+    small = {"data.phantom.slices": 4, "data.phantom.size": 64}
+    config = Config().with_values({"storage.root": str(tmp_path), **small})
+    slices = cases.prepare(config.data, 0, open_storage(str(tmp_path)))
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(launch, "connected", refuse)
+    # The slices that the caller has are not looked at, and told of, a second time.
+    monkeypatch.setattr(cases, "prepare", refuse)
+    with pytest.raises(ClusterError, match="no Ray here"):
+        launch.run(config, lambda *progress: told.append(progress), slices)
+    ((done, total, note),) = told
+    assert (done, total) == (0, None)
+    assert str(note).startswith("starting 2 workers")
 
 
 def test_a_board_starts_again_where_its_process_is_lost(board: Any) -> None:

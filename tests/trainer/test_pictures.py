@@ -28,6 +28,10 @@ BLINDNESS = {
 }
 
 
+LEGEND = 26
+"""Height of a legend of one line."""
+
+
 def square(size: int, top: int, left: int, side: int) -> NDArray[np.uint8]:
     mask = np.zeros((size, size), np.uint8)
     mask[top : top + side, left : left + side] = 1
@@ -53,9 +57,9 @@ def test_the_truth_is_outlined():
     assert (picture[8:40, 39] == pictures.OUTLINE).all()
 
 
-def test_without_a_prediction_the_truth_alone_is_tinted():
+def test_without_a_prediction_the_truth_alone_is_tinted_so_that_the_slice_is_seen():
     picture = pictures.overlay(grey(64), square(64, 8, 8, 32), size=64)
-    assert picture[20, 20] == pytest.approx(0.4 * 100 + 0.6 * np.array(FOUND), abs=1)
+    assert picture[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(FOUND), abs=1)
 
 
 def test_the_window_decides_black_and_white():
@@ -152,7 +156,8 @@ def test_a_contact_sheet_of_nothing_is_a_bug():
 def epoch(slices: int, level: float) -> bytes:
     truths = np.stack([square(32, 8, 8, 16)] * slices)
     images = np.full((slices, 32, 32, 1), 0.5, np.float32)
-    return pictures.epoch_sheet(images, (truths * level).astype(np.float32), truths)
+    names = [f"p-{number}" for number in range(slices)]
+    return pictures.epoch_sheet(images, (truths * level).astype(np.float32), truths, names)
 
 
 def test_an_epoch_sheet_judges_against_the_threshold():
@@ -162,17 +167,37 @@ def test_an_epoch_sheet_judges_against_the_threshold():
     assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(MISSED), abs=1)
 
 
-def test_epochs_are_laid_in_their_order():
+def test_an_epoch_sheet_says_what_its_colours_mean():
+    for slices in (1, 3):
+        sheet = pictures.decode(epoch(slices, 0.9))
+        legend = sheet[-50:]
+        for colour in (FOUND, MISSED, WRONG):
+            assert (legend == colour).all(axis=-1).sum() == 12 * 12
+
+
+def test_an_epoch_sheet_names_its_slices():
+    sheets = []
+    for name in ("p-1", "p-2"):
+        truth = square(32, 8, 8, 16)[None]
+        image = np.full((1, 32, 32, 1), 0.5, np.float32)
+        sheets.append(pictures.epoch_sheet(image, truth.astype(np.float32), truth, [name]))
+    assert sheets[0] != sheets[1]
+
+
+def test_epochs_are_laid_in_their_order_over_one_legend():
     one = pictures.decode(epoch(3, 0.9))
     page = pictures.decode(pictures.side_by_side({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
-    assert page.shape == (2 * (one.shape[0] + 34), one.shape[1], 3)
+    assert page.shape == (2 * (one.shape[0] + 34) - LEGEND, one.shape[1], 3)
     assert (page[-one.shape[0] :] == one).all()
 
 
 def test_at_most_eight_epochs_are_shown():
     sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
     height = pictures.decode(sheets[1]).shape[0]
-    assert pictures.decode(pictures.side_by_side(sheets)).shape[0] == 8 * (height + 34)
+    # One slice is so narrow that its legend takes a second line.
+    legend = LEGEND + 20
+    page = pictures.decode(pictures.side_by_side(sheets))
+    assert page.shape[0] == 8 * (height - legend + 34) + legend
 
 
 @pytest.mark.parametrize(("count", "most"), [(3, 8), (8, 8), (20, 8), (100, 5)])

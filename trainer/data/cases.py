@@ -37,7 +37,7 @@ __all__ = [
     "refuse_other_sizes",
 ]
 
-Advance = Callable[[int, str], object]
+Watch = Callable[[int, int, str], object]
 
 INDEX = "index.json"
 
@@ -107,21 +107,24 @@ class _Slice:
     digest: str
 
 
-def prepare(
-    data: Data, seed: int, storage: Storage, advance: Advance = lambda steps, note: None
-) -> Dataset:
+def _unwatched(done: int, total: int, note: str) -> None:
+    """For a caller who does not watch."""
+
+
+def prepare(data: Data, seed: int, storage: Storage, watch: Watch = _unwatched) -> Dataset:
     """The cases that the settings describe, every file checked; the phantom is drawn if need be.
 
-    storage: that of storage.root, where the index is kept; advance: told (1, what is done) after
-    each slice. Raises one DataError that names what is wrong and where: a missing partner, an
-    unreadable or differently sized file, a name without patient, a patient in two splits, a split
-    that is empty or has no foreground.
+    storage: that of storage.root, where the index is kept; watch: told (slices done, slices in all,
+    what is done with them) after each slice, the phantom's first when drawn, then when checked.
+    Raises one DataError that names what is wrong and where: a missing partner, an unreadable or
+    differently sized file, a name without patient, a patient in two splits, a split that is empty
+    or has no foreground.
     """
     place = storage.at(f"datasets/{identity(data, seed)}")
     if data.source == "phantom":
-        dataset = _phantom(data, seed, place, advance)
+        dataset = _phantom(data, seed, place, watch)
     else:
-        dataset = _indexed(data, seed, _source(data), place, advance)
+        dataset = _indexed(data, seed, _source(data), place, watch)
     _judge_overlap(dataset, data)
     return dataset
 
@@ -173,7 +176,7 @@ def _source(data: Data) -> Storage:
     return open_storage(data.root)
 
 
-def _phantom(data: Data, seed: int, place: Storage, advance: Advance) -> Dataset:
+def _phantom(data: Data, seed: int, place: Storage, watch: Watch) -> Dataset:
     """The phantom's cases; it is drawn (again) unless all of it lies there as indexed."""
     from trainer.data import phantom
 
@@ -181,14 +184,14 @@ def _phantom(data: Data, seed: int, place: Storage, advance: Advance) -> Dataset
     known = _known(place, _stamp(data, seed, listing_of(data, place), place))
     if known is not None:
         return known
-    phantom.write(data.phantom, seed, place, lambda steps: advance(steps, "drawing the phantom"))
-    return _indexed(data, seed, place, place, advance)
+    phantom.write(data.phantom, seed, place, lambda done, total: watch(done, total, "drawn"))
+    return _indexed(data, seed, place, place, watch)
 
 
 # -- the index ---------------------------------------------------------------------------------
 
 
-def _indexed(data: Data, seed: int, source: Storage, place: Storage, advance: Advance) -> Dataset:
+def _indexed(data: Data, seed: int, source: Storage, place: Storage, watch: Watch) -> Dataset:
     """The dataset from the index, or checked now and indexed."""
     listing = listing_of(data, source)
     known = _known(place, _stamp(data, seed, listing, place))
@@ -197,14 +200,14 @@ def _indexed(data: Data, seed: int, source: Storage, place: Storage, advance: Ad
             "%d slices in %s, unchanged since they were checked", len(known.cases), known.root
         )
         return known
-    read = _read(paired(listing, data, source), data, source, advance)
+    read = _read(paired(listing, data, source), data, source, watch)
     assigned = _assigned(read, data, seed, place)
     _refuse_poor_splits(assigned, data, source)
     dataset = _dataset(source.url, assigned)
     # Only now: the stamp of a pool is that of the splits just written, too.
     index = Index(_stamp(data, seed, listing, place), dataset)
     place.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
-    _log.info("%d slices in %s checked", len(dataset.cases), dataset.root)
+    _log.debug("%d slices in %s checked", len(dataset.cases), dataset.root)
     return dataset
 
 
@@ -241,17 +244,18 @@ def _digest(facts: Any) -> str:
 # -- from pairs to cases -----------------------------------------------------------------------
 
 
-def _read(pairs: Sequence[Pair], data: Data, source: Storage, advance: Advance) -> list[_Slice]:
+def _read(pairs: Sequence[Pair], data: Data, source: Storage, watch: Watch) -> list[_Slice]:
     """Every pair decoded once; one DataError for all that cannot be used."""
     read: list[_Slice] = []
     faults: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        for result in pool.map(partial(_looked_at, source=source, data=data), pairs):
+        results = pool.map(partial(_looked_at, source=source, data=data), pairs)
+        for done, result in enumerate(results, start=1):
             if isinstance(result, _Slice):
                 read.append(result)
             else:
                 faults.append(result)
-            advance(1, "checking slices")
+            watch(done, len(pairs), "checked")
     refuse(faults, source)
     return read
 

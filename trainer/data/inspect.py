@@ -276,7 +276,7 @@ def _strip(axis: Axes, place: int, shares: Sequence[float], colour: str) -> None
     if len(drawn) > _DRAWN_POINTS:
         drawn = draw.choice(drawn, _DRAWN_POINTS, replace=False)
     height = place + draw.uniform(-0.26, 0.26, len(drawn))
-    axis.scatter(drawn, height, s=7, color=colour, alpha=0.45, linewidths=0)
+    axis.scatter(drawn, height, s=22, color=colour, alpha=0.6, linewidths=0)
     lines = {"color": curves.INK, "linewidth": 1.1}
     axis.boxplot(
         [list(shares)],

@@ -1,5 +1,6 @@
 """Images and masks of a dataset's folders, paired by their files' stems, and whose they are."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,10 +40,11 @@ def _folders(data: Data) -> list[str]:
 
 
 def paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[Pair]:
-    """Images and masks by stem; one DataError for all that have no partner or no patient."""
+    """Images and masks by stem; one DataError for all without partner, or without patient."""
     found = _pictures(listing, data, source)
     faults: list[str] = []
     alone: list[str] = []
+    nameless: list[str] = []
     pairs: list[Pair] = []
     for split in [None] if data.layout == "pool" else SPLITS:
         prefix = "" if split is None else f"{split}/"
@@ -53,16 +55,31 @@ def paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[Pair]:
         for stem in sorted(images.keys() & masks.keys()):
             patient = patient_of(stem, data.patient_pattern)
             if patient is None:
-                faults.append(
-                    f"{images[stem][0]}: data.patient_pattern {data.patient_pattern!r} finds no "
-                    "patient in its name"
-                )
+                nameless.append(images[stem][0])
             else:
                 pairs.append(Pair(stem, patient, split, images[stem][0], masks[stem][0]))
     refuse(faults + alone, source, _PARTNERS if alone else "")
+    if nameless:
+        raise DataError(_no_patient(nameless, data, source))
     if data.layout == "pool" and len(pairs) > 1:
         _refuse_a_patient_a_slice(pairs, data, source)
     return pairs
+
+
+def _no_patient(nameless: Sequence[str], data: Data, source: Storage) -> str:
+    """The message for images in whose names the pattern finds nobody."""
+    files = f"the names of {len(nameless)} files, such as" if nameless[1:] else "the name of"
+    return (
+        f"{source.url}: data.patient_pattern = {_in_toml(data.patient_pattern)} finds no patient "
+        f"in {files} {nameless[0]}: write one that does ('^([^_]+)_' takes what stands before "
+        "the first underscore), or rename the files."
+    )
+
+
+def _in_toml(pattern: str) -> str:
+    """A pattern as a settings file holds it: in single quotes, where backslashes stay single."""
+    plain = "'" not in pattern and pattern.isprintable()
+    return f"'{pattern}'" if plain else json.dumps(pattern, ensure_ascii=False)
 
 
 def _refuse_a_patient_a_slice(pairs: Sequence[Pair], data: Data, source: Storage) -> None:
@@ -72,10 +89,10 @@ def _refuse_a_patient_a_slice(pairs: Sequence[Pair], data: Data, source: Storage
     """
     if all(pair.patient == pair.name for pair in pairs):
         raise DataError(
-            f"{source.url}: data.patient_pattern {data.patient_pattern!r} takes the whole name of "
-            f"every file, such as {pairs[0].name}, for its patient: write one that stops before "
-            "the slice, or, where every patient has but one slice, divide them yourself with "
-            'data.layout = "split".'
+            f"{source.url}: data.patient_pattern = {_in_toml(data.patient_pattern)} takes the "
+            f"whole name of every file, such as {pairs[0].name}, for its patient: write one that "
+            "stops before the slice, or, where every patient has but one slice, divide them "
+            'yourself with data.layout = "split".'
         )
 
 

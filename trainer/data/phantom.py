@@ -57,13 +57,17 @@ def slices(phantom: Phantom) -> Iterator[Slice]:
             yield Slice(split, 1000 * place + patient + 1, index)
 
 
-def write(phantom: Phantom, seed: int, storage: Storage, advance: Callable[[int], object]) -> None:
+def write(
+    phantom: Phantom, seed: int, storage: Storage, watch: Callable[[int, int], object]
+) -> None:
     """Draw a phantom as split/images/NAME.png and split/masks/NAME.png (0 and 255).
 
-    advance is called with 1 after each slice. The same settings and seed give the same pixels.
+    watch is told (slices done, slices in all) after each slice. The same settings and seed give
+    the same pixels.
     """
     patients: dict[int, Patient] = {}
-    for each in slices(phantom):
+    wanted = list(slices(phantom))
+    for each in wanted:
         if each.patient not in patients:
             patients[each.patient] = invented(seed, each.patient)
 
@@ -73,8 +77,8 @@ def write(phantom: Phantom, seed: int, storage: Storage, advance: Callable[[int]
         storage.write(f"{each.split}/masks/{each.name}.png", _png(mask * np.uint8(255)))
 
     with ThreadPoolExecutor(_PAINTERS) as pool:
-        for _ in pool.map(put, slices(phantom)):
-            advance(1)
+        for done, _ in enumerate(pool.map(put, wanted), start=1):
+            watch(done, len(wanted))
 
 
 def invented(seed: int, patient: int) -> Patient:

@@ -105,15 +105,15 @@ def spoil(file: Path) -> None:
 
 
 def test_cases_of_the_splits(source: Storage, home: Storage) -> None:
-    steps: list[tuple[int, str]] = []
-    dataset = prepare(settings(source), 0, home, lambda count, note: steps.append((count, note)))
+    told: list[tuple[int, int, str]] = []
+    dataset = prepare(settings(source), 0, home, lambda *progress: told.append(progress))
     assert dataset.root == source.url
     assert [len(dataset.of(split)) for split in SPLITS] == [4, 4, 4]
     case = dataset.of("valid")[1]
     assert (case.name, case.patient, case.split) == ("P10-1", "P10", "valid")
     assert (case.image, case.mask) == ("valid/images/P10-1.png", "valid/masks/P10-1.png")
     assert (case.height, case.width, case.foreground) == (SIDE, SIDE, 4 / SIDE)
-    assert steps == [(1, "checking slices")] * 12
+    assert told == [(done, 12, "checked") for done in range(1, 13)]
 
 
 def test_images_and_masks_pair_by_stem(source: Storage, home: Storage) -> None:
@@ -306,7 +306,17 @@ def test_sizes_that_differ_are_named(source: Storage, home: Storage) -> None:
 def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None:
     put(source, "train/", "odd-1")
     message = refusal(source, home)
-    assert r"train/images/odd-1.png: data.patient_pattern '^P\\d+' finds no patient" in message
+    assert (
+        r"data.patient_pattern = '^P\d+' finds no patient in the name of train/images/odd-1.png"
+    ) in message
+    assert "or rename the files" in message
+
+
+def test_names_without_patient_are_told_once(source: Storage, home: Storage) -> None:
+    message = refusal(source, home, patient_pattern="^it's_(.)")
+    assert message.count("data.patient_pattern") == 1
+    assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
+    assert "train/images/P00-0.png: write one that does" in message
 
 
 def test_a_pool_whose_every_slice_were_a_patient_is_refused(pool: Storage, home: Storage) -> None:
@@ -411,12 +421,12 @@ PHANTOM = Data.model_validate(
 
 
 def test_the_phantom_is_drawn_once(home: Storage) -> None:
-    notes: list[str] = []
-    dataset = prepare(PHANTOM, 0, home, lambda steps, note: notes.append(note))
+    told: list[tuple[int, int, str]] = []
+    dataset = prepare(PHANTOM, 0, home, lambda *progress: told.append(progress))
     assert [len(dataset.of(split)) for split in SPLITS] == [4, 2, 2]
     assert dataset.root == home.at(f"datasets/{identity(PHANTOM, 0)}").url
     assert dataset.of("test")[0].patient == "PHANTOM_2001"
-    assert notes == ["drawing the phantom"] * 8 + ["checking slices"] * 8
+    assert told == [(done, 8, what) for what in ("drawn", "checked") for done in range(1, 9)]
     spoil(Path(dataset.root) / dataset.cases[0].image)
     assert prepare(PHANTOM, 0, home) == dataset
 

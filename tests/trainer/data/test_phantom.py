@@ -110,9 +110,9 @@ def test_the_picture_is_the_same_at_any_size(size: int) -> None:
 
 def test_the_files_are_what_was_drawn(tmp_path: Path) -> None:
     tiny = Phantom(train_patients=1, valid_patients=1, test_patients=1, slices=2, size=64)
-    storage, steps = open_storage(str(tmp_path)), []
-    write(tiny, 0, storage, steps.append)
-    assert steps == [1] * 6
+    storage, told = open_storage(str(tmp_path)), list[tuple[int, int]]()
+    write(tiny, 0, storage, lambda *progress: told.append(progress))
+    assert told == [(done, 6) for done in range(1, 7)]
     assert len(storage.entries()) == 12
     image, mask = drawn(1, 1, tiny)
     name = "PHANTOM_0001-0001.png"
