@@ -22,6 +22,7 @@ from contract.config import Config
 from contract.loading import dump
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, without_ray
+from tests.small import FEW_SLICES, NETWORK
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +40,8 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
             "run": {"name": "demo"},
             "storage": {"root": f"{s3}/segfleet"},
             "cluster": {"address": head.jobs},
-            "data": {
-                "phantom": {
-                    "train_patients": 2,
-                    "valid_patients": 1,
-                    "test_patients": 1,
-                    "slices": 4,
-                    "size": 64,
-                }
-            },
-            "network": {"image_size": 32, "num_layers": 2, "base_filters": 4},
+            "data": {"phantom": FEW_SLICES},
+            "network": NETWORK,
             "train": {"workers": 1, "batch_size": 4, "patience": None, "pictures": 0},
         }
     )

@@ -24,15 +24,9 @@ from contract.config import Config
 from contract.loading import dump, load
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, kill_node, worker_node
+from tests.small import FEW_SLICES, NETWORK
 from trainer.data import cases
 
-PHANTOM = {
-    "train_patients": 2,
-    "valid_patients": 1,
-    "test_patients": 1,
-    "slices": 4,
-    "size": 64,
-}
 SPACE = {"train.learning_rate": {"choice": [1e-3, 3e-3]}}
 
 
@@ -46,7 +40,7 @@ def head(s3_server: str) -> Iterator[Head]:
 @pytest.fixture
 def settings(head: Head, s3: str, tmp_path: Path) -> Path:
     """The one TOML file, in a folder of the client's own; its slices are in S3 already."""
-    drawn = Config.model_validate({"data": {"phantom": PHANTOM}})
+    drawn = Config.model_validate({"data": {"phantom": FEW_SLICES}})
     slices = cases.prepare(drawn.data, 0, open_storage(str(tmp_path / "drawn")))
     upload = head.run("upload", slices.root, f"{s3}/slices", folder=tmp_path)
     assert upload.returncode == 0, upload.stderr
@@ -61,7 +55,7 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
                 "layout": "split",
                 "patient_pattern": r"^(PHANTOM_\d+)",
             },
-            "network": {"image_size": 32, "num_layers": 2, "base_filters": 4},
+            "network": NETWORK,
             "train": {
                 "workers": 2,
                 "epochs": 3,

@@ -19,6 +19,7 @@ from contract.errors import DataError, TrainingError
 from contract.loading import dump
 from contract.storage import Storage, open_storage
 from tests.processes import titled
+from tests.small import FEW_SLICES, NETWORK
 from trainer import launch, runs
 from trainer.checkpoints import Row
 from trainer.data import cases
@@ -33,21 +34,8 @@ def tiny(root: str, **train: object) -> Config:
         {
             "run": {"name": "tiny", "seed": 1},
             "storage": {"root": root},
-            "data": {
-                "phantom": {
-                    "train_patients": 2,
-                    "valid_patients": 1,
-                    "test_patients": 1,
-                    "slices": 4,
-                    "size": 64,
-                }
-            },
-            "network": {
-                "image_size": 32,
-                "num_layers": 2,
-                "base_filters": 4,
-                "dropout_rate": 0.0,
-            },
+            "data": {"phantom": FEW_SLICES},
+            "network": NETWORK,
             "train": {
                 "workers": 2,
                 "epochs": 3,

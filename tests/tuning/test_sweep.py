@@ -20,6 +20,7 @@ from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
 from tests.processes import titled
+from tests.small import FEW_SLICES, NETWORK
 from trainer.data import cases
 from tuning import sweep, trainable
 from tuning.ledger import Ledger, Row, Trial, read
@@ -36,21 +37,8 @@ def tiny(root: str, **changed: object) -> Config:
         {
             "run": {"name": "tiny", "seed": 271},
             "storage": {"root": root},
-            "data": {
-                "phantom": {
-                    "train_patients": 2,
-                    "valid_patients": 1,
-                    "test_patients": 1,
-                    "slices": 4,
-                    "size": 64,
-                }
-            },
-            "network": {
-                "image_size": 32,
-                "num_layers": 2,
-                "base_filters": 4,
-                "dropout_rate": 0.0,
-            },
+            "data": {"phantom": FEW_SLICES},
+            "network": NETWORK,
             "train": {
                 "workers": 1,
                 "epochs": 3,
