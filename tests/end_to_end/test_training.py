@@ -23,6 +23,7 @@ from tests.small import FEW_SLICES, NETWORK
 from trainer import launch, runs
 from trainer.checkpoints import Row
 from trainer.data import cases
+from tuning import sweep
 from tuning.trainable import train_alone
 
 ROOT = Path(__file__).parents[2]
@@ -116,16 +117,19 @@ def test_a_run_begun_with_other_settings_is_refused(
         launch.run(tiny(root, epochs=4))
 
 
-def test_one_process_alone_computes_what_two_workers_do(
-    trained: runs.Result, tmp_path: Path
+def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
+    trained: runs.Result, s3: str
 ) -> None:
-    config = tiny(str(tmp_path), workers=1)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    config = tiny(f"{s3}/store", workers=1)
+    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     alone: list[Row] = []
     train_alone(config, slices, alone.append)
     for one, two in zip(alone, trained.history, strict=True):
         for name in ("loss", "val_loss", "val_dice_coef"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
+    made = sweep.close_run(config.model_dump(mode="json"), None)
+    assert made == f"{s3}/store/runs/tiny/bundle"
+    assert (bundle.fetch(open_storage(made)) / "saved_model").is_dir()
 
 
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path) -> None:
@@ -221,12 +225,3 @@ def test_a_killed_driver_costs_no_finished_epoch(driver: list[str], tmp_path: Pa
     assert told.returncode == 0, told.stderr
     assert "continues" in told.stderr
     assert epochs_in_csv(run) == [1, 2, 3]
-
-
-def test_data_run_and_bundle_in_s3_give_the_same_figures(
-    ray_cluster: Connection, trained: runs.Result, s3: str
-) -> None:
-    result = launch.run(tiny(f"{s3}/store"))
-    assert result.bundle == f"{s3}/store/runs/tiny/bundle"
-    assert without_clock(result.history) == without_clock(trained.history)
-    assert (bundle.fetch(open_storage(result.bundle)) / "saved_model").is_dir()
