@@ -423,7 +423,7 @@ class Serve(Section):
     """GPUs reserved for a replica."""
     max_batch: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests answered by one call of the network at most."""
-    batch_wait_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.002
+    batch_wait_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Seconds a request may wait for others to join its batch."""
     max_queue: Annotated[int, Field(ge=1)] = 256
     """Requests in waiting before new ones are turned away with 503."""

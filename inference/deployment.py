@@ -30,11 +30,10 @@ APPLICATION = "segfleet"
 _HEARTBEAT_S = 1.0
 _SILENT_S = 10.0
 _KEEP_ALIVE_S = 30
-# Requests at a replica: one batch computed while the next is decoded.
-_BATCHES_ONGOING = 2
-# Longest time between two tries to hand a waiting request to a busy replica: Serve's own half
-# second leaves the replica idle with 32 requests waiting.
-_RETRY_S = 0.01
+# Batches at a replica. Two are in the works, one computed while the next is decoded; requests
+# beyond that wait as bytes. Left to Serve's router they would be handed on too late: it tries a
+# busy replica every half second.
+_BATCHES_IN_WORK, _BATCHES_ONGOING = 2, 8
 _POLL_S = 0.2
 
 log = logging.getLogger(__name__)
@@ -94,6 +93,7 @@ class Replica:
         self.settings = plan.settings
         self.key_digest = plan.key_digest
         self.tally = Tally()
+        self.room = asyncio.Semaphore(_BATCHES_IN_WORK * plan.settings.max_batch)
         self._ledger = ledger
         self._host = Host(
             plan.settings.model,
@@ -179,7 +179,6 @@ def application(plan: Plan) -> serve.Application:
         },
         max_ongoing_requests=_BATCHES_ONGOING * settings.max_batch,
         max_queued_requests=settings.max_queue,
-        request_router_config={"initial_backoff_s": _RETRY_S, "max_backoff_s": _RETRY_S},
         health_check_period_s=5,
         graceful_shutdown_timeout_s=20,
         logging_config=quiet,

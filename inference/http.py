@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.config import Serve
 from inference.hosting import Hosted
 from inference.images import encode_mask
-from inference.intake import JSON, PNG, RefusalError, authorizer, chosen_type, taken_image
+from inference.intake import JSON, PNG, RefusalError, authorizer, chosen_type, decoded, taken_image
 from inference.schema import Answer, Failure, Health, ModelFacts, Status
 from inference.statistics import Tally
 
@@ -75,6 +75,8 @@ class Service(Protocol):
     key_digest: str | None
     """SHA-256, in hex, of the API key; None where none is asked for."""
     tally: Tally
+    room: asyncio.Semaphore
+    """Slices that may be decoded and not yet segmented."""
 
     @property
     def hosted(self) -> Hosted:
@@ -129,8 +131,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
         kind = chosen_type(request.headers.get("accept"))
-        image = await taken_image(request, service.settings)
-        mask, hosted = await service.segment(image)
+        data = await taken_image(request, service.settings)
+        async with service.room:
+            mask, hosted = await service.segment(await decoded(data))
         headers = {MODEL_HEADER: hosted.called}
         if kind == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)

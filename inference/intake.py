@@ -93,10 +93,15 @@ def digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def taken_image(request: Request, limits: Serve) -> np.ndarray:
-    """The slice in a request, uint8 or int16 [H, W, C]; RefusalError where there is none."""
+async def taken_image(request: Request, limits: Serve) -> bytes:
+    """The image in a request, within the limits by its header; RefusalError where there is none."""
     data = await _image_bytes(request, limits.max_bytes)
     _check_header(data, limits.max_pixels)
+    return data
+
+
+async def decoded(data: bytes) -> np.ndarray:
+    """The slice in an image, uint8 or int16 [H, W, C]; RefusalError where it is damaged."""
     try:
         return await asyncio.to_thread(decode, data)
     except DataError as error:

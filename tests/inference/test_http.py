@@ -273,6 +273,7 @@ class Slow:
 
     def __init__(self, fails: bool) -> None:
         self.tally = Tally()
+        self.room = asyncio.Semaphore(1)
         self.began = asyncio.Event()
         self._fails = fails
 
