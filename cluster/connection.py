@@ -37,7 +37,7 @@ WORKER_VARIABLES = {
     "MALLOC_TOP_PAD_": "67108864",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
 }
-"""Ray sets the first one too late for its own Keras callbacks; the second silences TensorFlow. With
+"""The first makes `tf.keras` the Keras 2 that we train with; the second silences TensorFlow. With
 the others TensorFlow keeps the memory of tensors between steps, and glibc that of the gradients on
 their way: given back and taken anew, it costs page faults by the million and half of the speed
 (docs/lab-notes.md). 32 MiB is glibc's limit.

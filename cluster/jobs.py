@@ -153,10 +153,14 @@ def explained(address: str) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         if isinstance(error, AuthenticationError):
             raise TokenError(_token_wanted(address, reason)) from error
-        raise ClusterError(
-            f"the Jobs API at {address} refused: {reason}. Does a Ray cluster answer there? Name "
-            "another address in cluster.address or RAY_ADDRESS."
-        ) from error
+        # What has answered and is a cluster raises a RuntimeError with the reason in it.
+        remedy = (
+            "Does the cluster run the Ray of this machine? Its dashboard's log tells more."
+            if isinstance(error, RuntimeError)
+            else "Does a Ray cluster answer there? Name another address in cluster.address or "
+            "RAY_ADDRESS."
+        )
+        raise ClusterError(f"the Jobs API at {address} refused: {reason}. {remedy}") from error
 
 
 def _token_wanted(address: str, reason: str) -> str:

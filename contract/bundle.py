@@ -34,8 +34,8 @@ METRICS = "metrics.json"
 SCHEMA_VERSION = 1
 
 _THREADS = 8
-# What is there of a bundle before its manifest.
-_PARTS = ("saved_model/", "weights.npz", "config.toml", METRICS)
+# What is there of a bundle before its manifest, and in no run's or sweep's folder.
+_PARTS = ("saved_model/", "weights.npz", METRICS)
 _WHERE = (
     "training leaves a bundle in <storage.root>/runs/<run.name>/bundle, and "
     "`python -m inference models` lists the registered ones"

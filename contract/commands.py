@@ -141,13 +141,9 @@ def run(app: typer.Typer) -> None:
         typer.echo(f"error: {_told(error)}", err=True)
         sys.exit(1)
     except SystemExit as end:
-        if not termination.asked or end.code != _INTERRUPTED:
+        if not termination.asked or not end.code:
             raise
-        typer.echo(
-            "terminated: nothing finished is lost, and a training or a sweep goes on with the same "
-            "command.",
-            err=True,
-        )
+        typer.echo("terminated.", err=True)
         sys.exit(128 + signal.SIGTERM)
 
 
@@ -188,7 +184,13 @@ def _bar(title: str, console: Console) -> Iterator[Show]:
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, note="")
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+
+        def show(done: int, total: int | None, note: str) -> None:
+            if done < bar.tasks[0].completed:
+                bar.reset(task)  # another pass over the same, with a clock of its own
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield show
 
 
 @contextmanager

@@ -201,7 +201,7 @@ class Data(Section):
         if self.source == "phantom" and self.root is not None:
             raise ValueError(
                 f'data.root = "{self.root}" is not read while data.source = "phantom": set '
-                'data.source = "folder", or leave data.root out'
+                'data.source = "folder", or leave data.root out (`data.root=` on the command line)'
             )
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ValueError(
@@ -426,7 +426,7 @@ class Serve(Section):
     batch_wait_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Seconds a request may wait for others to join its batch."""
     max_queue: Annotated[int, Field(ge=1)] = 256
-    """Requests in waiting before new ones are turned away with 503."""
+    """Requests that may wait for a replica before new ones are turned away with 503."""
     max_bytes: Annotated[int, Field(ge=1024)] = 20_000_000
     """Largest request body in bytes."""
     max_pixels: Annotated[int, Field(ge=1024)] = 16_777_216

@@ -30,10 +30,9 @@ APPLICATION = "segfleet"
 _HEARTBEAT_S = 1.0
 _SILENT_S = 10.0
 _KEEP_ALIVE_S = 30
-# Batches at a replica. Two are in the works, one computed while the next is decoded; requests
-# beyond that wait as bytes. Left to Serve's router they would be handed on too late: it tries a
-# busy replica every half second.
-_BATCHES_IN_WORK, _BATCHES_ONGOING = 2, 8
+# At a replica: one batch computed while the next is decoded, and requests that wait as bytes. Left
+# to Serve's router, these would come too late: it tries a busy replica every half second.
+_BATCHES_IN_WORK, _WAITING = 2, 48
 _POLL_S = 0.2
 
 log = logging.getLogger(__name__)
@@ -177,10 +176,10 @@ def application(plan: Plan) -> serve.Application:
             "num_cpus": settings.cpus_per_replica,
             "num_gpus": settings.gpus_per_replica,
         },
-        max_ongoing_requests=_BATCHES_ONGOING * settings.max_batch,
+        max_ongoing_requests=_BATCHES_IN_WORK * settings.max_batch + _WAITING,
         max_queued_requests=settings.max_queue,
         health_check_period_s=5,
-        graceful_shutdown_timeout_s=20,
+        graceful_shutdown_timeout_s=settings.request_timeout_s,
         logging_config=quiet,
     )
     ledger: Any = serve.deployment(

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.config import Serve
 from inference.hosting import Hosted
 from inference.images import encode_mask
-from inference.intake import JSON, PNG, RefusalError, authorizer, chosen_type, decoded, taken_image
+from inference.intake import JSON, PNG, RefusalError, authorizer, chosen_type, decoded, image_within
 from inference.schema import Answer, Failure, Health, ModelFacts, Status
 from inference.statistics import Tally
 
@@ -131,7 +131,7 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
         kind = chosen_type(request.headers.get("accept"))
-        data = await taken_image(request, service.settings)
+        data = await image_within(request, service.settings)
         async with service.room:
             mask, hosted = await service.segment(await decoded(data))
         headers = {MODEL_HEADER: hosted.called}

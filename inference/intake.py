@@ -93,8 +93,8 @@ def digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def taken_image(request: Request, limits: Serve) -> bytes:
-    """The image in a request, within the limits by its header; RefusalError where there is none."""
+async def image_within(request: Request, limits: Serve) -> bytes:
+    """The image in a request, by its header within the limits; RefusalError where there is none."""
     data = await _image_bytes(request, limits.max_bytes)
     _check_header(data, limits.max_pixels)
     return data

@@ -1,7 +1,7 @@
 """A worker group's addresses: what MultiWorkerMirroredStrategy must know of the other workers.
 
 Ray's TensorflowTrainer tells a group the same. Importing it brings all of TensorFlow into the
-driver, and after it into Ray Train's controller, which do without: ten seconds of every start on
+driver, and after it into Ray Train's controller, which do without: six seconds of every start on
 two cores.
 """
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contract.config import Config
 from contract.storage import Storage
-from trainer import checkpoints, curves, pictures, runs
+from trainer import checkpoints, curves, pictures
 from trainer.checkpoints import Row, State
 
 # Drawing takes most of a second, as long as a short epoch; the last curves are drawn at the end.
@@ -47,12 +47,7 @@ class Journal:
         self.drawn = time.monotonic()
 
     def note(self, state: State, history: Sequence[Row]) -> None:
-        """Keep an epoch: first the checkpoint, which makes it count, then all that shows it.
-
-        Raises TrainingError where another command has taken the run over.
-        """
-        if len(history) == 1:
-            runs.refuse_others(self.run, self.config)
+        """Keep an epoch: first the checkpoint, which makes it count, then all that shows it."""
         store = self.run.at("checkpoints")
         checkpoints.save(store, state, history)
         checkpoints.tidy(store, self.config.train)

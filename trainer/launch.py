@@ -55,7 +55,7 @@ def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
     slices = slices or cases.prepare(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
-    runs.begin(place, config, slices)
+    runs.refuse_others(place, config, slices)
     if (finished := runs.result(place)) is not None:
         log.info("run %s is finished already: %s", config.run.name, finished.bundle)
         return finished
@@ -65,6 +65,8 @@ def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
     workers = f"{count} worker{'s' if count > 1 else ''}"
     watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with connected(config.cluster):
+        # Not before there is a cluster: a name whose run never began stays free.
+        runs.note_beginning(place, config, slices)
         train_group(config, slices, watch)
     finished = runs.result(place)
     assert finished, "a group that ended without error has written run.json"
@@ -140,7 +142,7 @@ def group_worker(message: dict[str, Any]) -> None:
     """What every worker of the group runs: train, and rank 0 makes the bundle."""
     config = Config.model_validate(message["config"])
     place = runs.place(config)
-    runs.refuse_others(place, config)
+    runs.refuse_unseen(place)
     # TensorFlow is imported here so that the driver starts without it.
     from trainer.closing import conclude
     from trainer.data.dataset import Place

@@ -156,19 +156,22 @@ def epoch_sheet(
 def side_by_side(sheets: Mapping[int, bytes]) -> bytes:
     """The sheets of several epochs in one picture, the earliest first; a PNG.
 
-    sheets: {epoch: PNG of epoch_sheet}, all of one size. Of more than eight epochs eight are taken
-    evenly, the first and the last among them.
+    sheets: {epoch: PNG of epoch_sheet}; their sizes differ where a run was continued with another
+    number of pictures. Of more than eight epochs eight are taken evenly, the first and the last
+    among them.
     """
     epochs = evenly(sorted(sheets), EPOCHS_SIDE_BY_SIDE)
     pictures = [decode(sheets[epoch]) for epoch in epochs]
-    legend = _legend(pictures[0].shape[1])
+    width = max(picture.shape[1] for picture in pictures)
     parts: list[Picture] = []
     for epoch, picture in zip(epochs, pictures, strict=True):
-        title = _paper(_TITLE, picture.shape[1])
-        _write(title, f"Epoch {epoch}", (_GAP + 1, _TITLE - 8), 17, _INK, weight=600)
         # The legend stands once, below the last epoch.
-        parts += [title, picture[: -legend.shape[0]]]
-    return encode(np.concatenate([*parts, legend]))
+        height = picture.shape[0] - _legend(picture.shape[1]).shape[0]
+        part = _paper(_TITLE + height, width)
+        _write(part, f"Epoch {epoch}", (_GAP + 1, _TITLE - 8), 17, _INK, weight=600)
+        _lay(part, picture[:height], _TITLE, 0)
+        parts.append(part)
+    return encode(np.concatenate([*parts, _legend(width)]))
 
 
 def _legend(width: int) -> Picture:

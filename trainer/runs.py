@@ -50,89 +50,80 @@ def place(config: Config) -> Storage:
 
 
 def begin(run: Storage, config: Config, slices: Dataset) -> None:
-    """Write the settings and the slices of a new run, config.toml last.
+    """Write the settings and the slices of a new run; raises as refuse_others does."""
+    refuse_others(run, config, slices)
+    note_beginning(run, config, slices)
 
-    Raises TrainingError where the run was begun with other settings or slices, DataError where
-    the settings cannot use these slices.
+
+def refuse_others(run: Storage, config: Config, slices: Dataset) -> None:
+    """TrainingError where a run was begun with other settings or slices.
+
+    Raises DataError where the settings cannot use these slices.
     """
     refuse_other_sizes(slices, config)
-    under_way = run.exists(FINISHED) or epochs_done(run) > 0
-    begin_as(f"run {config.run.name!r}", run, config, slices, under_way, Config.deciding)
+    called, empty = f"run {config.run.name!r}", not history(run)
+    refuse_begun_otherwise(called, run, config, slices, Config.deciding, empty)
 
 
-def begin_as(
+def refuse_begun_otherwise(
     called: str,
     store: Storage,
     config: Config,
     slices: Dataset,
-    under_way: bool,
     deciding: Callable[[Config], Mapping[str, Any]],
+    empty: bool,
 ) -> None:
-    """Write the settings and the slices that a run or sweep begins with, config.toml last.
+    """TrainingError where a run or sweep was begun with other settings, or on other slices.
 
-    called: what to call it; under_way: whether it has come to anything, as what has nothing to
-    lose may be begun anew; deciding: the settings that must stay as they are. Raises TrainingError
-    where one that is under way was begun with others.
+    called: what to call it; deciding: the settings that must stay as they are; empty: whether it
+    has come to nothing yet.
     """
-    if not (under_way and store.exists(_CONFIG)):
-        note_slices(store, slices)
-        store.write(_CONFIG, dump(config).encode())
+    if not store.exists(_CONFIG):
         return
-    if changed := differences(deciding(begun_with(store)), deciding(config)):
+    begun = validated(parse(store.read(_CONFIG).decode(), store.url), store.url)
+    if changed := differences(deciding(begun), deciding(config)):
+        back = "go back to those settings to continue it"
         raise TrainingError(
             f"{called} in {store.url} was begun with other settings ({'; '.join(changed)}): set "
-            "run.name to a new name, or go back to those settings to continue it."
+            f"run.name to a new name, or {_nothing_lost(store) if empty else back}."
         )
-    refuse_other_slices(store, slices, called)
+    known = trained_on(store).dataset
+    if known != slices.fingerprint:
+        # A network that goes on learning from patients it was tested on, or the other way round,
+        # has figures that mean nothing.
+        back = "bring slices and splits.json back as they were to continue it"
+        raise TrainingError(
+            f"{called} in {store.url} was begun with other slices or splits (dataset {known}, now "
+            f"{slices.fingerprint} in {slices.root}): set run.name to a new name, or "
+            f"{_nothing_lost(store) if empty else back}."
+        )
 
 
-def begun_with(run: Storage) -> Config:
-    """The settings that a run was begun with."""
-    return validated(parse(run.read(_CONFIG).decode(), run.url), run.url)
+def _nothing_lost(store: Storage) -> str:
+    return f"delete {store.url}, which holds no epoch yet"
 
 
-def refuse_others(run: Storage, config: Config) -> None:
-    """TrainingError where a worker does not see the run that its driver began.
-
-    Nothing may be there, or what another command has begun anew before there was an epoch.
-    """
+def refuse_unseen(run: Storage) -> None:
+    """TrainingError where a worker does not see the run that its driver began."""
     if not run.exists(_CONFIG):
         raise TrainingError(
             f"a training worker finds no {_CONFIG} in {run.url}: storage.root must be reachable "
             "from every node; use an s3:// address."
         )
-    if begun_with(run).fingerprint() != config.fingerprint():
-        raise TrainingError(
-            f"run {config.run.name!r} in {run.url} was begun anew by another command with other "
-            "settings: set run.name to a new name for one of the two."
-        )
 
 
-def note_slices(begun: Storage, slices: Dataset) -> None:
-    """Write down the slices that a run or sweep begins with."""
-    patients = {split: slices.patients(split) for split in ("train", "valid")}
-    facts = TrainedOn(slices.fingerprint, patients)
-    begun.write(_SLICES, TypeAdapter(TrainedOn).dump_json(facts, indent=1))
+def note_beginning(store: Storage, config: Config, slices: Dataset) -> None:
+    """Write the slices and the settings that a new run or sweep begins with, config.toml last."""
+    if not store.exists(_CONFIG):
+        patients = {split: slices.patients(split) for split in ("train", "valid")}
+        facts = TrainedOn(slices.fingerprint, patients)
+        store.write(_SLICES, TypeAdapter(TrainedOn).dump_json(facts, indent=1))
+        store.write(_CONFIG, dump(config).encode())
 
 
 def trained_on(begun: Storage) -> TrainedOn:
     """The slices that a run or sweep was begun with."""
     return TypeAdapter(TrainedOn).validate_json(begun.read(_SLICES))
-
-
-def refuse_other_slices(begun: Storage, slices: Dataset, called: str) -> None:
-    """TrainingError where a run or sweep was begun with other slices, masks, patients or splits.
-
-    called: what to call it. A network that goes on learning from patients it was tested on, or
-    the other way round, has figures that mean nothing.
-    """
-    known = trained_on(begun).dataset
-    if known != slices.fingerprint:
-        raise TrainingError(
-            f"{called} in {begun.url} was begun with other slices or splits (dataset {known}, now "
-            f"{slices.fingerprint} in {slices.root}): set run.name to a new name, or bring slices "
-            "and splits.json back as they were to continue it."
-        )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

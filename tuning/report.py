@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from contract.config import Config, Range, Scalar
 from contract.storage import Storage
@@ -213,6 +213,10 @@ def _draw_setting(axis: Axes, trials: Sequence[Trial], monitor: str, key: str, s
         axis.set_xlim(-0.5, len(span.choice) - 0.5)
     elif span.loguniform:
         axis.set_xscale("log")
+        # Matplotlib's own labels of a short range stand one over the other.
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
     elif span.integer:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 

@@ -79,7 +79,7 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     config.with_values({"run.name": winner_name(config)})
     store = place(config)
     slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
-    begin(store, config, slices)
+    refuse_others(store, config, slices)
     ledger = Ledger(store)
     bundle = None if left(config, ledger.trials) else bundle_made(ledger.trials, config)
     if bundle is None:
@@ -98,6 +98,7 @@ def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> 
     """Run the trials that are left; the address of the winner's bundle."""
     with connected(config.cluster):
         if left(config, ledger.trials):
+            runs.note_beginning(place(config), config, slices)
             search(config, slices, ledger, watch)
         return bundle_made(ledger.trials, config) or make_bundle(
             best_of(ledger.trials, config), config
@@ -109,10 +110,10 @@ def place(config: Config) -> Storage:
     return open_storage(config.storage.root).at(f"sweeps/{config.run.name}")
 
 
-def begin(store: Storage, config: Config, slices: Dataset) -> None:
-    """Write settings and slices of a new sweep; TrainingError where it was begun with others."""
-    under_way = bool(read(store))
-    runs.begin_as(f"sweep {config.run.name!r}", store, config, slices, under_way, deciding)
+def refuse_others(store: Storage, config: Config, slices: Dataset) -> None:
+    """TrainingError where a sweep was begun with other settings or slices."""
+    called, empty = f"sweep {config.run.name!r}", not read(store)
+    runs.refuse_begun_otherwise(called, store, config, slices, deciding, empty)
 
 
 def deciding(config: Config) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ray import tune
 
 from contract.config import Config, Scalar
 from contract.errors import UserError
-from trainer import runs
+from trainer import launch, runs
 from trainer.checkpoints import Row
 from trainer.data.cases import Dataset
 
@@ -68,7 +68,7 @@ def train_run(config: Config, slices: Dataset, report: Report) -> None:
     for row in runs.history(place):
         report(row)
     if config.train.workers > 1:
-        train_group(config, report)
+        train_group(config, slices, report)
     else:
         train_alone(config, slices, report)
 
@@ -82,11 +82,8 @@ def train_alone(config: Config, slices: Dataset, report: Report) -> None:
     train(config, slices, place, Surroundings(report_epoch=report))
 
 
-def train_group(config: Config, report: Report) -> None:
+def train_group(config: Config, slices: Dataset, report: Report) -> None:
     """Train on a worker group of the trial's own, which ends with this process."""
-    # It brings TensorFlow in, which the sweep's driver does without.
-    from trainer import launch
-
     place = runs.place(config)
     told = len(runs.history(place))
 
@@ -102,7 +99,7 @@ def train_group(config: Config, report: Report) -> None:
         if total and done * config.train.epochs // total > told:
             tell(runs.history(place))
 
-    tell(launch.run(config, watch).history)
+    tell(launch.run(config, watch, slices).history)
 
 
 def reason(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """The private cluster ends with its block; a bad address is one sentence, soon."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -131,3 +132,31 @@ def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind
     host, port = address.split(":")
     with socket.socket() as door:
         assert door.connect_ex((host, int(port))) != 0
+
+
+def test_a_termination_that_ray_has_answered_is_answered_by_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[int] = []
+
+    def interrupted_start(**_: object) -> None:
+        # As ray.init leaves it where SIGTERM comes meanwhile.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit(1)
+
+    def own(number: int, frame: object) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", interrupted_start)
+        monkeypatch.setattr(ray, "shutdown", lambda **_: None)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        with pytest.raises(KeyboardInterrupt), connected(Cluster()):
+            pass
+        assert heard == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)

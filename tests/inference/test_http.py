@@ -259,8 +259,8 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(service: Any) 
         with service.client() as client:
             return client.post(SEGMENT, content=image, headers=PNG).status_code
 
-    with ThreadPoolExecutor(60) as pool:
-        statuses = list(pool.map(post, range(60)))
+    with ThreadPoolExecutor(90) as pool:
+        statuses = list(pool.map(post, range(90)))
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 8
 
@@ -291,12 +291,32 @@ class Slow:
         raise NotImplementedError
 
 
+def asking(service: Slow) -> httpx.AsyncClient:
+    """A client of an application in this process."""
+    transport = httpx.ASGITransport(build(service), raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://here")
+
+
+def test_a_slice_is_not_decoded_before_there_is_room(slice_png: bytes) -> None:
+    async def ask() -> None:
+        service = Slow(fails=True)
+        async with asking(service) as client:
+            await service.room.acquire()
+            request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
+            done, _ = await asyncio.wait([request], timeout=0.5)
+            assert not done
+            assert not service.began.is_set()
+            service.room.release()
+            assert (await request).status_code == 500
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize(("fails", "errors"), [(False, 0), (True, 1)])
 def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, errors: int) -> None:
     async def ask() -> Tally:
         service = Slow(fails)
-        transport = httpx.ASGITransport(build(service), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        async with asking(service) as client:
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
             await service.began.wait()
             if fails:
@@ -304,6 +324,7 @@ def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, error
             else:
                 request.cancel()
                 await asyncio.wait([request])
+        assert not service.room.locked()
         return service.tally
 
     tally = asyncio.run(ask())

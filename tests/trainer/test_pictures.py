@@ -191,6 +191,15 @@ def test_epochs_are_laid_in_their_order_over_one_legend():
     assert (page[-one.shape[0] :] == one).all()
 
 
+def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
+    wide, narrow = pictures.decode(epoch(3, 0.9)), pictures.decode(epoch(1, 0.9))
+    page = pictures.decode(pictures.side_by_side({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
+    assert page.shape[1] == wide.shape[1] > narrow.shape[1]
+    assert (page[-wide.shape[0] :] == wide).all()
+    above = narrow[: -LEGEND - 20]
+    assert (page[34 : 34 + above.shape[0], : narrow.shape[1]] == above).all()
+
+
 def test_at_most_eight_epochs_are_shown():
     sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
     height = pictures.decode(sheets[1]).shape[0]

@@ -43,18 +43,14 @@ def an_epoch_is_done(run: Storage) -> None:
     checkpoints.save(run.at("checkpoints"), [np.zeros(3)], [{"epoch": 1.0, "val_dice_coef": 0.5}])
 
 
-def test_a_run_without_an_epoch_may_be_begun_anew_but_not_by_two(run: Storage) -> None:
+def test_a_run_without_an_epoch_is_not_begun_anew_but_may_be_deleted(run: Storage) -> None:
     runs.begin(run, CONFIG, SLICES)
-    others = CONFIG.with_values({"train.batch_size": 3})
-    dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
-    runs.begin(run, others, dealt_again)
-    assert runs.trained_on(run).dataset == dealt_again.fingerprint
-    runs.refuse_others(run, others)
-    with pytest.raises(TrainingError, match=r"begun anew by another command .*run\.name"):
-        runs.refuse_others(run, CONFIG)
+    others = CONFIG.with_values({"train.batch_size": 4})
+    with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
+        runs.begin(run, others, SLICES)
     an_epoch_is_done(run)
-    with pytest.raises(TrainingError, match=r"train\.batch_size was 3, now 8"):
-        runs.begin(run, CONFIG, dealt_again)
+    with pytest.raises(TrainingError, match=r"was 8, now 4.* or go back to those settings"):
+        runs.begin(run, others, SLICES)
 
 
 def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:

@@ -169,10 +169,10 @@ def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, 
         sweep.run(tiny(str(root), **{"sweep.search": "tpe"}))
     longer = tiny(str(root), **{"sweep.trials": 9})
     slices = cases.prepare(longer.data, longer.run.seed, open_storage(str(root)))
-    sweep.begin(sweep.place(longer), longer, slices)
+    sweep.refuse_others(sweep.place(longer), longer, slices)
     dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
     with pytest.raises(TrainingError, match=r"sweep 'tiny' .* begun with other slices or splits"):
-        sweep.begin(sweep.place(longer), longer, dealt_again)
+        sweep.refuse_others(sweep.place(longer), longer, dealt_again)
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
