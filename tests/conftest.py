@@ -22,6 +22,15 @@ settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
 
+# Of two processes that share the files of tests, none should begin with the longest at the end.
+LONGEST = ("test_training", "test_cluster", "test_sweep", "test_jobs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """The address of moto's S3 server; this process, and those it starts, use it as their S3."""
