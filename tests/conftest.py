@@ -26,9 +26,13 @@ settings.load_profile("busy")
 LONGEST = ("test_training", "test_cluster", "test_sweep", "test_jobs")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files."""
+    """Begin with the longest files; keep those together that share a service."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+    for item in items:
+        shares = item.path.parent if item.path.parent.name == "inference" else item.path
+        item.add_marker(pytest.mark.xdist_group(shares.name))
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ def test_the_curves_are_shown_where_the_run_is_at_hand(evaluation, run, place):
 
 
 def test_a_phantom_is_called_one(evaluation, place):
-    phantom = place.config.with_values({"data.source": "phantom"})
+    phantom = place.config.with_values({"data.source": "phantom", "data.root": None})
     assert "built-in phantom" in report(None, evaluation, phantom)
     assert "built-in phantom" not in report(None, evaluation, place.config)
 
@@ -96,7 +96,7 @@ def test_other_settings_are_told(evaluation, place):
     told = "are not the ones the model was trained with"
     other = place.config.with_values({"train.epochs": 3})
     assert told in report(None, evaluation, other)
-    same = place.config.with_values({"data.source": "phantom"})
+    same = place.config.with_values({"data.source": "phantom", "data.root": None})
     assert told not in report(None, evaluation, same)
 
 

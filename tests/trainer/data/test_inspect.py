@@ -89,7 +89,7 @@ def test_the_page_holds_all_of_it(done, place):
 
 
 def test_a_phantom_is_called_one(place, tmp_path):
-    data = place.config.with_values({"data.source": "phantom"}).data
+    data = place.config.with_values({"data.source": "phantom", "data.root": None}).data
     destination = FolderStorage(tmp_path)
     inspect(place.dataset, data, destination, lambda _: None)
     assert "built-in phantom" in destination.read("index.html").decode()
