@@ -58,8 +58,11 @@ class Segmentation(tf.Module):
 
     def __init__(self, network: keras.Model, config: Config) -> None:
         super().__init__(name="segmentation")
-        self.network = network
         self.config = config
+        # The weights are kept, and the network out of TensorFlow's sight: saved as a Keras model
+        # it would add a graph for each of its layers that nobody calls.
+        self.weights = network.weights
+        self.network: Maps = lambda slices: network(slices, training=False)
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 in 0..1; mask: uint8, 1 where it is above the threshold."""
@@ -83,9 +86,7 @@ class Segmentation(tf.Module):
 
     def _probability(self, fitted: tf.Tensor) -> tf.Tensor:
         data = self.config.data
-        return self.network(
-            normalize(fitted, data.intensity_low, data.intensity_high), training=False
-        )
+        return self.network(normalize(fitted, data.intensity_low, data.intensity_high))
 
 
 def blend_tiles(

@@ -250,6 +250,12 @@ class Epochs(keras.callbacks.Callback):
         self.around.report_epoch(row)
         self.model.stop_training = finished(self.history, self.config.train)
 
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Say what the seconds after the last step are for."""
+        if self.around.place.rank == 0:
+            total = self.config.train.epochs * self.steps
+            self.around.tell(total, total, "making the bundle")
+
     def _rate(self, batch: int) -> float:
         train = self.config.train
         progress = len(self.history) + batch / self.steps
