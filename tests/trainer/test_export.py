@@ -28,7 +28,7 @@ def test_serving_sees_what_training_saw() -> None:
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
     cached = fit_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
     image, _ = plain(config, Arrays(cached, np.zeros((1, 32, 32), np.uint8)), 0)
-    trained = segmentation.network(image[None])
+    trained = segmentation.network(tf.constant(image[None]))
     expected = resize(trained, 90, 70)[0, :, :, 0]
     served = segmentation.segment(tf.constant(raw))
     assert np.abs(served["probability"][0] - expected).max() < 1e-5
@@ -69,7 +69,7 @@ def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
     config, segmentation = make(tiles=True)
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
-    expected = segmentation.network(image)[0, :, :, 0]
+    expected = segmentation.network(tf.constant(image))[0, :, :, 0]
     assert config.predict.tiles
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
 
