@@ -3,12 +3,14 @@
 import logging
 import signal
 from collections.abc import Iterator
+from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
 from hypothesis import settings
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+from xdist.scheduler import LoadFileScheduling
 
 from cluster.connection import Connection, connected
 from contract.config import Cluster
@@ -26,13 +28,24 @@ settings.load_profile("busy")
 LONGEST = ("test_training", "test_cluster", "test_sweep", "test_jobs")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; keep those together that share a service."""
+    """Begin with the longest files."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
-    for item in items:
-        shares = item.path.parent if item.path.parent.name == "inference" else item.path
-        item.add_marker(pytest.mark.xdist_group(shares.name))
+
+
+class ByService(LoadFileScheduling):
+    """Gives each process whole files, and one of them all that share the service."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        shared = "tests/inference/"
+        return shared if file.startswith(shared) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByService:
+    """How `make test` shares the tests out."""
+    return ByService(config, log)
 
 
 @pytest.fixture(scope="session")

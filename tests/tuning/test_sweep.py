@@ -67,8 +67,9 @@ def without_clock(history: tuple[Row, ...]) -> list[Row]:
 
 def processes_of(root: Path, trial: Trial) -> set[str]:
     """The processes that trained a trial, as the names of TensorBoard's files tell."""
-    events = (root / "runs" / trial.run / "tensorboard").iterdir()
-    return {event.name.split(".")[-3] for event in events}
+    # None where it was lost between its checkpoint and the rest, and then stopped.
+    events = open_storage(str(root)).entries(f"runs/{trial.run}/tensorboard")
+    return {event.key.split(".")[-3] for event in events}
 
 
 @pytest.fixture(scope="module")
