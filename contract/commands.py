@@ -46,8 +46,6 @@ _QUIET = {
     "PYTHONWARNINGS": "ignore",
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
-# typer's exit code for a KeyboardInterrupt.
-_INTERRUPTED = 130
 # Seconds between two lines of progress where there is no terminal.
 _LINE_EVERY_S = 10.0
 
