@@ -210,7 +210,7 @@ def start(plan: Plan, timeout_s: float) -> None:
                 f"{error} Ray Serve goes on trying in place of the service that was there: deploy "
                 "that again, or end it with `python -m inference undeploy`."
             ) from error
-        # Serve goes on by itself; it takes 20 s to end a replica that waits for a CPU.
+        # Serve goes on by itself; a waiting replica ends after the graceful shutdown time.
         serve.delete(APPLICATION, _blocking=False)
         while _deployed():
             time.sleep(_POLL_S)
