@@ -22,7 +22,8 @@ test: $(VENV)/installed-dev
 	    || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	        && timeout 180 apt-get install -qq -y chromium chromium-driver >/dev/null 2>&1; } \
 	    || echo "No chromium and chromium-driver here: the tests of the page are skipped."
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
+	    --durations=40 --durations-min=2
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

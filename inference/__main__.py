@@ -163,7 +163,10 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     model, found = read_model(chosen.serve), read_status(chosen.serve)
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
-        "replicas": ", ".join(f"version {one.version}" for one in found.replicas),
+        "replicas": "; ".join(
+            f"version {one.version}" + (f", by itself at {one.address}" if one.address else "")
+            for one in found.replicas
+        ),
         "requests": f"{found.requests}, of these refused {found.refused}, failed {found.errors}",
     }
     if found.latency_s:

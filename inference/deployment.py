@@ -24,6 +24,7 @@ from inference.hosting import Host, Hosted
 from inference.images import quieten
 from inference.schema import Latency, ReplicaFacts, Status
 from inference.segmenter import Segmentation
+from inference.service import address
 from inference.statistics import Tally
 
 APPLICATION = "segfleet"
@@ -34,6 +35,13 @@ _KEEP_ALIVE_S = 30
 # to Serve's router, these would come too late: it tries a busy replica every half second.
 _BATCHES_IN_WORK, _WAITING = 2, 48
 _POLL_S = 0.2
+# Each replica listens at a port of its own too (30000 and up), where a request does not pass
+# through Serve's proxy. Serve would keep each of them for 30 s for balancers to take note.
+_OWN_DOORS = {
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+}
+_LOOPBACK, _EVERYWHERE = ("127.0.0.1", "::1", "localhost"), ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)
 
@@ -61,21 +69,26 @@ class Heartbeat:
 class Ledger:
     """Adds up what the replicas count; those that are gone stay counted."""
 
-    def __init__(self, reference: str) -> None:
-        self._reference = reference
+    def __init__(self, settings: Serve) -> None:
+        self._settings = settings
         self._heard: dict[str, tuple[float, Heartbeat]] = {}
 
     def hear(self, beat: Heartbeat) -> None:
         """Take a replica's counts since it started."""
         self._heard[beat.replica] = time.monotonic(), beat
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         """The sums, and the replicas heard of lately."""
         total = sum((beat.tally for _, beat in self._heard.values()), Tally())
         now = time.monotonic()
+        lately = [beat for at, beat in self._heard.values() if now - at < _SILENT_S]
+        doors = await _doors(self._settings)
         return Status(
-            reference=self._reference,
-            replicas=[b.facts for at, b in self._heard.values() if now - at < _SILENT_S],
+            reference=self._settings.model,
+            replicas=[
+                beat.facts.model_copy(update={"address": doors.get(beat.replica)})
+                for beat in lately
+            ],
             requests=total.requests,
             refused=total.refused,
             errors=total.errors,
@@ -185,7 +198,7 @@ def application(plan: Plan) -> serve.Application:
     ledger: Any = serve.deployment(
         Ledger, num_replicas=1, ray_actor_options={"num_cpus": 0}, logging_config=quiet
     )
-    return replica.bind(plan, ledger.bind(settings.model))
+    return replica.bind(plan, ledger.bind(settings))
 
 
 def start(plan: Plan, timeout_s: float) -> None:
@@ -229,12 +242,29 @@ def _start_serve(settings: Serve) -> None:
                 keep_alive_timeout_s=_KEEP_ALIVE_S,
             ),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+            controller_options={"runtime_env": {"env_vars": own_doors(settings)}},
         )
     except (TimeoutError, RayError) as error:
         raise ClusterError(
             f"Ray Serve's HTTP server at {settings.host}:{settings.port} does not start "
             f"({_last_line(str(error))}): see whether the address is free and the head node idle."
         ) from error
+
+
+def own_doors(settings: Serve) -> dict[str, str]:
+    """What has Serve open each replica's own port, unless only the proxy's node has the address."""
+    return _OWN_DOORS if settings.host in (*_LOOPBACK, *_EVERYWHERE) else {}
+
+
+async def _doors(settings: Serve) -> dict[str, str]:
+    """Where each replica answers by itself, by its name."""
+    groups = await _serve_client()._controller.get_target_groups.remote(APPLICATION)
+    found = {}
+    for target in (target for group in groups for target in group.targets):
+        host = target.ip if settings.host in _EVERYWHERE else settings.host
+        place = settings.model_copy(update={"host": host, "port": target.port})
+        found[target.name.rpartition("#")[2]] = address(place)
+    return found
 
 
 def stop() -> bool:

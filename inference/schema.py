@@ -114,6 +114,9 @@ class ReplicaFacts(_Answer):
     """The version it answers with."""
     problem: str | None
     """Why it does not answer with what the registry says, if it does not."""
+    address: str | None = None
+    """Where it answers the same without Ray Serve's proxy, as its own node or, where the service
+    listens to all, as others see it; absent where it does not."""
 
 
 class Latency(_Answer):

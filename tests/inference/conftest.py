@@ -30,6 +30,8 @@ from tests.nodes import free_port
 ROOT = Path(__file__).parents[2]
 SIDE = 32
 KEY = "a key of the tests"
+TIMEOUT_S = 20.0
+"""A replica that waits for CPUs is given as long to end."""
 
 MakeBundle = Callable[..., Storage]
 
@@ -104,10 +106,16 @@ class RunningService:
     run: Callable[..., subprocess.CompletedProcess[str]]
     """Run a command of inference with the service's CONFIG: run("status")."""
 
-    def client(self) -> httpx.Client:
-        """An HTTP client that sends the key."""
+    def client(self, url: str | None = None) -> httpx.Client:
+        """An HTTP client that sends the key: to the service, or to a replica of it."""
         headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
+        return httpx.Client(base_url=url or self.url, headers=headers, timeout=60)
+
+    def own_door(self) -> str:
+        """Where its one replica answers by itself: http://127.0.0.1:30000."""
+        with self.client() as client:
+            (replica,) = client.get("/v1/status").json()["replicas"]
+        return replica["address"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,9 @@ def attempts(ray_cluster: Connection) -> Attempts:
             start(plan, timeout_s=1.0)
         return str(caught.value)
 
-    plan = Plan(Serve(port=free_port(), cpus_per_replica=64), "nowhere", None)
+    plan = Plan(
+        Serve(port=free_port(), request_timeout_s=TIMEOUT_S, cpus_per_replica=64), "nowhere", None
+    )
     nothing = stop()
     first, left = refused(), stop()
     target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
@@ -173,6 +183,7 @@ def service(
         port = {attempts.port}
         api_key = "SEGFLEET_TEST_KEY"
         poll_s = 0.5
+        request_timeout_s = {TIMEOUT_S}
         max_batch = 4
         max_queue = 8
         max_bytes = 2_000_000

@@ -12,7 +12,7 @@ import pytest
 from contract.config import Serve
 from contract.errors import ClusterError, RegistryError
 from inference.__main__ import deploy, models
-from inference.deployment import Plan, start
+from inference.deployment import Plan, own_doors, start
 from inference.service import read_status
 
 SEGMENT = "/v1/segment"
@@ -134,6 +134,11 @@ def test_serve_that_listens_in_another_way_is_refused(
     other = Serve.model_validate({"model": "bright@production", "port": port, name: value})
     with pytest.raises(ClusterError, match=rf"runs with serve\.{name} = .* already, not {value}"):
         start(Plan(other, "nowhere", None), timeout_s=1.0)
+
+
+@pytest.mark.parametrize(("host", "open_"), [("0.0.0.0", True), ("::1", True), ("10.0.0.7", False)])
+def test_no_replica_is_to_listen_at_an_address_of_another_node(host: str, open_: bool) -> None:
+    assert bool(own_doors(Serve(host=host))) == open_
 
 
 def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) -> None:

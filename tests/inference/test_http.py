@@ -34,6 +34,12 @@ def client(service: Any) -> Iterator[httpx.Client]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def own_door(service: Any) -> Iterator[httpx.Client]:
+    with service.client(service.own_door()) as made:
+        yield made
+
+
 def encoded(suffix: str, image: np.ndarray) -> bytes:
     return cv2.imencode(suffix, image)[1].tobytes()
 
@@ -231,15 +237,18 @@ bad_forms = st.builds(
 
 
 @pytest.mark.timeout(280)
-def test_malformed_requests_are_all_refused(client: httpx.Client) -> None:
+def test_malformed_requests_are_all_refused(client: httpx.Client, own_door: httpx.Client) -> None:
     before: list[int] = []
     seen = 0
 
     @settings(max_examples=2000, database=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms))
-    def refused(request: Request) -> None:
+    @given(
+        st.sampled_from((client, own_door)),
+        st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms),
+    )
+    def refused(door: httpx.Client, request: Request) -> None:
         nonlocal seen
-        answer = client.post(SEGMENT, **request)
+        answer = door.post(SEGMENT, **request)
         assert 400 <= answer.status_code < 500, (request, answer.text)
         assert answer.json()["error"].endswith(".")
         seen += 1
@@ -250,6 +259,18 @@ def test_malformed_requests_are_all_refused(client: httpx.Client) -> None:
     assert seen >= 1000
     assert replica_memory() - before[0] < 40 * 2**20
     assert client.get("/v1/status").json()["errors"] == 0
+
+
+def test_a_replica_answers_the_same_at_its_own_door(
+    service: Any, client: httpx.Client, own_door: httpx.Client
+) -> None:
+    assert own_door.base_url != client.base_url
+    image = encoded(".png", NOISE)
+    one, two = (door.post(SEGMENT, content=image, headers=PNG) for door in (client, own_door))
+    assert (one.status_code, two.status_code) == (200, 200)
+    assert one.content == two.content
+    assert own_door.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code == 401
+    assert f"by itself at {service.own_door()}" in service.run("status").stdout
 
 
 def test_too_many_at_once_are_turned_away_and_the_others_answered(service: Any) -> None:
