@@ -34,8 +34,8 @@ QUICK = {
 }
 FULL = {
     "sweep.trials": 16,
-    "train.epochs": 27,
-    "train.steps_per_epoch": 5,
+    "train.epochs": 18,
+    "train.steps_per_epoch": 8,
     "sweep.grace_epochs": 2,
     "network.base_filters": 4,
 }
