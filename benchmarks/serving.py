@@ -134,7 +134,7 @@ def segment(data):
 def main() -> None:
     """Measure all ways round by round and publish speeds, latencies and ratios."""
     chosen = arguments(__doc__).parse_args()
-    rounds, seconds = (1, 0.5) if chosen.quick else (4, 5.0)
+    rounds, seconds = (1, 0.5) if chosen.quick else (3, 5.0)
     measured: dict[str, list[Round]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path, config = settings(Path(folder))

@@ -41,6 +41,8 @@ _OWN_DOORS = {
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
 }
+# Nothing here holds the event loop, so requests need no second one in each replica.
+_ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 _LOOPBACK, _EVERYWHERE = ("127.0.0.1", "::1", "localhost"), ("0.0.0.0", "::")
 
 log = logging.getLogger(__name__)
@@ -242,7 +244,7 @@ def _start_serve(settings: Serve) -> None:
                 keep_alive_timeout_s=_KEEP_ALIVE_S,
             ),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-            controller_options={"runtime_env": {"env_vars": own_doors(settings)}},
+            controller_options={"runtime_env": {"env_vars": _ONE_LOOP | own_doors(settings)}},
         )
     except (TimeoutError, RayError) as error:
         raise ClusterError(

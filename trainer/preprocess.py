@@ -45,9 +45,15 @@ def normalize(slices: tf.Tensor, low: float, high: float) -> tf.Tensor:
 
 def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
     """Bilinear resize with anti-aliasing: float32 [B, H, W, C] to [B, height, width, C]."""
-    shape = tf.shape(maps)
-    rows = tf.einsum("oh,bhwc->bowc", _weights(height, shape[1]), maps)
-    return tf.einsum("pw,bowc->bopc", _weights(width, shape[2]), rows)
+    shape, grey = tf.shape(maps), maps.shape[3] == 1
+    # For a single channel this moves nothing in memory, where a transposition of a whole slice
+    # takes as long as the product.
+    planes = tf.expand_dims(tf.squeeze(maps, 3), 1) if grey else tf.transpose(maps, [0, 3, 1, 2])
+    rows = tf.matmul(_weights(height, shape[1]), planes)
+    resized = tf.matmul(rows, _weights(width, shape[2]), transpose_b=True)
+    return (
+        tf.expand_dims(tf.squeeze(resized, 1), 3) if grey else tf.transpose(resized, [0, 2, 3, 1])
+    )
 
 
 def _weights(size_out: tf.Tensor | int, size_in: tf.Tensor | int) -> tf.Tensor:
