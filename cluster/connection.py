@@ -36,8 +36,10 @@ WORKER_VARIABLES = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TOP_PAD_": "67108864",
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-"""The first makes `tf.keras` the Keras 2 that we train with; the second silences TensorFlow. With
+"""The first makes `tf.keras` the Keras 2 that we train with; the second silences TensorFlow. The
+last spares each training a process that notes, for nobody here, which nodes will be taken. With
 the others TensorFlow keeps the memory of tensors between steps, and glibc that of the gradients on
 their way: given back and taken anew, it costs page faults by the million and half of the speed
 (docs/lab-notes.md). 32 MiB is glibc's limit.

@@ -57,10 +57,8 @@ class Head:
         )
 
     def stop(self) -> None:
-        """End the head as `kill` does; Ray's own processes go with it."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+        """End the head at once, as a machine that is switched off does."""
+        kill_node(self.process)
 
 
 @contextmanager
@@ -93,9 +91,7 @@ def worker_node(head: Head, cpus: int, folder: Path) -> Iterator["subprocess.Pop
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+        kill_node(process)
 
 
 def _started(options: list[str], cpus: int, token: str, log: Path) -> "subprocess.Popen[bytes]":
@@ -108,19 +104,24 @@ def _started(options: list[str], cpus: int, token: str, log: Path) -> "subproces
     variables = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
     with log.open("wb") as output:
-        return subprocess.Popen(command, env=variables, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command,
+            env=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def kill_node(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL a node's Ray: what a machine that is switched off looks like to the others."""
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = place.read_text().rpartition(")")
-        except OSError:
-            continue
-        if "raylet" in name and int(rest.split()[1]) == process.pid:
-            os.kill(int(place.parent.name), signal.SIGKILL)
-    process.wait(60)
+    """SIGKILL a node's Ray: what a machine that is switched off looks like to the others.
+
+    Its workers end when they find their raylet gone. Ended politely, Ray waits half a minute for
+    the replicas of a service.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
 
 
 def without_ray() -> dict[str, str]:
