@@ -95,7 +95,7 @@ trap - EXIT
 
 printf '\n%s\n' "The phantom is invented: these figures say that the machinery works, nothing of patients."
 printf '%s\n' "${table[@]}"
-printf '%-34s %s\n' "mean Dice over test patients" "$dice" \
+printf '%-34s %s\n' "the first training, test Dice" "$dice" \
     "inspection" "$root/inspections/demo/index.html" \
     "report" "$run/evaluation/test/report.html" \
     "masks and overlays" "$root/masks/demo" \

@@ -12,6 +12,7 @@ import site
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 REACH_TIMEOUT_S = 10.0
+_REMOVE_S = 5.0
 UNNAMED = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
 """Ray's own code would let these overrule an address that it is given."""
 # The socket Ray opens below its session folder may have a path of 107 bytes at most, so TMPDIR,
@@ -102,7 +104,16 @@ def _private(cluster: Cluster) -> Iterator[Connection]:
         if keep:
             log.info("Ray's own logs are kept in %s.", folder)
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a private cluster's folder, in which Ray's last processes may write for a moment."""
+    end = time.monotonic() + _REMOVE_S
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            time.sleep(_REMOVE_S / 50)
 
 
 def _started(cluster: Cluster, folder: Path) -> Any:

@@ -83,6 +83,11 @@ def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]
     lie among the slices of a folder or take the place of one.
     """
     store, keys = find_slices(source)
+    if _is_image(output):
+        raise DataError(
+            f"OUTPUT {output} is named like an image: name a folder, such as masks, in which each "
+            "mask keeps the name of its slice."
+        )
     task = Task(store, open_storage(output), overlays)
     _check_apart(task, keys, alone=_is_image(source))
     owners: dict[str, str] = {}
@@ -109,7 +114,7 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
 
 
 def _is_image(source: str) -> bool:
-    """Whether a user's INPUT is one image, and not a folder or prefix."""
+    """Whether a user's INPUT or OUTPUT names one image, and not a folder or prefix."""
     return source.lower().endswith(SUFFIXES) and not Path(source).is_dir()
 
 

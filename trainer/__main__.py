@@ -125,6 +125,7 @@ def evaluate(
     from contract import bundle
     from contract.loading import load
     from contract.registry import open_bundle
+    from contract.storage import FolderStorage
     from trainer import evaluate as evaluation
     from trainer.data.cases import SPLITS
     from trainer.report import report
@@ -132,11 +133,15 @@ def evaluate(
     if split not in SPLITS:
         raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
     source = open_bundle(reference, storage)
-    chosen = load(bundle.fetch(source) / "config.toml", overrides or ())
+    folder = bundle.fetch(source)
+    chosen = load(folder / "config.toml", overrides or ())
     dataset = prepared(chosen)
     home = source.url.removesuffix("/bundle")
     run = open_storage(home) if home != source.url else None
-    place = open_storage(output or f"{home}/evaluation/{split}")
+    # The figures of other slices do not take the place of those of the bundle's own.
+    own = bundle.read_manifest(FolderStorage(folder)).dataset == dataset.fingerprint
+    name = split if own else f"{split}-{dataset.fingerprint}"
+    place = open_storage(output or f"{home}/evaluation/{name}")
     with progress(f"evaluating {split}", len(dataset.of(split))) as advance:
         found = evaluation.evaluate(
             source, dataset, split, chosen.data, chosen.predict, place, advance, masks

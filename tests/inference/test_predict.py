@@ -158,6 +158,8 @@ def test_the_output_is_of_one_bundle(bright: FolderStorage, slices: Path, tmp_pa
 
 
 def test_inputs_that_cannot_work_are_refused(slices: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
+        open_task(str(slices), str(tmp_path / "mask.png"), overlays=False)
     with pytest.raises(DataError, match="lies in INPUT"):
         open_task(str(slices), str(slices / "masks"), overlays=False)
     with pytest.raises(DataError, match="there is no image"):

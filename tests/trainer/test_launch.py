@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import ray
 
 from cluster.connection import Connection
-from contract.config import Config
+from contract.config import Config, Train
 from contract.errors import ClusterError
 from contract.storage import open_storage
 from trainer import launch
@@ -54,6 +55,22 @@ def test_what_is_waited_for_is_told_before_ray_starts(
     ((done, total, note),) = told
     assert (done, total) == (0, None)
     assert str(note).startswith("starting 2 workers")
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "refused"), [(2, 0, False), (3, 0, True), (1, 1, True)]
+)
+def test_more_than_a_private_cluster_has_is_refused_at_once(
+    workers: int, gpus: int, refused: bool
+) -> None:
+    train = Train(workers=workers, gpus_per_worker=gpus, batch_size=6)
+    told = (
+        pytest.raises(ClusterError, match=r"has 2 and 0: ask for less")
+        if refused
+        else nullcontext()
+    )
+    with told:
+        launch.refuse_too_small(train, {"CPU": 2.0})
 
 
 def test_a_board_starts_again_where_its_process_is_lost(board: Any) -> None:
