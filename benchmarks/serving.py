@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -31,12 +30,12 @@ from itertools import cycle, product
 from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
-from contract.config import Config
+from contract.config import Config, Serve
 from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
-from inference.schema import Status
 from inference.segmenter import cpus
+from inference.service import read_status
 
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
@@ -235,10 +234,7 @@ def service(path: Path) -> Iterator[int]:
 
 def own_port(port: int) -> int:
     """The port at which the service's one replica answers itself."""
-    status = Status.model_validate_json(
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status").read()
-    )
-    (place,) = [replica.address for replica in status.replicas]
+    (place,) = [replica.address for replica in read_status(Serve(port=port)).replicas]
     assert place, "the replica has no port of its own"
     return int(place.rpartition(":")[2])
 

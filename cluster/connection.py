@@ -110,10 +110,10 @@ def _private(cluster: Cluster) -> Iterator[Connection]:
 def _remove(folder: Path) -> None:
     """Delete a private cluster's folder, in which Ray's last processes may write for a moment."""
     end = time.monotonic() + _REMOVE_S
+    shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < end:
+        time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            time.sleep(_REMOVE_S / 50)
 
 
 def _started(cluster: Cluster, folder: Path) -> Any:

@@ -24,7 +24,7 @@ from inference.hosting import Host, Hosted
 from inference.images import quieten
 from inference.schema import Latency, ReplicaFacts, Status
 from inference.segmenter import Segmentation
-from inference.service import address
+from inference.service import EVERYWHERE, address
 from inference.statistics import Tally
 
 APPLICATION = "segfleet"
@@ -43,7 +43,7 @@ _OWN_DOORS = {
 }
 # Nothing here holds the event loop, so requests need no second one in each replica.
 _ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
-_LOOPBACK, _EVERYWHERE = ("127.0.0.1", "::1", "localhost"), ("0.0.0.0", "::")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ def _start_serve(settings: Serve) -> None:
 
 def own_doors(settings: Serve) -> dict[str, str]:
     """What has Serve open each replica's own port, unless only the proxy's node has the address."""
-    return _OWN_DOORS if settings.host in (*_LOOPBACK, *_EVERYWHERE) else {}
+    return _OWN_DOORS if settings.host in (*_LOOPBACK, *EVERYWHERE) else {}
 
 
 async def _doors(settings: Serve) -> dict[str, str]:
@@ -263,7 +263,7 @@ async def _doors(settings: Serve) -> dict[str, str]:
     groups = await _serve_client()._controller.get_target_groups.remote(APPLICATION)
     found = {}
     for target in (target for group in groups for target in group.targets):
-        host = target.ip if settings.host in _EVERYWHERE else settings.host
+        host = target.ip if settings.host in EVERYWHERE else settings.host
         place = settings.model_copy(update={"host": host, "port": target.port})
         found[target.name.rpartition("#")[2]] = address(place)
     return found

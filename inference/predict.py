@@ -79,15 +79,15 @@ def name_of(key: str) -> str:
 def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]]:
     """The task that a user's INPUT and OUTPUT name, and the keys of its slices.
 
-    Raises DataError where there is no slice, two slices would have one mask, or the masks would
-    lie among the slices of a folder or take the place of one.
+    Raises DataError where there is no slice, two slices would have one mask, OUTPUT is named like
+    an image, or the masks would lie among the slices of a folder or take the place of one.
     """
-    store, keys = find_slices(source)
     if _is_image(output):
         raise DataError(
             f"OUTPUT {output} is named like an image: name a folder, such as masks, in which each "
             "mask keeps the name of its slice."
         )
+    store, keys = find_slices(source)
     task = Task(store, open_storage(output), overlays)
     _check_apart(task, keys, alone=_is_image(source))
     owners: dict[str, str] = {}
@@ -113,9 +113,9 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
     return store, keys
 
 
-def _is_image(source: str) -> bool:
+def _is_image(name: str) -> bool:
     """Whether a user's INPUT or OUTPUT names one image, and not a folder or prefix."""
-    return source.lower().endswith(SUFFIXES) and not Path(source).is_dir()
+    return name.lower().endswith(SUFFIXES) and not Path(name).is_dir()
 
 
 def _check_apart(task: Task, keys: Sequence[str], alone: bool) -> None:

@@ -16,14 +16,15 @@ from contract.loading import secret
 from inference.schema import Failure, ModelFacts, Status
 
 _TIMEOUT_S = 10.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that stand for all addresses of a machine, and where it finds itself then."""
 
 _A = TypeVar("_A", bound=BaseModel)
 
 
 def address(settings: Serve) -> str:
     """Where a client on the service's machine finds it: http://127.0.0.1:8000."""
-    host = _EVERYWHERE.get(settings.host, settings.host)
+    host = EVERYWHERE.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 

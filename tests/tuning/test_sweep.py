@@ -286,7 +286,7 @@ def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None
 
 def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
-    changed = {"cluster.cpus": 2, "sweep.trials": 3, "train.steps_per_epoch": 10}
+    changed = {"cluster.cpus": 2, "sweep.trials": 4, "train.steps_per_epoch": 10}
     config = tiny(str(tmp_path / "store"), **changed)
     config = config.with_values({"sweep.early_stopping": False, "sweep.parallel": 1})
     path.write_text(dump(config), encoding="utf-8")
@@ -311,7 +311,7 @@ def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path) -> None:
     assert told.returncode == 0, told.stderr
     assert "its bundle: tiny@1" in told.stdout
     after = {trial.number: trial for trial in read(store)}
-    assert sorted(after) == [1, 2, 3]
+    assert sorted(after) == [1, 2, 3, 4]
     for number, trial in before.items():
         if trial.state != "running":
             assert after[number] == trial
