@@ -61,6 +61,19 @@ class Finding:
     reasons: tuple[str, ...] = ()
 
 
+def alive() -> list[Node]:
+    """The nodes of the cluster that this process is connected to, as large as they are."""
+    found = [node for node in ray.nodes() if node["Alive"]]
+    return [
+        Node(
+            one["NodeManagerAddress"],
+            one["Resources"].get("CPU", 0),
+            one["Resources"].get("GPU", 0),
+        )
+        for one in found
+    ]
+
+
 def judge(
     config: Config, nodes: Sequence[Node], first: Sequence[Node] | None = None
 ) -> list[Finding]:
@@ -69,7 +82,7 @@ def judge(
     first: the nodes of a cluster that has not grown to `nodes` yet; absent: it does not grow.
     """
     found = [
-        _judged("training", _training(config), nodes),
+        _judged("training", training(config), nodes),
         _judged("service", _service(config), nodes),
     ]
     if config.sweep.space:
@@ -90,7 +103,7 @@ def trials_at_once(config: Config, nodes: Sequence[Node]) -> int:
 
 def trial(config: Config) -> Need:
     """The training workers of one trial of the sweep."""
-    need = _training(config)
+    need = training(config)
     if config.sweep.workers is None:
         return need
     return replace(need, count=config.sweep.workers, number="sweep.workers")
@@ -118,7 +131,8 @@ def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
     ]
 
 
-def _training(config: Config) -> Need:
+def training(config: Config) -> Need:
+    """The workers of `trainer train`, which are placed all at once."""
     train = config.train
     return Need(
         "training worker",

@@ -10,7 +10,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
+from cluster import check
 from cluster.connection import connected
-from contract.config import Config, Train
+from contract.config import Config
 from contract.errors import ClusterError, StorageError, TrainingError, UserError
 from contract.storage import open_storage
 from trainer import runs
@@ -65,30 +66,15 @@ def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
     workers = f"{count} worker{'s' if count > 1 else ''}"
     watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with connected(config.cluster) as connection:
-        if connection.private:
-            refuse_too_small(config.train, ray.cluster_resources())
+        # A private cluster never grows: what it cannot hold now would be waited for in vain.
+        if connection.private and (told := check.reasons(check.training(config), check.alive())):
+            raise ClusterError(told[0])
         # Not before there is a cluster: a name whose run never began stays free.
         runs.note_beginning(place, config, slices)
         train_group(config, slices, watch)
     finished = runs.result(place)
     assert finished, "a group that ended without error has written run.json"
     return finished
-
-
-def refuse_too_small(train: Train, offered: Mapping[str, float]) -> None:
-    """ClusterError where a cluster that cannot grow offers too little for the workers."""
-    asked = {
-        "CPU": train.workers * train.cpus_per_worker,
-        "GPU": train.workers * train.gpus_per_worker,
-    }
-    if any(count > offered.get(name, 0) for name, count in asked.items()):
-        raise ClusterError(
-            f"train.workers = {train.workers}, with train.cpus_per_worker = "
-            f"{train.cpus_per_worker} and train.gpus_per_worker = {train.gpus_per_worker}, need "
-            f"{asked['CPU']} CPUs and {asked['GPU']} GPUs, and the private cluster of this machine "
-            f"has {offered.get('CPU', 0):.0f} and {offered.get('GPU', 0):.0f}: ask for less, or "
-            "name a larger cluster in cluster.address."
-        )
 
 
 def train_group(config: Config, slices: Dataset, watch: Watch) -> None:

@@ -208,10 +208,7 @@ def parallel(config: Config) -> int:
     """
     if config.sweep.parallel:
         return config.sweep.parallel
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    found = [(node["NodeManagerAddress"], node["Resources"]) for node in alive]
-    nodes = [check.Node(name, has.get("CPU", 0), has.get("GPU", 0)) for name, has in found]
-    if held := check.trials_at_once(config, nodes):
+    if held := check.trials_at_once(config, check.alive()):
         return held
     train = config.train
     raise ClusterError(
