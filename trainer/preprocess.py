@@ -50,7 +50,10 @@ def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> 
     # takes as long as the product.
     planes = tf.expand_dims(tf.squeeze(maps, 3), 1) if grey else tf.transpose(maps, [0, 3, 1, 2])
     rows = tf.matmul(_weights(height, shape[1]), planes)
-    resized = tf.matmul(rows, _weights(width, shape[2]), transpose_b=True)
+    # The second product is of two plain matrices. Told to use one right factor for every plane,
+    # TensorFlow gives NaN on CPUs with AVX-512, or ends the process (docs/lab-notes.md).
+    flat = tf.matmul(tf.reshape(rows, [-1, shape[2]]), _weights(width, shape[2]), transpose_b=True)
+    resized = tf.reshape(flat, [shape[0], shape[3], height, width])
     return (
         tf.expand_dims(tf.squeeze(resized, 1), 3) if grey else tf.transpose(resized, [0, 2, 3, 1])
     )

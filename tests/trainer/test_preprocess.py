@@ -9,14 +9,15 @@ from trainer import preprocess
 RANDOM = np.random.default_rng(0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     "sizes", [((300, 400), (128, 128)), ((64, 48), (128, 200)), ((9, 7), (9, 7))]
 )
 def test_resize_equals_tensorflows_antialiased_one(
-    sizes: tuple[tuple[int, int], tuple[int, int]],
+    sizes: tuple[tuple[int, int], tuple[int, int]], channels: int
 ) -> None:
     (height, width), to = sizes
-    maps = RANDOM.random((2, height, width, 3), np.float32)
+    maps = RANDOM.random((8, height, width, channels), np.float32)
     ours = preprocess.resize(tf.constant(maps), *to)
     theirs = tf.image.resize(maps, to, antialias=True)
     assert np.abs(ours - theirs).max() < 1e-5
