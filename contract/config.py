@@ -307,7 +307,7 @@ class Train(Section):
     keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 2
     """Best checkpoints kept, besides the newest."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
-    """auto: bfloat16 where the hardware computes it, float16 on older GPUs, else float32."""
+    """auto: bfloat16 where the hardware gains by it, float16 on older GPUs, else float32."""
     pictures: Annotated[int, Field(ge=0, le=64)] = 6
     """Validation slices drawn after each epoch."""
     max_failures: Annotated[int, Field(ge=0)] = 3

@@ -10,14 +10,15 @@ Policy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
 def choose(
-    wanted: Literal["auto"] | Policy, cpu_flags: set[str], capability: tuple[int, int] | None
+    wanted: Literal["auto"] | Policy, cpu: set[str], capability: tuple[int, int] | None
 ) -> Policy:
-    """The Keras policy for a setting on this hardware.
+    """The Keras policy for a setting on this hardware: bfloat16 where it is the faster one.
 
-    cpu_flags: as Linux names them; capability: CUDA compute capability of the GPU, None without
-    one. bfloat16 is computed from capability 8.0 (Ampere) and by CPUs with avx512_bf16 or
-    amx_bf16; elsewhere on a CPU it is emulated, nine times slower than float32 where it was
-    measured (docs/lab-notes.md). Tensor cores of capability 7.0 to 7.5 compute float16.
+    cpu: its vendor and instruction sets, as Linux names them; capability: CUDA compute capability
+    of the GPU, None without one. bfloat16 is faster than float32 from capability 8.0 (Ampere), on
+    CPUs with amx_bf16, and on AMD's with avx512_bf16. Intel's with the latter alone compute it
+    more slowly, and where it is emulated it is nine times slower (docs/lab-notes.md). Tensor cores
+    of capability 7.0 to 7.5 compute float16.
     """
     if wanted != "auto":
         return wanted
@@ -25,17 +26,18 @@ def choose(
         if capability >= (8, 0):
             return "mixed_bfloat16"
         return "mixed_float16" if capability >= (7, 0) else "float32"
-    return "mixed_bfloat16" if cpu_flags & {"avx512_bf16", "amx_bf16"} else "float32"
+    faster = "amx_bf16" in cpu or {"avx512_bf16", "AuthenticAMD"} <= cpu
+    return "mixed_bfloat16" if faster else "float32"
 
 
-def cpu_flags() -> set[str]:
-    """The instruction sets of this machine's CPU; none known where Linux does not tell."""
+def cpu() -> set[str]:
+    """Vendor and instruction sets of this machine's CPU; empty where Linux does not tell."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return set()
-    found = re.search(r"^flags\s*:\s*(.*)$", text, re.MULTILINE)
-    return set(found[1].split()) if found else set()
+    lines = re.findall(r"^(?:vendor_id|flags)\s*:\s*(.*)$", text, re.MULTILINE)
+    return {word for line in lines for word in line.split()}
 
 
 def capability() -> tuple[int, int] | None:
