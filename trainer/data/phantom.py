@@ -5,8 +5,9 @@ Pictures show the soft-tissue window (level 40 HU, width 400 HU) as 0 to 255.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 
@@ -29,7 +30,7 @@ _WINDOW_LOW, _WINDOW_WIDTH = -160.0, 400.0
 _WARP, _DENT, _BLUR = 0.28, 0.14, 0.17
 # A shape's box is widened by this, more than a warp and a dent together ever reach.
 _MARGIN = _WARP * math.sqrt(2.0 * 4) + _DENT * math.sqrt(2.0 * 16)
-_PAINTERS = 8
+_WRITERS, _WAITING = 8, 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def write(
 ) -> None:
     """Draw a phantom as split/images/NAME.png and split/masks/NAME.png (0 and 255).
 
-    watch is told (slices done, slices in all) after each slice. The same settings and seed give
+    watch is told (slices drawn, slices in all) after each slice. The same settings and seed give
     the same pixels.
     """
     patients: dict[int, Patient] = {}
@@ -71,14 +72,22 @@ def write(
         if each.patient not in patients:
             patients[each.patient] = invented(seed, each.patient)
 
-    def put(each: Slice) -> None:
-        image, mask = draw(patients[each.patient], each, phantom, seed)
-        storage.write(f"{each.split}/images/{each.name}.png", _png(image))
-        storage.write(f"{each.split}/masks/{each.name}.png", _png(mask * np.uint8(255)))
+    def keep(each: Slice, image: bytes, mask: bytes) -> None:
+        storage.write(f"{each.split}/images/{each.name}.png", image)
+        storage.write(f"{each.split}/masks/{each.name}.png", mask)
 
-    with ThreadPoolExecutor(_PAINTERS) as pool:
-        for done, _ in enumerate(pool.map(put, wanted), start=1):
+    # Written by several threads, as a store may be far away, and drawn by this one: of several
+    # that draw Python lets one work at a time, and they took twice as long.
+    writing: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for done, each in enumerate(wanted, start=1):
+            image, mask = draw(patients[each.patient], each, phantom, seed)
+            writing.append(pool.submit(keep, each, _png(image), _png(mask * np.uint8(255))))
+            if len(writing) > _WAITING:
+                writing.popleft().result()
             watch(done, len(wanted))
+        for written in writing:
+            written.result()
 
 
 def invented(seed: int, patient: int) -> Patient:
