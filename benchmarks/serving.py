@@ -7,8 +7,7 @@ Ways, each in a process of its own, taken in turn round by round:
 
     keras     decode (OpenCV), resize, Keras `model.predict` of one slice, resize, encode PNG
     bare      decode, the bundle by TensorFlow or by OpenVINO, encode; one slice after the other
-    service   HTTP requests to `python -m inference deploy`, 1, 8 or 32 in flight: to its port,
-              where Ray Serve's proxy hands them to the replica, and to the replica's own port
+    service   HTTP requests to `python -m inference deploy`, 1, 8 or 32 in flight
 """
 
 import http.client
@@ -26,16 +25,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import cycle
 from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
-from contract.config import Config, Serve
+from contract.config import Config
 from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
 from inference.segmenter import cpus
-from inference.service import read_status
 
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
@@ -146,15 +144,13 @@ def main() -> None:
         }
         port = stack.enter_context(service(path))
         images = [file.read_bytes() for file in sorted(Path(folder, "slices").glob("*.jpg"))]
-        doors = {"service": port, "service, past Serve's proxy": own_port(port)}
-        for door in doors.values():
-            load_service(door, images, 2, 1.0)
+        load_service(port, images, 2, 1.0)
         for _ in range(rounds):
             for name, process in loops.items():
                 measured[name].append(timed(lambda p=process: ask(p, seconds)))
-            for (name, door), count in product(doors.items(), IN_FLIGHT):
-                found = timed(lambda d=door, c=count: load_service(d, images, c, seconds))
-                measured[f"{name}, {count} in flight"].append(found)
+            for count in IN_FLIGHT:
+                found = timed(lambda c=count: load_service(port, images, c, seconds))
+                measured[f"service, {count} in flight"].append(found)
     publish("serving", report(measured), chosen.write)
 
 
@@ -230,13 +226,6 @@ def service(path: Path) -> Iterator[int]:
             yield int(found[1])
         finally:
             process.send_signal(signal.SIGTERM)
-
-
-def own_port(port: int) -> int:
-    """The port at which the service's one replica answers itself."""
-    (place,) = [replica.address for replica in read_status(Serve(port=port)).replicas]
-    assert place, "the replica has no port of its own"
-    return int(place.rpartition(":")[2])
 
 
 def load_service(port: int, images: list[bytes], count: int, seconds: float) -> list[float]:

@@ -126,8 +126,9 @@ def deploy(
 
     if not named(chosen.cluster):
         check_free(chosen.serve)
-    plan = Plan(chosen.serve, chosen.storage.root, digest_of(key) if key else None)
+    digest = digest_of(key) if key else None
     with connected(chosen.cluster) as connection:
+        plan = Plan(chosen.serve, chosen.storage.root, digest, connection.private)
         start(plan, chosen.cluster.start_timeout_s)
         typer.echo(f"{chosen.serve.model} is served at {address(chosen.serve)}")
         if not connection.private:
@@ -164,7 +165,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "replicas": "; ".join(
-            f"version {one.version}" + (f", by itself at {one.address}" if one.address else "")
+            f"version {one.version}" + (f" at {one.address}" if one.address else "")
             for one in found.replicas
         ),
         "requests": f"{found.requests}, of these refused {found.refused}, failed {found.errors}",

@@ -20,30 +20,25 @@ from cluster.connection import ray_level
 from contract.config import Serve
 from contract.errors import ClusterError
 from inference import http
+from inference.door import KEEP_ALIVE_S, Door, own_listener, shared_listener
 from inference.hosting import Host, Hosted
 from inference.images import quieten
+from inference.intake import Room
 from inference.schema import Latency, ReplicaFacts, Status
 from inference.segmenter import Segmentation
-from inference.service import EVERYWHERE, address
 from inference.statistics import Tally
 
 APPLICATION = "segfleet"
 _HEARTBEAT_S = 1.0
 _SILENT_S = 10.0
-_KEEP_ALIVE_S = 30
-# At a replica: one batch computed while the next is decoded, and requests that wait as bytes. Left
-# to Serve's router, these would come too late: it tries a busy replica every half second.
-_BATCHES_IN_WORK, _WAITING = 2, 48
+# At a replica: one batch computed while the next is decoded.
+_BATCHES_IN_WORK = 2
+# How many more requests than a replica takes Serve hands to it, and how much longer Serve's proxy
+# waits than a replica: so that it is the replica that refuses, with a sentence.
+_MORE, _LONGER_S = 64, 1.0
 _POLL_S = 0.2
-# Each replica listens at a port of its own too (30000 and up), where a request does not pass
-# through Serve's proxy. Serve would keep each of them for 30 s for balancers to take note.
-_OWN_DOORS = {
-    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-}
 # Nothing here holds the event loop, so requests need no second one in each replica.
 _ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +51,9 @@ class Plan:
     storage_root: str
     key_digest: str | None
     """SHA-256, in hex, of the API key, so that the cluster never holds the key itself."""
+    private: bool
+    """Whether the cluster is one machine of our own: its replicas listen at the service's address
+    themselves, and there is no proxy."""
 
 
 @dataclass(frozen=True)
@@ -71,26 +69,22 @@ class Heartbeat:
 class Ledger:
     """Adds up what the replicas count; those that are gone stay counted."""
 
-    def __init__(self, settings: Serve) -> None:
-        self._settings = settings
+    def __init__(self, reference: str) -> None:
+        """reference: what the service follows."""
+        self._reference = reference
         self._heard: dict[str, tuple[float, Heartbeat]] = {}
 
     def hear(self, beat: Heartbeat) -> None:
         """Take a replica's counts since it started."""
         self._heard[beat.replica] = time.monotonic(), beat
 
-    async def status(self) -> Status:
+    def status(self) -> Status:
         """The sums, and the replicas heard of lately."""
         total = sum((beat.tally for _, beat in self._heard.values()), Tally())
         now = time.monotonic()
-        lately = [beat for at, beat in self._heard.values() if now - at < _SILENT_S]
-        doors = await _doors(self._settings)
         return Status(
-            reference=self._settings.model,
-            replicas=[
-                beat.facts.model_copy(update={"address": doors.get(beat.replica)})
-                for beat in lately
-            ],
+            reference=self._reference,
+            replicas=[beat.facts for at, beat in self._heard.values() if now - at < _SILENT_S],
             requests=total.requests,
             refused=total.refused,
             errors=total.errors,
@@ -107,7 +101,7 @@ class Replica:
         self.settings = plan.settings
         self.key_digest = plan.key_digest
         self.tally = Tally()
-        self.room = asyncio.Semaphore(_BATCHES_IN_WORK * plan.settings.max_batch)
+        self.room = Room(_BATCHES_IN_WORK * plan.settings.max_batch, plan.settings.max_queue)
         self._ledger = ledger
         self._host = Host(
             plan.settings.model,
@@ -121,10 +115,19 @@ class Replica:
         together: Any = self._together
         together.set_max_batch_size(plan.settings.max_batch)
         together.set_batch_wait_timeout_s(plan.settings.batch_wait_s)
+        self._app = http.build(self)
+        open_listener = shared_listener if plan.private else own_listener
+        listener = open_listener(plan.settings)
+        self._door = Door(self._app, listener, plan.settings) if listener else None
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
 
+    async def __del__(self) -> None:
+        # Serve ends a replica by this call, when what came through its proxy is answered.
+        if self._door:
+            await self._door.close()
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        return http.build(self)
+        return self._app
 
     @property
     def hosted(self) -> Hosted:
@@ -141,7 +144,9 @@ class Replica:
         return await self._ledger.status.remote()
 
     def check_health(self) -> None:
-        """Have Serve replace this replica where it no longer follows the registry."""
+        """Have Serve replace this replica where it no longer answers or follows the registry."""
+        if self._door and self._door.closed:
+            raise RuntimeError("a replica's own HTTP server has ended")
         for task in self._tasks:
             if task.done():
                 raise RuntimeError(f"a replica's {task.get_coro()} has ended")
@@ -165,7 +170,11 @@ class Replica:
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def _tell(self) -> None:
-        facts = ReplicaFacts(version=self._host.current.version.version, problem=self._host.problem)
+        facts = ReplicaFacts(
+            version=self._host.current.version.version,
+            problem=self._host.problem,
+            address=self._door.address if self._door else None,
+        )
         name = serve.get_replica_context().replica_tag
         try:
             await self._ledger.hear.remote(Heartbeat(name, facts, self.tally.copy()))
@@ -184,6 +193,7 @@ def application(plan: Plan) -> serve.Application:
     """The Serve application of a plan."""
     settings = plan.settings
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
+    handed = _BATCHES_IN_WORK * settings.max_batch + settings.max_queue + _MORE
     replica: Any = serve.deployment(
         Replica,
         num_replicas=settings.replicas,
@@ -191,8 +201,8 @@ def application(plan: Plan) -> serve.Application:
             "num_cpus": settings.cpus_per_replica,
             "num_gpus": settings.gpus_per_replica,
         },
-        max_ongoing_requests=_BATCHES_IN_WORK * settings.max_batch + _WAITING,
-        max_queued_requests=settings.max_queue,
+        max_ongoing_requests=handed,
+        max_queued_requests=handed,
         health_check_period_s=5,
         graceful_shutdown_timeout_s=settings.request_timeout_s,
         logging_config=quiet,
@@ -200,7 +210,7 @@ def application(plan: Plan) -> serve.Application:
     ledger: Any = serve.deployment(
         Ledger, num_replicas=1, ray_actor_options={"num_cpus": 0}, logging_config=quiet
     )
-    return replica.bind(plan, ledger.bind(settings))
+    return replica.bind(plan, ledger.bind(settings.model))
 
 
 def start(plan: Plan, timeout_s: float) -> None:
@@ -212,8 +222,9 @@ def start(plan: Plan, timeout_s: float) -> None:
     """
     settings = plan.settings
     logging.getLogger("ray.serve").setLevel(ray_level())
-    _start_serve(settings)
-    _check_listening(settings)
+    _start_serve(plan)
+    if not plan.private:
+        _check_listening(settings)
     replaces = _deployed()
     target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
@@ -232,41 +243,26 @@ def start(plan: Plan, timeout_s: float) -> None:
         raise
 
 
-def _start_serve(settings: Serve) -> None:
-    """Start Serve and its HTTP server, unless they are there."""
+def _start_serve(plan: Plan) -> None:
+    """Start Serve, with its HTTP server unless the cluster is private, if it is not there yet."""
+    settings = plan.settings
     try:
         serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
+            proxy_location=ProxyLocation.Disabled if plan.private else ProxyLocation.HeadOnly,
             http_options=HTTPOptions(
                 host=settings.host,
                 port=settings.port,
-                request_timeout_s=settings.request_timeout_s,
-                keep_alive_timeout_s=_KEEP_ALIVE_S,
+                request_timeout_s=settings.request_timeout_s + _LONGER_S,
+                keep_alive_timeout_s=KEEP_ALIVE_S,
             ),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-            controller_options={"runtime_env": {"env_vars": _ONE_LOOP | own_doors(settings)}},
+            controller_options={"runtime_env": {"env_vars": _ONE_LOOP}},
         )
     except (TimeoutError, RayError) as error:
         raise ClusterError(
             f"Ray Serve's HTTP server at {settings.host}:{settings.port} does not start "
             f"({_last_line(str(error))}): see whether the address is free and the head node idle."
         ) from error
-
-
-def own_doors(settings: Serve) -> dict[str, str]:
-    """What has Serve open each replica's own port, unless only the proxy's node has the address."""
-    return _OWN_DOORS if settings.host in (*_LOOPBACK, *EVERYWHERE) else {}
-
-
-async def _doors(settings: Serve) -> dict[str, str]:
-    """Where each replica answers by itself, by its name."""
-    groups = await _serve_client()._controller.get_target_groups.remote(APPLICATION)
-    found = {}
-    for target in (target for group in groups for target in group.targets):
-        host = target.ip if settings.host in EVERYWHERE else settings.host
-        place = settings.model_copy(update={"host": host, "port": target.port})
-        found[target.name.rpartition("#")[2]] = address(place)
-    return found
 
 
 def stop() -> bool:
@@ -286,19 +282,21 @@ def _deployed() -> bool:
 
 def _check_listening(settings: Serve) -> None:
     """Refuse a Serve that was there before and listens in another way: that cannot be changed."""
-    options: Any = _serve_client().http_config
-    for name in ("host", "port", "request_timeout_s"):
-        running, asked = getattr(options, name), getattr(settings, name)
+    # Serve's own client: it alone knows how Serve listens.
+    client: Any = _get_global_client()
+    options: Any = client.http_config
+    running_ways = {
+        "host": options.host,
+        "port": options.port,
+        "request_timeout_s": (options.request_timeout_s or 0.0) - _LONGER_S,
+    }
+    for name, running in running_ways.items():
+        asked = getattr(settings, name)
         if running != asked:
             raise ClusterError(
                 f"Ray Serve of this cluster runs with serve.{name} = {running} already, not "
                 f"{asked}: set it to that, or run `serve shutdown` on the cluster first."
             )
-
-
-def _serve_client() -> Any:
-    """Serve's own client: it alone knows how Serve listens."""
-    return _get_global_client()
 
 
 def _wait(settings: Serve, deadline: float) -> None:

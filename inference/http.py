@@ -19,7 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.config import Serve
 from inference.hosting import Hosted
 from inference.images import encode_mask
-from inference.intake import JSON, PNG, RefusalError, authorizer, chosen_type, decoded, image_within
+from inference.intake import (
+    JSON,
+    PNG,
+    RefusalError,
+    Room,
+    authorizer,
+    chosen_type,
+    decoded,
+    image_within,
+    within,
+)
 from inference.schema import Answer, Failure, Health, ModelFacts, Status
 from inference.statistics import Tally
 
@@ -46,8 +56,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     406: {"model": Failure, "description": "Neither image/png nor application/json is accepted."},
     413: {"model": Failure, "description": "The body has too many bytes or the image pixels."},
     415: {"model": Failure, "description": "The body is no PNG, JPEG, BMP or TIFF image."},
-    503: {"description": "Too many requests are waiting: try again later."},
+    408: {"model": Failure, "description": "It took longer than the service allows."},
+    503: {"model": Failure, "description": "Too many requests are waiting: try again later."},
 }
+# Nobody reads it; nginx made this number usual.
+_HUNG_UP = 499
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -75,8 +88,7 @@ class Service(Protocol):
     key_digest: str | None
     """SHA-256, in hex, of the API key; None where none is asked for."""
     tally: Tally
-    room: asyncio.Semaphore
-    """Slices that may be decoded and not yet segmented."""
+    room: Room
 
     @property
     def hosted(self) -> Hosted:
@@ -131,9 +143,13 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
         kind = chosen_type(request.headers.get("accept"))
-        data = await image_within(request, service.settings)
-        async with service.room:
-            mask, hosted = await service.segment(await decoded(data))
+        async with within(service.settings.request_timeout_s):
+            with service.room.request():
+                data = await image_within(request, service.settings)
+                async with service.room.slices:
+                    if await request.is_disconnected():
+                        return Response(status_code=_HUNG_UP)
+                    mask, hosted = await service.segment(await decoded(data))
         headers = {MODEL_HEADER: hosted.called}
         if kind == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
@@ -230,13 +246,13 @@ class _Counted:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        # None where the client hangs up, or Serve stops waiting (408), before there is an answer;
-        # of a fault the application's own 500 comes by.
+        # None where the client hangs up before there is an answer; of a fault the application's
+        # own 500 comes by.
         status: int | None = None
 
         async def noting(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "http.response.start" and message["status"] != _HUNG_UP:
                 status = message["status"]
             await send(message)
 

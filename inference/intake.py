@@ -1,4 +1,4 @@
-"""What is taken from a request and what is refused: the answer's type, the key, the image.
+"""What is taken from a request and what is refused: the answer's type, the key, room, the image.
 
 Bytes are counted while they come in and pixels are read from the image's header, both before
 anything is decoded.
@@ -6,8 +6,10 @@ anything is decoded.
 
 import asyncio
 import hmac
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from hashlib import sha256
+from typing import final
 
 import numpy as np
 from fastapi import Request
@@ -31,6 +33,45 @@ class RefusalError(Exception):
         super().__init__(sentence)
         self.status = status
         self.headers = headers
+
+
+@final
+class Room:
+    """What a replica has in hand at most."""
+
+    def __init__(self, slices: int, waiting: int) -> None:
+        """slices: decoded and not yet segmented; waiting: requests beyond these."""
+        self.slices = asyncio.Semaphore(slices)
+        """To be held while a slice is decoded and segmented."""
+        self._most, self._taken = slices + waiting, 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """To be held from before a body is read; RefusalError (503) where too many are."""
+        if self._taken >= self._most:
+            raise RefusalError(
+                503, "Too many requests are waiting: try again later.", {"Retry-After": "1"}
+            )
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+@asynccontextmanager
+async def within(seconds: float) -> AsyncGenerator[None, None]:
+    """RefusalError (408) where the block takes longer."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise RefusalError(
+            408, f"The request was not answered within {seconds:g} s: try again later."
+        ) from error
 
 
 def chosen_type(accept: str | None) -> str:

@@ -115,7 +115,7 @@ class ReplicaFacts(_Answer):
     problem: str | None
     """Why it does not answer with what the registry says, if it does not."""
     address: str | None = None
-    """Where it answers the same without Ray Serve's proxy, as its own node or, where the service
+    """Where it answers by itself, without Ray Serve's proxy, as its own node or, where the service
     listens to all, as others see it; absent where it does not."""
 
 
@@ -137,9 +137,9 @@ class Status(_Answer):
     requests: int
     """Requests for segmentation since the deployment."""
     refused: int
-    """Of these, refused for what was wrong with them (4xx)."""
+    """Of these, refused for what was wrong with them (4xx), or as too many were waiting (503)."""
     errors: int
-    """Of these, failed through a fault of the service (5xx)."""
+    """Of these, failed through a fault of the service (any other 5xx)."""
     latency_s: Latency | None
     """Of the requests that were answered; absent where there are none."""
 

@@ -17,9 +17,9 @@ class Tally:
 
     requests: int = 0
     refused: int = 0
-    """Ended with 4xx."""
+    """Ended with 4xx, or with 503 as too many were waiting."""
     errors: int = 0
-    """Ended with 5xx."""
+    """Ended with any other 5xx."""
     latencies: Counter[int] = field(default_factory=Counter)
     """Requests answered with 2xx by latency class."""
 
@@ -31,10 +31,10 @@ class Tally:
         self.requests += 1
         if status is None:
             return
-        if status >= 500:
-            self.errors += 1
-        elif status >= 400:
+        if status == 503 or 400 <= status < 500:
             self.refused += 1
+        elif status >= 500:
+            self.errors += 1
         else:
             self.latencies[_class(seconds)] += 1
 

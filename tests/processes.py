@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def titled(title: str) -> list[int]:
-    """Ids of the processes below this one whose command line begins with a title."""
+def titled(title: str, below: int | None = None) -> list[int]:
+    """Ids of the processes below one (absent: this one) whose command line begins with a title."""
+    top = os.getpid() if below is None else below
     parents: dict[int, int] = {}
     found: list[int] = []
     for process in _processes():
@@ -19,7 +20,7 @@ def titled(title: str) -> list[int]:
             continue
         if line.startswith(title.encode()):
             found.append(process)
-    return [process for process in found if os.getpid() in _above(process, parents)]
+    return [process for process in found if top in _above(process, parents)]
 
 
 def resident_bytes(process: int) -> int:

@@ -150,7 +150,10 @@ def attempts(ray_cluster: Connection) -> Attempts:
         return str(caught.value)
 
     plan = Plan(
-        Serve(port=free_port(), request_timeout_s=TIMEOUT_S, cpus_per_replica=64), "nowhere", None
+        Serve(port=free_port(), request_timeout_s=TIMEOUT_S, cpus_per_replica=64),
+        "nowhere",
+        key_digest=None,
+        private=False,
     )
     nothing = stop()
     first, left = refused(), stop()

@@ -1,19 +1,30 @@
 """A running service follows the registry under load, and tells how it does."""
 
+import os
+import signal
 import socketserver
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from contract.config import Serve
+from contract.config import Config, Serve
 from contract.errors import ClusterError, RegistryError
+from contract.loading import dump
+from contract.registry import Registry
+from contract.storage import open_storage
 from inference.__main__ import deploy, models
-from inference.deployment import Plan, own_doors, start
+from inference.deployment import Plan, start
 from inference.service import read_status
+from tests.nodes import ROOT, free_port, without_ray
+from tests.processes import titled
 
 SEGMENT = "/v1/segment"
 PNG = {"Content-Type": "image/png"}
@@ -133,12 +144,7 @@ def test_serve_that_listens_in_another_way_is_refused(
     port = int(service.url.rpartition(":")[2])
     other = Serve.model_validate({"model": "bright@production", "port": port, name: value})
     with pytest.raises(ClusterError, match=rf"runs with serve\.{name} = .* already, not {value}"):
-        start(Plan(other, "nowhere", None), timeout_s=1.0)
-
-
-@pytest.mark.parametrize(("host", "open_"), [("0.0.0.0", True), ("::1", True), ("10.0.0.7", False)])
-def test_no_replica_is_to_listen_at_an_address_of_another_node(host: str, open_: bool) -> None:
-    assert bool(own_doors(Serve(host=host))) == open_
+        start(Plan(other, "nowhere", key_digest=None, private=False), timeout_s=1.0)
 
 
 def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) -> None:
@@ -173,3 +179,54 @@ def test_where_nothing_runs_one_sentence_says_so(service: Any, command: str) -> 
     assert told.returncode == 1
     assert told.stderr.startswith("error: no ")
     assert told.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def alone(bright: Any, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The address of a service on a private cluster of its own, and the command that runs it."""
+    store, port = str(tmp_path / "kept"), free_port()
+    registry = Registry(open_storage(store))
+    registry.register("bright", bright.url)
+    registry.promote("bright", 1, "production")
+    config = tmp_path / "alone.toml"
+    settings = {"storage": {"root": store}, "serve": {"model": "bright@production", "port": port}}
+    config.write_text(dump(Config.model_validate(settings)))
+    words = [sys.executable, "-m", "inference", "deploy", str(config)]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=without_ray(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            assert f"served at http://127.0.0.1:{port}" in process.stdout.readline()
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.terminate()
+
+
+def test_on_a_private_cluster_the_replica_itself_is_the_service(
+    alone: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
+) -> None:
+    url, process = alone
+    with httpx.Client(base_url=url, timeout=60) as client:
+        answer = client.post(SEGMENT, content=slice_png, headers=PNG)
+        assert (answer.status_code, answer.headers["segfleet-model"]) == (200, "bright@1")
+        assert [one["address"] for one in client.get("/v1/status").json()["replicas"]] == [url]
+    assert not titled("ray::ProxyActor", process.pid)
+    # A replica that is lost is replaced, and its successor listens at the same address.
+    (replica,) = titled("ray::ServeReplica:segfleet:Replica", process.pid)
+    os.kill(replica, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not (status := _asked(url, slice_png)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert status == 200
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+def _asked(url: str, image: bytes) -> int | None:
+    """The status of one request on a connection of its own; None where nobody answers."""
+    try:
+        return httpx.post(url + SEGMENT, content=image, headers=PNG, timeout=60).status_code
+    except httpx.TransportError:
+        return None

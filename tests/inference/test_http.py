@@ -17,7 +17,7 @@ from contract.config import Serve
 from inference.hosting import Hosted
 from inference.http import build
 from inference.images import decode_mask
-from inference.intake import RefusalError, chosen_type
+from inference.intake import RefusalError, Room, chosen_type
 from inference.schema import Status
 from inference.statistics import Tally
 from tests.processes import resident_bytes, titled
@@ -112,7 +112,7 @@ def test_pages_name_no_outside_address(client: httpx.Client) -> None:
 
 def test_openapi_names_all_refusals(client: httpx.Client) -> None:
     told = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
-    assert set(told["responses"]) == {"200", "400", "401", "406", "413", "415", "503"}
+    assert set(told["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
     assert set(told["responses"]["200"]["content"]) == {"image/png", "application/json"}
 
 
@@ -270,31 +270,39 @@ def test_a_replica_answers_the_same_at_its_own_door(
     assert (one.status_code, two.status_code) == (200, 200)
     assert one.content == two.content
     assert own_door.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code == 401
-    assert f"by itself at {service.own_door()}" in service.run("status").stdout
+    assert f"version 1 at {service.own_door()}" in service.run("status").stdout
 
 
-def test_too_many_at_once_are_turned_away_and_the_others_answered(service: Any) -> None:
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_too_many_at_once_are_turned_away_and_the_others_answered(
+    service: Any, by_itself: bool
+) -> None:
     image = encoded(".jpg", np.zeros((1500, 1500), np.uint8))
+    door = service.own_door() if by_itself else service.url
 
-    def post(_: int) -> int:
-        with service.client() as client:
-            return client.post(SEGMENT, content=image, headers=PNG).status_code
+    def post(_: int) -> httpx.Response:
+        with service.client(door) as client:
+            return client.post(SEGMENT, content=image, headers=PNG)
 
-    with ThreadPoolExecutor(90) as pool:
-        statuses = list(pool.map(post, range(90)))
-    assert set(statuses) == {200, 503}
-    assert statuses.count(200) >= 8
+    with ThreadPoolExecutor(60) as pool:
+        answers = list(pool.map(post, range(60)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert len(answers) - len(refused) >= 16
+    for answer in refused:
+        assert answer.json()["error"] == "Too many requests are waiting: try again later."
+        assert answer.headers["retry-after"] == "1"
 
 
 class Slow:
     """A service that segments for ever, or fails at once."""
 
-    settings: Serve = Serve()
     key_digest: str | None = None
 
-    def __init__(self, fails: bool) -> None:
+    def __init__(self, fails: bool, timeout_s: float = 60.0) -> None:
+        self.settings = Serve(request_timeout_s=timeout_s)
         self.tally = Tally()
-        self.room = asyncio.Semaphore(1)
+        self.room = Room(slices=1, waiting=1)
         self.began = asyncio.Event()
         self._fails = fails
 
@@ -322,12 +330,12 @@ def test_a_slice_is_not_decoded_before_there_is_room(slice_png: bytes) -> None:
     async def ask() -> None:
         service = Slow(fails=True)
         async with asking(service) as client:
-            await service.room.acquire()
+            await service.room.slices.acquire()
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
             done, _ = await asyncio.wait([request], timeout=0.5)
             assert not done
             assert not service.began.is_set()
-            service.room.release()
+            service.room.slices.release()
             assert (await request).status_code == 500
 
     asyncio.run(ask())
@@ -345,12 +353,55 @@ def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, error
             else:
                 request.cancel()
                 await asyncio.wait([request])
-        assert not service.room.locked()
+        assert not service.room.slices.locked()
         return service.tally
 
     tally = asyncio.run(ask())
     assert (tally.requests, tally.refused, tally.errors) == (1, 0, errors)
     assert not tally.latencies
+
+
+def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> None:
+    async def ask() -> tuple[httpx.Response, Slow]:
+        service = Slow(fails=False, timeout_s=0.2)
+        async with asking(service) as client:
+            return await client.post(SEGMENT, content=slice_png, headers=PNG), service
+
+    answer, service = asyncio.run(ask())
+    assert answer.status_code == 408
+    assert answer.json()["error"].startswith("The request was not answered within 0.2 s")
+    assert (service.tally.refused, service.room.slices.locked()) == (1, False)
+
+
+def test_who_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
+    async def ask() -> Slow:
+        service = Slow(fails=False)
+        told = iter(
+            [
+                {"type": "http.request", "body": slice_png, "more_body": False},
+                {"type": "http.disconnect"},
+            ]
+        )
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": SEGMENT,
+            "query_string": b"",
+            "headers": [(b"content-type", b"image/png")],
+        }
+
+        async def receive() -> Any:
+            return next(told)
+
+        async def send(_: Any) -> None:
+            pass
+
+        await build(service)(scope, receive, send)
+        return service
+
+    service = asyncio.run(ask())
+    assert not service.began.is_set()
+    assert (service.tally.requests, service.tally.refused, service.tally.errors) == (1, 0, 0)
 
 
 ACCEPTED = {
