@@ -7,6 +7,7 @@ killed and resumed therefore holds every epoch once, whatever was lost in betwee
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,25 +25,30 @@ _CURVES_EVERY_S = 30.0
 Probabilities = Callable[[State, NDArray[np.float32]], NDArray[np.float32]]
 
 
-class Journal:
-    """Writes one run's files; only rank 0 has one.
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn after each epoch.
 
     probabilities: from a state and images [n, S, S, C] in 0..1 to [n, S, S]; images and truths:
-    the validation slices drawn after each epoch; names: theirs.
+    the validation slices; names: theirs.
     """
 
-    def __init__(
-        self,
-        run: Storage,
-        config: Config,
-        probabilities: Probabilities,
-        images: NDArray[np.float32],
-        truths: NDArray[np.uint8],
-        names: Sequence[str],
-    ) -> None:
-        self.run, self.config = run, config
-        self.probabilities, self.names = probabilities, names
-        self.images, self.truths = images, truths
+    probabilities: Probabilities
+    images: NDArray[np.float32]
+    truths: NDArray[np.uint8]
+    names: Sequence[str]
+
+    def sheet(self, state: State, threshold: float) -> bytes:
+        """The slices as a network of this state segments them; a PNG."""
+        found = self.probabilities(state, self.images)
+        return pictures.epoch_sheet(self.images, found, self.truths, self.names, threshold)
+
+
+class Journal:
+    """Writes one run's files; only rank 0 has one."""
+
+    def __init__(self, run: Storage, config: Config, drawing: Drawing | None = None) -> None:
+        self.run, self.config, self.drawing = run, config, drawing
         self.board = TensorBoard(run.at("tensorboard"))
         self.drawn = time.monotonic()
 
@@ -56,14 +62,8 @@ class Journal:
             draw_curves(self.run, history, self.config.train.monitor)
             self.drawn = time.monotonic()
         self.board.note(history[-1])
-        if len(self.images):
-            sheet = pictures.epoch_sheet(
-                self.images,
-                self.probabilities(state, self.images),
-                self.truths,
-                self.names,
-                self.config.predict.threshold,
-            )
+        if self.drawing:
+            sheet = self.drawing.sheet(state, self.config.predict.threshold)
             self.run.write(f"pictures/epoch-{len(history):04d}.png", sheet)
 
 

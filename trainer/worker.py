@@ -4,6 +4,7 @@
 own process; only its `Surroundings` differ.
 """
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,18 +15,21 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import NDArray
+from tf_keras.src import backend
 
 from contract.config import Config, Train
 from contract.errors import TrainingError
 from contract.storage import Storage
-from trainer import checkpoints, metrics, networks, precision, schedule
+from trainer import checkpoints, metrics, networks, optimizers, precision, schedule
+from trainer.built import Shelf, variables
 from trainer.checkpoints import Row, State
 from trainer.data import cache, dataset
 from trainer.data.cases import Case, Dataset
 from trainer.data.dataset import Place
 from trainer.export import plain_copy
-from trainer.journal import Journal
+from trainer.journal import Drawing, Journal
 from trainer.losses import SegmentationLoss
+from trainer.networks.dropout import bind
 from trainer.watchdog import Watchdog
 
 
@@ -43,13 +47,15 @@ class Surroundings:
     """What a worker knows of the world.
 
     agree: returns rank 0's value on every rank; report_epoch: called by every rank with the
-    epoch's row; tell: called by rank 0 with (steps done, steps in all or None, what it does).
+    epoch's row, and may end the training by raising; tell: called by rank 0 with (steps done, steps
+    in all or None, what it does); shelf: networks of this process's earlier trainings.
     """
 
     place: Place = field(default_factory=Place)
     agree: Callable[[Any], Any] = _itself
     report_epoch: Callable[[Row], None] = _nothing
     tell: Callable[[int, int | None, str], None] = _nothing
+    shelf: Shelf = field(default_factory=Shelf)
 
 
 def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -> tuple[Row, ...]:
@@ -63,7 +69,7 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
     if around.place.rank == 0:
         around.tell(0, None, "reading slices")
     policy = around.agree(
-        precision.choose(config.train.precision, precision.cpu_flags(), precision.capability())
+        precision.choose(config.train.precision, precision.cpu(), precision.capability())
     )
     arrays = {split: cache.arrays(config, slices, split) for split in ("train", "valid")}
     journal = None
@@ -71,16 +77,18 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
         around.tell(0, None, "building the network")
         journal = make_journal(config, run, arrays["valid"], slices.of("valid"))
     keras.mixed_precision.set_global_policy(policy)
-    keras.utils.set_random_seed(config.run.seed)
     with strategy.scope():
-        model = compiled(config)
-        history = restore(model, run, around)
+        built = around.shelf.take(config, policy, compiled)
+        history = restore(built.model, run, around)
     if finished(history, config.train):
         return history
     epochs = Epochs(config, history, around, journal, len(arrays["train"].images))
     with Watchdog(config.train.stall_timeout_s) as watchdog:
         epochs.watchdog = watchdog
-        fit(model, config, arrays, strategy, epochs, around.place)
+        fit(built.model, config, arrays, strategy, epochs, around.place)
+    around.shelf.put(built)
+    if epochs.ended_by:
+        raise epochs.ended_by
     return tuple(epochs.history)
 
 
@@ -92,9 +100,6 @@ def finished(history: tuple[Row, ...] | list[Row], train: Train) -> bool:
 
 def set_up_process(train: Train) -> None:
     """Give TensorFlow and OpenCV the CPUs that were reserved, and GPUs their memory bit by bit."""
-    if train.workers == 1:
-        # An earlier trial of a sweep may have used this process: 8 MB of graphs each.
-        keras.backend.clear_session()
     cv2.setNumThreads(1)  # tf.data already runs one sample per thread
     try:
         tf.config.threading.set_intra_op_parallelism_threads(train.cpus_per_worker)
@@ -122,31 +127,20 @@ def make_strategy(place: Place) -> tf.distribute.Strategy:
 
 
 def compiled(config: Config) -> keras.Model:
-    """The network with its loss, metrics and optimiser, whose variables exist already."""
+    """The network with its loss, metrics and optimiser, whose variables exist already.
+
+    The seed decides its first weights.
+    """
+    # Less than keras.utils.set_random_seed, which sets TensorFlow's own seed too: nothing here
+    # draws by that, and with it TensorFlow forgets all graphs that it has made ready, which costs
+    # two seconds in the next network that is used again.
+    backend._SEED_GENERATOR.generator = random.Random(config.run.seed)
     model = networks.build(config.network)
-    optimizer = make_optimizer(config.train)
+    optimizer = optimizers.build(config.train)
     model.compile(optimizer, SegmentationLoss(config.train.loss), weighted_metrics=metrics.build())
     model.optimizer.build(model.trainable_variables)
+    bind(model, config.run.seed)
     return model
-
-
-def make_optimizer(train: Train) -> keras.optimizers.Optimizer:
-    """The optimiser of the settings; its learning rate is set step by step."""
-    clip = {"clipvalue": train.clip_value, "global_clipnorm": train.clip_norm}
-    match train.optimizer:
-        case "adam":
-            return keras.optimizers.Adam(train.learning_rate, **clip)
-        case "adamw":
-            return keras.optimizers.AdamW(
-                train.learning_rate, weight_decay=train.weight_decay, **clip
-            )
-        case "sgd":
-            return keras.optimizers.SGD(train.learning_rate, momentum=0.99, nesterov=True, **clip)
-
-
-def variables(model: keras.Model) -> list[Any]:
-    """All that a checkpoint holds, weights first."""
-    return [*model.weights, *model.optimizer.variables]
 
 
 def restore(model: keras.Model, run: Storage, around: Surroundings) -> tuple[Row, ...]:
@@ -210,6 +204,8 @@ class Epochs(keras.callbacks.Callback):
         self.history = list(history)
         self.steps = dataset.steps_per_epoch(config, samples)
         self.watchdog: Watchdog | None = None
+        self.ended_by: BaseException | None = None
+        """What ended the training from outside, after an epoch."""
         self.began = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -247,8 +243,13 @@ class Epochs(keras.callbacks.Callback):
         state = [variable.numpy() for variable in variables(self.model)]
         if self.journal:
             self.journal.note(state, self.history)
-        self.around.report_epoch(row)
         self.model.stop_training = finished(self.history, self.config.train)
+        try:
+            self.around.report_epoch(row)
+        except BaseException as error:
+            # Raised when Keras has put the network in order, which the next training may use.
+            self.ended_by = error
+            self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Say what the seconds after the last step are for."""
@@ -282,6 +283,8 @@ def make_journal(
     """
     chosen = chosen_slices(valid, config.train.pictures)
     samples = [dataset.plain(config, valid, int(index)) for index in chosen]
+    if not samples:
+        return Journal(run, config)
     images = np.array([image for image, _ in samples], np.float32)
     truths = np.array([truth[..., 0] for _, truth in samples], np.uint8)
     copy = plain_copy(config)
@@ -292,7 +295,7 @@ def make_journal(
         return ask(tf.constant(images)).numpy()
 
     names = [cases[index].name for index in chosen]
-    return Journal(run, config, probabilities, images, truths, names)
+    return Journal(run, config, Drawing(probabilities, images, truths, names))
 
 
 def chosen_slices(valid: cache.Arrays, count: int) -> NDArray[np.int64]:

@@ -33,20 +33,3 @@ def test_drawn_slices_hold_foreground_and_are_spread_evenly() -> None:
     assert list(worker.chosen_slices(valid, 3)) == [5, 9, 14]
     assert len(worker.chosen_slices(valid, 50)) == 10
     assert len(worker.chosen_slices(valid, 0)) == 0
-
-
-@pytest.mark.parametrize(
-    ("settings", "name", "clip"),
-    [
-        ({"optimizer": "adam", "clip_value": 0.5}, "Adam", 0.5),
-        ({"optimizer": "adamw"}, "AdamW", None),
-        ({"optimizer": "sgd", "clip_norm": 12.0}, "SGD", None),
-    ],
-)
-def test_the_optimiser_is_the_one_asked_for(
-    settings: dict[str, object], name: str, clip: float | None
-) -> None:
-    optimizer = worker.make_optimizer(Train.model_validate(settings))
-    assert type(optimizer).__name__ == name
-    assert optimizer.clipvalue == clip
-    assert optimizer.global_clipnorm == settings.get("clip_norm")

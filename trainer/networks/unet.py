@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
+from trainer.networks.dropout import Dropout
 
 Layer = Callable[[tf.Tensor], tf.Tensor]
 
@@ -56,7 +57,7 @@ def block(network: Network, level: int, x: tf.Tensor) -> tf.Tensor:
             kernel_initializer="he_normal",
         )(x)
         x = activation(network)(normalization(network, filters(network, level))(x))
-    return keras.layers.Dropout(dropout(network, level))(x)
+    return Dropout(dropout(network, level))(x)
 
 
 def probability(x: tf.Tensor) -> tf.Tensor:

@@ -1,0 +1,73 @@
+"""Networks that are built and traced, kept for the next training of the same process.
+
+Building a network and tracing its training step takes seconds, which for the trials of a sweep
+may be more than their epochs. Two trainings whose graphs are the same (learning rate and schedule
+are no part of a graph) share one; it begins with the same first weights each time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+import tf_keras as keras
+from numpy.typing import NDArray
+
+from contract.config import Config
+
+# Of weights and optimisers that are kept for later, and of networks: a graph takes some 12 MB.
+_MOST_BYTES, _MOST = 256 * 2**20, 8
+# Of [train], what the graph of a training step is made of.
+_TRAIN = {"loss", "optimizer", "weight_decay", "clip_value", "clip_norm", "batch_size"}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compiled network, and the first values of all its variables."""
+
+    key: str
+    model: keras.Model
+    first: list[NDArray]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its variables."""
+        return sum(value.nbytes for value in self.first)
+
+
+@final
+class Shelf:
+    """The networks of earlier trainings, the one that was used last at the end."""
+
+    def __init__(self) -> None:
+        self._kept: list[Built] = []
+
+    def take(self, config: Config, policy: str, build: Callable[[Config], keras.Model]) -> Built:
+        """A network for these settings with its first weights: a kept one, or one that is built.
+
+        policy: the number format it computes in.
+        """
+        key = _key(config, policy)
+        for built in self._kept:
+            if built.key == key:
+                self._kept.remove(built)
+                for variable, value in zip(variables(built.model), built.first, strict=True):
+                    variable.assign(value)
+                return built
+        model = build(config)
+        return Built(key, model, [variable.numpy() for variable in variables(model)])
+
+    def put(self, built: Built) -> None:
+        """Keep a network whose training has come to an orderly end; the oldest make room."""
+        self._kept.append(built)
+        while len(self._kept) > _MOST or sum(one.size for one in self._kept) > _MOST_BYTES:
+            self._kept.pop(0)
+
+
+def variables(model: keras.Model) -> list[Any]:
+    """All that decides how a training goes on, weights first."""
+    return [*model.weights, *model.optimizer.variables]
+
+
+def _key(config: Config, policy: str) -> str:
+    train = config.train.model_dump_json(include=_TRAIN)
+    return "\n".join([str(config.run.seed), policy, config.network.model_dump_json(), train])
