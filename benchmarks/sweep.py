@@ -1,7 +1,8 @@
 """What a sweep costs beyond training, and how soon it finds what a plain search finds.
 
 The plain search is a loop in one process that has TensorFlow imported once: the same trials (same
-seed, same draws), one after another on all CPUs, each trained to its last epoch. The sweep is
+seed, same draws), one after another on all CPUs, each in a network built for it and trained to its
+last epoch. The sweep is
 `tuning.sweep.run` as `python -m tuning run` calls it, from a cold start, on the same CPUs: one a
 trial, with early stopping. "The same score" is the plain search's best less 0.01, as sums over
 other numbers of threads differ.
@@ -22,7 +23,7 @@ from benchmarks.record import arguments, publish, table
 from contract.config import Config
 from contract.loading import dump, load
 from tuning import sweep
-from tuning.ledger import Trial, read
+from tuning.ledger import Trial, read, spent
 
 TOLERANCE = 0.01
 QUICK = {
@@ -50,10 +51,12 @@ import json, sys, time
 began = time.monotonic()
 from contract.loading import load
 from contract.storage import open_storage
+from trainer import runs
 from trainer.data.cases import prepare
+from trainer.worker import Surroundings, train
 from tuning.ledger import Ledger
 from tuning.steering import Steering
-from tuning.trainable import train_run, trial_config
+from tuning.trainable import trial_config
 
 config = load(sys.argv[1])
 storage = open_storage(config.storage.root)
@@ -65,7 +68,9 @@ while trial := steering.next_trial():
         told = {"trial": trial.number, "at": time.monotonic() - began, "row": dict(row)}
         print("EPOCH", json.dumps(told), flush=True)
 
-    train_run(trial_config(config, trial.number, trial.values), slices, report)
+    chosen = trial_config(config, trial.number, trial.values)
+    runs.begin(runs.place(chosen), chosen, slices)
+    train(chosen, slices, runs.place(chosen), Surroundings(report_epoch=report))
     ledger.end(trial.number, "finished")
 print("END", json.dumps({"at": time.monotonic() - began}))
 """
@@ -162,10 +167,7 @@ def outside(trials: list[Trial], config: Config) -> str:
     slots = config.sweep.parallel or os.cpu_count() or 1
     rows = []
     for name, group in (("new process", order[:slots]), ("process used again", order[slots:])):
-        costs = [
-            (trial.ended or 0.0) - trial.began - sum(row["seconds"] for row in trial.history)
-            for trial in group
-        ]
+        costs = [spent(trial) - sum(row["seconds"] for row in trial.history) for trial in group]
         epochs = sum(len(trial.history) for trial in group)
         if costs:
             mean = sum(costs) / len(costs)

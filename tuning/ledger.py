@@ -35,9 +35,14 @@ class Trial(BaseModel):
     began: float
     """When it was given to Ray Tune, where it may wait for room, in seconds of the sweep."""
     ended: float | None = None
-    """When it ended."""
+    """When it ended, or was stopped."""
+    waited: float = 0.0
+    """Seconds between a stop and going on, all of them."""
+    granted: int
+    """Epochs it may train before it is judged by early stopping."""
     state: State = "running"
-    """stopped: by early stopping; running: also what a killed driver leaves behind."""
+    """stopped: by early stopping, perhaps to go on later; running: also what a killed driver leaves
+    behind."""
     reason: str | None = None
     """Why it failed."""
     trace: str | None = None
@@ -70,6 +75,12 @@ def with_row(trial: Trial, row: Row, at: float) -> Trial:
         return trial
     before = tuple(old for old in trial.history if old["epoch"] < epoch)
     return trial.model_copy(update={"history": (*before, {**row, "at": at})})
+
+
+def spent(trial: Trial) -> float:
+    """Seconds from a trial's start to its end, or to the last that was heard of it, at work."""
+    last = trial.history[-1]["at"] if trial.history else trial.began
+    return (last if trial.ended is None else trial.ended) - trial.began - trial.waited
 
 
 def all_trained(trial: Trial, train: Train) -> bool:
@@ -112,9 +123,18 @@ class Ledger:
         """Seconds that the sweep has been at work."""
         return self._clock() - self._start
 
-    def begin(self, number: int, run: str, values: Mapping[str, Scalar]) -> Trial:
+    def begin(self, number: int, run: str, values: Mapping[str, Scalar], granted: int) -> Trial:
         """Record a new trial."""
-        return self._keep(Trial(number=number, run=run, values=dict(values), began=self.now()))
+        return self._keep(
+            Trial(number=number, run=run, values=dict(values), began=self.now(), granted=granted)
+        )
+
+    def grant(self, number: int, granted: int) -> Trial:
+        """Record that a trial may train so many epochs in all; a stopped one goes on."""
+        trial = self[number]
+        since = self.now() if trial.ended is None else trial.ended
+        waited = trial.waited + self.now() - since
+        return self._change(number, granted=granted, state="running", ended=None, waited=waited)
 
     def note(self, number: int, row: Row) -> Trial:
         """Record an epoch of a trial."""

@@ -15,7 +15,7 @@ from contract.storage import Storage
 from trainer import schedule
 from trainer.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
 from trainer.environment import environment
-from tuning.ledger import Trial, ranked
+from tuning.ledger import Trial, ranked, spent
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
 
@@ -46,7 +46,7 @@ def leaderboard_csv(trials: Sequence[Trial], monitor: str) -> str:
         writer.writerow(
             [rank, trial.number]
             + ([best[monitor], int(best["epoch"])] if best else ["", ""])
-            + [len(trial.history), round(seconds(trial), 1), trial.state]
+            + [len(trial.history), round(spent(trial), 1), trial.state]
             + [trial.values.get(key, "") for key in settings]
             + [trial.run, trial.reason or ""]
         )
@@ -73,7 +73,7 @@ def leaderboard(trials: Sequence[Trial], monitor: str) -> str:
 def _line(rank: int, trial: Trial, monitor: str, settings: Sequence[str]) -> list[str]:
     best = trial.best(monitor)
     score = [f"{best[monitor]:.4f}", f"{best['epoch']:.0f}"] if best else ["-", "-"]
-    measured = [str(len(trial.history)), f"{seconds(trial):.0f}", trial.state]
+    measured = [str(len(trial.history)), f"{spent(trial):.0f}", trial.state]
     values = [plain(trial.values[key]) if key in trial.values else "-" for key in settings]
     return [str(rank), str(trial.number), *score, *measured, *values]
 
@@ -86,12 +86,6 @@ def plain(value: Scalar) -> str:
 def searched(trials: Sequence[Trial]) -> list[str]:
     """The settings that the trials vary."""
     return sorted({key for trial in trials for key in trial.values})
-
-
-def seconds(trial: Trial) -> float:
-    """From a trial's start to its end, or to the last that was heard of it."""
-    last = trial.history[-1]["at"] if trial.history else trial.began
-    return (last if trial.ended is None else trial.ended) - trial.began
 
 
 def standing(trials: Sequence[Trial], monitor: str) -> str:

@@ -5,21 +5,19 @@ is in the ledger; Tune's own record of a sweep is not used.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from contract.config import Config
 from contract.errors import ConfigError, UserError
 from trainer import schedule
-from tuning import space
-from tuning.ledger import Ledger, Trial, all_trained
+from tuning import halving, space
+from tuning.ledger import Ledger, Row, Trial, all_trained, with_row
 from tuning.trainable import run_name, trial_config
 
 log = logging.getLogger(__name__)
@@ -39,10 +37,31 @@ class Steering:
         """Whether the space holds no values that were not tried."""
 
     def next_trial(self) -> Trial | None:
-        """An interrupted trial or a new one; None where no more is to be started now."""
+        """A trial to go on with, or a new one; None where none is to be started now."""
         if self.out_of_time():
             return None
-        return self._interrupted() or (None if self.exhausted else self._drawn())
+        return self._interrupted() or self._promoted() or self._drawn() or self._promoted(idle=True)
+
+    def may_start_more(self) -> bool:
+        """Whether the trials in hand may leave one to go on with."""
+        return bool(self.live) and self.config.sweep.early_stopping and not self.out_of_time()
+
+    def stops(self, number: int, row: Row) -> bool:
+        """Whether early stopping ends a trial after an epoch, of which the ledger may not know yet.
+
+        Where a trial that has reached its rung goes on, it is granted the epochs to the next one.
+        """
+        trial = with_row(self.ledger[number], row, self.ledger.now())
+        if not trial.granted <= row["epoch"] < self.config.train.epochs:
+            return False
+        waiting = trial.model_copy(update={"state": "stopped"})
+        others = [one for one in self.ledger.trials if one.number != number]
+        all_drawn = self.exhausted or len(others) + 1 >= self.config.sweep.trials
+        chosen = halving.promotable([*others, waiting], self.config, idle=all_drawn)
+        if waiting not in chosen:
+            return True
+        self.ledger.grant(number, halving.next_grant(trial.granted, self.config))
+        return False
 
     def out_of_time(self) -> bool:
         """Whether the time budget is spent."""
@@ -89,8 +108,19 @@ class Steering:
         waiting = (t for t in self.ledger.trials if t.state == "running" and t.number not in live)
         return next(waiting, None)
 
+    def _promoted(self, idle: bool = False) -> Trial | None:
+        """The best of the stopped trials that are to go on."""
+        if not self.config.sweep.early_stopping:
+            return None
+        for trial in halving.promotable(self.ledger.trials, self.config, idle):
+            granted = halving.next_grant(trial.granted, self.config)
+            return self.ledger.grant(trial.number, granted)
+        return None
+
     def _drawn(self) -> Trial | None:
         """A new trial; one whose settings do not go together is recorded and passed over."""
+        if self.exhausted:
+            return None
         taken = {trial.number for trial in self.ledger.trials}
         for number in range(1, self.config.sweep.trials + 1):
             if number in taken:
@@ -100,7 +130,8 @@ class Steering:
                 self.exhausted = True
                 log.info("every combination of sweep.space has been tried")
                 return None
-            trial = self.ledger.begin(number, run_name(self.config, number), values)
+            name, granted = run_name(self.config, number), halving.first_grant(self.config)
+            trial = self.ledger.begin(number, name, values, granted)
             try:
                 self._config_of(trial)
             except ConfigError as error:
@@ -149,7 +180,7 @@ class Draws(Searcher):
             return None
         trial = steering.next_trial()
         if trial is None:
-            return Searcher.FINISHED
+            return None if steering.may_start_more() else Searcher.FINISHED
         steering.live[trial_id] = trial.number
         return {"number": trial.number, "values": trial.values}
 
@@ -210,70 +241,19 @@ class Notes(Callback):
         self._tell()
 
 
-class Budget(Stopper):
-    """Starts no epoch once the time budget is spent."""
+class Ends(Stopper):
+    """Ends a trial after an epoch: the time budget is spent, or early stopping says so."""
 
     def __init__(self, steering: Steering) -> None:
         self._steering = steering
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial ends after this epoch."""
-        return self._steering.out_of_time()
+        steering = self._steering
+        if steering.out_of_time():
+            return True
+        return "row" in result and steering.stops(steering.live[trial_id], result["row"])
 
     def stop_all(self) -> bool:
         """Never: an epoch that was begun is finished."""
         return False
-
-
-class Halving(ASHAScheduler):
-    """Asynchronous successive halving (ASHA, Li 2020) that outlives the driver.
-
-    A trial keeps its place in the rungs when its process or the driver is lost: it goes by its
-    number, which stays, where Tune gives it a new name.
-    """
-
-    def __init__(self, config: Config, trials: Sequence[Trial]) -> None:
-        """trials: what is recorded of earlier trials; their epochs are judged in order of time."""
-        monitor = config.train.monitor
-        super().__init__(
-            time_attr="epoch",
-            metric="score",
-            mode="max" if schedule.direction(monitor) > 0 else "min",
-            max_t=config.train.epochs,
-            grace_period=min(config.sweep.grace_epochs, config.train.epochs),
-            reduction_factor=config.sweep.reduction_factor,
-            # Whoever has reached the last rung trains to the end.
-            stop_last_trials=False,
-        )
-        nobody: Any = None  # ASHA does not look at Tune's controller
-        for trial in trials:
-            super().on_trial_add(nobody, _named(trial.number))
-        rows = [(row["at"], trial.number, row) for trial in trials for row in trial.history]
-        for _, number, row in sorted(rows, key=lambda told: told[:2]):
-            result = {"epoch": row["epoch"], "score": row[monitor]}
-            super().on_trial_result(nobody, _named(number), result)
-
-    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Take in a trial."""
-        super().on_trial_add(tune_controller, _named(trial.config["number"]))
-
-    def on_trial_result(
-        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
-    ) -> str:
-        """Whether a trial goes on."""
-        return super().on_trial_result(tune_controller, _named(trial.config["number"]), result)
-
-    def on_trial_complete(
-        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
-    ) -> None:
-        """Keep its last score."""
-        super().on_trial_complete(tune_controller, _named(trial.config["number"]), result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Forget a trial that never started."""
-        super().on_trial_remove(tune_controller, _named(trial.config["number"]))
-
-
-def _named(number: int) -> Any:
-    """What ASHA looks at of a trial."""
-    return SimpleNamespace(trial_id=str(number))

@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cluster import check
 from cluster.connection import connected
@@ -30,9 +29,9 @@ from trainer import runs
 from trainer.data import cases
 from trainer.data.cases import Dataset
 from trainer.environment import environment
-from tuning import report, space
+from tuning import halving, report, space
 from tuning.ledger import Ledger, Trial, ranked, read
-from tuning.steering import Budget, Draws, Halving, Notes, Steering
+from tuning.steering import Draws, Ends, Notes, Steering
 from tuning.trainable import run_name, train_trial, trial_config
 
 log = logging.getLogger(__name__)
@@ -91,7 +90,9 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
 
 def left(config: Config, trials: list[Trial]) -> bool:
     """Whether there may be trials to run."""
-    return len(trials) < config.sweep.trials or any(trial.state == "running" for trial in trials)
+    if len(trials) < config.sweep.trials or any(trial.state == "running" for trial in trials):
+        return True
+    return config.sweep.early_stopping and bool(halving.promotable(trials, config, idle=True))
 
 
 def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
@@ -156,7 +157,6 @@ def make_tuner(
         tune_config=tune.TuneConfig(
             num_samples=-1,
             search_alg=Draws(steering),
-            scheduler=scheduler(config, steering.ledger),
             max_concurrent_trials=steering.parallel,
             # A process that is used again has TensorFlow imported already; on a GPU only its
             # end gives the memory back, and a worker group ends with it.
@@ -167,7 +167,7 @@ def make_tuner(
         run_config=tune.RunConfig(
             name="sweep",
             storage_path=folder,
-            stop=Budget(steering),
+            stop=Ends(steering),
             callbacks=[Notes(steering, lambda: tell(config, steering.ledger.trials, watch))],
             verbose=0,
         ),
@@ -178,11 +178,6 @@ def tell(config: Config, trials: list[Trial], watch: Watch) -> None:
     """Tell the watcher how far the sweep is."""
     done = sum(trial.state != "running" for trial in trials)
     watch(done, config.sweep.trials, report.standing(trials, config.train.monitor))
-
-
-def scheduler(config: Config, ledger: Ledger) -> TrialScheduler:
-    """ASHA, or none."""
-    return Halving(config, ledger.trials) if config.sweep.early_stopping else FIFOScheduler()
 
 
 def workers(config: Config) -> int:

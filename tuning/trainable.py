@@ -8,7 +8,8 @@ worker group makes one when it has trained to its end.
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -17,6 +18,9 @@ from contract.errors import UserError
 from trainer import launch, runs
 from trainer.checkpoints import Row
 from trainer.data.cases import Dataset
+
+if TYPE_CHECKING:
+    from trainer.built import Shelf
 
 # Ray waits this long for a stopped trial's thread before it reuses the process, and drops the
 # trial that would have been next without a word where the thread takes longer; 2 by default.
@@ -74,12 +78,20 @@ def train_run(config: Config, slices: Dataset, report: Report) -> None:
 
 
 def train_alone(config: Config, slices: Dataset, report: Report) -> None:
-    """Train in this process."""
+    """Train in this process, in a network of an earlier trial where their graphs are the same."""
     from trainer.worker import Surroundings, train
 
     place = runs.place(config)
     runs.begin(place, config, slices)
-    train(config, slices, place, Surroundings(report_epoch=report))
+    train(config, slices, place, Surroundings(report_epoch=report, shelf=shelf()))
+
+
+@cache
+def shelf() -> "Shelf":
+    """The networks of this process's trials."""
+    from trainer.built import Shelf
+
+    return Shelf()
 
 
 def train_group(config: Config, slices: Dataset, report: Report) -> None:

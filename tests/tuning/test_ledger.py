@@ -5,7 +5,7 @@ import pytest
 from contract.config import Train
 from contract.errors import StorageError
 from contract.storage import open_storage
-from tuning.ledger import Ledger, Trial, all_trained, ranked, read, with_row
+from tuning.ledger import Ledger, Trial, all_trained, ranked, read, spent, with_row
 
 
 class Clock:
@@ -23,17 +23,19 @@ def row(epoch: int, score: float = 0.5) -> dict[str, float]:
 
 def trial(number: int, *scores: float) -> Trial:
     history = tuple({**row(epoch, s), "at": epoch} for epoch, s in enumerate(scores, start=1))
-    return Trial(number=number, run=f"s-{number:04d}", values={}, began=0, history=history)
+    return Trial(
+        number=number, run=f"s-{number:04d}", values={}, began=0, granted=2, history=history
+    )
 
 
 def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
     clock = Clock()
     ledger = Ledger(open_storage(str(tmp_path)), clock)
     values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x"}
-    ledger.begin(1, "s-0001", values)
+    ledger.begin(1, "s-0001", values, 2)
     clock.now += 10
     ledger.note(1, row(1))
-    ledger.begin(2, "s-0002", {"a.rate": 2e-3})
+    ledger.begin(2, "s-0002", {"a.rate": 2e-3}, 2)
     ledger.fail(2, "a sentence", "a stack")
     clock.now += 5
     ledger.end(1, "finished")
@@ -49,7 +51,7 @@ def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
 def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
     clock = Clock()
     ledger = Ledger(open_storage(str(tmp_path)), clock)
-    ledger.begin(1, "s-0001", {})
+    ledger.begin(1, "s-0001", {}, 2)
     clock.now += 30
     ledger.note(1, row(1))
     clock.now += 5000
@@ -57,6 +59,21 @@ def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
     assert again.now() == 30
     clock.now += 7
     assert again.now() == 37
+
+
+def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
+    clock = Clock()
+    ledger = Ledger(open_storage(str(tmp_path)), clock)
+    ledger.begin(1, "s-0001", {}, 2)
+    clock.now += 10
+    assert spent(ledger.end(1, "stopped")) == 10
+    clock.now += 100
+    ledger.grant(1, 6)
+    clock.now += 5
+    # Among the best at the next rung: it goes on without a stop.
+    ledger.grant(1, 18)
+    clock.now += 7
+    assert spent(ledger.end(1, "finished")) == 22
 
 
 def test_an_epoch_told_twice_is_kept_once_with_its_first_time() -> None:

@@ -40,6 +40,7 @@ def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> T
                 "network.activation": "relu" if number % 2 else "mish",
             },
             "began": began,
+            "granted": 4,
             "ended": None if state == "running" else began + 10 * len(scores) + 2,
             "state": state,
             "reason": "kernels too large." if state == "failed" else None,

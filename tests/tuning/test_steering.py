@@ -4,13 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import TrialScheduler
 
 from contract.config import Config
 from contract.errors import StorageError
 from contract.storage import open_storage
 from tuning.ledger import Ledger
-from tuning.steering import Budget, Draws, Halving, Notes, Steering
+from tuning.steering import Draws, Ends, Notes, Steering
 
 
 class Clock:
@@ -125,12 +124,12 @@ def test_a_lost_trial_is_started_again_but_not_for_ever(steering: Steering) -> N
 def test_no_epoch_begins_after_the_time_budget(tmp_path, clock: Clock) -> None:
     config = searching(str(tmp_path), time_budget_s=60.0)
     steering = Steering(config, Ledger(open_storage(str(tmp_path)), clock), 2)
-    budget = Budget(steering)
+    ends = Ends(steering)
     steering.next_trial()
-    assert not budget("x", {})
+    assert not ends("x", {})
     clock.now = 61.0
-    assert budget("x", {})
-    assert not budget.stop_all()
+    assert ends("x", {})
+    assert not ends.stop_all()
     assert steering.next_trial() is None
     assert not steering.unfinished()
     assert steering.ledger[1].state == "out of time"
@@ -138,7 +137,7 @@ def test_no_epoch_begins_after_the_time_budget(tmp_path, clock: Clock) -> None:
 
 def test_the_end_of_a_trial_is_told_by_how_far_it_came(steering: Steering) -> None:
     for number, epochs in ((1, 9), (2, 3)):
-        steering.ledger.begin(number, "s", {})
+        steering.ledger.begin(number, "s", {}, 9)
         for epoch in range(1, epochs + 1):
             steering.ledger.note(number, row(epoch, 0.5))
         steering.ended(number)
@@ -151,49 +150,73 @@ def tune_trial(number: int, name: str = "", status: str = "RUNNING") -> Any:
     )
 
 
-def told(scheduler: Halving, number: int, epoch: int, score: float, name: str = "") -> str:
-    return scheduler.on_trial_result(
-        None, tune_trial(number, name), {"epoch": epoch, "score": score}
-    )
+def told(steering: Steering, number: int, epoch: int, score: float) -> bool:
+    """Whether a trial ends when it tells of an epoch; what Tune then does is done here too."""
+    ends = Ends(steering)(f"tune-{number}", {"epoch": epoch, "row": row(epoch, score)})
+    steering.ledger.note(number, row(epoch, score))
+    if ends:
+        steering.ended(steering.live.pop(f"tune-{number}"))
+    return ends
 
 
-def test_poor_trials_are_stopped_at_the_rungs_and_good_ones_go_on(tmp_path) -> None:
-    scheduler = Halving(searching(str(tmp_path)), [])
-    for number in (1, 2, 3, 4):
-        scheduler.on_trial_add(None, tune_trial(number))
-    assert told(scheduler, 1, 1, 0.5) == TrialScheduler.CONTINUE
-    assert told(scheduler, 2, 1, 0.1) == TrialScheduler.STOP
-    assert told(scheduler, 3, 1, 0.9) == TrialScheduler.CONTINUE
-    assert told(scheduler, 3, 2, 0.0) == TrialScheduler.CONTINUE
-    assert told(scheduler, 4, 1, 0.4) == TrialScheduler.STOP
-    assert told(scheduler, 3, 9, 0.0) == TrialScheduler.CONTINUE
+def started(steering: Steering) -> int:
+    order = Draws(steering).suggest("new")
+    steering.live[f"tune-{order['number']}"] = steering.live.pop("new")
+    return order["number"]
 
 
-def test_a_new_driver_stops_what_the_old_one_would_have(tmp_path) -> None:
-    config, ledger = searching(str(tmp_path)), Ledger(open_storage(str(tmp_path)))
-    scores = {1: [0.5, 0.6, 0.7], 2: [0.1], 3: [0.9, 0.9], 4: [0.4]}
-    for number, given in scores.items():
-        ledger.begin(number, f"s-{number}", {})
-        for epoch, score in enumerate(given, start=1):
-            ledger.note(number, row(epoch, score))
-    again = Halving(config, ledger.trials)
-    # Trial 3 goes on under another name of Tune's; its place in the first rung stays.
-    again.on_trial_add(None, tune_trial(3, "renamed"))
-    again.on_trial_add(None, tune_trial(5))
-    assert told(again, 3, 1, 0.9, "renamed") == TrialScheduler.CONTINUE
-    assert told(again, 3, 3, 0.6, "renamed") == TrialScheduler.STOP
-    assert told(again, 5, 1, 0.55) == TrialScheduler.CONTINUE
-    again.on_trial_complete(None, tune_trial(5), {"epoch": 1, "score": 0.55})
-    again.on_trial_remove(None, tune_trial(3, "renamed"))
+def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
+    steering: Steering,
+) -> None:
+    assert [started(steering), started(steering)] == [1, 2]
+    assert told(steering, 1, 1, 0.5)
+    assert started(steering) == 3
+    assert told(steering, 2, 1, 0.4)
+    # The best of three goes on without a stop; 1 had been better, until 3 came.
+    assert not told(steering, 3, 1, 0.6)
+    assert not told(steering, 3, 2, 0.1)
+    assert started(steering) == 4
+    # All are drawn, and 3 goes on already.
+    assert told(steering, 4, 1, 0.45)
+    assert Draws(steering).suggest("idle") is None
+    # Alone at the second rung, with nothing else to do.
+    assert not told(steering, 3, 3, 0.1)
+    assert not told(steering, 3, 9, 0.2)
+    steering.ledger.note(3, row(9, 0.2))
+    assert [trial.granted for trial in steering.ledger.trials] == [1, 1, 9, 1]
 
 
-def test_a_lower_loss_counts_as_better(tmp_path) -> None:
-    config = searching(str(tmp_path)).with_values({"train.monitor": "val_loss"})
-    scheduler = Halving(config, [])
+def test_a_stopped_trial_goes_on_later_before_a_new_one_is_drawn(steering: Steering) -> None:
+    for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
+        assert started(steering) == number
+        assert told(steering, number, 1, score)
+    assert steering.ledger[1].state == "stopped"
+    assert started(steering) == 1
+    assert (steering.ledger[1].state, steering.ledger[1].granted) == ("running", 3)
+    # It tells again of what it did before, and is not judged by that again.
+    assert not told(steering, 1, 1, 0.6)
+    assert started(steering) == 4
+
+
+def test_a_new_driver_goes_on_as_the_old_one_would_have(steering: Steering, tmp_path) -> None:
+    for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
+        started(steering)
+        told(steering, number, 1, score)
+    again = Steering(steering.config, Ledger(open_storage(str(tmp_path))), 2)
+    assert started(again) == 1
+    # Killed before it ended, it comes first and keeps what it was granted.
+    third = Steering(steering.config, Ledger(open_storage(str(tmp_path))), 2)
+    assert started(third) == 1
+    assert third.ledger[1].granted == 3
+
+
+def test_without_early_stopping_nobody_is_stopped(tmp_path) -> None:
+    config = searching(str(tmp_path), early_stopping=False)
+    steering = Steering(config, Ledger(open_storage(str(tmp_path))), 2)
     for number in (1, 2):
-        scheduler.on_trial_add(None, tune_trial(number))
-    assert told(scheduler, 1, 1, 0.5) == TrialScheduler.CONTINUE
-    assert told(scheduler, 2, 1, 0.6) == TrialScheduler.STOP
+        started(steering)
+        assert not told(steering, number, 1, 0.1)
+    assert not steering.may_start_more()
 
 
 def test_a_process_that_tune_gave_up_is_noticed(steering: Steering) -> None:
