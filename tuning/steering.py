@@ -36,6 +36,15 @@ class Steering:
         self.exhausted = False
         """Whether the space holds no values that were not tried."""
 
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keep an error of the block, as Tune passes on its text alone."""
+        try:
+            yield
+        except UserError as error:
+            self.fault = error
+            raise
+
     def next_trial(self) -> Trial | None:
         """A trial to go on with, or a new one; None where none is to be started now."""
         if self.out_of_time():
@@ -56,8 +65,9 @@ class Steering:
             return False
         waiting = trial.model_copy(update={"state": "stopped"})
         others = [one for one in self.ledger.trials if one.number != number]
-        all_drawn = self.exhausted or len(others) + 1 >= self.config.sweep.trials
-        chosen = halving.promotable([*others, waiting], self.config, idle=all_drawn)
+        chosen = halving.promotable([*others, waiting], self.config)
+        if not chosen and (self.exhausted or len(others) + 1 >= self.config.sweep.trials):
+            chosen = halving.promotable([*others, waiting], self.config, idle=True)
         if waiting not in chosen:
             return True
         self.ledger.grant(number, halving.next_grant(trial.granted, self.config))
@@ -178,7 +188,8 @@ class Draws(Searcher):
         steering = self._steering
         if len(steering.live) >= steering.parallel:
             return None
-        trial = steering.next_trial()
+        with steering.recording():
+            trial = steering.next_trial()
         if trial is None:
             return None if steering.may_start_more() else Searcher.FINISHED
         steering.live[trial_id] = trial.number
@@ -232,12 +243,9 @@ class Notes(Callback):
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
-        """Keep an error, as Tune passes on its text alone; then tell of what was recorded."""
-        try:
+        """Record, then tell of what was recorded."""
+        with self._steering.recording():
             yield
-        except UserError as error:
-            self._steering.fault = error
-            raise
         self._tell()
 
 
@@ -252,7 +260,8 @@ class Ends(Stopper):
         steering = self._steering
         if steering.out_of_time():
             return True
-        return "row" in result and steering.stops(steering.live[trial_id], result["row"])
+        with steering.recording():
+            return "row" in result and steering.stops(steering.live[trial_id], result["row"])
 
     def stop_all(self) -> bool:
         """Never: an epoch that was begun is finished."""

@@ -186,6 +186,22 @@ def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
     assert [trial.granted for trial in steering.ledger.trials] == [1, 1, 9, 1]
 
 
+def test_nobody_goes_on_for_want_of_rivals_while_there_is_something_else_to_do(tmp_path) -> None:
+    steering = Steering(searching(str(tmp_path), trials=7), Ledger(open_storage(str(tmp_path))), 6)
+    for _ in range(6):
+        started(steering)
+    for number, score in ((1, 0.6), (2, 0.5)):
+        assert told(steering, number, 1, score)
+    assert not told(steering, 3, 1, 0.7)
+    for number, score in ((4, 0.1), (5, 0.2), (6, 0.3)):
+        assert told(steering, number, 1, score)
+    # 1 is among the best third of six and waits, so 3 does not take the next rung for want of
+    # rivals there.
+    assert not told(steering, 3, 2, 0.1)
+    assert told(steering, 3, 3, 0.1)
+    assert [started(steering) for _ in range(3)] == [1, 7, 3]
+
+
 def test_a_stopped_trial_goes_on_later_before_a_new_one_is_drawn(steering: Steering) -> None:
     for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
         assert started(steering) == number
@@ -245,6 +261,11 @@ def test_a_store_that_fails_is_named_after_tune_has_ended(steering: Steering, tm
     records.rmdir()
     records.write_text("in the way")
     notes = Notes(steering, lambda: None)
-    with pytest.raises(StorageError):
-        notes.on_trial_result(0, [], tune_trial(1, "a"), {"row": row(1, 0.5)})
-    assert isinstance(steering.fault, StorageError)
+    for record in (
+        lambda: notes.on_trial_result(0, [], tune_trial(1, "a"), {"row": row(1, 0.5)}),
+        lambda: Draws(steering).suggest("b"),
+    ):
+        steering.fault = None
+        with pytest.raises(StorageError):
+            record()
+        assert isinstance(steering.fault, StorageError)
