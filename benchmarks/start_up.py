@@ -47,12 +47,14 @@ import numpy as np, tensorflow as tf, tf_keras as keras
 from contract.loading import load
 from trainer import metrics, networks
 from trainer.losses import SegmentationLoss
+from trainer.networks.dropout import bind
 
 config = load(sys.argv[1])
 model = networks.build(config.network)
 model.compile(
     keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=metrics.build()
 )
+bind(model, config.run.seed)
 side, batch = config.network.image_size, config.train.batch_size
 slices = np.random.rand(batch, side, side, config.network.image_channels).astype("float32")
 model.train_on_batch(slices, (slices[..., :1] > 0.9).astype("float32"))

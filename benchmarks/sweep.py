@@ -161,12 +161,15 @@ def line(
 
 
 def outside(trials: list[Trial], config: Config) -> str:
-    """Seconds a trial spends not training: in a new process, and in one that is used again."""
+    """Seconds a trial spends not training: one that began in a new process, and any other.
+
+    A trial that went on after a stop was started twice.
+    """
     # Started first, before any process was there to be used again.
     order = sorted((trial for trial in trials if trial.history), key=lambda trial: trial.began)
     slots = config.sweep.parallel or os.cpu_count() or 1
     rows = []
-    for name, group in (("new process", order[:slots]), ("process used again", order[slots:])):
+    for name, group in (("new process", order[:slots]), ("used process", order[slots:])):
         costs = [spent(trial) - sum(row["seconds"] for row in trial.history) for trial in group]
         epochs = sum(len(trial.history) for trial in group)
         if costs:

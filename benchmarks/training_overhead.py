@@ -24,6 +24,7 @@ import numpy as np, tensorflow as tf, tf_keras as keras
 from contract.loading import load
 from trainer import metrics, networks
 from trainer.losses import SegmentationLoss
+from trainer.networks.dropout import bind
 
 config, folder = load(sys.argv[1]), sys.argv[2]
 tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
@@ -33,6 +34,7 @@ model.compile(
     SegmentationLoss(config.train.loss),
     weighted_metrics=metrics.build(),
 )
+bind(model, config.run.seed)
 names = ("train_x", "train_y", "valid_x", "valid_y")
 data = {name: np.load(f"{folder}/{name}.npy") for name in names}
 batch = config.train.batch_size

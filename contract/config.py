@@ -425,8 +425,9 @@ class Serve(Section):
     """Requests answered by one call of the network at most."""
     batch_wait_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Seconds a request may wait for others to join its batch."""
-    max_queue: Annotated[int, Field(ge=1)] = 256
-    """Requests that may wait for a replica before new ones are turned away with 503."""
+    max_queue: Annotated[int, Field(ge=1)] = 64
+    """Requests of at most max_bytes each that may wait in a replica before new ones are turned away
+    with 503."""
     max_bytes: Annotated[int, Field(ge=1024)] = 20_000_000
     """Largest request body in bytes."""
     max_pixels: Annotated[int, Field(ge=1024)] = 16_777_216

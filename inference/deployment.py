@@ -74,11 +74,11 @@ class Ledger:
         self._reference = reference
         self._heard: dict[str, tuple[float, Heartbeat]] = {}
 
-    def hear(self, beat: Heartbeat) -> None:
+    async def hear(self, beat: Heartbeat) -> None:
         """Take a replica's counts since it started."""
         self._heard[beat.replica] = time.monotonic(), beat
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         """The sums, and the replicas heard of lately."""
         total = sum((beat.tally for _, beat in self._heard.values()), Tally())
         now = time.monotonic()
@@ -97,6 +97,8 @@ class Replica:
     """One process that decodes, segments and answers."""
 
     async def __init__(self, plan: Plan, ledger: DeploymentHandle) -> None:
+        # Serve ends a replica by `__del__`, even one whose start has failed.
+        self._door: Door | None = None
         quieten()
         self.settings = plan.settings
         self.key_digest = plan.key_digest
@@ -118,11 +120,12 @@ class Replica:
         self._app = http.build(self)
         open_listener = shared_listener if plan.private else own_listener
         listener = open_listener(plan.settings)
-        self._door = Door(self._app, listener, plan.settings) if listener else None
+        if listener:
+            self._door = Door(self._app, listener, plan.settings)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
 
     async def __del__(self) -> None:
-        # Serve ends a replica by this call, when what came through its proxy is answered.
+        # What came through Serve's proxy is answered by now.
         if self._door:
             await self._door.close()
 
@@ -249,20 +252,25 @@ def _start_serve(plan: Plan) -> None:
     try:
         serve.start(
             proxy_location=ProxyLocation.Disabled if plan.private else ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(
-                host=settings.host,
-                port=settings.port,
-                request_timeout_s=settings.request_timeout_s + _LONGER_S,
-                keep_alive_timeout_s=KEEP_ALIVE_S,
-            ),
+            http_options=_http_options(settings),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
             controller_options={"runtime_env": {"env_vars": _ONE_LOOP}},
         )
     except (TimeoutError, RayError) as error:
         raise ClusterError(
-            f"Ray Serve's HTTP server at {settings.host}:{settings.port} does not start "
-            f"({_last_line(str(error))}): see whether the address is free and the head node idle."
+            f"Ray Serve does not start ({_last_line(str(error))}): see whether "
+            f"{settings.host}:{settings.port} is free and the head node idle."
         ) from error
+
+
+def _http_options(settings: Serve) -> HTTPOptions:
+    """How Serve's proxy listens."""
+    return HTTPOptions(
+        host=settings.host,
+        port=settings.port,
+        request_timeout_s=settings.request_timeout_s + _LONGER_S,
+        keep_alive_timeout_s=KEEP_ALIVE_S,
+    )
 
 
 def stop() -> bool:
@@ -285,17 +293,14 @@ def _check_listening(settings: Serve) -> None:
     # Serve's own client: it alone knows how Serve listens.
     client: Any = _get_global_client()
     options: Any = client.http_config
-    running_ways = {
-        "host": options.host,
-        "port": options.port,
-        "request_timeout_s": (options.request_timeout_s or 0.0) - _LONGER_S,
-    }
-    for name, running in running_ways.items():
-        asked = getattr(settings, name)
-        if running != asked:
+    asked = _http_options(settings)
+    for name in ("host", "port", "request_timeout_s"):
+        running, wanted = getattr(options, name), getattr(asked, name)
+        if running != wanted:
             raise ClusterError(
-                f"Ray Serve of this cluster runs with serve.{name} = {running} already, not "
-                f"{asked}: set it to that, or run `serve shutdown` on the cluster first."
+                f"Ray Serve of this cluster listens with {name} = {running} already, and these "
+                f"settings ask for {wanted}: go back to the settings it was started with, or run "
+                "`serve shutdown` on the cluster first."
             )
 
 

@@ -137,7 +137,8 @@ class Status(_Answer):
     requests: int
     """Requests for segmentation since the deployment."""
     refused: int
-    """Of these, refused for what was wrong with them (4xx), or as too many were waiting (503)."""
+    """Of these, refused for what was wrong with them (4xx), or as the service was too busy (408,
+    503)."""
     errors: int
     """Of these, failed through a fault of the service (any other 5xx)."""
     latency_s: Latency | None

@@ -17,7 +17,7 @@ class Tally:
 
     requests: int = 0
     refused: int = 0
-    """Ended with 4xx, or with 503 as too many were waiting."""
+    """Ended with 4xx, or with 503: 408 and 503 tell of too much to do, not of a fault."""
     errors: int = 0
     """Ended with any other 5xx."""
     latencies: Counter[int] = field(default_factory=Counter)

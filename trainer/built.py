@@ -25,13 +25,14 @@ class Built:
     """A compiled network, and the first values of all its variables."""
 
     key: str
+    policy: str
     model: keras.Model
     first: list[NDArray]
 
     @property
     def size(self) -> int:
-        """Bytes of its variables."""
-        return sum(value.nbytes for value in self.first)
+        """Bytes of its variables and of their first values."""
+        return 2 * sum(value.nbytes for value in self.first)
 
 
 @final
@@ -54,17 +55,20 @@ class Shelf:
                     variable.assign(value)
                 return built
         model = build(config)
-        return Built(key, model, [variable.numpy() for variable in variables(model)])
+        return Built(key, policy, model, [variable.numpy() for variable in variables(model)])
 
     def put(self, built: Built) -> None:
         """Keep a network whose training has come to an orderly end; the oldest make room."""
+        if built.policy == "mixed_float16":
+            # The scale of its losses is no variable that could be set back.
+            return
         self._kept.append(built)
         while len(self._kept) > _MOST or sum(one.size for one in self._kept) > _MOST_BYTES:
             self._kept.pop(0)
 
 
 def variables(model: keras.Model) -> list[Any]:
-    """All that decides how a training goes on, weights first."""
+    """What a training goes on from, weights first; a scale of losses finds its value again."""
     return [*model.weights, *model.optimizer.variables]
 
 

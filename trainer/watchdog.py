@@ -6,9 +6,12 @@ from the last checkpoint.
 """
 
 import logging
+import math
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,15 @@ class Watchdog:
     def beat(self) -> None:
         """Say that a step was finished."""
         self.last = time.monotonic()
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """For a block that may wait for others as long as it takes."""
+        self.last = math.inf
+        try:
+            yield
+        finally:
+            self.beat()
 
     def _watch(self) -> None:
         while not self.stopped.wait(min(5.0, self.limit_s / 4)):

@@ -48,14 +48,15 @@ class Surroundings:
 
     agree: returns rank 0's value on every rank; report_epoch: called by every rank with the
     epoch's row, and may end the training by raising; tell: called by rank 0 with (steps done, steps
-    in all or None, what it does); shelf: networks of this process's earlier trainings.
+    in all or None, what it does); shelf: networks of this process's earlier trainings, if it has
+    a use for them.
     """
 
     place: Place = field(default_factory=Place)
     agree: Callable[[Any], Any] = _itself
     report_epoch: Callable[[Row], None] = _nothing
     tell: Callable[[int, int | None, str], None] = _nothing
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: Shelf | None = None
 
 
 def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -> tuple[Row, ...]:
@@ -78,15 +79,16 @@ def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -
         journal = make_journal(config, run, arrays["valid"], slices.of("valid"))
     keras.mixed_precision.set_global_policy(policy)
     with strategy.scope():
-        built = around.shelf.take(config, policy, compiled)
-        history = restore(built.model, run, around)
+        built = around.shelf.take(config, policy, compiled) if around.shelf else None
+        model = built.model if built else compiled(config)
+        history = restore(model, run, around)
     if finished(history, config.train):
         return history
     epochs = Epochs(config, history, around, journal, len(arrays["train"].images))
-    with Watchdog(config.train.stall_timeout_s) as watchdog:
-        epochs.watchdog = watchdog
-        fit(built.model, config, arrays, strategy, epochs, around.place)
-    around.shelf.put(built)
+    with epochs.watchdog:
+        fit(model, config, arrays, strategy, epochs, around.place)
+    if built and around.shelf:
+        around.shelf.put(built)
     if epochs.ended_by:
         raise epochs.ended_by
     return tuple(epochs.history)
@@ -203,7 +205,7 @@ class Epochs(keras.callbacks.Callback):
         self.config, self.around, self.journal = config, around, journal
         self.history = list(history)
         self.steps = dataset.steps_per_epoch(config, samples)
-        self.watchdog: Watchdog | None = None
+        self.watchdog = Watchdog(config.train.stall_timeout_s)
         self.ended_by: BaseException | None = None
         """What ended the training from outside, after an epoch."""
         self.began = time.monotonic()
@@ -218,8 +220,7 @@ class Epochs(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Say that a step was done."""
-        if self.watchdog:
-            self.watchdog.beat()
+        self.watchdog.beat()
         if self.around.place.rank == 0:
             done = len(self.history) * self.steps + batch + 1
             total = self.config.train.epochs * self.steps
@@ -229,8 +230,7 @@ class Epochs(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation moves too."""
-        if self.watchdog:
-            self.watchdog.beat()
+        self.watchdog.beat()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Check the epoch, keep it (rank 0), report it (every rank), stop early if it is time."""
@@ -245,7 +245,9 @@ class Epochs(keras.callbacks.Callback):
             self.journal.note(state, self.history)
         self.model.stop_training = finished(self.history, self.config.train)
         try:
-            self.around.report_epoch(row)
+            # A trial that is stopped waits in there until its process has another one to train.
+            with self.watchdog.asleep():
+                self.around.report_epoch(row)
         except BaseException as error:
             # Raised when Keras has put the network in order, which the next training may use.
             self.ended_by = error

@@ -32,12 +32,16 @@ def promotable(trials: Sequence[Trial], config: Config, idle: bool = False) -> l
     idle: there is nothing else to do. Then the best of a rung may go on however few have reached
     it, so that one trial at least is trained to its end.
     """
+    if not config.sweep.early_stopping:
+        return []
     found = []
     for rung in sorted({trial.granted for trial in trials}, reverse=True):
         there = [trial for trial in trials if len(trial.history) >= rung <= trial.granted]
         there.sort(key=lambda trial: _rank(trial, rung, config.train.monitor))
-        count = max(len(there) // config.sweep.reduction_factor, int(idle))
-        found += [trial for trial in there[:count] if _waits(trial, rung, config)]
+        best = there[: len(there) // config.sweep.reduction_factor]
+        if idle and all(trial.state == "failed" for trial in best):
+            best = [trial for trial in there if trial.state != "failed"][:1]
+        found += [trial for trial in best if _waits(trial, rung, config)]
     return found
 
 

@@ -36,8 +36,10 @@ class Trial(BaseModel):
     """When it was given to Ray Tune, where it may wait for room, in seconds of the sweep."""
     ended: float | None = None
     """When it ended, or was stopped."""
-    waited: float = 0.0
-    """Seconds between a stop and going on, all of them."""
+    since: float
+    """When it was last given to Ray Tune: when it began, or went on."""
+    spent: float = 0.0
+    """Seconds from each time it was given to Ray Tune to the stop that followed."""
     granted: int
     """Epochs it may train before it is judged by early stopping."""
     state: State = "running"
@@ -78,9 +80,10 @@ def with_row(trial: Trial, row: Row, at: float) -> Trial:
 
 
 def spent(trial: Trial) -> float:
-    """Seconds from a trial's start to its end, or to the last that was heard of it, at work."""
-    last = trial.history[-1]["at"] if trial.history else trial.began
-    return (last if trial.ended is None else trial.ended) - trial.began - trial.waited
+    """Seconds that a trial was at work, until its end or the last that was heard of it."""
+    if trial.ended is not None:
+        return trial.spent
+    return trial.spent + max([0.0, *(row["at"] - trial.since for row in trial.history)])
 
 
 def all_trained(trial: Trial, train: Train) -> bool:
@@ -126,15 +129,21 @@ class Ledger:
     def begin(self, number: int, run: str, values: Mapping[str, Scalar], granted: int) -> Trial:
         """Record a new trial."""
         return self._keep(
-            Trial(number=number, run=run, values=dict(values), began=self.now(), granted=granted)
+            Trial(
+                number=number,
+                run=run,
+                values=dict(values),
+                began=(now := self.now()),
+                since=now,
+                granted=granted,
+            )
         )
 
     def grant(self, number: int, granted: int) -> Trial:
         """Record that a trial may train so many epochs in all; a stopped one goes on."""
         trial = self[number]
-        since = self.now() if trial.ended is None else trial.ended
-        waited = trial.waited + self.now() - since
-        return self._change(number, granted=granted, state="running", ended=None, waited=waited)
+        since = trial.since if trial.ended is None else self.now()
+        return self._change(number, granted=granted, state="running", ended=None, since=since)
 
     def note(self, number: int, row: Row) -> Trial:
         """Record an epoch of a trial."""
@@ -142,15 +151,20 @@ class Ledger:
 
     def end(self, number: int, state: State) -> Trial:
         """Record that a trial is over."""
-        return self._change(number, state=state, ended=self.now())
+        return self._close(number, state=state)
 
     def fail(self, number: int, reason: str, trace: str | None = None) -> Trial:
         """Record that a trial failed and why."""
-        return self._change(number, state="failed", reason=reason, trace=trace, ended=self.now())
+        return self._close(number, state="failed", reason=reason, trace=trace)
 
     def lose(self, number: int) -> Trial:
         """Record that the process of a trial was lost."""
         return self._change(number, lost=self[number].lost + 1)
+
+    def _close(self, number: int, **changes: object) -> Trial:
+        trial, now = self[number], self.now()
+        spent = trial.spent + now - trial.since
+        return self._change(number, ended=now, spent=spent, **changes)
 
     def _change(self, number: int, **changes: object) -> Trial:
         return self._keep(self[number].model_copy(update=changes))
@@ -179,4 +193,4 @@ def _read(store: Storage, key: str) -> Trial:
 
 
 def _last_sign(trial: Trial) -> float:
-    return max([trial.began, trial.ended or 0.0, *(row["at"] for row in trial.history)])
+    return max([trial.since, trial.ended or 0.0, *(row["at"] for row in trial.history)])

@@ -66,7 +66,8 @@ class Steering:
         waiting = trial.model_copy(update={"state": "stopped"})
         others = [one for one in self.ledger.trials if one.number != number]
         chosen = halving.promotable([*others, waiting], self.config)
-        if not chosen and (self.exhausted or len(others) + 1 >= self.config.sweep.trials):
+        all_drawn = self.exhausted or len(others) + 1 >= self.config.sweep.trials
+        if not chosen and all_drawn and not self._interrupted():
             chosen = halving.promotable([*others, waiting], self.config, idle=True)
         if waiting not in chosen:
             return True
@@ -114,14 +115,17 @@ class Steering:
         return bool(running)
 
     def _interrupted(self) -> Trial | None:
+        """A trial that lost its process or its driver, or, with a larger budget now, its time."""
         live = set(self.live.values())
-        waiting = (t for t in self.ledger.trials if t.state == "running" and t.number not in live)
-        return next(waiting, None)
+        for trial in self.ledger.trials:
+            if trial.state == "running" and trial.number not in live:
+                return trial
+            if trial.state == "out of time":
+                return self.ledger.grant(trial.number, trial.granted)
+        return None
 
     def _promoted(self, idle: bool = False) -> Trial | None:
         """The best of the stopped trials that are to go on."""
-        if not self.config.sweep.early_stopping:
-            return None
         for trial in halving.promotable(self.ledger.trials, self.config, idle):
             granted = halving.next_grant(trial.granted, self.config)
             return self.ledger.grant(trial.number, granted)

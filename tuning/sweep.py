@@ -80,7 +80,7 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     refuse_others(store, config, slices)
     ledger = Ledger(store)
-    bundle = None if left(config, ledger.trials) else bundle_made(ledger.trials, config)
+    bundle = None if left(config, ledger) else bundle_made(ledger.trials, config)
     if bundle is None:
         bundle = carry_out(config, slices, ledger, watch)
     catch_up(config, ledger)
@@ -88,17 +88,23 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     return conclude(store, config, ledger.trials, version)
 
 
-def left(config: Config, trials: list[Trial]) -> bool:
+def left(config: Config, ledger: Ledger) -> bool:
     """Whether there may be trials to run."""
-    if len(trials) < config.sweep.trials or any(trial.state == "running" for trial in trials):
+    trials, budget = ledger.trials, config.sweep.time_budget_s
+    if any(trial.state == "running" for trial in trials):
         return True
-    return config.sweep.early_stopping and bool(halving.promotable(trials, config, idle=True))
+    if budget is not None and ledger.now() >= budget:
+        return False
+    if any(trial.state == "out of time" for trial in trials):
+        return True
+    drawn = len(trials) >= config.sweep.trials
+    return not drawn or bool(halving.promotable(trials, config, idle=True))
 
 
 def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
     """Run the trials that are left; the address of the winner's bundle."""
     with connected(config.cluster):
-        if left(config, ledger.trials):
+        if left(config, ledger):
             runs.note_beginning(place(config), config, slices)
             search(config, slices, ledger, watch)
         return bundle_made(ledger.trials, config) or make_bundle(
@@ -175,8 +181,9 @@ def make_tuner(
 
 
 def tell(config: Config, trials: list[Trial], watch: Watch) -> None:
-    """Tell the watcher how far the sweep is."""
-    done = sum(trial.state != "running" for trial in trials)
+    """Tell the watcher how far the sweep is: trials that are over, or at least past a rung."""
+    first = halving.first_grant(config)
+    done = sum(trial.state != "running" or trial.granted > first for trial in trials)
     watch(done, config.sweep.trials, report.standing(trials, config.train.monitor))
 
 

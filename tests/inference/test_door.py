@@ -15,7 +15,9 @@ from inference.service import check_free
 from tests.nodes import free_port
 
 
-@pytest.mark.parametrize(("host", "open_"), [("0.0.0.0", True), ("::1", True), ("10.0.0.7", False)])
+@pytest.mark.parametrize(
+    ("host", "open_"), [("0.0.0.0", True), ("localhost", True), ("10.0.0.7", False)]
+)
 def test_no_replica_is_to_listen_at_an_address_of_another_node(host: str, open_: bool) -> None:
     listener = own_listener(Serve(host=host))
     assert (listener is not None) == open_

@@ -23,6 +23,7 @@ def trial(number: int, granted: int, *scores: float, state: str = "stopped") -> 
             "run": f"s-{number}",
             "values": {},
             "began": 0.0,
+            "since": 0.0,
             "granted": granted,
             "state": state,
             "history": rows,
@@ -37,7 +38,9 @@ def numbers(trials: list[Trial], config: Config = CONFIG, idle: bool = False) ->
 def test_every_trial_is_given_the_first_rung_and_the_next_is_so_many_times_as_high() -> None:
     assert halving.first_grant(CONFIG) == 1
     assert [halving.next_grant(epochs, CONFIG) for epochs in (1, 3, 4)] == [3, 9, 9]
-    assert halving.first_grant(CONFIG.with_values({"sweep.early_stopping": False})) == 9
+    to_the_end = CONFIG.with_values({"sweep.early_stopping": False})
+    assert halving.first_grant(to_the_end) == 9
+    assert numbers([trial(1, 9, 0.5)], to_the_end, idle=True) == []
     assert halving.first_grant(CONFIG.with_values({"sweep.grace_epochs": 20})) == 9
 
 
@@ -61,6 +64,11 @@ def test_a_trial_that_failed_counts_and_does_not_go_on() -> None:
 
 def test_a_trial_under_way_to_its_rung_is_not_there_yet() -> None:
     assert numbers([trial(1, 1, 0.5), trial(2, 1, 0.6), trial(3, 1, state="running")]) == []
+
+
+def test_where_the_best_have_failed_another_is_trained_to_the_end() -> None:
+    trials = [trial(1, 1, 0.5), trial(2, 1, 0.9, state="failed"), trial(3, 1, 0.4)]
+    assert numbers([*trials, trial(4, 1, 0.3)], idle=True) == [1]
 
 
 def test_the_highest_rung_comes_first_and_the_best_until_it_counts() -> None:

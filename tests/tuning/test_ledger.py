@@ -24,7 +24,13 @@ def row(epoch: int, score: float = 0.5) -> dict[str, float]:
 def trial(number: int, *scores: float) -> Trial:
     history = tuple({**row(epoch, s), "at": epoch} for epoch, s in enumerate(scores, start=1))
     return Trial(
-        number=number, run=f"s-{number:04d}", values={}, began=0, granted=2, history=history
+        number=number,
+        run=f"s-{number:04d}",
+        values={},
+        began=0,
+        since=0,
+        granted=2,
+        history=history,
     )
 
 
@@ -68,8 +74,9 @@ def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
     clock.now += 10
     assert spent(ledger.end(1, "stopped")) == 10
     clock.now += 100
-    ledger.grant(1, 6)
+    assert spent(ledger.grant(1, 6)) == 10
     clock.now += 5
+    assert spent(ledger.note(1, row(1))) == 15
     # Among the best at the next rung: it goes on without a stop.
     ledger.grant(1, 18)
     clock.now += 7

@@ -41,6 +41,8 @@ def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> T
             },
             "began": began,
             "granted": 4,
+            "since": began,
+            "spent": 10.0 * len(scores) + 2,
             "ended": None if state == "running" else began + 10 * len(scores) + 2,
             "state": state,
             "reason": "kernels too large." if state == "failed" else None,

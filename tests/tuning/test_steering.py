@@ -133,6 +133,11 @@ def test_no_epoch_begins_after_the_time_budget(tmp_path, clock: Clock) -> None:
     assert steering.next_trial() is None
     assert not steering.unfinished()
     assert steering.ledger[1].state == "out of time"
+    larger = config.with_values({"sweep.time_budget_s": 90.0})
+    again = Steering(larger, Ledger(open_storage(str(tmp_path)), clock), 2)
+    trial = again.next_trial()
+    assert trial is not None
+    assert (trial.number, trial.state) == (1, "running")
 
 
 def test_the_end_of_a_trial_is_told_by_how_far_it_came(steering: Steering) -> None:
