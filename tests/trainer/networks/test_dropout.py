@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras as keras
 
 from trainer.networks.dropout import Dropout, bind
 
-ONES = tf.ones([2, 8, 8, 16])
+# Not TensorFlow's: it would begin to work when the tests are collected, and could then no longer be
+# given its threads.
+ONES = np.ones([2, 8, 8, 16], np.float32)
 
 
 def network(rate: float = 0.25) -> keras.Model:
