@@ -37,7 +37,7 @@ FULL = {
     "sweep.trials": 16,
     "train.epochs": 18,
     "train.steps_per_epoch": 8,
-    "sweep.grace_epochs": 2,
+    "sweep.grace_epochs": 3,
     "network.base_filters": 4,
 }
 SPACE = {
