@@ -297,10 +297,12 @@ def _check_listening(settings: Serve) -> None:
     for name in ("host", "port", "request_timeout_s"):
         running, wanted = getattr(options, name), getattr(asked, name)
         if running != wanted:
+            if name == "request_timeout_s" and running:
+                running = round(running - _LONGER_S, 6)
             raise ClusterError(
-                f"Ray Serve of this cluster listens with {name} = {running} already, and these "
-                f"settings ask for {wanted}: go back to the settings it was started with, or run "
-                "`serve shutdown` on the cluster first."
+                f"Ray Serve of this cluster runs with serve.{name} = {running} already, not "
+                f"{getattr(settings, name)}: set it to that, or run `serve shutdown` on the "
+                "cluster first."
             )
 
 

@@ -23,6 +23,7 @@ from contract.storage import open_storage
 from inference.__main__ import deploy, models
 from inference.deployment import Plan, start
 from inference.service import read_status
+from tests.inference.conftest import TIMEOUT_S
 from tests.nodes import ROOT, free_port, without_ray
 from tests.processes import titled
 
@@ -137,13 +138,17 @@ def test_a_model_that_was_trained_and_never_registered_is_told_how_to_become_one
     assert listed.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("port", 9), ("request_timeout_s", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("port", 9), ("request_timeout_s", 9.0), ("request_timeout_s", 0.1)]
+)
 def test_serve_that_listens_in_another_way_is_refused(
     service: Any, name: str, value: float
 ) -> None:
     port = int(service.url.rpartition(":")[2])
     other = Serve.model_validate({"model": "bright@production", "port": port, name: value})
-    with pytest.raises(ClusterError, match=rf"listens with {name} = .* already, and"):
+    known = {"port": port, "request_timeout_s": TIMEOUT_S}[name]
+    told = rf"runs with serve\.{name} = {known} already, not {value}:"
+    with pytest.raises(ClusterError, match=told):
         start(Plan(other, "nowhere", key_digest=None, private=False), timeout_s=1.0)
 
 
