@@ -66,8 +66,6 @@ class Connection:
 
     private: bool
     """Started by this process and gone with it."""
-    dashboard: str | None
-    """Address of its dashboard, such as http://127.0.0.1:8265."""
 
 
 @contextmanager
@@ -80,7 +78,7 @@ def connected(cluster: Cluster) -> Iterator[Connection]:
     ClusterError where the cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield Connection(private=False, dashboard=None)
+        yield Connection(private=False)
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     opened = _existing(address) if address else _private(cluster)
@@ -95,7 +93,8 @@ def _private(cluster: Cluster) -> Iterator[Connection]:
     lend_token()
     keep = False
     try:
-        yield Connection(private=True, dashboard=_dashboard(_started(cluster, folder)))
+        _start(cluster, folder)
+        yield Connection(private=True)
     except Exception as error:
         keep = not isinstance(error, UserError)
         raise
@@ -116,17 +115,16 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(cluster: Cluster, folder: Path) -> Any:
+def _start(cluster: Cluster, folder: Path) -> None:
     """Start Ray with its files below a folder; ClusterError where it does not come up."""
     # The workers inherit this process's environment. The same variables as a runtime_env made
     # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
     with environment(_private_variables()), _own_termination():
         try:
-            return ray.init(
+            ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
-                include_dashboard=True,  # without it Ray Train logs an error every second
-                dashboard_host="127.0.0.1",
+                include_dashboard=False,  # nobody looks, and it takes two seconds of a start
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),
@@ -145,7 +143,7 @@ def _existing(address: str) -> Iterator[Connection]:
     check_reachable(address)
     try:
         with _own_termination():
-            context = ray.init(
+            ray.init(
                 address=address,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),
@@ -158,7 +156,7 @@ def _existing(address: str) -> Iterator[Connection]:
             "nodes, send the command with `python -m cluster submit`."
         ) from error
     try:
-        yield Connection(private=False, dashboard=_dashboard(context))
+        yield Connection(private=False)
     finally:
         ray.shutdown()
 
@@ -330,12 +328,6 @@ def check_answers(url: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _dashboard(context: Any) -> str | None:
-    """The dashboard's address; Ray Client does not know it."""
-    place = getattr(context, "dashboard_url", None)
-    return f"http://{place}" if place else None
 
 
 def ray_level() -> int:

@@ -8,6 +8,7 @@ two cores.
 import json
 import os
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,6 +20,9 @@ class Addresses(Backend):
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Ask each worker for an address, and tell all of them to each."""
+        reserved = worker_group.get_worker_group_state().placement_group_handle.placement_group
+        assert isinstance(backend_config, Group)
+        backend_config.board.reserve.remote(reserved)
         addresses = worker_group.execute(free_address)
         told = [
             worker_group.execute_single_async(rank, join, addresses, rank)
@@ -27,8 +31,14 @@ class Addresses(Backend):
         ray.get(told)
 
 
+@dataclass
 class Group(BackendConfig):
-    """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy."""
+    """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy.
+
+    board: the actor that is told what the workers have reserved.
+    """
+
+    board: Any
 
     @property
     def backend_cls(self) -> type[Backend]:

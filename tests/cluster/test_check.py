@@ -7,12 +7,10 @@ import pytest
 from cluster.check import (
     Node,
     judge,
-    nodes_of_cluster,
     nodes_of_file,
     nodes_of_machine,
     trials_at_once,
 )
-from cluster.connection import Connection
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
@@ -148,8 +146,3 @@ def test_an_unknown_instance_type_is_named(tmp_path: Path) -> None:
     path.write_text(FILE.replace("g5.xlarge", "g5.xlrge"))
     with pytest.raises(ClusterError, match=r"did you mean g5\.xlarge"):
         nodes_of_file(path)
-
-
-def test_the_nodes_of_a_real_cluster_are_seen(ray_cluster: Connection) -> None:
-    nodes = nodes_of_cluster(Cluster(address=ray_cluster.dashboard))
-    assert [(node.cpus, node.gpus) for node in nodes] == [(4, 0)]

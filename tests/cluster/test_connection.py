@@ -101,7 +101,7 @@ try:
         print(ray.get(look.remote()))
         print(ray.get_runtime_context().gcs_address)
         print(ray._private.worker._global_node.temp_dir)
-        assert connection.private and connection.dashboard.startswith("http://127.0.0.1:")
+        assert connection.private
         os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt:
     print("terminated")

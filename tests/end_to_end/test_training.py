@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray
 from ray.train import ControllerError
 
 from cluster.connection import Connection
@@ -27,6 +29,8 @@ from tuning import sweep
 from tuning.trainable import train_alone
 
 ROOT = Path(__file__).parents[2]
+# Enough that a worker is killed among them, and none takes long.
+STEPS = 12
 
 
 def tiny(root: str, **train: object) -> Config:
@@ -41,7 +45,7 @@ def tiny(root: str, **train: object) -> Config:
                 "workers": 2,
                 "epochs": 3,
                 "batch_size": 4,
-                "steps_per_epoch": 3,
+                "steps_per_epoch": STEPS,
                 "pictures": 2,
                 "patience": None,
                 # Runs are compared to three digits, which bfloat16 does not have.
@@ -63,11 +67,23 @@ def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float
 
 @pytest.fixture(scope="module")
 def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -> runs.Result:
-    """One small training on two workers, for every test that only looks at what it left."""
-    return launch.run(tiny(str(tmp_path_factory.mktemp("trained"))))
+    """One small training on two workers, of which one is killed on the way.
+
+    For every test that looks at what it left.
+    """
+    killed: list[int] = []
+
+    def kill_one_in_the_second_epoch(done: int, total: int | None, note: str) -> None:
+        if not killed and STEPS < done < 2 * STEPS:
+            killed.append(max(titled("ray::RayTrainWorker")))
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = launch.run(tiny(str(tmp_path_factory.mktemp("trained"))), kill_one_in_the_second_epoch)
+    assert killed
+    return result
 
 
-def test_a_run_leaves_what_its_user_expects(trained: runs.Result) -> None:
+def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: runs.Result) -> None:
     run = open_storage(trained.run)
     names = {entry.key for entry in run.entries()}
     assert {
@@ -155,26 +171,30 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
         assert one == pytest.approx(two, rel=1e-4)
 
 
-def test_a_killed_worker_costs_no_epoch(ray_cluster: Connection, tmp_path: Path) -> None:
-    # With dropout, whose draws each worker keys by its rank.
-    config = tiny(str(tmp_path), steps_per_epoch=12).with_values({"network.dropout_rate": 0.2})
-    killed: list[int] = []
+def test_a_killed_controller_frees_what_it_had_reserved(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    config = tiny(str(tmp_path))
+    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    runs.note_beginning(runs.place(config), config, slices)
 
-    def kill_one_in_the_second_epoch(done: int, total: int | None, note: str) -> None:
-        if not killed and 12 < done < 24:
-            killed.append(max(titled("ray::RayTrainWorker")))
-            os.kill(killed[0], signal.SIGKILL)
+    def kill_the_controller(done: int, total: int | None, note: str) -> None:
+        for process in titled("ray::TrainController"):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
-    result = launch.run(config, kill_one_in_the_second_epoch)
-    assert killed
-    assert epochs_in_csv(open_storage(result.run)) == [1, 2, 3]
-    bundle.verify(Path(result.bundle))
+    with pytest.raises(TrainingError, match="the same command continues"):
+        launch.train_group(config, slices, kill_the_controller)
+    end = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 4:
+        assert time.monotonic() < end, "the workers' CPUs stay reserved"
+        time.sleep(0.1)
 
 
 def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    config = tiny(str(tmp_path)).with_values({"run.seed": 77})
+    config = tiny(str(tmp_path), workers=1).with_values({"run.seed": 77})
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     image = Path(slices.root) / slices.of("train")[0].image
     before = image.stat()
@@ -206,7 +226,7 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
 def driver(tmp_path: Path) -> list[str]:
     """The command line of a training with a cluster of its own."""
     path = tmp_path / "tiny.toml"
-    config = tiny(str(tmp_path / "store"), steps_per_epoch=10)
+    config = tiny(str(tmp_path / "store"))
     path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
     return [sys.executable, "-m", "trainer", "train", str(path)]
 

@@ -174,7 +174,13 @@ def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, 
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
-    changed = {"sweep.workers": 2, "sweep.trials": 1, "train.epochs": 2}
+    # With dropout, whose draws each worker keys by its rank.
+    changed = {
+        "sweep.workers": 2,
+        "sweep.trials": 1,
+        "train.epochs": 2,
+        "network.dropout_rate": 0.2,
+    }
     result = sweep.run(tiny(str(tmp_path), **changed))
     assert [trial.state for trial in result.trials] == ["finished"]
     assert len(result.winner.history) == 2

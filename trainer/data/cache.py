@@ -98,12 +98,17 @@ def _fill(folder: Path, config: Config, dataset: Dataset, split: Split) -> None:
 def _fit(
     config: Config, slices: Storage, case: Case
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
-    """Image [S, S, C], mask [S, S], and whether the image needs 16 bits."""
+    """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
+
+    On the CPU, whatever there is: with eight threads on one GPU TensorFlow 2.21 took one slice's
+    height for another's (docs/lab-notes.md).
+    """
     side = config.network.image_size
     raw = read_image(slices, case.image)
-    image = fit_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
     truth = read_mask(slices, case.mask, config.data.mask_threshold)
-    share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, :, :, 0]
+    with tf.device("CPU"):
+        image = fit_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
+        share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, :, :, 0]
     return (
         image.numpy().astype(np.int16),
         (share.numpy() > 0.5).astype(np.uint8),
