@@ -12,6 +12,7 @@ ONES = np.ones([2, 8, 8, 16], np.float32)
 
 
 def network(rate: float = 0.25) -> keras.Model:
+    keras.mixed_precision.set_global_policy("float32")
     inputs = keras.Input((8, 8, 16))
     model = keras.Model(inputs, Dropout(rate)(Dropout(rate)(inputs)))
     model.compile(keras.optimizers.Adam(), "mse")
