@@ -69,11 +69,12 @@ class Connection:
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[Connection]:
+def connected(cluster: Cluster, dashboard: bool = False) -> Iterator[Connection]:
     """Connect to the cluster that the settings name, for the time of the block.
 
     cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
-    block. A process that is connected already stays so.
+    block. A process that is connected already stays so. dashboard: whether a private cluster has
+    Ray's, without which it starts sooner; Ray Train asks it for what a sweep's trials left behind.
     What workers print is repeated where this process logs everything (--verbose). Raises
     ClusterError where the cluster cannot be reached.
     """
@@ -81,19 +82,19 @@ def connected(cluster: Cluster) -> Iterator[Connection]:
         yield Connection(private=False)
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    opened = _existing(address) if address else _private(cluster)
+    opened = _existing(address) if address else _private(cluster, dashboard)
     with opened as connection:
         yield connection
 
 
 @contextmanager
-def _private(cluster: Cluster) -> Iterator[Connection]:
+def _private(cluster: Cluster, dashboard: bool) -> Iterator[Connection]:
     """A cluster of this process alone, on the loopback address and with a token of its own."""
     folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
     lend_token()
     keep = False
     try:
-        _start(cluster, folder)
+        _start(cluster, folder, dashboard)
         yield Connection(private=True)
     except Exception as error:
         keep = not isinstance(error, UserError)
@@ -115,7 +116,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(cluster: Cluster, folder: Path) -> None:
+def _start(cluster: Cluster, folder: Path, dashboard: bool) -> None:
     """Start Ray with its files below a folder; ClusterError where it does not come up."""
     # The workers inherit this process's environment. The same variables as a runtime_env made
     # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
@@ -124,7 +125,8 @@ def _start(cluster: Cluster, folder: Path) -> None:
             ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
-                include_dashboard=False,  # nobody looks, and it takes two seconds of a start
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),

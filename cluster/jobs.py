@@ -164,7 +164,7 @@ def explained(address: str) -> Iterator[None]:
 
 
 def _token_wanted(address: str, reason: str) -> str:
-    # Every private cluster takes port 8265 where it is free, which is where we look by default.
+    # A private cluster with a dashboard takes port 8265 where it is free, where we look by default.
     here = urlsplit(address).hostname in ("127.0.0.1", "localhost")
     whose = (
         "It may be the private cluster of another command on this machine: name" if here else "Name"

@@ -1,6 +1,7 @@
 """`python -m inference predict|deploy|status|undeploy|…`: from bundles to masks."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -115,7 +116,7 @@ def deploy(
     verbose: Verbose = False,
 ) -> None:
     """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from inference.service import address, api_key, check_free, wait_for_the_end
+    from inference.service import address, api_key, claimed, wait_for_the_end
 
     chosen = settings(config, overrides, show_config)
     key = api_key(chosen.serve)
@@ -124,10 +125,9 @@ def deploy(
     from inference.deployment import Plan, start, stop
     from inference.intake import digest_of
 
-    if not named(chosen.cluster):
-        check_free(chosen.serve)
     digest = digest_of(key) if key else None
-    with connected(chosen.cluster) as connection:
+    alone = nullcontext() if named(chosen.cluster) else claimed(chosen.serve)
+    with alone, connected(chosen.cluster) as connection:
         plan = Plan(chosen.serve, chosen.storage.root, digest, connection.private)
         start(plan, chosen.cluster.start_timeout_s)
         typer.echo(f"{chosen.serve.model} is served at {address(chosen.serve)}")

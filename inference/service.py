@@ -4,6 +4,8 @@ import signal
 import socket
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from typing import TypeVar
 from urllib.error import HTTPError, URLError
@@ -33,8 +35,27 @@ def api_key(settings: Serve) -> str | None:
     return None if settings.api_key is None else secret("serve.api_key", settings.api_key)
 
 
-def check_free(settings: Serve) -> None:
-    """Raise ConfigError where another program listens at the service's address, or none can."""
+@contextmanager
+def claimed(settings: Serve) -> Iterator[None]:
+    """Keep the service's address from other commands for the time of the block.
+
+    All replicas of a user may listen at one address, and would of two services too.
+    Raises ConfigError where another program has the address, or none can listen there.
+    """
+    _check_free(settings)
+    with socket.socket(socket.AF_UNIX) as claim:
+        try:
+            # A name that no file stands for, and that is gone with this process.
+            claim.bind(f"\0segfleet-{settings.host}-{settings.port}")
+        except OSError as error:
+            raise ConfigError(
+                f"another `python -m inference deploy` begins to listen at "
+                f"{settings.host}:{settings.port}: change serve.port, or end it."
+            ) from error
+        yield
+
+
+def _check_free(settings: Serve) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as door:
         # As the service's own server does, so that a port that was just left can be taken.

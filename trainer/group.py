@@ -8,7 +8,6 @@ two cores.
 import json
 import os
 import socket
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -20,9 +19,6 @@ class Addresses(Backend):
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Ask each worker for an address, and tell all of them to each."""
-        reserved = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        assert isinstance(backend_config, Group)
-        backend_config.board.reserve.remote(reserved)
         addresses = worker_group.execute(free_address)
         told = [
             worker_group.execute_single_async(rank, join, addresses, rank)
@@ -31,14 +27,8 @@ class Addresses(Backend):
         ray.get(told)
 
 
-@dataclass
 class Group(BackendConfig):
-    """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy.
-
-    board: the actor that is told what the workers have reserved.
-    """
-
-    board: Any
+    """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy."""
 
     @property
     def backend_cls(self) -> type[Backend]:

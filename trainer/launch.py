@@ -22,7 +22,6 @@ from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from cluster import check
 from cluster.connection import connected
@@ -92,7 +91,6 @@ def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
             trainer.fit()
         except BaseException as error:
             failed.append(error)
-            release(board)
 
     # In a thread, because in the main thread Ray Train takes over Ctrl-C.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
@@ -116,7 +114,7 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTra
     state = str(Path(tempfile.gettempdir()) / "segfleet-ray-train")
     return Trainer(
         group_worker,
-        backend_config=Group(board),
+        backend_config=Group(),
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "slices": slices,
@@ -134,26 +132,18 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTra
 
 
 class Trainer(DataParallelTrainer):
-    """Ray Train's trainer without two of the processes that it starts beside the workers.
+    """Ray Train's trainer without processes that are of no use to it (docs/decisions/0009).
 
-    One distributes Ray datasets, which nobody uses here. The other frees what a dead controller
-    had reserved, which `release` does, and asks Ray's dashboard for it, which private clusters do
-    not have. On two cores they take a tenth of a short training's time (docs/lab-notes.md).
+    One distributes Ray datasets, of which there are none. Another frees what the workers had
+    reserved if those go who could; it asks Ray's dashboard once a second whether they live. What
+    a command started, Ray frees when the command ends. A sweep's trial may be stopped at any
+    time and the sweep goes on, so there it stays.
     """
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        spared = (DatasetsCallback, PlacementGroupCleanerCallback)
-        return [one for one in super()._create_default_callbacks() if not isinstance(one, spared)]
-
-
-def release(board: Any) -> None:
-    """Free what the group had reserved, if Ray Train's controller died and could not.
-
-    Ray itself would keep it until the whole job ends, and a sweep goes on with other trials.
-    """
-    reserved: Any = ray.get(board.reserved.remote())
-    if reserved is not None:
-        remove_placement_group(reserved)
+        in_trial = ray.get_runtime_context().get_actor_id() is not None
+        idle = DatasetsCallback if in_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, idle)]
 
 
 class GivingUp(UserCallback):
@@ -226,7 +216,7 @@ class Telling:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class Board:
-    """Holds the latest progress, written by rank 0, and what the group reserves, for the driver.
+    """Holds the latest progress; written by rank 0, read by the driver.
 
     Its node may be lost like any other: it starts again, empty, on another one.
     """
@@ -234,15 +224,6 @@ class Board:
     def __init__(self) -> None:
         self.latest: tuple[int, int | None, str] | None = None
         self.heard = time.monotonic()
-        self.group: PlacementGroup | None = None
-
-    def reserve(self, group: PlacementGroup) -> None:
-        """Note the placement group of the workers that start now."""
-        self.group = group
-
-    def reserved(self) -> PlacementGroup | None:
-        """The placement group noted last."""
-        return self.group
 
     def put(self, done: int, total: int | None, note: str) -> None:
         """Replace the progress."""

@@ -103,7 +103,7 @@ def left(config: Config, ledger: Ledger) -> bool:
 
 def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
     """Run the trials that are left; the address of the winner's bundle."""
-    with connected(config.cluster):
+    with connected(config.cluster, dashboard=workers(config) > 1):
         if left(config, ledger):
             runs.note_beginning(place(config), config, slices)
             search(config, slices, ledger, watch)

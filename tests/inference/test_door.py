@@ -11,7 +11,7 @@ import pytest
 from contract.config import Serve
 from contract.errors import ClusterError, ConfigError
 from inference.door import Door, own_listener, shared_listener
-from inference.service import check_free
+from inference.service import claimed
 from tests.nodes import free_port
 
 
@@ -45,9 +45,20 @@ def test_replicas_share_an_address_and_nobody_else_may() -> None:
         shared_listener(settings),
         shared_listener(settings),
         pytest.raises(ConfigError, match="cannot listen"),
+        claimed(settings),
     ):
-        check_free(settings)
-    check_free(settings)
+        pass
+
+
+def test_of_two_services_that_begin_one_has_the_address() -> None:
+    settings = Serve(port=free_port())
+    with claimed(settings):
+        with pytest.raises(ConfigError, match=r"another .* begins to listen"), claimed(settings):
+            pass
+        with shared_listener(settings):
+            pass
+    with claimed(settings):
+        pass
 
 
 def test_what_was_taken_in_is_answered_when_it_closes() -> None:

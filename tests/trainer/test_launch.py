@@ -40,6 +40,13 @@ def board(ray_cluster: Connection) -> Any:
     return Board.remote()
 
 
+def test_a_training_starts_no_process_that_it_has_no_use_for(board: Any) -> None:
+    trainer = launch.make_trainer(Config(), cases.Dataset("nowhere", (), ""), board)
+    made = {type(one).__name__ for one in trainer._create_default_callbacks()}
+    assert "BackendSetupCallback" in made
+    assert not made & {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+
+
 def test_what_is_waited_for_is_told_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.connection import Connection
 from contract import bundle
@@ -174,21 +175,28 @@ def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, 
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
-    # With dropout, whose draws each worker keys by its rank.
     changed = {
         "sweep.workers": 2,
-        "sweep.trials": 1,
+        "sweep.trials": 2,
+        "sweep.parallel": 1,
+        "sweep.space": {"train.learning_rate": {"choice": [1e-2, 1e-6]}},
         "train.epochs": 2,
+        # Its draws each worker keys by its rank.
         "network.dropout_rate": 0.2,
     }
     result = sweep.run(tiny(str(tmp_path), **changed))
-    assert [trial.state for trial in result.trials] == ["finished"]
-    assert len(result.winner.history) == 2
+    assert [trial.state for trial in result.trials] == ["finished", "stopped"]
+    assert [len(trial.history) for trial in result.trials] == [2, 1]
+    # What the stopped one's workers had reserved is free again.
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert load(f"{result.place}/winner.toml").train.workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
     told = {"state": "stopped", "history": result.winner.history[:1]}
     record = result.winner.model_copy(update=told).model_dump_json()
-    open_storage(result.place).write("trials/0001.json", record.encode())
+    open_storage(result.place).write(f"trials/{result.winner.number:04}.json", record.encode())
     again = sweep.run(tiny(str(tmp_path), **changed))
     assert without_clock(again.winner.history) == without_clock(result.winner.history)
     assert again.score == bundle.verify(Path(result.version.bundle)).metrics[MONITOR]

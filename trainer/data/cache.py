@@ -26,7 +26,7 @@ from trainer.data.cases import Case, Dataset, Split, read_image, read_mask
 from trainer.preprocess import fit_slices, resize
 
 # Raised when what is written below changes, so that older caches are not read.
-_FORMAT = 1
+_FORMAT = 2
 _IMAGES, _MASKS = "images.npy", "masks.npy"
 _READERS = 8
 

@@ -28,7 +28,7 @@ class Dropout(keras.layers.Layer):
         if not training or not self.rate:
             return inputs
         assert self.key, "bind() comes before training"
-        # Drawn in float32: in bfloat16 a rate of 0.05 would be one of 0.047. Multiplied, as
+        # Drawn in float32: in bfloat16 a rate of 0.05 would be one of 0.055. Multiplied, as
         # TensorFlow's layout optimiser leaves a graph alone that selects, which tf.nn's dropout
         # does: on a GPU the convolutions would run in the slower order (docs/lab-notes.md).
         kept = tf.random.stateless_uniform(tf.shape(inputs), self.key()) >= self.rate

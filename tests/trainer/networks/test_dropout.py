@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from trainer.networks.dropout import Dropout, bind
@@ -12,6 +13,7 @@ ONES = np.ones([2, 8, 8, 16], np.float32)
 
 
 def network(rate: float = 0.25) -> keras.Model:
+    # An earlier training of this process may have left another one.
     keras.mixed_precision.set_global_policy("float32")
     inputs = keras.Input((8, 8, 16))
     model = keras.Model(inputs, Dropout(rate)(Dropout(rate)(inputs)))
@@ -38,6 +40,14 @@ def test_draws_depend_on_seed_step_and_layer_alone() -> None:
     kept = (first > 0).mean()
     assert kept == pytest.approx(0.75**2, abs=0.05)
     assert first.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_rate_holds_in_few_digits() -> None:
+    """bfloat16 has 128 numbers where TensorFlow would draw from 0 to 1."""
+    layer = Dropout(0.05, dtype="mixed_bfloat16")
+    layer.key = lambda: tf.constant([1, 2])
+    kept = layer(np.ones([1, 1000, 1000, 1], np.float32), training=True).numpy() > 0
+    assert kept.mean() == pytest.approx(0.95, abs=0.001)
 
 
 def test_nothing_is_dropped_where_nothing_is_trained() -> None:
