@@ -69,12 +69,11 @@ class Connection:
 
 
 @contextmanager
-def connected(cluster: Cluster, dashboard: bool = False) -> Iterator[Connection]:
+def connected(cluster: Cluster) -> Iterator[Connection]:
     """Connect to the cluster that the settings name, for the time of the block.
 
     cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
-    block. A process that is connected already stays so. dashboard: whether a private cluster has
-    Ray's, without which it starts sooner; Ray Train asks it for what a sweep's trials left behind.
+    block. A process that is connected already stays so.
     What workers print is repeated where this process logs everything (--verbose). Raises
     ClusterError where the cluster cannot be reached.
     """
@@ -82,19 +81,19 @@ def connected(cluster: Cluster, dashboard: bool = False) -> Iterator[Connection]
         yield Connection(private=False)
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    opened = _existing(address) if address else _private(cluster, dashboard)
+    opened = _existing(address) if address else _private(cluster)
     with opened as connection:
         yield connection
 
 
 @contextmanager
-def _private(cluster: Cluster, dashboard: bool) -> Iterator[Connection]:
+def _private(cluster: Cluster) -> Iterator[Connection]:
     """A cluster of this process alone, on the loopback address and with a token of its own."""
     folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
     lend_token()
     keep = False
     try:
-        _start(cluster, folder, dashboard)
+        _start(cluster, folder)
         yield Connection(private=True)
     except Exception as error:
         keep = not isinstance(error, UserError)
@@ -116,7 +115,7 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(cluster: Cluster, folder: Path, dashboard: bool) -> None:
+def _start(cluster: Cluster, folder: Path) -> None:
     """Start Ray with its files below a folder; ClusterError where it does not come up."""
     # The workers inherit this process's environment. The same variables as a runtime_env made
     # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
@@ -125,8 +124,7 @@ def _start(cluster: Cluster, folder: Path, dashboard: bool) -> None:
             ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
+                include_dashboard=False,  # nobody asks it, and a start without is sooner
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import AuthenticationError, RayError
@@ -164,13 +163,8 @@ def explained(address: str) -> Iterator[None]:
 
 
 def _token_wanted(address: str, reason: str) -> str:
-    # A private cluster with a dashboard takes port 8265 where it is free, where we look by default.
-    here = urlsplit(address).hostname in ("127.0.0.1", "localhost")
-    whose = (
-        "It may be the private cluster of another command on this machine: name" if here else "Name"
-    )
     return (
-        f"Ray at {address} asks for a token that this command does not have ({reason}). {whose} "
+        f"Ray at {address} asks for a token that this command does not have ({reason}). Name "
         "yours in cluster.address or RAY_ADDRESS, or, if it is this one, set RAY_AUTH_MODE=token "
         "and put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN."
     )

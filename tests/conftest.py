@@ -79,5 +79,5 @@ def ray_cluster(s3_server: str) -> Iterator[Connection]:
 
     It starts after the S3 server, whose address its workers inherit.
     """
-    with connected(Cluster(cpus=4), dashboard=True) as connection:
+    with connected(Cluster(cpus=4)) as connection:
         yield connection

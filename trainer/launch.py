@@ -132,17 +132,15 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTra
 
 
 class Trainer(DataParallelTrainer):
-    """Ray Train's trainer without processes that are of no use to it (docs/decisions/0009).
+    """Ray Train's trainer without two of the processes that it starts beside the workers.
 
-    One distributes Ray datasets, of which there are none. Another frees what the workers had
-    reserved if those go who could; it asks Ray's dashboard once a second whether they live. What
-    a command started, Ray frees when the command ends. A sweep's trial may be stopped at any
-    time and the sweep goes on, so there it stays.
+    One distributes Ray datasets, of which there are none. The other frees what the workers had
+    reserved when its controller has died, and asks Ray's dashboard for that; Ray itself does it
+    when the command ends, and cluster.leftovers within a sweep (docs/decisions/0009).
     """
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
-        in_trial = ray.get_runtime_context().get_actor_id() is not None
-        idle = DatasetsCallback if in_trial else (DatasetsCallback, PlacementGroupCleanerCallback)
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback)
         return [one for one in super()._create_default_callbacks() if not isinstance(one, idle)]
 
 

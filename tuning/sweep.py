@@ -11,7 +11,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ray import tune
 
 from cluster import check
 from cluster.connection import connected
+from cluster.leftovers import freed
 from contract.config import Config
 from contract.errors import ClusterError, TrainingError
 from contract.loading import dump
@@ -103,7 +104,9 @@ def left(config: Config, ledger: Ledger) -> bool:
 
 def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
     """Run the trials that are left; the address of the winner's bundle."""
-    with connected(config.cluster, dashboard=workers(config) > 1):
+    # The trials that train as worker groups leave something behind where they are stopped.
+    tidied = freed() if workers(config) > 1 else nullcontext()
+    with connected(config.cluster), tidied:
         if left(config, ledger):
             runs.note_beginning(place(config), config, slices)
             search(config, slices, ledger, watch)
