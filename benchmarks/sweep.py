@@ -84,10 +84,8 @@ def main() -> None:
         trials, swept_epochs, swept_total = swept(config)
     best, found = (max(row[monitor] for row in rows) for rows in (plain_epochs, swept_epochs))
     goal = best - TOLERANCE
-    by_luck, on_average = (
-        reached(plain_epochs, goal, monitor),
-        expected(plain_epochs, goal, monitor),
-    )
+    by_luck = reached(plain_epochs, goal, monitor)
+    on_average = expected(plain_epochs, goal, monitor)
     sooner = reached(swept_epochs, goal, monitor)
     head = ["way", "best", "epochs", f"seconds to {monitor} {goal:.3f}", "seconds in all"]
     rows = [

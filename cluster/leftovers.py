@@ -7,7 +7,7 @@ what the worker group of a stopped trial had reserved would be missing until its
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ from ray._private.state import state
 from ray.core.generated.gcs_pb2 import (
     PlacementGroupTableData,  # pyright: ignore[reportAttributeAccessIssue]  made by protobuf
 )
+from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 _EVERY_S = 1.0
@@ -30,7 +31,9 @@ def freed() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.kill(actor)
+        # Where the cluster is lost the actor is gone too, and the block has the error to tell.
+        with suppress(RayError):
+            ray.kill(actor)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)

@@ -100,8 +100,8 @@ def _fit(
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
     """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
 
-    On the CPU, whatever there is: with eight threads on one GPU TensorFlow 2.21 took one slice's
-    height for another's (docs/lab-notes.md).
+    On the CPU, whatever there is: with eight threads on one GPU TensorFlow 2.21 took the network's
+    side for a slice's (docs/lab-notes.md).
     """
     side = config.network.image_size
     raw = read_image(slices, case.image)
