@@ -63,7 +63,7 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
                 "batch_size": 4,
                 "pictures": 0,
             },
-            "sweep": {"trials": 1, "workers": 1, "space": SPACE},
+            "sweep": {"trials": 2, "workers": 1, "space": SPACE},
             "serve": {"model": "demo@production", "port": free_port(), "cpus_per_replica": 1},
         }
     )
@@ -119,7 +119,10 @@ def test_from_slices_in_s3_to_a_mask_over_http_though_a_node_is_lost(
         subprocess.run([*registry, "--storage", f"{s3}/segfleet"], check=True, cwd=ROOT)
 
         submit(head, settings, "inference", "deploy")
-        mask, model = segment(settings, s3)
+        try:
+            mask, model = segment(settings, s3)
+        finally:
+            submit(head, settings, "inference", "undeploy")
         assert model == "demo@1"
         assert mask.shape == (64, 64)
         assert set(np.unique(mask)) <= {0, 255}

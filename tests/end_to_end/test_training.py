@@ -174,7 +174,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
 def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    config = tiny(str(tmp_path), workers=1).with_values({"run.seed": 77})
+    config = tiny(str(tmp_path)).with_values({"run.seed": 77})
     slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     image = Path(slices.root) / slices.of("train")[0].image
     before = image.stat()
@@ -206,8 +206,7 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
 def driver(tmp_path: Path) -> list[str]:
     """The command line of a training with a cluster of its own."""
     path = tmp_path / "tiny.toml"
-    # How many workers there are the driver does not care; a lost one is looked for elsewhere.
-    config = tiny(str(tmp_path / "store"), workers=1)
+    config = tiny(str(tmp_path / "store"))
     path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
     return [sys.executable, "-m", "trainer", "train", str(path)]
 
