@@ -3,9 +3,11 @@
 Apart from contract.storage so that whoever stays in folders does not load boto3.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, final
 from uuid import uuid4
@@ -194,13 +196,18 @@ def open_s3(url: str) -> S3Storage:
     if not bucket:
         raise StorageError(f"{url} names no bucket: write s3://bucket/prefix.")
     try:
-        client = _client()
+        client = _client(tuple(sorted(item for item in os.environ.items() if "AWS" in item[0])))
     except (BotoCoreError, ValueError) as error:
         raise StorageError(f"cannot use {url}: {_plain(error)}; mend your AWS settings.") from error
     return S3Storage(bucket, checked_key(prefix) if prefix.strip("/") else "", client)
 
 
-def _client() -> Any:
+@lru_cache(maxsize=4)
+def _client(settings: tuple[tuple[str, str], ...]) -> Any:
+    """A client of the environment's AWS settings; a new one, which takes 0.1 s, for new settings.
+
+    Any thread may use it.
+    """
     session = Session()
     client = session.client("s3", config=_CONFIG)
     if ".amazonaws.com" in client.meta.endpoint_url:
