@@ -4,8 +4,7 @@ The decision is made on plain numbers; only nodes_of_cluster talks to Ray.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import floor, inf
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,39 +16,24 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from cluster import instances
+from cluster.capacity import (
+    MANY,
+    Need,
+    Node,
+    places,
+    reasons,
+    size,
+    training,
+    trial,
+    trials_at_once,
+)
 from cluster.connection import UNNAMED, environment
 from cluster.jobs import Jobs
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
-_MANY = 10_000
-
 Extent = Literal["min_workers", "max_workers"]
 """Of a cluster that grows by itself: as it begins, or as large as it may become."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine of a cluster and what Ray may give away of it."""
-
-    name: str
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
-class Need:
-    """Equal pieces of work that must all be placed at once, each on one node."""
-
-    what: str
-    """What one is called: "training worker"."""
-    count: int
-    cpus: float
-    gpus: float
-    setting: str
-    """Prefix of the settings that decide it: "train.cpus_per_worker"."""
-    number: str
-    """The setting that decides how many there are."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +43,6 @@ class Finding:
     purpose: str
     text: str
     reasons: tuple[str, ...] = ()
-
-
-def alive() -> list[Node]:
-    """The nodes of the cluster that this process is connected to, as large as they are."""
-    found = [node for node in ray.nodes() if node["Alive"]]
-    return [
-        Node(
-            one["NodeManagerAddress"],
-            one["Resources"].get("CPU", 0),
-            one["Resources"].get("GPU", 0),
-        )
-        for one in found
-    ]
 
 
 def judge(
@@ -88,60 +59,6 @@ def judge(
     if config.sweep.space:
         found.insert(1, _judged_sweep(config, nodes, nodes if first is None else first))
     return found
-
-
-def places(need: Need, nodes: Sequence[Node]) -> int:
-    """How many of the pieces the empty nodes hold."""
-    return sum(_places_on(need, node) for node in nodes)
-
-
-def trials_at_once(config: Config, nodes: Sequence[Node]) -> int:
-    """How many trials of the sweep the empty nodes hold side by side."""
-    need = trial(config)
-    return places(need, nodes) // need.count
-
-
-def trial(config: Config) -> Need:
-    """The training workers of one trial of the sweep."""
-    need = training(config)
-    if config.sweep.workers is None:
-        return need
-    return replace(need, count=config.sweep.workers, number="sweep.workers")
-
-
-def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
-    """Why the nodes cannot hold the need, one sentence each; none where they can."""
-    kinds = (("CPU", need.cpus, "cpus"), ("GPU", need.gpus, "gpus"))
-    missing = [
-        f"no node has the {wanted:g} {kind} of one {need.what} ({need.setting.format(field)} = "
-        f"{wanted:g}): the largest has {most:g}."
-        for kind, wanted, field in kinds
-        if wanted > (most := max((getattr(node, field) for node in nodes), default=0))
-    ]
-    if missing:
-        return missing
-    room = places(need, nodes)
-    if room >= need.count:
-        return []
-    if room == 0:
-        return [f"no single node has both the CPUs and the GPUs of one {need.what}."]
-    return [
-        f"{need.number} asks for {need.count} {need.what}s of {_size(need)} each, and there is "
-        f"room for {room}: set {need.number} to {room}, ask for less each, or add nodes."
-    ]
-
-
-def training(config: Config) -> Need:
-    """The workers of `trainer train`, which are placed all at once."""
-    train = config.train
-    return Need(
-        "training worker",
-        train.workers,
-        train.cpus_per_worker,
-        train.gpus_per_worker,
-        "train.{}_per_worker",
-        "train.workers",
-    )
 
 
 def _service(config: Config) -> Need:
@@ -164,7 +81,7 @@ def _judged(purpose: str, need: Need, nodes: Sequence[Node]) -> Finding:
 def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) -> Finding:
     """A sweep needs room for one trial, and is as fast as there is room for more."""
     need, parallel = trial(config), config.sweep.parallel
-    together = min(trials_at_once(config, nodes), parallel or _MANY)
+    together = min(trials_at_once(config, nodes), parallel or MANY)
     text = f"{config.sweep.trials} trials, each {_pieces(need)}: {together} at once"
     found = reasons(need, nodes)
     begins = trials_at_once(config, first)
@@ -177,18 +94,7 @@ def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) 
 
 
 def _pieces(need: Need) -> str:
-    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {_size(need)}"
-
-
-def _places_on(need: Need, node: Node) -> int:
-    shares = ((node.cpus, need.cpus), (node.gpus, need.gpus))
-    fitting = min((has / wants for has, wants in shares if wants > 0), default=inf)
-    return min(floor(fitting), _MANY) if fitting != inf else _MANY
-
-
-def _size(need: Need) -> str:
-    gpus = f" and {need.gpus:g} GPU" if need.gpus else ""
-    return f"{need.cpus:g} CPU{gpus}"
+    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {size(need)}"
 
 
 def nodes_of_machine(cluster: Cluster) -> list[Node]:

@@ -23,7 +23,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from cluster import check
+from cluster import capacity
 from cluster.connection import connected
 from contract.config import Config
 from contract.errors import ClusterError, StorageError, TrainingError, UserError
@@ -70,7 +70,9 @@ def run(config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
     watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with connected(config.cluster) as connection:
         # A private cluster never grows: what it cannot hold now would be waited for in vain.
-        if connection.private and (told := check.reasons(check.training(config), check.alive())):
+        if connection.private and (
+            told := capacity.reasons(capacity.training(config), capacity.alive())
+        ):
             raise ClusterError(told[0])
         # Not before there is a cluster: a name whose run never began stays free.
         runs.note_beginning(place, config, slices)

@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster import check
+from cluster import capacity
 from cluster.connection import connected
 from cluster.leftovers import freed
 from contract.config import Config
@@ -213,7 +213,7 @@ def parallel(config: Config) -> int:
     """
     if config.sweep.parallel:
         return config.sweep.parallel
-    if held := check.trials_at_once(config, check.alive()):
+    if held := capacity.trials_at_once(config, capacity.alive()):
         return held
     train = config.train
     raise ClusterError(

@@ -4,13 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.check import (
-    Node,
-    judge,
-    nodes_of_file,
-    nodes_of_machine,
-    trials_at_once,
-)
+from cluster.capacity import Node, trials_at_once
+from cluster.check import judge, nodes_of_file, nodes_of_machine
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
