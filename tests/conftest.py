@@ -25,27 +25,36 @@ settings.load_profile("busy")
 
 
 # Of two processes that share the files of tests, none should begin with the longest at the end.
-LONGEST = ("test_training", "test_cluster", "test_sweep", "test_jobs")
+LONGEST = ("test_training", "test_sweep", "test_cluster", "test_jobs")
+# Those that use the fixture ray_cluster, so that one Ray is enough for them all.
+ON_SHARED_RAY = (
+    "tests/end_to_end/test_training.py",
+    "tests/tuning/test_sweep.py",
+    "tests/trainer/test_launch.py",
+    "tests/cluster/test_connection.py",
+    "tests/cluster/test_leftovers.py",
+    "tests/inference/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
+    """Begin with the longest files, in their order."""
+    order = {stem: place for place, stem in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 
 
-class ByService(LoadFileScheduling):
-    """Gives each process whole files, and one of them all that share the service."""
+class ByRay(LoadFileScheduling):
+    """Gives each process whole files, and one of them all that share Ray."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        shared = "tests/inference/"
-        return shared if file.startswith(shared) else file
+        return "shared Ray" if file.startswith(ON_SHARED_RAY) else file
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByService:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRay:
     """How `make test` shares the tests out."""
-    return ByService(config, log)
+    return ByRay(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,8 @@
-"""The history of a training as tables and as curves.
+"""The history of a training as curves."""
 
-A history is a list of rows, one an epoch: epoch, loss and val_loss, each metric and its val_
-counterpart, learning_rate, seconds.
-"""
-
-import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,36 +11,22 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from trainer.schedule import best_epoch
-
-Row = Mapping[str, float]
+from trainer.tables import Row, has, metric_names
 
 # Okabe and Ito's palette again: two curves that differ in lightness as well.
 TRAIN, VALID, OTHER, MARK = "#56b4e9", "#00446e", "#666666", "#d55e00"
 INK, RULE = "#20242a", "#d5d9de"
 
-_LOSSES = ("loss", "val_loss")
-_NO_METRICS = ("epoch", *_LOSSES, "learning_rate", "seconds")
 _TITLES = {"dice_coef": "Dice coefficient (soft)", "iou_coef": "IoU (soft)"}
 _COLUMNS = 3
 _DPI = 110
-
-
-def metrics_csv(history: Sequence[Row]) -> str:
-    """epoch, each metric followed by its val_ counterpart, learning_rate, seconds."""
-    metrics = [name for metric in metric_names(history) for name in (metric, f"val_{metric}")]
-    return _table(history, ["epoch", *metrics, "learning_rate", "seconds"])
-
-
-def losses_csv(history: Sequence[Row]) -> str:
-    """epoch, loss, val_loss."""
-    return _table(history, ["epoch", *_LOSSES])
 
 
 def metrics_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
     """A panel for each metric and one for the learning rate, the best epoch marked; a PNG."""
     panels = [
         *metric_names(history),
-        *(["learning_rate"] if _has(history, "learning_rate") else []),
+        *(["learning_rate"] if has(history, "learning_rate") else []),
     ]
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -68,17 +49,10 @@ def losses_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
     return png(figure)
 
 
-def metric_names(history: Sequence[Row]) -> list[str]:
-    """The metrics of a history, without their val_ counterparts, in the order they appear."""
-    names = dict.fromkeys(name for row in history for name in row)
-    metrics = (name.removeprefix("val_") for name in names if name not in _NO_METRICS)
-    return list(dict.fromkeys(metrics))
-
-
 def draw_scores(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
     """One score of training and of validation over the epochs."""
     for key, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALID)):
-        if _has(history, key):
+        if has(history, key):
             # A single epoch has no line: the marker shows it.
             marker = "o" if len(history) < 3 else ""
             axis.plot(*_points(history, key), color=colour, label=label, lw=1.8, marker=marker)
@@ -143,25 +117,3 @@ def _mark_best(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> N
 def _points(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
     rows = [row for row in history if key in row]
     return [row["epoch"] for row in rows], [row[key] for row in rows]
-
-
-def _has(history: Sequence[Row], key: str) -> bool:
-    return any(key in row for row in history)
-
-
-def _table(history: Sequence[Row], columns: Sequence[str]) -> str:
-    """CSV of the columns that the history has; a value that a row lacks is left empty."""
-    kept = [name for name in columns if name == "epoch" or _has(history, name)]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(kept)
-    for row in history:
-        writer.writerow([_text(name, row.get(name)) for name in kept])
-    return stream.getvalue()
-
-
-def _text(name: str, value: float | None) -> str:
-    """Nine digits, which hold a float32 without loss; whole epochs without a point."""
-    if value is None:
-        return ""
-    return str(round(value)) if name == "epoch" else f"{value:.9g}"

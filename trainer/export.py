@@ -44,8 +44,10 @@ def export(network: keras.Model, config: Config, facts: bundle.Facts, destinatio
 
 def save(segmentation: "Segmentation", folder: Path) -> None:
     """A SavedModel with the signatures serving_default (uint8 slices) and int16."""
+    # Nothing in it is Python that depends on a tensor, and looking for it takes half a second.
+    segment = tf.function(segmentation.segment, autograph=False)
     signatures = {
-        name: tf.function(segmentation.segment).get_concrete_function(
+        name: segment.get_concrete_function(
             tf.TensorSpec((None, None, None, None), dtype, name="slices")
         )
         for name, dtype in (("serving_default", tf.uint8), ("int16", tf.int16))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from contract.config import Config
 from contract.storage import Storage
-from trainer import checkpoints, curves, pictures
+from trainer import checkpoints, pictures, tables
 from trainer.checkpoints import Row, State
 
 # Drawing takes most of a second, as long as a short epoch; the last curves are drawn at the end.
@@ -69,12 +69,15 @@ class Journal:
 
 def write_tables(run: Storage, history: Sequence[Row]) -> None:
     """train_metrics.csv and train_losses.csv."""
-    run.write("train_metrics.csv", curves.metrics_csv(history).encode())
-    run.write("train_losses.csv", curves.losses_csv(history).encode())
+    run.write("train_metrics.csv", tables.metrics_csv(history).encode())
+    run.write("train_losses.csv", tables.losses_csv(history).encode())
 
 
 def draw_curves(run: Storage, history: Sequence[Row], monitor: str) -> None:
     """train_metrics.png and train_losses.png."""
+    # matplotlib takes half a second to import, and most workers and trials never draw.
+    from trainer import curves
+
     run.write("train_metrics.png", curves.metrics_png(history, monitor))
     run.write("train_losses.png", curves.losses_png(history, monitor))
 

@@ -290,7 +290,7 @@ def make_journal(
     images = np.array([image for image, _ in samples], np.float32)
     truths = np.array([truth[..., 0] for _, truth in samples], np.uint8)
     copy = plain_copy(config)
-    ask = tf.function(lambda images: copy(images, training=False)[..., 0])
+    ask = tf.function(lambda images: copy(images, training=False)[..., 0], autograph=False)
 
     def probabilities(state: State, images: NDArray[np.float32]) -> NDArray[np.float32]:
         copy.set_weights(state[: len(copy.weights)])

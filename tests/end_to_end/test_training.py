@@ -2,11 +2,15 @@
 
 import csv
 import io
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,7 @@ from tuning.trainable import train_alone
 ROOT = Path(__file__).parents[2]
 # Of an epoch: enough for a worker to be killed between them, few enough to take a second.
 STEPS = 12
+EPOCHS = 5
 
 
 def tiny(root: str, **train: object) -> Config:
@@ -41,7 +46,7 @@ def tiny(root: str, **train: object) -> Config:
             "network": NETWORK,
             "train": {
                 "workers": 2,
-                "epochs": 3,
+                "epochs": EPOCHS,
                 "batch_size": 4,
                 "steps_per_epoch": STEPS,
                 "pictures": 2,
@@ -63,28 +68,82 @@ def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float
     return [{name: v for name, v in row.items() if name != "seconds"} for row in history]
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A run that went on after a kill: its result, and what was told meanwhile and known before."""
+
+    result: runs.Result
+    told: tuple[str, ...]
+    before: tuple[Row, ...]
+    """The epochs that the first driver finished."""
+
+
 @pytest.fixture(scope="module")
-def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -> runs.Result:
-    """One small training on two workers, of which one is killed on the way.
+def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One small training on two workers. First its driver is killed, then one of its workers.
 
     For every test that looks at what it left.
     """
+    root = tmp_path_factory.mktemp("trained")
+    config = tiny(str(root / "store"))
+    kill_the_driver_after_the_first_epoch(config, root / "tiny.toml")
+    before = runs.history(runs.place(config))
     killed: list[int] = []
 
-    def kill_one_after_the_first_epoch(done: int, total: int | None, note: str) -> None:
-        if not killed and STEPS < done < 3 * STEPS:
+    def kill_one_in_mid_epoch(done: int, total: int | None, note: str) -> None:
+        if not killed and len(before) * STEPS < done < EPOCHS * STEPS:
             killed.append(max(titled("ray::RayTrainWorker")))
             os.kill(killed[0], signal.SIGKILL)
 
-    result = launch.run(
-        tiny(str(tmp_path_factory.mktemp("trained"))), kill_one_after_the_first_epoch
-    )
+    with told() as messages:
+        result = launch.run(config, kill_one_in_mid_epoch)
     assert killed
-    return result
+    return Trained(result, tuple(messages), before)
 
 
-def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: runs.Result) -> None:
-    run = open_storage(trained.run)
+def kill_the_driver_after_the_first_epoch(config: Config, path: Path) -> None:
+    """Train with the command, in a cluster of its own, which Ray ends when its driver is gone."""
+    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
+    command = [sys.executable, "-m", "trainer", "train", str(path)]
+    environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    run, deadline = runs.place(config), time.monotonic() + 120
+    while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
+        assert driver.poll() is None, "the driver ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(titled("ray::RayTrainWorker", driver.pid)) == 2
+    driver.kill()
+    driver.wait()
+    assert not run.exists("run.json")
+
+
+@contextmanager
+def told() -> Iterator[list[str]]:
+    """What the trainer logs in the block."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("trainer")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def test_a_killed_driver_costs_no_finished_epoch(trained: Trained) -> None:
+    assert 1 <= len(trained.before) < EPOCHS
+    # With the seconds that each took: none was trained again.
+    assert trained.result.history[: len(trained.before)] == trained.before
+    assert any("run tiny continues after epoch" in message for message in trained.told)
+
+
+def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Trained) -> None:
+    run = open_storage(trained.result.run)
     names = {entry.key for entry in run.entries()}
     assert {
         "config.toml",
@@ -94,20 +153,20 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: ru
         "train_losses.csv",
         "train_losses.png",
         "pictures/epoch-0001.png",
-        "pictures/epoch-0003.png",
+        "pictures/epoch-0005.png",
         "pictures/epochs.png",
         "bundle/manifest.json",
     } <= names
     assert any(name.startswith("tensorboard/events") for name in names)
-    assert epochs_in_csv(run) == [1, 2, 3]
+    assert epochs_in_csv(run) == list(range(1, EPOCHS + 1))
 
 
-def test_the_bundle_is_whole_and_names_its_making(trained: runs.Result) -> None:
-    manifest = bundle.verify(Path(trained.bundle))
+def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
+    manifest = bundle.verify(Path(trained.result.bundle))
     assert manifest.name == "tiny"
     assert manifest.image_size == 32
-    assert manifest.metrics == trained.best
-    slices = cases.prepare(tiny("").data, 1, open_storage(str(Path(trained.run).parents[1])))
+    assert manifest.metrics == trained.result.best
+    slices = cases.prepare(tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1])))
     assert manifest.dataset == slices.fingerprint
     assert manifest.patients == {
         "train": ("PHANTOM_0001", "PHANTOM_0002"),
@@ -116,33 +175,33 @@ def test_the_bundle_is_whole_and_names_its_making(trained: runs.Result) -> None:
 
 
 def test_a_finished_run_is_not_trained_again(
-    ray_cluster: Connection, trained: runs.Result, caplog: pytest.LogCaptureFixture
+    ray_cluster: Connection, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = str(Path(trained.run).parents[1])
-    before = open_storage(trained.run).entries()
+    root = str(Path(trained.result.run).parents[1])
+    before = open_storage(trained.result.run).entries()
     with caplog.at_level("INFO"):
         again = launch.run(tiny(root))
-    assert again == trained
+    assert again == trained.result
     assert "finished already" in caplog.text
-    assert open_storage(trained.run).entries() == before
+    assert open_storage(trained.result.run).entries() == before
 
 
 def test_a_run_begun_with_other_settings_is_refused(
-    ray_cluster: Connection, trained: runs.Result
+    ray_cluster: Connection, trained: Trained
 ) -> None:
-    root = str(Path(trained.run).parents[1])
-    with pytest.raises(TrainingError, match=r"train\.epochs was 3, now 4.*run\.name"):
-        launch.run(tiny(root, epochs=4))
+    root = str(Path(trained.result.run).parents[1])
+    with pytest.raises(TrainingError, match=r"train\.epochs was 5, now 6.*run\.name"):
+        launch.run(tiny(root, epochs=EPOCHS + 1))
 
 
 def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
-    trained: runs.Result, s3: str
+    trained: Trained, s3: str
 ) -> None:
     config = tiny(f"{s3}/store", workers=1)
     slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     alone: list[Row] = []
     train_alone(config, slices, alone.append)
-    for one, two in zip(alone, trained.history, strict=True):
+    for one, two in zip(alone, trained.result.history, strict=True):
         for name in ("loss", "val_loss", "val_dice_coef"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
     made = sweep.close_run(config.model_dump(mode="json"), None)
@@ -166,7 +225,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
         train_alone(config, slices, lambda row: None)
         histories.append(runs.history(runs.place(config)))
     whole, broken = map(without_clock, histories)
-    assert [row["epoch"] for row in broken] == [1, 2, 3]
+    assert [row["epoch"] for row in broken] == list(range(1, EPOCHS + 1))
     for one, two in zip(whole, broken, strict=True):
         assert one == pytest.approx(two, rel=1e-4)
 
@@ -200,32 +259,3 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
         launch.train_group(config, slices, lambda done, total, note: None)
     assert_not_tried_again(told.value)
     assert open_storage(str(tmp_path)).entries("runs") == []
-
-
-@pytest.fixture
-def driver(tmp_path: Path) -> list[str]:
-    """The command line of a training with a cluster of its own."""
-    path = tmp_path / "tiny.toml"
-    config = tiny(str(tmp_path / "store"))
-    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
-    return [sys.executable, "-m", "trainer", "train", str(path)]
-
-
-def test_a_killed_driver_costs_no_finished_epoch(driver: list[str], tmp_path: Path) -> None:
-    environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
-    first = subprocess.Popen(driver, cwd=ROOT, env=environment, start_new_session=True)
-    run = open_storage(str(tmp_path / "store" / "runs" / "tiny"))
-    deadline = time.monotonic() + 120
-    while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
-        assert first.poll() is None, "the driver ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert not run.exists("run.json")
-    told = subprocess.run(
-        driver, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert told.returncode == 0, told.stderr
-    assert "continues" in told.stderr
-    assert epochs_in_csv(run) == [1, 2, 3]

@@ -243,13 +243,12 @@ def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
     changed = {"sweep.trials": 1, "train.epochs": 1000, "train.max_failures": 0}
     config = tiny(str(tmp_path), **changed)
 
-    def kill_after_an_epoch(done: int, total: int | None, note: str) -> None:
-        if " 0 epochs" not in note:
-            for process in titled(TRIAL):
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+    def kill_at_once(done: int, total: int | None, note: str) -> None:
+        for process in titled(TRIAL):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
-    (trial,) = searched(config, Ledger(sweep.place(config)), kill_after_an_epoch)
+    (trial,) = searched(config, Ledger(sweep.place(config)), kill_at_once)
     assert (trial.state, trial.lost) == ("failed", 1)
     assert "lost more than train.max_failures = 0 times" in str(trial.reason)
 
@@ -302,12 +301,11 @@ def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None
         time.sleep(0.05)
 
 
-def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path) -> None:
+def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
-    changed = {"cluster.cpus": 2, "sweep.trials": 4, "train.steps_per_epoch": 10}
-    config = tiny(str(tmp_path / "store"), **changed)
-    config = config.with_values({"sweep.early_stopping": False, "sweep.parallel": 1})
-    path.write_text(dump(config), encoding="utf-8")
+    changed = {"sweep.trials": 4, "train.steps_per_epoch": 10, "sweep.parallel": 1}
+    config = tiny(str(tmp_path / "store"), **changed, **{"sweep.early_stopping": False})
+    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
     command = [sys.executable, "-m", "tuning", "run", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
@@ -320,14 +318,11 @@ def test_a_killed_driver_repeats_no_finished_trial(tmp_path: Path) -> None:
         )
 
     wait_for(one_done_and_one_under_way, first)
-    os.kill(first.pid, signal.SIGKILL)
+    first.kill()
     first.wait()
     before = {trial.number: trial for trial in read(store)}
-    told = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert told.returncode == 0, told.stderr
-    assert "its bundle: tiny@1" in told.stdout
+    result = sweep.run(config)
+    assert (result.version.name, result.version.version) == ("tiny", 1)
     after = {trial.number: trial for trial in read(store)}
     assert sorted(after) == [1, 2, 3, 4]
     for number, trial in before.items():
