@@ -33,7 +33,10 @@ ON_SHARED_RAY = (
     "tests/trainer/test_launch.py",
     "tests/cluster/test_connection.py",
     "tests/cluster/test_leftovers.py",
-    "tests/inference/",
+    "tests/inference/test_batch.py",
+    "tests/inference/test_deployment.py",
+    "tests/inference/test_http.py",
+    "tests/inference/test_page.py",
 )
 
 

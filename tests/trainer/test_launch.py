@@ -1,7 +1,5 @@
 """A driver says what it waits for and follows its group, but not for ever."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +12,7 @@ import ray
 from cluster.connection import Connection
 from contract.config import Config
 from contract.errors import ClusterError
-from contract.loading import dump
 from contract.storage import open_storage
-from tests.nodes import without_ray
 from trainer import launch
 from trainer.data import cases
 from trainer.launch import Board, follow
@@ -65,25 +61,6 @@ def test_what_is_waited_for_is_told_before_ray_starts(
     ((done, total, note),) = told
     assert (done, total) == (0, None)
     assert str(note).startswith("starting 2 workers")
-
-
-def test_more_workers_than_a_private_cluster_holds_are_refused_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
-    config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})
-    path.write_text(dump(config), encoding="utf-8")
-    told = subprocess.run(
-        [sys.executable, "-m", "trainer", "train", str(path)],
-        env=without_ray(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert told.returncode == 1
-    assert "train.workers asks for 2 training workers" in told.stderr
-    assert "room for 1: set train.workers to 1" in told.stderr
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_board_starts_again_where_its_process_is_lost(board: Any) -> None:

@@ -1,0 +1,79 @@
+"""The cluster that a command starts for itself: what it cannot hold, and how it ends."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from contract.config import Config
+from contract.loading import dump
+from tests.nodes import ROOT, without_ray
+
+PROGRAM = """
+import logging, os, ray, signal
+from cluster import connection
+from cluster.connection import check_reachable, connected
+from contract.config import Cluster
+
+@ray.remote
+def look():
+    import contract
+    return contract.__file__
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, interrupt)
+try:
+    with connected(Cluster(cpus=1)) as connection:
+        print(ray.get(look.remote()))
+        print(ray.get_runtime_context().gcs_address)
+        print(ray._private.worker._global_node.temp_dir)
+        assert connection.private
+        os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    print("terminated")
+"""
+
+
+def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    module, address, folder, end = done.stdout.split()
+    assert end == "terminated"
+    assert module == str(ROOT / "contract/__init__.py")
+    assert done.stderr == ""
+    assert not Path(folder).exists()
+    host, port = address.split(":")
+    with socket.socket() as door:
+        assert door.connect_ex((host, int(port))) != 0
+
+
+def test_more_workers_than_a_private_cluster_holds_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
+    config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})
+    path.write_text(dump(config), encoding="utf-8")
+    told = subprocess.run(
+        [sys.executable, "-m", "trainer", "train", str(path)],
+        env=without_ray(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "train.workers asks for 2 training workers" in told.stderr
+    assert "room for 1: set train.workers to 1" in told.stderr
+    assert not (tmp_path / "runs").exists()
