@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from trainer.environment import environment
+from contract.host_info import environment
 
 # TensorFlow in the processes that are measured says nothing of use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

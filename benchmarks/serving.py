@@ -30,10 +30,10 @@ from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.loading import dump, load
+from contract.config.loader import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
-from inference.segmenter import cpus
+from inference.predictor import cpus
 
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
@@ -54,11 +54,11 @@ PREPARE = """
 import sys
 import cv2
 from contract import bundle
-from contract.loading import load
+from contract.config.loader import load
 from contract.storage import open_storage
-from trainer import export
-from trainer.data.cases import prepare, read_image
-from trainer.environment import environment
+from trainer.export import saved_model
+from trainer.data.dataset_index import prepare, read_image
+from contract.host_info import environment
 
 config, folder = load(sys.argv[1]), open_storage(sys.argv[2])
 drawn = config.with_values({"data.source": "phantom", "data.root": None, "data.phantom.size": 512,
@@ -73,7 +73,7 @@ facts = bundle.Facts.now(name="benchmark", commit=None, machine=environment()["m
     fingerprint=config.fingerprint(), dataset=cases.fingerprint, patients={},
     image_size=config.network.image_size,
     image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
-export.export(export.plain_copy(config), config, facts, folder.at("bundle"))
+saved_model.export(saved_model.plain_copy(config), config, facts, folder.at("bundle"))
 """
 
 # Answers each line of seconds on its standard input with the seconds every slice took.
@@ -97,7 +97,7 @@ for line in sys.stdin:
 KERAS = """
 import sys
 import cv2, numpy as np, tensorflow as tf
-from contract.loading import load
+from contract.config.loader import load
 from trainer import networks
 
 config = load(sys.argv[1])
@@ -119,7 +119,7 @@ BARE = """
 import sys
 from pathlib import Path
 from inference.engines import OpenVinoEngine, TensorFlowEngine
-from inference.images import decode, encode_mask
+from contract.imaging.encode import decode, encode_mask
 
 engine = {kind}(Path(sys.argv[2], "bundle"), int(sys.argv[3]))
 

@@ -18,10 +18,10 @@ PHASED = """
 import time
 began = time.monotonic()
 import sys
-from contract.loading import load
+from contract.config.loader import load
 from contract.storage import open_storage
-from trainer import launch
-from trainer.data.cases import prepare
+from trainer.training import launcher
+from trainer.data.dataset_index import prepare
 
 config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.pictures=0"])
 marks = [("import the driver, read the settings", time.monotonic())]
@@ -36,7 +36,7 @@ def watch(done, total, note):
         marks.append((name, time.monotonic()))
 
 
-launch.run(config, watch)
+launcher.run(config, watch)
 for (name, at), before in zip(marks, [began] + [at for _, at in marks]):
     print(f"PHASE\\t{name}\\t{at - before:.2f}")
 """
@@ -44,10 +44,11 @@ for (name, at), before in zip(marks, [began] + [at for _, at in marks]):
 PLAIN = """
 import sys
 import numpy as np, tensorflow as tf, tf_keras as keras
-from contract.loading import load
-from trainer import metrics, networks
-from trainer.losses import SegmentationLoss
-from trainer.networks.dropout import bind
+from contract.config.loader import load
+from trainer import networks
+from trainer.components import metrics
+from trainer.components.losses import SegmentationLoss
+from trainer.networks.layers import bind
 
 config = load(sys.argv[1])
 model = networks.build(config.network)

@@ -22,9 +22,9 @@ from typing import Any
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.loading import dump, load
+from contract.config.loader import dump, load
 from tuning import sweep
-from tuning.ledger import Trial, read, spent
+from tuning.trial_store import Trial, read, spent
 
 GAPS = (0.05, 0.02, 0.01, 0.005, 0.002)
 """How far below the best score of the plain search."""
@@ -46,13 +46,13 @@ SPACE = {
 PLAIN = """
 import json, sys, time
 began = time.monotonic()
-from contract.loading import load
+from contract.config.loader import load
 from contract.storage import open_storage
-from trainer import runs
-from trainer.data.cases import prepare
-from trainer.worker import Surroundings, train
-from tuning.ledger import Ledger
-from tuning.steering import Steering
+from trainer.training import run_store
+from trainer.data.dataset_index import prepare
+from trainer.training.train_loop import Surroundings, train
+from tuning.trial_store import Ledger
+from tuning.scheduler import Steering
 from tuning.trainable import trial_config
 
 config = load(sys.argv[1])
@@ -66,8 +66,8 @@ while trial := steering.next_trial():
         print("EPOCH", json.dumps(told), flush=True)
 
     chosen = trial_config(config, trial.number, trial.values)
-    runs.begin(runs.place(chosen), chosen, slices)
-    train(chosen, slices, runs.place(chosen), Surroundings(report_epoch=report))
+    run_store.begin(run_store.place(chosen), chosen, slices)
+    train(chosen, slices, run_store.place(chosen), Surroundings(report_epoch=report))
     ledger.end(trial.number, "finished")
 print("END", json.dumps({"at": time.monotonic() - began}))
 """

@@ -15,16 +15,17 @@ from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.loading import dump, load
+from contract.config.loader import dump, load
 from contract.storage import open_storage
 
 PLAIN = """
 import json, sys, time
 import numpy as np, tensorflow as tf, tf_keras as keras
-from contract.loading import load
-from trainer import metrics, networks
-from trainer.losses import SegmentationLoss
-from trainer.networks.dropout import bind
+from contract.config.loader import load
+from trainer import networks
+from trainer.components import metrics
+from trainer.components.losses import SegmentationLoss
+from trainer.networks.layers import bind
 
 config, folder = load(sys.argv[1]), sys.argv[2]
 tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
@@ -105,14 +106,14 @@ def save_arrays(config: Config, folder: str) -> int:
     """Write the prepared slices as .npy files; how many samples an epoch trains on."""
     import numpy as np
 
-    from trainer.data import cache, dataset
-    from trainer.data.cases import prepare
+    from trainer.data import cache, pipeline
+    from trainer.data.dataset_index import prepare
 
     slices = prepare(config.data, config.run.seed, open_storage(folder))
     count = 0
     for split in ("train", "valid"):
         arrays = cache.arrays(config, slices, split)
-        pairs = [dataset.plain(config, arrays, index) for index in range(len(arrays.images))]
+        pairs = [pipeline.plain(config, arrays, index) for index in range(len(arrays.images))]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size
             pairs = pairs[:count]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.commands import (
+from contract.cli.app import (
     ConfigFile,
     Overrides,
     Verbose,
@@ -20,7 +20,7 @@ from contract.config import Config
 from contract.errors import ClusterError
 
 if TYPE_CHECKING:
-    from cluster.jobs import Jobs, Status
+    from cluster.jobs.client import Jobs, Status
 
 app = application("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
 
@@ -52,8 +52,8 @@ def check(
 
     Asks the cluster that CONFIG or RAY_ADDRESS names; without one, judges this machine.
     """
-    from cluster import check as checking
-    from cluster import launcher
+    from cluster import capacity_check as checking
+    from cluster.aws import launcher
     from cluster.connection import named
 
     config, first = settings(path, overrides), None
@@ -100,15 +100,15 @@ def submit(
 
     The job goes on when this machine is switched off. Ctrl-C ends the following, not the job.
     """
-    from cluster import jobs, shipment
+    from cluster.jobs import client, job_package
 
-    config, command = shipment.told(settings(path, None), words or (), str(path))
-    shipment.check_folders(config, shared)
-    api, name = jobs.Jobs(config.cluster), jobs.new_name(config.run.name)
-    with jobs.packed(config) as cargo:
+    config, command = job_package.told(settings(path, None), words or (), str(path))
+    job_package.check_folders(config, shared)
+    api, name = client.Jobs(config.cluster), client.new_name(config.run.name)
+    with client.packed(config) as cargo:
         typer.echo(
             f"sends {cargo.files} files, {cargo.size / 1e6:.1f} MB: our code and the settings "
-            f"(Ray's limit is {shipment.LIMIT_BYTES / 2**20:.0f} MB; data stay in the storage)",
+            f"(Ray's limit is {job_package.LIMIT_BYTES / 2**20:.0f} MB; data stay in the storage)",
             err=True,
         )
         api.submit(name, command, cargo.folder, config.run.name)
@@ -127,7 +127,7 @@ def status(path: ConfigFile, verbose: Verbose = False) -> None:
     not let us in, the exit code is 1.
     """
     config = settings(path, None)
-    from cluster.jobs import TokenError
+    from cluster.jobs.client import TokenError
 
     lines, trouble = _jobs(config)
     for line in lines:
@@ -148,16 +148,16 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
     Of a job that has ended this needs no cluster. Ends with the job's exit code, and with 1 where
     the job was lost or nothing tells how it ended.
     """
-    from cluster import jobs, record
+    from cluster.jobs import client, job_store
 
     config = settings(path, None)
     line = _chosen(config, job)
     if line.live:
-        _follow(jobs.Jobs(config.cluster), line.job, str(path))
+        _follow(client.Jobs(config.cluster), line.job, str(path))
         return
-    sys.stdout.buffer.write(record.log_of(record.jobs_of(config), line.job))
+    sys.stdout.buffer.write(job_store.log_of(job_store.jobs_of(config), line.job))
     typer.echo(f"job {line.job}: {line.state}", err=True)
-    if code := jobs.exit_code(line.state, line.exit_code):
+    if code := client.exit_code(line.state, line.exit_code):
         raise typer.Exit(code)
 
 
@@ -172,18 +172,18 @@ def stop(
     verbose: Verbose = False,
 ) -> None:
     """Stop a job once it has written its next checkpoint; the same command goes on from there."""
-    from cluster import jobs, record
+    from cluster.jobs import client, job_store
 
     config = settings(path, None)
     line = _chosen(config, job)
-    kept = record.read(record.jobs_of(config), line.job)
+    kept = job_store.read(job_store.jobs_of(config), line.job)
     if not line.live and not line.state.startswith("running"):
         raise ClusterError(f"job {line.job} does not run: it is {line.state}.")
     if now or kept is None:
-        jobs.Jobs(config.cluster).stop(line.job)
+        client.Jobs(config.cluster).stop(line.job)
         typer.echo(f"job {line.job} is told to stop at once.")
         return
-    record.ask_to_stop(record.jobs_of(config), line.job, within)
+    job_store.ask_to_stop(job_store.jobs_of(config), line.job, within)
     typer.echo(
         f"job {line.job} is asked to stop after its next checkpoint, within {within:.0f} s; "
         f"follow it with `python -m cluster logs {path}`."
@@ -202,13 +202,13 @@ def up(
     verbose: Verbose = False,
 ) -> None:
     """Start a cluster on AWS as [cluster.cloud] of CONFIG says, after showing its price."""
-    from cluster import aws, instances, launcher
+    from cluster.aws import instances, launcher, resources
 
     config = settings(path, overrides)
     cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
     launcher.check_ready(config, source)
     price, note = _spot_price(config)
-    plan = launcher.plan(config, aws.buckets(config), price)
+    plan = launcher.plan(config, resources.buckets(config), price)
     table = instances.table()
     for line in plan.lines:
         typer.echo(line)
@@ -240,12 +240,12 @@ def down(
     path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
 ) -> None:
     """End every node of the cluster on AWS, and make sure that none is left."""
-    from cluster import aws, launcher
+    from cluster.aws import launcher, resources
 
     config = settings(path, overrides)
     cloud = config.cluster.cloud
     name = launcher.name(cloud)
-    there = aws.nodes(name, cloud.region)
+    there = resources.nodes(name, cloud.region)
     typer.echo(f"cluster {name} in {cloud.region} has {len(there)} nodes")
     if there and not yes:
         typer.confirm("End them, and every job on them?", abort=True)
@@ -277,20 +277,20 @@ def upload(
 
 def _spot_price(config: Config) -> tuple[float | None, str]:
     """The present price of a spot worker, or None and a sentence on why it is not known."""
-    from cluster import aws
+    from cluster.aws import resources
 
     cloud = config.cluster.cloud
     if not cloud.spot:
         return None, ""
     try:
-        return aws.spot_price(cloud.worker_type, cloud.region), ""
+        return resources.spot_price(cloud.worker_type, cloud.region), ""
     except ClusterError as error:
         return None, f"the spot price is not known: {error}"
 
 
 def _follow(api: "Jobs", job: str, path: str) -> None:
     """Print a job's log to its end; end with its exit code."""
-    from cluster import jobs
+    from cluster.jobs import client
 
     def write(text: str) -> None:
         typer.echo(text, nl=False)
@@ -300,7 +300,7 @@ def _follow(api: "Jobs", job: str, path: str) -> None:
     except KeyboardInterrupt:
         typer.echo(f"\n{_how_to_go_on(path, job)}", err=True)
         raise typer.Exit(130) from None
-    code = jobs.exit_code(seen.state, seen.exit_code)
+    code = client.exit_code(seen.state, seen.exit_code)
     why = f"exit code {code}" if seen.exit_code is not None else seen.message
     typer.echo(f"job {job}: {seen.state} ({why})", err=True)
     if code:
@@ -318,14 +318,14 @@ def _how_to_go_on(path: str, job: str) -> str:
 
 def _jobs(config: Config) -> "tuple[list[Status], ClusterError | None]":
     """The run's jobs, and why the cluster could not be asked, if so."""
-    from cluster import jobs, record
+    from cluster.jobs import client, job_store
 
-    kept, trouble, seen = record.found(record.jobs_of(config)), None, None
+    kept, trouble, seen = job_store.found(job_store.jobs_of(config)), None, None
     try:
-        seen = [one for one in jobs.Jobs(config.cluster).all() if one.run == config.run.name]
+        seen = [one for one in client.Jobs(config.cluster).all() if one.run == config.run.name]
     except ClusterError as error:
         trouble = error
-    return jobs.merged(seen or (), kept, reachable=seen is not None), trouble
+    return client.merged(seen or (), kept, reachable=seen is not None), trouble
 
 
 def _chosen(config: Config, job: str | None) -> "Status":

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from contract.commands import Advance
+from contract.cli.app import Advance
 from contract.errors import DataError
 from contract.storage import Entry, Storage
 

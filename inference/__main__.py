@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract import commands
-from contract.commands import (
+from contract.cli.app import (
     DEFAULT_ROOT,
     BundleReference,
     ConfigFile,
@@ -20,13 +19,14 @@ from contract.commands import (
     progress,
     settings,
 )
+from contract.cli.app import run as run_app
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage
 
 if TYPE_CHECKING:
-    from inference.dice import Truth
-    from inference.predict import Failures, Task
+    from inference.batch.predict_files import Failures, Task
+    from inference.batch.scoring import Truth
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
@@ -88,10 +88,10 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Write the mask of every slice of INPUT to OUTPUT; masks that are there are not made again."""
+    from contract.imaging.encode import quieten
     from contract.registry import open_bundle
-    from inference.dice import open_truth
-    from inference.images import quieten
-    from inference.predict import begin, open_task
+    from inference.batch.predict_files import begin, open_task
+    from inference.batch.scoring import open_truth
 
     quieten()
     opened = open_bundle(bundle, storage)
@@ -116,14 +116,14 @@ def deploy(
     verbose: Verbose = False,
 ) -> None:
     """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from inference.service import address, api_key, claimed, wait_for_the_end
+    from inference.serving.client import address, api_key, claimed, wait_for_the_end
 
     chosen = settings(config, overrides, show_config)
     key = api_key(chosen.serve)
     _check_model(chosen)
     from cluster.connection import connected, named
-    from inference.deployment import Plan, start, stop
-    from inference.intake import digest_of
+    from inference.serving.deployment import Plan, start, stop
+    from inference.serving.request_parsing import digest_of
 
     digest = digest_of(key) if key else None
     alone = nullcontext() if named(chosen.cluster) else claimed(chosen.serve)
@@ -144,7 +144,7 @@ def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
     """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
     chosen = settings(config, overrides)
     from cluster.connection import connected, named
-    from inference.deployment import stop
+    from inference.serving.deployment import stop
 
     if not named(chosen.cluster):
         raise ClusterError(
@@ -158,7 +158,7 @@ def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 @app.command(epilog=example("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Ask the service at serve.host and serve.port what it hosts and how it does."""
-    from inference.service import read_model, read_status
+    from inference.serving.client import read_model, read_status
 
     chosen = settings(config, overrides)
     model, found = read_model(chosen.serve), read_status(chosen.serve)
@@ -249,12 +249,12 @@ def _segment(
         return {}
     with progress("segmenting", len(keys)) as advance:
         if cluster is None:
-            from inference.predict import segment_files
-            from inference.segmenter import open_segmenter
+            from inference.batch.predict_files import segment_files
+            from inference.predictor import open_segmenter
 
             return segment_files(task, open_segmenter(bundle), keys, batch, advance)
         from cluster.connection import connected
-        from inference.batch import segment_on_cluster
+        from inference.batch.worker_pool import segment_on_cluster
 
         with connected(cluster):
             return segment_on_cluster(task, bundle, keys, batch, advance)
@@ -262,7 +262,14 @@ def _segment(
 
 def _score(truth: "Truth", task: "Task", keys: Sequence[str]) -> "Failures":
     """Print the Dice of the masks and write the tables of files and, if asked for, of patients."""
-    from inference.dice import FILES, PATIENTS, Score, as_table, compare_all, mean
+    from inference.batch.scoring import (
+        FILES,
+        PATIENTS,
+        Score,
+        as_table,
+        compare_all,
+        mean,
+    )
 
     with progress("comparing", len(keys)) as advance:
         overlaps, failures = compare_all(truth, task, keys, advance)
@@ -289,4 +296,4 @@ def _tell(failures: "Failures") -> None:
 
 
 if __name__ == "__main__":
-    commands.run(app)
+    run_app(app)

@@ -25,18 +25,18 @@ settings.load_profile("busy")
 
 
 # Of two processes that share the files of tests, none should begin with the longest at the end.
-LONGEST = ("test_training", "test_sweep", "test_cluster", "test_jobs")
+LONGEST = ("test_training", "test_sweep", "test_cluster", "test_client")
 # Those that use the fixture ray_cluster, so that one Ray is enough for them all.
 ON_SHARED_RAY = (
     "tests/end_to_end/test_training.py",
     "tests/tuning/test_sweep.py",
-    "tests/trainer/test_launch.py",
+    "tests/trainer/training/test_launcher.py",
     "tests/cluster/test_connection.py",
-    "tests/cluster/test_leftovers.py",
-    "tests/inference/test_batch.py",
-    "tests/inference/test_deployment.py",
-    "tests/inference/test_http.py",
-    "tests/inference/test_page.py",
+    "tests/cluster/test_placement_groups.py",
+    "tests/inference/batch/test_worker_pool.py",
+    "tests/inference/serving/test_deployment.py",
+    "tests/inference/serving/test_app.py",
+    "tests/inference/serving/test_web.py",
 )
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract import commands
-from contract.commands import (
+from contract.cli.app import (
     DEFAULT_ROOT,
     BundleReference,
     ConfigFile,
@@ -19,14 +18,15 @@ from contract.commands import (
     progress,
     settings,
 )
+from contract.cli.app import run as run_app
 from contract.config import Config
+from contract.config.loader import parse_override
 from contract.errors import ConfigError
-from contract.loading import parse_override
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
-    from trainer.data.cases import Dataset
-    from trainer.evaluate import Evaluation
+    from trainer.data.dataset_index import Dataset
+    from trainer.evaluation.evaluate import Evaluation
 
 app = application("Prepare slices, train a network on Ray, and evaluate it by patient.")
 
@@ -53,7 +53,7 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Check every slice and mask, split by patient, and write the index that training reads."""
-    from trainer.data.cases import SPLITS, refuse_other_sizes
+    from trainer.data.dataset_index import SPLITS, refuse_other_sizes
 
     chosen = settings(config, overrides, show_config)
     dataset = prepared(chosen)
@@ -72,7 +72,7 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Count patients, slices and foreground, and draw what the slices look like."""
-    from trainer.data.inspect import inspect as inspected
+    from trainer.data.dataset_report import inspect as inspected
 
     chosen = settings(config, overrides, show_config)
     dataset = prepared(chosen)
@@ -96,10 +96,10 @@ def train(
     """Train a network on Ray, or continue the run of this name; ends with a bundle."""
     chosen = settings(config, overrides, show_config)
     slices = prepared(chosen)
-    from trainer import launch
+    from trainer.training import launcher
 
     with progress("training") as advance:
-        result = launch.run(chosen, advance.reach, slices)
+        result = launcher.run(chosen, advance.reach, slices)
     monitor = chosen.train.monitor
     typer.echo(f"epochs: {len(result.history)}")
     typer.echo(f"best: epoch {result.best['epoch']:.0f}, {monitor} {result.best[monitor]:.4f}")
@@ -123,12 +123,12 @@ def evaluate(
     """
     refuse_idle(overrides or ())
     from contract import bundle
-    from contract.loading import load
+    from contract.config.loader import load
     from contract.registry import open_bundle
     from contract.storage import FolderStorage
-    from trainer import evaluate as evaluation
-    from trainer.data.cases import SPLITS
-    from trainer.report import report
+    from trainer.data.dataset_index import SPLITS
+    from trainer.evaluation import evaluate as evaluation
+    from trainer.evaluation.report import report
 
     if split not in SPLITS:
         raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
@@ -163,7 +163,7 @@ def refuse_idle(overrides: Iterable[str]) -> None:
 
 def as_text(found: "Evaluation") -> str:
     """The per-patient table and its summary, for a terminal."""
-    from trainer.evaluate import FIGURES
+    from trainer.evaluation.evaluate import FIGURES
 
     def cells(values: Iterable[float | None]) -> str:
         return "".join(f"{'–' if v is None else f'{v:.3f}':>13}" for v in values)
@@ -185,13 +185,13 @@ def as_text(found: "Evaluation") -> str:
 
 def prepared(config: Config) -> "Dataset":
     """The checked slices of these settings, with progress shown."""
-    from trainer.data import cases
+    from trainer.data import dataset_index
 
     with progress("slices") as advance:
-        return cases.prepare(
+        return dataset_index.prepare(
             config.data, config.run.seed, open_storage(config.storage.root), advance.reach
         )
 
 
 if __name__ == "__main__":
-    commands.run(app)
+    run_app(app)

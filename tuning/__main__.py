@@ -2,8 +2,7 @@
 
 import typer
 
-from contract import commands
-from contract.commands import (
+from contract.cli.app import (
     ConfigFile,
     Overrides,
     ShowConfig,
@@ -13,6 +12,7 @@ from contract.commands import (
     progress,
     settings,
 )
+from contract.cli.app import run as run_app
 
 app = application("Search settings with Ray Tune, and register the best network that was found.")
 
@@ -52,4 +52,4 @@ def leaderboard(
 
 
 if __name__ == "__main__":
-    commands.run(app)
+    run_app(app)

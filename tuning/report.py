@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from contract.config import Config, Range, Scalar
+from contract.host_info import environment
 from contract.storage import Storage
-from trainer import schedule
-from trainer.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
-from trainer.environment import environment
-from tuning.ledger import Trial, ranked, spent
+from trainer.components import lr_schedule
+from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
+from tuning.trial_store import Trial, ranked, spent
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
 
@@ -175,7 +175,7 @@ def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, winner: boo
 
 def _draw_best(axis: Axes, trials: Sequence[Trial], monitor: str, unit: float) -> None:
     """The best score so far, as a staircase."""
-    sign = schedule.direction(monitor)
+    sign = lr_schedule.direction(monitor)
     told = sorted((row["at"] / unit, row[monitor]) for trial in trials for row in trial.history)
     times, best = [], []
     for at, score in told:

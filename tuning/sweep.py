@@ -18,22 +18,22 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster import capacity
+from cluster import resources as capacity
 from cluster.connection import connected
-from cluster.leftovers import freed
+from cluster.placement_groups import freed
 from contract.config import Config
+from contract.config.loader import dump
 from contract.errors import ClusterError, TrainingError
-from contract.loading import dump
+from contract.host_info import environment
 from contract.registry import Registry, Version
 from contract.storage import Storage, open_storage
-from trainer import runs
-from trainer.data import cases
-from trainer.data.cases import Dataset
-from trainer.environment import environment
-from tuning import halving, report, space
-from tuning.ledger import Ledger, Trial, ranked, read
-from tuning.steering import Draws, Ends, Notes, Steering
+from trainer.data import dataset_index
+from trainer.data.dataset_index import Dataset
+from trainer.training import run_store
+from tuning import asha, report, search_space
+from tuning.scheduler import Draws, Ends, Notes, Steering
 from tuning.trainable import run_name, train_trial, trial_config
+from tuning.trial_store import Ledger, Trial, ranked, read
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,12 @@ def run(config: Config, watch: Watch = _unwatched) -> Result:
     watch is called with (trials done, trials in all, a note). Raises UserError where the sweep
     cannot be carried out, or no trial gave a score.
     """
-    space.check(config)
+    search_space.check(config)
     # What would fail every trial, or the sweep when all of them are done, is told before the first.
     trial_config(config, config.sweep.trials, {})
     config.with_values({"run.name": winner_name(config)})
     store = place(config)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     refuse_others(store, config, slices)
     ledger = Ledger(store)
     bundle = None if left(config, ledger) else bundle_made(ledger.trials, config)
@@ -99,7 +99,7 @@ def left(config: Config, ledger: Ledger) -> bool:
     if any(trial.state == "out of time" for trial in trials):
         return True
     drawn = len(trials) >= config.sweep.trials
-    return not drawn or bool(halving.promotable(trials, config, idle=True))
+    return not drawn or bool(asha.promotable(trials, config, idle=True))
 
 
 def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> str:
@@ -108,7 +108,7 @@ def carry_out(config: Config, slices: Dataset, ledger: Ledger, watch: Watch) -> 
     tidied = freed() if workers(config) > 1 else nullcontext()
     with connected(config.cluster), tidied:
         if left(config, ledger):
-            runs.note_beginning(place(config), config, slices)
+            run_store.note_beginning(place(config), config, slices)
             search(config, slices, ledger, watch)
         return bundle_made(ledger.trials, config) or make_bundle(
             best_of(ledger.trials, config), config
@@ -123,7 +123,7 @@ def place(config: Config) -> Storage:
 def refuse_others(store: Storage, config: Config, slices: Dataset) -> None:
     """TrainingError where a sweep was begun with other settings or slices."""
     called, empty = f"sweep {config.run.name!r}", not read(store)
-    runs.refuse_begun_otherwise(called, store, config, slices, deciding, empty)
+    run_store.refuse_begun_otherwise(called, store, config, slices, deciding, empty)
 
 
 def deciding(config: Config) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def make_tuner(
 
 def tell(config: Config, trials: list[Trial], watch: Watch) -> None:
     """Tell the watcher how far the sweep is: trials that are over, or at least past a rung."""
-    first = halving.first_grant(config)
+    first = asha.first_grant(config)
     done = sum(trial.state != "running" or trial.granted > first for trial in trials)
     watch(done, config.sweep.trials, report.standing(trials, config.train.monitor))
 
@@ -258,7 +258,7 @@ def best_of(trials: list[Trial], config: Config) -> Trial:
 def bundle_made(trials: list[Trial], config: Config) -> str | None:
     """The address of the bundle of the best trial; None where there is none yet."""
     winner = best_of(trials, config)
-    made = runs.result(runs.place(trial_config(config, winner.number, winner.values)))
+    made = run_store.result(run_store.place(trial_config(config, winner.number, winner.values)))
     return made.bundle if made else None
 
 
@@ -272,11 +272,11 @@ def make_bundle(winner: Trial, config: Config) -> str:
 
 def close_run(settings: Mapping[str, Any], commit: str | None) -> str:
     """Make the bundle of a run as far as it was trained; its address."""
-    from trainer.closing import conclude
+    from trainer.training.finalize import conclude
 
     config = Config.model_validate(settings)
-    run = runs.place(config)
-    return conclude(run, config, runs.history(run), commit).bundle
+    run = run_store.place(config)
+    return conclude(run, config, run_store.history(run), commit).bundle
 
 
 def catch_up(config: Config, ledger: Ledger) -> None:
@@ -285,7 +285,7 @@ def catch_up(config: Config, ledger: Ledger) -> None:
     A worker group trains on for seconds after its trial was stopped.
     """
     winner = best_of(ledger.trials, config)
-    made = runs.result(runs.place(trial_config(config, winner.number, winner.values)))
+    made = run_store.result(run_store.place(trial_config(config, winner.number, winner.values)))
     assert made, "the winner's run is concluded"
     for row in made.history:
         ledger.note(winner.number, row)

@@ -15,12 +15,12 @@ from ray import tune
 
 from contract.config import Config, Scalar
 from contract.errors import UserError
-from trainer import launch, runs
-from trainer.checkpoints import Row
-from trainer.data.cases import Dataset
+from trainer.data.dataset_index import Dataset
+from trainer.training import launcher, run_store
+from trainer.training.checkpoints import Row
 
 if TYPE_CHECKING:
-    from trainer.built import Shelf
+    from trainer.training.model_cache import Shelf
 
 # Ray waits this long for a stopped trial's thread before it reuses the process, and drops the
 # trial that would have been next without a word where the thread takes longer; 2 by default.
@@ -68,8 +68,8 @@ def train_trial(order: Mapping[str, Any], settings: Mapping[str, Any], slices: D
 
 def train_run(config: Config, slices: Dataset, report: Report) -> None:
     """Train a trial's run to its end; the epochs it has already are reported first."""
-    place = runs.place(config)
-    for row in runs.history(place):
+    place = run_store.place(config)
+    for row in run_store.history(place):
         report(row)
     if config.train.workers > 1:
         train_group(config, slices, report)
@@ -79,25 +79,25 @@ def train_run(config: Config, slices: Dataset, report: Report) -> None:
 
 def train_alone(config: Config, slices: Dataset, report: Report) -> None:
     """Train in this process, in a network of an earlier trial where their graphs are the same."""
-    from trainer.worker import Surroundings, train
+    from trainer.training.train_loop import Surroundings, train
 
-    place = runs.place(config)
-    runs.begin(place, config, slices)
+    place = run_store.place(config)
+    run_store.begin(place, config, slices)
     train(config, slices, place, Surroundings(report_epoch=report, shelf=shelf()))
 
 
 @cache
 def shelf() -> "Shelf":
     """The networks of this process's trials."""
-    from trainer.built import Shelf
+    from trainer.training.model_cache import Shelf
 
     return Shelf()
 
 
 def train_group(config: Config, slices: Dataset, report: Report) -> None:
     """Train on a worker group of the trial's own, which ends with this process."""
-    place = runs.place(config)
-    told = len(runs.history(place))
+    place = run_store.place(config)
+    told = len(run_store.history(place))
 
     def tell(rows: tuple[Row, ...]) -> None:
         nonlocal told
@@ -109,9 +109,9 @@ def train_group(config: Config, slices: Dataset, report: Report) -> None:
         # An epoch is in the history as soon as its checkpoint is whole; reading it costs a
         # listing, so only where the steps done say that there is a new one.
         if total and done * config.train.epochs // total > told:
-            tell(runs.history(place))
+            tell(run_store.history(place))
 
-    tell(launch.run(config, watch, slices).history)
+    tell(launcher.run(config, watch, slices).history)
 
 
 def reason(error: BaseException) -> str:

@@ -21,11 +21,11 @@ import pytest
 
 from contract import bundle
 from contract.config import Config
-from contract.loading import dump, load
+from contract.config.loader import dump, load
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, kill_node, worker_node
 from tests.small import FEW_SLICES, NETWORK
-from trainer.data import cases
+from trainer.data import dataset_index
 
 SPACE = {"train.learning_rate": {"choice": [1e-3, 3e-3]}}
 
@@ -41,7 +41,7 @@ def head(s3_server: str) -> Iterator[Head]:
 def settings(head: Head, s3: str, tmp_path: Path) -> Path:
     """The one TOML file, in a folder of the client's own; its slices are in S3 already."""
     drawn = Config.model_validate({"data": {"phantom": FEW_SLICES}})
-    slices = cases.prepare(drawn.data, 0, open_storage(str(tmp_path / "drawn")))
+    slices = dataset_index.prepare(drawn.data, 0, open_storage(str(tmp_path / "drawn")))
     upload = head.run("upload", slices.root, f"{s3}/slices", folder=tmp_path)
     assert upload.returncode == 0, upload.stderr
     config = Config.model_validate(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from contract.config import Config
-from contract.loading import dump
+from contract.config.loader import dump
 from tests.nodes import ROOT, without_ray
 
 PROGRAM = """

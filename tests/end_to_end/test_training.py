@@ -19,14 +19,14 @@ from ray.train import ControllerError
 from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
+from contract.config.loader import dump
 from contract.errors import DataError, TrainingError
-from contract.loading import dump
 from contract.storage import Storage, open_storage
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
-from trainer import launch, runs
-from trainer.checkpoints import Row
-from trainer.data import cases
+from trainer.data import dataset_index
+from trainer.training import launcher, run_store
+from trainer.training.checkpoints import Row
 from tuning import sweep
 from tuning.trainable import train_alone
 
@@ -72,7 +72,7 @@ def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float
 class Trained:
     """A run that went on after a kill: its result, and what was told meanwhile and known before."""
 
-    result: runs.Result
+    result: run_store.Result
     told: tuple[str, ...]
     before: tuple[Row, ...]
     """The epochs that the first driver finished."""
@@ -87,7 +87,7 @@ def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("trained")
     config = tiny(str(root / "store"))
     kill_the_driver_after_the_first_epoch(config, root / "tiny.toml")
-    before = runs.history(runs.place(config))
+    before = run_store.history(run_store.place(config))
     killed: list[int] = []
 
     def kill_one_in_mid_epoch(done: int, total: int | None, note: str) -> None:
@@ -96,7 +96,7 @@ def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -
             os.kill(killed[0], signal.SIGKILL)
 
     with told() as messages:
-        result = launch.run(config, kill_one_in_mid_epoch)
+        result = launcher.run(config, kill_one_in_mid_epoch)
     assert killed
     return Trained(result, tuple(messages), before)
 
@@ -107,7 +107,7 @@ def kill_the_driver_after_the_first_epoch(config: Config, path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "train", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    run, deadline = runs.place(config), time.monotonic() + 120
+    run, deadline = run_store.place(config), time.monotonic() + 120
     while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
         assert driver.poll() is None, "the driver ended by itself"
         assert time.monotonic() < deadline
@@ -166,7 +166,9 @@ def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
     assert manifest.name == "tiny"
     assert manifest.image_size == 32
     assert manifest.metrics == trained.result.best
-    slices = cases.prepare(tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1])))
+    slices = dataset_index.prepare(
+        tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1]))
+    )
     assert manifest.dataset == slices.fingerprint
     assert manifest.patients == {
         "train": ("PHANTOM_0001", "PHANTOM_0002"),
@@ -180,7 +182,7 @@ def test_a_finished_run_is_not_trained_again(
     root = str(Path(trained.result.run).parents[1])
     before = open_storage(trained.result.run).entries()
     with caplog.at_level("INFO"):
-        again = launch.run(tiny(root))
+        again = launcher.run(tiny(root))
     assert again == trained.result
     assert "finished already" in caplog.text
     assert open_storage(trained.result.run).entries() == before
@@ -191,14 +193,14 @@ def test_a_run_begun_with_other_settings_is_refused(
 ) -> None:
     root = str(Path(trained.result.run).parents[1])
     with pytest.raises(TrainingError, match=r"train\.epochs was 5, now 6.*run\.name"):
-        launch.run(tiny(root, epochs=EPOCHS + 1))
+        launcher.run(tiny(root, epochs=EPOCHS + 1))
 
 
 def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
     trained: Trained, s3: str
 ) -> None:
     config = tiny(f"{s3}/store", workers=1)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     alone: list[Row] = []
     train_alone(config, slices, alone.append)
     for one, two in zip(alone, trained.result.history, strict=True):
@@ -218,12 +220,14 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
     for name, report in (("whole", lambda row: None), ("broken", break_off)):
         # Dropout too draws what it would have drawn, in a network that was used before.
         config = tiny(str(tmp_path / name), workers=1).with_values({"network.dropout_rate": 0.3})
-        slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+        slices = dataset_index.prepare(
+            config.data, config.run.seed, open_storage(config.storage.root)
+        )
         if name == "broken":
             with pytest.raises(KeyboardInterrupt):
                 train_alone(config, slices, report)
         train_alone(config, slices, lambda row: None)
-        histories.append(runs.history(runs.place(config)))
+        histories.append(run_store.history(run_store.place(config)))
     whole, broken = map(without_clock, histories)
     assert [row["epoch"] for row in broken] == list(range(1, EPOCHS + 1))
     for one, two in zip(whole, broken, strict=True):
@@ -234,13 +238,13 @@ def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     config = tiny(str(tmp_path)).with_values({"run.seed": 77})
-    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     image = Path(slices.root) / slices.of("train")[0].image
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=image.name) as told:
-        launch.run(config)
+        launcher.run(config)
     assert_not_tried_again(told.value)
 
 
@@ -253,9 +257,9 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     config = tiny(str(tmp_path), workers=1)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     # Nobody has begun the run: so it looks on a node with a folder of its own.
     with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as told:
-        launch.train_group(config, slices, lambda done, total, note: None)
+        launcher.train_group(config, slices, lambda done, total, note: None)
     assert_not_tried_again(told.value)
     assert open_storage(str(tmp_path)).entries("runs") == []

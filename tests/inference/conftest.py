@@ -21,8 +21,8 @@ from cluster.connection import Connection
 from contract import bundle
 from contract.bundle import Facts
 from contract.config import Config, Serve
+from contract.config.loader import dump
 from contract.errors import ClusterError
-from contract.loading import dump
 from contract.registry import Registry
 from contract.storage import FolderStorage, Storage, open_storage
 from tests.nodes import free_port
@@ -142,7 +142,7 @@ def attempts(ray_cluster: Connection) -> Attempts:
     """
     from ray import serve
 
-    from inference.deployment import APPLICATION, Plan, application, start, stop
+    from inference.serving.deployment import APPLICATION, Plan, application, start, stop
 
     def refused() -> str:
         with pytest.raises(ClusterError) as caught:

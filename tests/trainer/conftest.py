@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from contract import bundle
 from contract.config import Config
-from contract.loading import dump
+from contract.config.loader import dump
 from contract.storage import FolderStorage
-from trainer.data.cases import Dataset, prepare
+from trainer.data.dataset_index import Dataset, prepare
 
 HEIGHT, WIDTH = 40, 60
 

@@ -10,7 +10,7 @@ import pytest
 from contract.config import Config
 from contract.storage import open_storage
 from tuning import report
-from tuning.ledger import Trial, ranked
+from tuning.trial_store import Trial, ranked
 
 MONITOR = "val_dice_coef"
 CONFIG = Config.model_validate(

@@ -14,18 +14,18 @@ import pytest
 import ray
 
 from cluster.connection import Connection
-from cluster.leftovers import freed
+from cluster.placement_groups import freed
 from contract import bundle
 from contract.config import Config
+from contract.config.loader import dump, load
 from contract.errors import ClusterError, ConfigError, TrainingError
-from contract.loading import dump, load
 from contract.registry import Registry
 from contract.storage import open_storage
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
-from trainer.data import cases
+from trainer.data import dataset_index
 from tuning import sweep, trainable
-from tuning.ledger import Ledger, Row, Trial, read
+from tuning.trial_store import Ledger, Row, Trial, read
 
 ROOT = Path(__file__).parents[2]
 MONITOR = "val_dice_coef"
@@ -152,7 +152,7 @@ def test_training_the_winners_settings_gives_its_score_again(
     config = load(f"{swept.place}/winner.toml", [f"storage.root={tmp_path}", "train.pictures=0"])
     assert config.run.name == "tiny-winner"
     assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
-    slices = cases.prepare(config.data, config.run.seed, open_storage(str(root)))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(root)))
     rows: list[Row] = []
     trainable.train_alone(config, slices, rows.append)
     assert max(row[MONITOR] for row in rows) == pytest.approx(swept.score, abs=1e-3)
@@ -168,7 +168,7 @@ def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, 
     with pytest.raises(TrainingError, match=r"sweep\.search was 'random', now 'tpe'"):
         sweep.run(tiny(str(root), **{"sweep.search": "tpe"}))
     longer = tiny(str(root), **{"sweep.trials": 9})
-    slices = cases.prepare(longer.data, longer.run.seed, open_storage(str(root)))
+    slices = dataset_index.prepare(longer.data, longer.run.seed, open_storage(str(root)))
     sweep.refuse_others(sweep.place(longer), longer, slices)
     dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
     with pytest.raises(TrainingError, match=r"sweep 'tiny' .* begun with other slices or splits"):
@@ -217,7 +217,7 @@ def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_one
 ) -> None:
     changed = {"sweep.trials": 2, "sweep.parallel": 1, "data.phantom.slices": 5}
     config = tiny(str(tmp_path), **changed)
-    slices = cases.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
     image = Path(slices.root, slices.of("train")[0].image)
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
@@ -232,7 +232,7 @@ def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_one
 
 def searched(config: Config, ledger: Ledger, watch: sweep.Watch) -> list[Trial]:
     """The trials of a sweep that is searched and makes no bundle."""
-    slices = cases.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(config.storage.root))
     sweep.search(config, slices, ledger, watch)
     return ledger.trials
 

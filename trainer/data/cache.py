@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from contract.config import Config
 from contract.storage import Storage, open_storage, plainly
-from trainer.data.cases import Case, Dataset, Split, read_image, read_mask
-from trainer.preprocess import fit_slices, resize
+from trainer.data.dataset_index import Case, Dataset, Split, read_image, read_mask
+from trainer.data.preprocessing import fit_slices, resize
 
 # Raised when what is written below changes, so that older caches are not read.
 _FORMAT = 2

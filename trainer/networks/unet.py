@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks.dropout import Dropout
+from trainer.networks.layers import Dropout
 
 Layer = Callable[[tf.Tensor], tf.Tensor]
 

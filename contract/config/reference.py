@@ -1,0 +1,95 @@
+"""Writes docs/settings.md from the schema: `python -m contract.config.reference`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from contract.config import Range, Section, sections
+
+_INTRODUCTION = """\
+# Settings
+
+One TOML file describes a whole service; every setting has a default, and a file names only what
+differs. On the command line, `section.key=value` behind the file replaces a setting for once:
+
+    python -m trainer train configs/pancreas.toml train.epochs=3 data.root=/slices
+
+`section.key=` with nothing behind it makes a setting absent. `--show-config` prints all settings
+as they are after that. An unknown key and a value out of its limits are errors. Relative folders
+are taken from the current folder.
+
+This page is generated: `python -m contract.config.reference > docs/settings.md`.
+"""
+
+_LIMITS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "maxLength": "at most {} characters",
+    "pattern": "matching `{}`",
+}
+_TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "absent",
+}
+
+
+def page() -> str:
+    """The page in Markdown, one chapter a section and one row a setting."""
+    chapters = [chapter(place, section) for place, section in sections()]
+    space = [place for place, _ in sections()].index("sweep") + 1
+    chapters.insert(space, chapter('sweep.space."section.key"', Range))
+    return "\n".join([_INTRODUCTION, *chapters])
+
+
+def chapter(place: str, section: type[Section]) -> str:
+    """Heading, meaning and table of one section."""
+    table = [
+        "| Setting | Values | Default | Meaning |",
+        "| --- | --- | --- | --- |",
+        *rows(section),
+    ]
+    meaning = " ".join((section.__doc__ or "").split())
+    return "\n".join([f"## [{place}]", "", meaning, "", *table, ""])
+
+
+def rows(section: type[Section]) -> Iterator[str]:
+    """A row of the table for each setting; sections within have a table of their own."""
+    schema = section.model_json_schema()
+    # A range has no default as a whole: one of its keys must be given.
+    plain = {} if section is Range else section().model_dump(mode="json")
+    for name, entry in schema["properties"].items():
+        if "$ref" not in entry:
+            cells = (f"`{name}`", values(entry), _code(plain.get(name)), entry["description"])
+            yield "| " + " | ".join(_cell(text) for text in cells) + " |"
+
+
+def values(entry: dict[str, Any]) -> str:
+    """What a setting may be, in words, from its JSON schema."""
+    if "anyOf" in entry:
+        return ", or ".join(values(choice) for choice in entry["anyOf"])
+    if "enum" in entry:
+        return ", ".join(_code(choice) for choice in entry["enum"])
+    if entry["type"] == "array":
+        return "[low, high]" if "prefixItems" in entry else "[value, …]"
+    if entry["type"] == "object":
+        return "a table"
+    limits = [text.format(entry[key]) for key, text in _LIMITS.items() if key in entry]
+    return ", ".join([_TYPES[entry["type"]], *limits])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(value: Any) -> str:
+    return "absent" if value is None else f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

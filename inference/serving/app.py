@@ -1,0 +1,262 @@
+"""The service over HTTP: what is asked for, what is refused, what is answered.
+
+Everything wrong with a request is a 4xx with one sentence in JSON, {"error": …}.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contract.config import Serve
+from contract.imaging.encode import encode_mask
+from inference.serving.model_manager import Hosted
+from inference.serving.request_parsing import (
+    JSON,
+    PNG,
+    RefusalError,
+    Room,
+    authorizer,
+    chosen_type,
+    decoded,
+    image_within,
+    within,
+)
+from inference.serving.schemas import Answer, Failure, Health, ModelFacts, Status
+from inference.serving.stats import Tally
+
+SEGMENT = "/v1/segment"
+MODEL_HEADER = "Segfleet-Model"
+_WEB = Path(__file__).parent / "web"
+_PAGES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/docs": ("docs.html", "text/html; charset=utf-8"),
+    "/web/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/web/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+}
+# The pages load nothing from elsewhere and may not be framed.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"model": Failure, "description": "The image is damaged or the body is malformed."},
+    401: {"model": Failure, "description": "The API key is missing or wrong."},
+    406: {"model": Failure, "description": "Neither image/png nor application/json is accepted."},
+    413: {"model": Failure, "description": "The body has too many bytes or the image pixels."},
+    415: {"model": Failure, "description": "The body is no PNG, JPEG, BMP or TIFF image."},
+    408: {"model": Failure, "description": "It took longer than the service allows."},
+    503: {"model": Failure, "description": "Too many requests are waiting: try again later."},
+}
+# Nobody reads it; nginx made this number usual.
+_HUNG_UP = 499
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **dict.fromkeys(("image/png", "image/jpeg", "image/bmp", "image/tiff"), _BINARY),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": _BINARY["schema"]},
+                }
+            },
+        },
+    }
+}
+
+log = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What the routes need of the process that answers."""
+
+    settings: Serve
+    key_digest: str | None
+    """SHA-256, in hex, of the API key; None where none is asked for."""
+    tally: Tally
+    room: Room
+
+    @property
+    def hosted(self) -> Hosted:
+        """What answers now."""
+        ...
+
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+        """The mask [H, W] of a slice [H, W, C], and what made it."""
+        ...
+
+    async def status(self) -> Status:
+        """How the service does, all replicas together."""
+        ...
+
+
+def build(service: Service) -> ASGIApp:
+    """The ASGI application over a service."""
+    app = FastAPI(
+        title="segfleet",
+        description="Masks of image slices. Research software, not a medical device.",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers={
+            RefusalError: _tell_refusal,
+            HTTPException: _tell_http,
+            Exception: _tell_fault,
+        },
+    )
+    for path, (name, kind) in _PAGES.items():
+        app.add_api_route(path, _page(name, kind), include_in_schema=False)
+    app.add_api_route("/healthz", _health, response_model=Health, summary="Whether it answers")
+    _add_segment(app, service)
+    _add_facts(app, service)
+    return _Counted(app, service.tally)
+
+
+def _add_segment(app: FastAPI, service: Service) -> None:
+    @app.post(
+        SEGMENT,
+        summary="The mask of a slice",
+        description="The image is the body itself, or the file called image of a form. Accept "
+        "chooses the answer: image/png (0 and 255) or application/json.",
+        dependencies=_secured(service),
+        response_model=None,
+        responses={
+            200: {"model": Answer, "content": {PNG: _BINARY}, "description": "The mask."},
+            **_RESPONSES,
+        },
+        openapi_extra=_BODY,
+    )
+    async def segment(request: Request) -> Response:
+        start = time.perf_counter()
+        kind = chosen_type(request.headers.get("accept"))
+        async with within(service.settings.request_timeout_s):
+            with service.room.request():
+                data = await image_within(request, service.settings)
+                async with service.room.slices:
+                    if await request.is_disconnected():
+                        return Response(status_code=_HUNG_UP)
+                    mask, hosted = await service.segment(await decoded(data))
+        headers = {MODEL_HEADER: hosted.called}
+        if kind == PNG:
+            return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
+        seconds = time.perf_counter() - start
+        return Response(
+            await asyncio.to_thread(_encode_answer, mask, hosted, seconds), 200, headers, JSON
+        )
+
+
+def _encode_answer(mask: np.ndarray, hosted: Hosted, seconds: float) -> str:
+    version = hosted.version
+    return Answer.of(mask, version.name, version.version, seconds).model_dump_json()
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    secured = _secured(service)
+
+    @app.get("/v1/model", summary="What is hosted", dependencies=secured)
+    async def model() -> ModelFacts:
+        return facts(service.hosted, service.settings.model)
+
+    @app.get("/v1/status", summary="How the service does", dependencies=secured)
+    async def status() -> Status:
+        return await service.status()
+
+
+def _secured(service: Service) -> list[Any]:
+    return [] if service.key_digest is None else [Depends(authorizer(service.key_digest))]
+
+
+def facts(hosted: Hosted, reference: str) -> ModelFacts:
+    """What /v1/model answers. reference: what the service follows."""
+    manifest = hosted.segmenter.manifest
+    return ModelFacts(
+        model=hosted.version.name,
+        version=hosted.version.version,
+        reference=reference,
+        run=manifest.name,
+        created=manifest.created,
+        fingerprint=manifest.fingerprint,
+        commit=manifest.commit,
+        image_size=manifest.image_size,
+        image_channels=manifest.image_channels,
+        threshold=manifest.threshold,
+        metrics=manifest.metrics,
+        engine=hosted.segmenter.engine.name,
+    )
+
+
+def _page(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+    """A route that answers a file of web/, read once."""
+    content = (_WEB / name).read_bytes()
+
+    async def page() -> Response:
+        return Response(content, 200, _PAGE_HEADERS, media_type=kind)
+
+    return page
+
+
+async def _health() -> Health:
+    return Health()
+
+
+def _failure(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(Failure(error=sentence).model_dump(), status, headers)
+
+
+async def _tell_refusal(_: Request, error: Any) -> Response:
+    return _failure(error.status, str(error), error.headers)
+
+
+async def _tell_http(request: Request, error: Any) -> Response:
+    sentence = {
+        404: f"There is nothing at {request.url.path[:200]}; /docs lists what there is.",
+        405: f"{request.url.path[:200]} does not answer {request.method[:20]}; see /docs.",
+    }.get(error.status_code, f"{error.detail}.")
+    return _failure(error.status_code, sentence, error.headers)
+
+
+async def _tell_fault(_: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error)
+    return _failure(500, "The service failed; its log tells why.")
+
+
+class _Counted:
+    """Counts the requests for segmentation and how they end."""
+
+    def __init__(self, app: ASGIApp, tally: Tally) -> None:
+        self._app = app
+        self._tally = tally
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != SEGMENT:
+            await self._app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        # None where the client hangs up before there is an answer; of a fault the application's
+        # own 500 comes by.
+        status: int | None = None
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start" and message["status"] != _HUNG_UP:
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            self._tally.record(status, time.perf_counter() - start)

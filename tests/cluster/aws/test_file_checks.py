@@ -1,0 +1,121 @@
+"""The shipped cluster file is safe, and each danger is found."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.aws.file_checks import dangers
+from cluster.aws.launcher import read
+from contract.errors import ClusterError
+
+FILE = Path(__file__).parents[3] / "ray_cluster.yaml"
+Tree = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Tree:
+    return read(FILE)
+
+
+def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(copy.deepcopy(shipped)))
+
+
+def test_the_shipped_file_is_safe(shipped: Tree) -> None:
+    assert dangers(shipped, spot=True) == []
+
+
+def node(tree: Tree, name: str = "worker-spot") -> Tree:
+    # The file shares parts by anchors; a change must not reach the other nodes.
+    tree["available_node_types"][name] = copy.deepcopy(tree["available_node_types"][name])
+    return tree["available_node_types"][name]["node_config"]
+
+
+def start(tree: Tree, old: str, new: str) -> None:
+    commands = tree["head_start_ray_commands"]
+    tree["head_start_ray_commands"] = [line.replace(old, new) for line in commands]
+
+
+def rule(tree: Tree, block: str) -> None:
+    ranges = [{"CidrIp": block}]
+    tree["provider"]["security_group"] = {
+        "IpPermissions": [{"FromPort": 22, "ToPort": 22, "IpRanges": ranges}]
+    }
+
+
+HOST = "--dashboard-host=127.0.0.1"
+CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
+    (lambda tree: start(tree, HOST, "--dashboard-host=0.0.0.0"), "0.0.0.0"),
+    (lambda tree: start(tree, HOST, "--dashboard-host ::"), "dashboard's address is ::"),
+    (lambda tree: start(tree, HOST, ""), "dashboard's address is left to Ray"),
+    (lambda tree: tree["setup_commands"].append("jupyter --ip 0.0.0.0"), "every address"),
+    (lambda tree: tree["docker"].update(run_options=[]), "lack RAY_AUTH_MODE=token"),
+    (lambda tree: tree["docker"]["run_options"].append("-e RAY_AUTH_TOKEN=x"), "token itself"),
+    (lambda tree: rule(tree, "0.0.0.0/0"), "every address of the world"),
+    (lambda tree: node(tree)["MetadataOptions"].update(HttpTokens="optional"), "IMDSv2"),
+    (lambda tree: node(tree).pop("MetadataOptions"), "IMDSv2"),
+    (lambda tree: node(tree).pop("SecurityGroupIds"), "opens SSH to the world"),
+    (lambda tree: node(tree, "head").pop("IamInstanceProfile"), "every right on EC2 and S3"),
+    (lambda tree: node(tree, "head").update(ImageId="latest_dlami"), "Ubuntu 18.04"),
+    (lambda tree: node(tree)["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"), "not encrypted"),
+    (lambda tree: tree["docker"].update(image="rayproject/ray-ml:2.9.0"), "no longer made"),
+    (lambda tree: node(tree).pop("InstanceMarketOptions"), "need a type of spot instances"),
+    (lambda tree: tree["available_node_types"].pop("worker-on-demand"), "one on demand"),
+    (lambda tree: tree["available_node_types"]["worker-spot"].pop("priority"), "higher priority"),
+    (
+        lambda tree: node(tree, "head").update(InstanceMarketOptions={"MarketType": "spot"}),
+        "the head is a spot instance",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "danger"), CHANGES)
+def test_each_danger_is_found(change: Callable[[Tree], Any], danger: str, shipped: Tree) -> None:
+    tree = copy.deepcopy(shipped)
+    change(tree)
+    found = dangers(tree, spot=True)
+    assert any(danger in one for one in found), found
+
+
+def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
+    tree = copy.deepcopy(shipped)
+    del tree["available_node_types"]["worker-spot"]
+    assert dangers(tree, spot=False) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: [", "cannot read the cluster file"),
+        ("cluster_name: x", "breaks Ray's schema: 'provider' is a required property"),
+        (
+            yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}, "max_wrkers": 3}),
+            "breaks Ray's schema: Additional properties are not allowed",
+        ),
+        (
+            yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}}),
+            r"cannot be filled in: it needs available_node_types.* it needs docker\.run_options",
+        ),
+    ],
+)
+def test_a_file_that_is_no_cluster_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ClusterError, match=reason):
+        read(path)
+
+
+@pytest.mark.parametrize("disks", [[], [{"VirtualName": "ephemeral0"}], "none"])
+def test_a_node_without_its_one_disk_is_refused(disks: Any, shipped: Tree, tmp_path: Path) -> None:
+    tree = copy.deepcopy(shipped)
+    node(tree).update(BlockDeviceMappings=disks)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(ClusterError, match="worker-spot: BlockDeviceMappings must name one Ebs"):
+        read(path)

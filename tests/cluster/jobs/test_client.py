@@ -1,0 +1,327 @@
+"""Jobs on a real head behind a token, as a user sends, follows, lists and stops them."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs import job_store
+from cluster.jobs.client import Seen, Tail, exit_code, merged
+from cluster.jobs.job_store import Record
+from contract.config import Config
+from contract.config.loader import dump
+from contract.storage import open_storage
+from tests.nodes import ROOT, Head, free_port, head_node, without_ray
+from tests.small import FEW_SLICES, NETWORK
+
+
+@pytest.fixture(scope="module")
+def head(s3_server: str) -> Iterator[Head]:
+    """A head of 4 logical CPUs, for all tests of this file."""
+    with head_node(4) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(head: Head, s3: str, tmp_path: Path) -> Path:
+    """A small run whose data and results lie in S3, to be sent to the head."""
+    config = Config.model_validate(
+        {
+            "run": {"name": "demo"},
+            "storage": {"root": f"{s3}/segfleet"},
+            "cluster": {"address": head.jobs},
+            "data": {"phantom": FEW_SLICES},
+            "network": NETWORK,
+            "train": {"workers": 1, "batch_size": 4, "patience": None, "pictures": 0},
+        }
+    )
+    path = tmp_path / "demo.toml"
+    path.write_text(dump(config))
+    return path
+
+
+def jobs_kept(settings: Path) -> list[Record]:
+    return job_store.found(
+        job_store.jobs_of(Config.model_validate(tomllib.loads(settings.read_text())))
+    )
+
+
+def test_the_nodes_of_a_real_cluster_are_seen(head: Head, settings: Path) -> None:
+    # Ray's own node joins after its dashboard answers.
+    seen = "the cluster: nodes 1, CPUs 4, GPUs 0"
+    wait_until(lambda: seen in head.run("check", str(settings)).stdout)
+
+
+def test_a_command_runs_on_the_cluster_and_shows_no_secret(head: Head, settings: Path) -> None:
+    done = head.run("submit", str(settings), "--", "trainer", "prepare")
+    assert done.returncode == 0, done.stderr
+    assert "Ray's limit is 512 MB" in done.stderr
+    assert "s3://test-" in done.stdout
+    assert "succeeded (exit code 0)" in done.stderr
+    listed = head.run("status", str(settings)).stdout
+    assert "succeeded (exit code 0)  trainer prepare settings.toml" in listed
+    shown = jobs_as_the_dashboard_shows_them(head)
+    assert "AWS_ENDPOINT_URL" in shown
+    assert "AWS_SECRET_ACCESS_KEY" not in shown
+    assert head.token not in shown
+
+
+def jobs_as_the_dashboard_shows_them(head: Head, job: dict[str, str] | None = None) -> str:
+    """Ray's list of jobs; with a job, Ray's answer to sending it."""
+    headers = {"Authorization": f"Bearer {head.token}", "Content-Type": "application/json"}
+    sent = json.dumps(job).encode() if job else None
+    asked = urllib.request.Request(f"{head.jobs}/api/jobs/", sent, headers)
+    with urllib.request.urlopen(asked) as answer:
+        return answer.read().decode()
+
+
+def test_jobs_of_others_are_left_alone(head: Head, settings: Path) -> None:
+    jobs_as_the_dashboard_shows_them(head, {"entrypoint": "echo 'not closed"})
+    listed = head.run("status", str(settings))
+    assert listed.returncode == 0, listed.stderr
+    assert "not closed" not in listed.stdout
+    assert listed.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [({"RAY_AUTH_TOKEN": "wrong"}, "Invalid"), ({"RAY_AUTH_MODE": "disabled"}, "Missing")],
+)
+def test_without_the_token_nothing_is_sent(
+    variables: dict[str, str], reason: str, head: Head, settings: Path
+) -> None:
+    done = head.run("submit", str(settings), "--", "trainer", "prepare", variables=variables)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "RAY_AUTH_MODE=token" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
+    assert not jobs_kept(settings)
+
+
+DRIVER = """
+import ray, sys
+from cluster.connection import connected
+from contract.config import Cluster
+
+@ray.remote
+def look():
+    import contract, os
+    return contract.__file__, os.environ["AWS_REGION"]
+
+with connected(Cluster(address=sys.argv[1])) as connection:
+    assert not connection.private
+    print(ray.get(look.remote()))
+"""
+
+
+def test_a_driver_joins_and_its_workers_get_our_code_and_where_s3_is(
+    head: Head, tmp_path: Path
+) -> None:
+    joined = subprocess.run(
+        [sys.executable, "-c", DRIVER, head.gcs],
+        cwd=tmp_path,
+        env={**head.client(), "PYTHONPATH": str(ROOT), "AWS_REGION": "eu-north-1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert joined.returncode == 0, joined.stderr
+    assert "py_modules" in joined.stdout
+    assert "eu-north-1" in joined.stdout
+
+
+def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: Path) -> None:
+    words = ("submit", str(settings), "--", "trainer", "train", "train.epochs=10000")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "cluster", *words],
+        cwd=ROOT,
+        env=head.client(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: len(checkpoints(settings)) > 0)
+        following.send_signal(signal.SIGINT)
+        _, told = following.communicate(timeout=60)
+    finally:
+        following.kill()
+    assert following.returncode == 130
+    assert "goes on without this terminal" in told
+    before = checkpoints(settings)
+    wait_until(lambda: checkpoints(settings) != before)
+    asked = head.run("stop", str(settings))
+    assert "after its next checkpoint" in asked.stdout
+    before = checkpoints(settings)
+    ended = head.run("logs", str(settings))
+    assert ended.returncode == 130, ended.stdout + ended.stderr
+    assert "stop was asked for" in ended.stdout
+    assert checkpoints(settings) != before
+    assert [(one.state, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
+    assert "does not run" in head.run("stop", str(settings)).stderr
+
+
+def test_a_failed_command_tells_why_and_outlives_its_head(head: Head, settings: Path) -> None:
+    """The last test of this file, as it ends the head."""
+    words = ("submit", str(settings), "--detach", "--", "trainer", "prepare")
+    sent = head.run(*words, "data.source=folder", "data.root=s3://no-such-bucket/slices")
+    assert sent.returncode == 0, sent.stderr
+    followed = head.run("logs", str(settings))
+    head.stop()
+    kept = head.run("logs", str(settings))
+    for told in (followed, kept):
+        assert told.returncode == 1
+        assert "error: " in told.stdout
+        assert "no-such-bucket" in told.stdout
+        assert "Traceback" not in told.stdout + told.stderr
+    listed = head.run("status", str(settings))
+    assert "failed (exit code 1)" in listed.stdout
+    assert "shown from the storage alone: no Ray cluster answers" in listed.stderr
+    lost = head.run("submit", str(settings), "--", "trainer", "prepare")
+    assert lost.returncode == 1
+    assert lost.stderr.startswith("error: no Ray cluster answers")
+
+
+def checkpoints(settings: Path) -> set[str]:
+    """Every checkpoint of the run that counts."""
+    root = open_storage(tomllib.loads(settings.read_text())["storage"]["root"])
+    keys = {entry.key for entry in root.entries("runs/demo")}
+    return {key for key in keys if key.endswith("/checkpoint.json")}
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 150.0) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.5)
+
+
+def test_a_log_read_twice_is_written_once() -> None:
+    written: list[str] = []
+    tail = Tail(written.append)
+
+    async def texts(*pieces: str) -> AsyncIterator[str]:
+        for piece in pieces:
+            yield piece
+
+    asyncio.run(tail.follow(texts("one\n", "two\nth")))
+    asyncio.run(tail.follow(texts("one\ntwo\n", "three\n")))
+    assert "".join(written) == "one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "expected"),
+    [
+        ("succeeded", 0, 0),
+        ("failed", 3, 3),
+        ("failed", None, 1),
+        ("stopped", None, 1),
+        ("lost", None, 1),
+    ],
+)
+def test_the_exit_code_of_a_job(state: str, code: int | None, expected: int) -> None:
+    assert exit_code(state, code) == expected
+
+
+def kept(state: job_store.State, code: int | None = None) -> Record:
+    return Record(job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code)
+
+
+def seen(state: str, ended: bool, code: int | None = None) -> Seen:
+    return Seen("a", "demo", "trainer", state, "1", ended, code, "")
+
+
+@pytest.mark.parametrize(
+    ("ray_knows", "storage_knows", "reachable", "state", "code", "live"),
+    [
+        ([seen("running", False)], [kept("running")], True, "running", None, True),
+        ([seen("pending", False)], [], True, "pending", None, True),
+        ([], [kept("running")], True, "lost", None, False),
+        ([], [kept("running")], False, "running when last heard of (2)", None, False),
+        ([seen("failed", True, 1)], [kept("stopped", 130)], True, "stopped", 130, False),
+        ([seen("failed", True, 137)], [kept("running")], True, "failed", 137, False),
+    ],
+)
+def test_what_ray_and_the_storage_know_becomes_one_line(
+    ray_knows: list[Seen],
+    storage_knows: list[Record],
+    reachable: bool,
+    state: str,
+    code: int | None,
+    live: bool,
+) -> None:
+    (line,) = merged(ray_knows, storage_knows, reachable)
+    assert (line.state, line.exit_code, line.live) == (state, code, live)
+
+
+class Closed(BaseHTTPRequestHandler):
+    """What the dashboard of somebody else's cluster answers."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(b"Unauthorized: Missing authentication token")
+
+
+def test_a_cluster_that_asks_for_a_token_is_told(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Closed) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        told = subprocess.run(
+            [sys.executable, "-m", "cluster", "status", str(written(tmp_path, address))],
+            cwd=ROOT,
+            env=without_ray(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+        thread.join()
+    assert told.returncode == 1
+    assert "running when last heard of" in told.stdout
+    assert told.stderr.startswith(f"error: Ray at {address} asks for a token that this command")
+    for text in ("cluster.address", "RAY_AUTH_TOKEN"):
+        assert text in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def written(folder: Path, address: str) -> Path:
+    """The settings of a run that has a job, and whose cluster is at an address."""
+    config = Config.model_validate(
+        {
+            "run": {"name": "demo"},
+            "storage": {"root": str(folder / "store")},
+            "cluster": {"address": address},
+        }
+    )
+    job_store.write(job_store.jobs_of(config), kept("running"))
+    path = folder / "demo.toml"
+    path.write_text(dump(config))
+    return path
+
+
+def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
+    path = written(tmp_path, f"http://127.0.0.1:{free_port()}")
+    told = subprocess.run(
+        [sys.executable, "-m", "cluster", "logs", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "running when last heard of" in told.stderr
+    assert "Traceback" not in told.stderr

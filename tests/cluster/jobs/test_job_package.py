@@ -1,0 +1,71 @@
+"""What a job takes along, and the command it runs."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.jobs import job_package
+from contract.config import Config
+from contract.config.loader import load
+from contract.errors import ClusterError, ConfigError
+
+COMMANDS = [
+    (["trainer", "train"], ["trainer", "train", "settings.toml"]),
+    (["trainer", "train", "train.epochs=3"], ["trainer", "train", "settings.toml"]),
+    (["tuning", "run", "my.toml", "--verbose"], ["tuning", "run", "settings.toml", "--verbose"]),
+    (["trainer", "train", "--verbose"], ["trainer", "train", "settings.toml", "--verbose"]),
+    (
+        ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
+        ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "run"), COMMANDS)
+def test_the_command_is_as_typed_with_the_settings_that_are_sent(
+    words: list[str], run: list[str]
+) -> None:
+    assert job_package.told(Config(), words, "my.toml")[1] == run
+
+
+@pytest.mark.parametrize("words", [[], ["trainer"], ["python", "x.py"], ["cluster", "down"]])
+def test_only_commands_of_the_rooms_are_run(words: list[str]) -> None:
+    with pytest.raises(ClusterError, match="must stand a command of trainer, tuning, inference"):
+        job_package.told(Config(), words, "my.toml")
+
+
+def test_overrides_become_part_of_the_settings_that_are_sent() -> None:
+    words = ["trainer", "train", "train.epochs=3", "data.source=folder", "data.root=/slices"]
+    sent, _ = job_package.told(Config(), words, "my.toml")
+    assert (sent.train.epochs, sent.data.root) == (3, "/slices")
+    with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):
+        job_package.told(Config(), ["trainer", "train", "train.epoch=3"], "my.toml")
+
+
+def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
+    config = Config().with_values({"cluster.address": "http://head:8265", "storage.root": "s3://b"})
+    packed = job_package.pack(tmp_path / "job", config)
+    top = {path.name for path in packed.folder.iterdir()}
+    assert top == {"contract", "cluster", "trainer", "tuning", "inference", "settings.toml"}
+    kinds = {path.suffix for path in packed.folder.rglob("*") if path.is_file()}
+    assert kinds <= {".py", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
+    assert packed.size < 5e6
+    sent = load(packed.folder / "settings.toml")
+    assert sent.cluster.address is None
+    assert sent.storage.root == "s3://b"
+
+
+def test_folders_of_this_machine_are_refused_unless_shared() -> None:
+    config = Config().with_values({"storage.root": "/home/me/runs"})
+    with pytest.raises(ClusterError, match=r"storage\.root = '/home/me/runs' is a folder of this"):
+        job_package.check_folders(config, shared=False)
+    job_package.check_folders(config, shared=True)
+    away = {"storage.root": "s3://b/runs", "data.source": "folder", "data.root": "/slices"}
+    with pytest.raises(ClusterError, match=r"data\.root"):
+        job_package.check_folders(Config().with_values(away), shared=False)
+
+
+def test_too_much_to_send_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_package, "LIMIT_BYTES", 1000)
+    with pytest.raises(ClusterError, match="keep data out of them"):
+        job_package.pack(tmp_path / "job", Config())

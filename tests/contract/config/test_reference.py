@@ -1,0 +1,33 @@
+"""docs/settings.md is the schema's own page."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from contract.config import setting_types
+from contract.config.reference import page
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_page_is_current() -> None:
+    written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert written == page(), "run: python -m contract.config.reference > docs/settings.md"
+
+
+def test_every_setting_has_a_row() -> None:
+    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    # The four keys of a range stand there as well.
+    assert len(rows) == len(setting_types()) + 4
+    assert all(line.count(" | ") == 3 for line in rows)
+
+
+def test_the_command_prints_the_page() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "contract.config.reference"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == page()

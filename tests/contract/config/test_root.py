@@ -1,0 +1,278 @@
+"""Settings: limits, cross-checks, did-you-means, changed copies and fingerprints."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from contract.config import (
+    Config,
+    Data,
+    Network,
+    Predict,
+    Range,
+    Run,
+    Train,
+    nearest,
+    sections,
+    setting_types,
+    validated,
+)
+from contract.config.loader import load
+from contract.errors import ConfigError
+
+
+def refused(tree: dict[str, Any]) -> str:
+    """The message with which a tree of settings is refused."""
+    with pytest.raises(ConfigError) as caught:
+        validated(tree, origin="a.toml")
+    return str(caught.value)
+
+
+class TestShape:
+    def test_every_setting_has_a_meaning_and_a_default(self) -> None:
+        Config()
+        places = dict(sections())
+        for place, section in places.items():
+            assert section.__doc__, place
+            for name, field in section.model_fields.items():
+                assert field.description or f"{place}.{name}" in places, f"{place}.{name}"
+
+    def test_what_may_be_absent_is_absent_by_default(self) -> None:
+        """TOML has no word for absent, so a file could not say so otherwise."""
+        for place, section in sections():
+            for name, field in section.model_fields.items():
+                if type(None) in getattr(field.annotation, "__args__", ()):
+                    assert field.default is None, f"{place}.{name}"
+
+    def test_nothing_can_be_changed(self) -> None:
+        with pytest.raises(ValidationError, match="frozen"):
+            Config().train.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+    def test_sections_come_in_the_order_of_the_file(self) -> None:
+        places = [place for place, _ in sections()]
+        assert places[:2] == ["run", "storage"]
+        assert places.index("data.augment") > places.index("data")
+        assert "train.epochs" in setting_types()
+        assert "data.augment" not in setting_types()
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("tree", "message"),
+        [
+            (
+                {"train": {"epoch": 3}},
+                "there is no setting train.epoch; did you mean train.epochs?",
+            ),
+            ({"trian": {}}, "there is no setting trian; did you mean train?"),
+            ({"xyz": 1}, "there is no setting xyz."),
+            ({"train": {"epochs": 0}}, "train.epochs = 0: input should be greater than or equal"),
+            ({"train": {"epochs": "3"}}, "train.epochs = '3': input should be a valid integer"),
+            ({"train": {"epochs": True}}, "train.epochs = True: input should be a valid integer"),
+            ({"train": {"loss": "dice"}}, "train.loss = 'dice': input should be "),
+            ({"train": 3}, "train = 3: "),
+            ({"run": {"name": "a/b"}}, "run.name = 'a/b': "),
+            (
+                {"network": {"image_size": 100}},
+                "network.image_size = 100 must be divisible by 16",
+            ),
+            ({"network": {"base_kernels": 4}}, "network.base_kernels = 4 must be odd"),
+            (
+                {"train": {"batch_size": 3, "workers": 2}},
+                "train.batch_size = 3 must be divisible by train.workers = 2",
+            ),
+            (
+                {"train": {"clip_norm": 1.0, "clip_value": 1.0}},
+                "set train.clip_value or train.clip_norm, not both",
+            ),
+            (
+                {"train": {"epochs": 3, "warmup_epochs": 3.0}},
+                "train.warmup_epochs must be below train.epochs",
+            ),
+            ({"data": {"source": "folder"}}, "needs data.root"),
+            ({"data": {"root": "/slices"}}, 'set data.source = "folder"'),
+            ({"data": {"valid_fraction": 0.6, "test_fraction": 0.4}}, "no patient to train on"),
+            ({"data": {"intensity_low": 5.0, "intensity_high": 5.0}}, "must be below"),
+            (
+                {"data": {"intensity_high": float("inf")}},
+                "data.intensity_high = inf: input should be a finite number",
+            ),
+            (
+                {
+                    "network": {"image_size": 50, "num_layers": 2},
+                    "predict": {"tiles": True, "tile_steps": 4},
+                },
+                "network.image_size = 50 must be divisible by predict.tile_steps = 4",
+            ),
+            ({"data": {"patient_pattern": "("}}, "data.patient_pattern is no regular expression"),
+        ],
+    )
+    def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:
+        text = refused(tree)
+        assert text.startswith("a.toml: ")
+        assert message in text
+        assert text[-1] in ".?"
+        assert "\n" not in text
+
+    def test_without_tiles_their_steps_do_not_matter(self) -> None:
+        network = {"image_size": 50, "num_layers": 2}
+        validated({"network": network, "predict": {"tile_steps": 4}}, origin="a.toml")
+
+    def test_all_faults_are_told_at_once(self) -> None:
+        text = refused({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})
+        assert "train.epochs" in text
+        assert "network.base_kernels" in text
+        assert "xyz" in text
+
+    def test_nearest_is_silent_without_a_likely_word(self) -> None:
+        assert nearest("epochs", ["train.epochs", "serve.port"]) == "; did you mean train.epochs?"
+        assert nearest("zzz", ["train.epochs"]) == ""
+
+
+class TestSweepSpace:
+    def space(self, **ranges: Any) -> dict[str, Any]:
+        return {"sweep": {"space": {key.replace("__", "."): r for key, r in ranges.items()}}}
+
+    def test_each_kind_of_range(self) -> None:
+        config = validated(
+            self.space(
+                train__learning_rate={"loguniform": [1e-4, 1e-2]},
+                network__dropout_rate={"uniform": [0, 0.5]},
+                network__num_layers={"int": [3, 5]},
+                train__loss={"choice": ["dice_loss", "bce_dice_loss"]},
+                data__augment__noise={"choice": [0, 0.1]},
+            ),
+            origin="a.toml",
+        )
+        space = config.sweep.space
+        assert space["network.num_layers"].integer == (3, 5)
+        assert space["network.num_layers"].examples() == (3, 5)
+        assert space["train.loss"].choice == ("dice_loss", "bce_dice_loss")
+        assert Config.model_validate(config.model_dump(mode="json")) == config
+
+    def test_a_choice_keeps_the_types_of_its_values(self) -> None:
+        values = Range.model_validate({"choice": [1, 1.0, True, "1"]}).choice
+        assert values is not None
+        assert [type(value) for value in values] == [int, float, bool, str]
+
+    @pytest.mark.parametrize(
+        ("key", "given", "message"),
+        [
+            ("train__lerning_rate", {"uniform": [0.1, 0.2]}, "did you mean train.learning_rate?"),
+            ("train", {"uniform": [0.1, 0.2]}, "sweep.space names 'train', which is no setting"),
+            ("serve__port", {"int": [1, 2]}, "serve.port does not change a trial"),
+            ("train__epochs", {}, "give exactly one of choice, uniform, loguniform, int"),
+            ("train__epochs", {"int": [1, 2], "choice": [1]}, "give exactly one of"),
+            ("train__epochs", {"int": [2, 1]}, "int = [2, 1]: the first must be the lower one"),
+            ("train__epochs", {"choice": []}, "choice needs at least one value"),
+            ("train__learning_rate", {"loguniform": [0, 1]}, "loguniform needs numbers above 0"),
+            ("train__epochs", {"choice": ["many"]}, "train.epochs cannot be 'many'"),
+            ("train__epochs", {"uniform": [1, 5]}, "train.epochs cannot be 1.0"),
+            ("network__num_layers", {"int": [3, 50]}, "network.num_layers cannot be 50"),
+            ("data__augment__noise", {"choice": [2.0]}, "data.augment.noise cannot be 2.0"),
+            ("train__epochs", {"integer": [1, 2]}, "there is no setting"),
+        ],
+    )
+    def test_a_range_that_cannot_be(self, key: str, given: Any, message: str) -> None:
+        assert message in refused(self.space(**{key: given}))
+
+    def test_a_value_at_odds_with_another_setting_is_left_to_the_trial(self) -> None:
+        validated(self.space(network__num_layers={"choice": [5, 9]}), origin="a.toml")
+
+
+class TestWithValues:
+    def test_a_copy_changes_only_what_is_named(self) -> None:
+        config = Config()
+        changed = config.with_values({"train.epochs": 3, "data.augment.noise": 0.1})
+        assert (changed.train.epochs, changed.data.augment.noise) == (3, 0.1)
+        assert config.train.epochs != 3
+        assert changed.with_values({}) == changed
+
+    def test_a_range_may_be_added(self) -> None:
+        config = Config().with_values({"sweep.space.train.epochs": {"int": [1, 3]}})
+        assert config.sweep.space["train.epochs"].integer == (1, 3)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("train.epoch", 3, r"there is no setting 'train.epoch'; did you mean train.epochs\?$"),
+            ("train", {}, "there is no setting 'train'"),
+            ("train.epochs", 0, "train.epochs = 0"),
+        ],
+    )
+    def test_the_whole_is_checked_again(self, key: str, value: Any, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            Config().with_values({key: value})
+
+
+class TestFingerprint:
+    def test_it_is_twelve_hex_digits_and_stays(self) -> None:
+        assert Config().fingerprint() == Config().fingerprint()
+        assert int(Config().fingerprint(), 16) < 16**12
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("run.name", "other"),
+            ("storage.root", "s3://bucket/x"),
+            ("cluster.cpus", 4),
+            ("train.workers", 4),
+            ("train.max_failures", 0),
+            ("serve.port", 9000),
+            ("sweep.trials", 3),
+        ],
+    )
+    def test_place_and_spread_do_not_count(self, key: str, value: Any) -> None:
+        assert Config().with_values({key: value}).fingerprint() == Config().fingerprint()
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("run.seed", 1),
+            ("train.learning_rate", 1e-3),
+            ("train.batch_size", 4),
+            ("network.num_layers", 4),
+            ("predict.threshold", 0.4),
+            ("data.augment.noise", 0.0),
+        ],
+    )
+    def test_what_decides_the_network_counts(self, key: str, value: Any) -> None:
+        assert Config().with_values({key: value}).fingerprint() != Config().fingerprint()
+
+    def test_the_folder_of_the_slices_does_not_count(self) -> None:
+        here, there = (
+            Config(data=Data(source="folder", root=root)) for root in ("/slices", "s3://b/slices")
+        )
+        assert here.fingerprint() == there.fingerprint()
+
+
+@given(
+    st.builds(
+        lambda seed, epochs, rate, layers, threshold: Config(
+            run=Run(seed=seed),
+            train=Train(epochs=epochs, learning_rate=rate),
+            network=Network(num_layers=layers),
+            predict=Predict(threshold=threshold),
+        ),
+        st.integers(0, 2**31 - 1),
+        st.integers(1, 10**6),
+        st.floats(1e-9, 10.0),
+        st.integers(2, 8),
+        st.floats(1e-6, 0.999999),
+    )
+)
+def test_settings_survive_plain_values(config: Config) -> None:
+    again = Config.model_validate(config.model_dump(mode="json"))
+    assert again == config
+    assert again.fingerprint() == config.fingerprint()
+
+
+def test_every_shipped_file_is_good() -> None:
+    files = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+    assert files
+    for file in files:
+        load(file)

@@ -1,0 +1,121 @@
+"""Slices and masks decoded as stored; whatever cannot be used is named."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.errors import DataError, StorageError
+from contract.imaging.decode import decode_image, decode_mask, read_image, read_mask
+from contract.storage import Storage, open_storage
+
+# Smooth, so that JPEG keeps it nearly as it is.
+GREY = np.add.outer(np.arange(40), 3 * np.arange(50)).astype(np.uint8)
+RGB = np.dstack([GREY, GREY // 2, 255 - GREY])
+WIDE = GREY.astype(np.uint16) * 120
+
+
+def encoded(suffix: str, pixels: NDArray) -> bytes:
+    """A file's bytes; colours are given as RGB or RGBA."""
+    if pixels.ndim == 3:
+        code = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        pixels = cv2.cvtColor(pixels, code)
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".tiff"])
+@pytest.mark.parametrize("pixels", [GREY[..., None], RGB])
+def test_8_bit_pictures_are_read_as_stored(suffix: str, pixels: NDArray, store: Storage) -> None:
+    store.write(f"a{suffix}", encoded(suffix, pixels.squeeze()))
+    image = read_image(store, f"a{suffix}")
+    assert image.dtype == np.uint8
+    assert image.shape == pixels.shape
+    # JPEG loses a little of colours.
+    assert np.abs(image.astype(int) - pixels).mean() < (6 if suffix == ".jpg" else 1e-9)
+
+
+def test_alpha_is_dropped() -> None:
+    rgba = np.dstack([RGB, np.full_like(GREY, 77)])
+    assert np.array_equal(decode_image(encoded(".png", rgba), "a.png"), RGB)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_pictures_become_int16(suffix: str) -> None:
+    image = decode_image(encoded(suffix, WIDE), "a")
+    assert image.dtype == np.int16
+    assert np.array_equal(image[..., 0], WIDE)
+
+
+def test_signed_tiff_keeps_its_negative_values() -> None:
+    signed = WIDE.astype(np.int16) - 1000
+    assert np.array_equal(decode_image(encoded(".tif", signed), "a")[..., 0], signed)
+
+
+def test_values_beyond_int16_are_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.png holds the value 40000, above 32767.*save it as"):
+        decode_image(encoded(".png", np.full((8, 8), 40000, np.uint16)), "a.png")
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(DataError, match=r"a\.tif holds float32 values: save it with 8 or 16 bits"):
+        decode_image(encoded(".tif", GREY.astype(np.float32)), "a.tif")
+
+
+def test_a_tiff_of_several_pages_is_refused() -> None:
+    pages = cv2.imencodemulti(".tif", [GREY, GREY, GREY])[1].tobytes()
+    with pytest.raises(DataError, match=r"a\.tif holds 3 pictures"):
+        decode_image(pages, "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif"])
+@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.98])
+def test_truncated_files_are_named(
+    suffix: str, pixels: NDArray, kept: float, store: Storage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = encoded(suffix, pixels)
+    store.write(f"cut{suffix}", whole[: int(len(whole) * kept)])
+    with pytest.raises(DataError, match=rf"{store.url}/cut{suffix} cannot be read .*replace it"):
+        read_image(store, f"cut{suffix}")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_the_last_byte_counts(suffix: str) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        decode_image(encoded(suffix, GREY)[:-1], "a")
+
+
+def test_a_missing_file_is_a_storage_error(store: Storage) -> None:
+    with pytest.raises(StorageError, match=r"no\.png"):
+        read_image(store, "no.png")
+
+
+def test_masks_are_foreground_above_the_threshold(store: Storage) -> None:
+    store.write("m.png", encoded(".png", np.array([[0, 127, 128, 255]], np.uint8)))
+    assert read_mask(store, "m.png", 127).tolist() == [[0, 0, 1, 1]]
+    assert read_mask(store, "m.png", 0).tolist() == [[0, 1, 1, 1]]
+    assert read_mask(store, "m.png", 127).dtype == np.uint8
+
+
+def test_16_bit_masks_are_read() -> None:
+    assert decode_mask(encoded(".png", np.array([[0, 700]], np.uint16)), "m").tolist() == [[0, 700]]
+
+
+def test_a_grey_mask_saved_in_colours_is_fine(store: Storage) -> None:
+    disc = cv2.circle(np.zeros((64, 64), np.uint8), (30, 30), 12, 255, -1)
+    store.write("m.jpg", encoded(".jpg", np.dstack([disc] * 3)))
+    # JPEG blurs the rim.
+    assert abs(int(read_mask(store, "m.jpg", 127).sum()) - int((disc > 0).sum())) < 20
+
+
+def test_a_coloured_mask_is_refused() -> None:
+    with pytest.raises(DataError, match=r"m\.png is in colours, but a mask is grey"):
+        decode_mask(encoded(".png", RGB), "m.png")

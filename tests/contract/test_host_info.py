@@ -1,0 +1,66 @@
+import json
+import subprocess
+from pathlib import Path
+
+from contract.host_info import commit, cpu_model, environment, version
+
+
+def git(folder: Path, *words: str) -> str:
+    name = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *name, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def checkout(folder: Path) -> str:
+    """A checkout with one commit, whose hash is returned."""
+    git(folder, "init", "--quiet")
+    (folder / "file").write_text("one")
+    git(folder, "add", "file")
+    git(folder, "commit", "--quiet", "--message", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_the_environment_fits_into_json():
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["cores"] >= 1
+    assert found["cpu"] in found["machine"]
+    assert found["python"].startswith("3.")
+
+
+def test_the_commit_of_a_checkout(tmp_path):
+    expected = checkout(tmp_path)
+    assert commit(tmp_path) == expected
+
+
+def test_changed_files_are_told(tmp_path):
+    expected = checkout(tmp_path)
+    (tmp_path / "file").write_text("two")
+    assert commit(tmp_path) == f"{expected}-dirty"
+
+
+def test_a_tag_does_not_replace_the_commit(tmp_path):
+    expected = checkout(tmp_path)
+    git(tmp_path, "tag", "--annotate", "v1", "--message", "one")
+    assert commit(tmp_path) == expected
+
+
+def test_a_folder_inside_another_checkout_has_no_commit(tmp_path):
+    checkout(tmp_path)
+    inside = tmp_path / "site-packages"
+    inside.mkdir()
+    assert commit(inside) is None
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    assert version("no-such-package-of-anyone") is None
+    assert version("numpy") is not None
+
+
+def test_the_processor_is_read_from_the_system(tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    assert cpu_model(told) == "Some CPU @ 3 GHz"
+    assert cpu_model(tmp_path / "absent") != ""

@@ -1,0 +1,188 @@
+"""Files to masks: complete, resumable, one bad file alone, and Dice where the truth is given."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from contract.confusion import count
+from contract.errors import DataError
+from contract.imaging.encode import decode_mask
+from contract.registry import Registry
+from contract.storage import FolderStorage, Storage, open_storage
+from inference.batch.predict_files import begin, open_task, segment_files
+from inference.batch.scoring import overlap
+from inference.predictor import Segmenter, open_segmenter
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def segmenter(bright: FolderStorage) -> Segmenter:
+    return open_segmenter(bright)
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> Path:
+    """Five slices of two sizes and two patients in a folder and one below it."""
+    folder = tmp_path / "slices"
+    (folder / "deep").mkdir(parents=True)
+    for number in range(5):
+        image = np.full((40 + 20 * (number % 2), 50), 20, np.uint8)
+        image[10 : 20 + number, 10:30] = 220
+        name = f"P{number % 2}-{number}{'.png' if number else '.jpg'}"
+        cv2.imwrite(str(folder / ("deep" if number == 4 else "") / name), image)
+    return folder
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "inference", "predict", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def rows_of(store: Storage, table: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(store.read(table).decode())))
+
+
+def write_truth(slices: Path, masks: Path) -> None:
+    for file in slices.rglob("*.*"):
+        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        target = masks / file.relative_to(slices).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), (image > 120).astype(np.uint8) * 255)
+
+
+def test_the_command_writes_masks_overlays_and_dice(
+    bright: FolderStorage, slices: Path, tmp_path: Path
+) -> None:
+    store = open_storage(str(tmp_path / "kept"))
+    registry = Registry(store)
+    registry.promote("bright", registry.register("bright", bright.url).version, "production")
+    write_truth(slices, tmp_path / "truth")
+    words = ("bright@production", slices, tmp_path / "out", "--storage", store.url)
+    scoring = ("--overlays", "--masks", tmp_path / "truth", "--patients", r"^P\d")
+    first = command(*words, *scoring)
+    assert first.returncode == 0, first.stderr
+    assert "5 masks in" in first.stdout
+    assert "mean Dice of 2 patients" in first.stdout
+    assert "Traceback" not in first.stderr
+    out = open_storage(str(tmp_path / "out"))
+    names = {"P0-0", "P1-1", "P0-2", "P1-3", "deep/P0-4"}
+    pictures = {f"{place}{name}.png" for name in names for place in ("", "overlays/")}
+    tables = {"prediction.json", "dice.csv", "dice_by_patient.csv"}
+    assert {e.key for e in out.entries()} == pictures | tables
+    files, patients = rows_of(out, "dice.csv"), rows_of(out, "dice_by_patient.csv")
+    assert {row["file"] for row in files} == {"P0-0.jpg", *(f"{n}.png" for n in names - {"P0-0"})}
+    assert [row["patient"] for row in patients] == ["P0", "P1"]
+    assert all(float(row["dice"]) > 0.85 for row in files + patients)
+    assert json.loads(out.read("prediction.json"))["bundle"] == "bright-0.5"
+
+    out.delete("P1-1.png")
+    kept = (tmp_path / "out/P0-0.png").stat().st_mtime_ns
+    second = command(*words, *scoring)
+    assert "4 of 5 masks are there already: skipped" in second.stdout
+    assert out.exists("P1-1.png")
+    assert (tmp_path / "out/P0-0.png").stat().st_mtime_ns == kept
+    assert "mean Dice of 2 patients" in second.stdout
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(
+    bright: FolderStorage, slices: Path, tmp_path: Path
+) -> None:
+    (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (slices / "empty.jpg").write_bytes(b"")
+    (slices / "notes.txt").write_text("not an image, not meant")
+    result = command(bright.url, slices, tmp_path / "out")
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2
+    assert "bad.png" in errors[0]
+    assert "empty.jpg" in errors[1]
+    assert "5 masks in" in result.stdout
+
+
+def test_one_file_is_enough(segmenter: Segmenter, bright: FolderStorage, slices: Path) -> None:
+    task, keys = open_task(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
+    assert begin(task, keys, bright) == ["P1-1.png"]
+    assert segment_files(task, segmenter, keys, 8, lambda _: None) == {}
+    image = cv2.imread(str(slices / "P1-1.png"), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    found = overlap(decode_mask(task.output.read("P1-1.png"), 127), image > 120)
+    assert found.dice > 0.85
+
+
+def test_a_mask_may_lie_beside_its_slice_but_not_on_it(slices: Path) -> None:
+    beside, keys = open_task(str(slices / "P0-0.jpg"), str(slices), overlays=True)
+    assert keys == ["P0-0.jpg"]
+    assert beside.outputs("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
+    with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
+        open_task(str(slices / "P1-1.png"), str(slices), overlays=False)
+    (slices / "deep").rename(slices / "overlays")
+    with pytest.raises(DataError, match=r"P0-4\.png would be overwritten"):
+        open_task(str(slices / "overlays"), str(slices), overlays=True)
+
+
+def test_a_graph_that_fails_leaves_a_sentence_for_each_slice(
+    failing: FolderStorage, slices: Path, tmp_path: Path
+) -> None:
+    task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
+    failures = segment_files(task, open_segmenter(failing), keys, 8, lambda _: None)
+    assert set(failures) == set(keys)
+    assert "P1-1.png: TensorFlow cannot segment it (InvalidArgumentError)." in failures.values()
+
+
+def test_the_output_is_of_one_bundle(bright: FolderStorage, slices: Path, tmp_path: Path) -> None:
+    task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
+    assert begin(task, keys, bright) == keys
+    record = json.loads(task.output.read("prediction.json"))
+    task.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
+    with pytest.raises(DataError, match="masks of another bundle"):
+        begin(task, keys, bright)
+    task.output.delete("prediction.json")
+    task.output.write("P0-2.png", b"whose?")
+    with pytest.raises(DataError, match=r"P0-2\.png, and nothing tells"):
+        begin(task, keys, bright)
+
+
+def test_inputs_that_cannot_work_are_refused(slices: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
+        open_task(str(slices), str(tmp_path / "mask.png"), overlays=False)
+    with pytest.raises(DataError, match="lies in INPUT"):
+        open_task(str(slices), str(slices / "masks"), overlays=False)
+    with pytest.raises(DataError, match="there is no image"):
+        open_task(str(tmp_path / "nowhere"), str(tmp_path / "out"), overlays=False)
+    (slices / "P0-2.bmp").write_bytes((slices / "P0-2.png").read_bytes())
+    with pytest.raises(DataError, match=r"P0-2\.bmp and P0-2\.png .* would both become P0-2\.png"):
+        open_task(str(slices), str(tmp_path / "out"), overlays=False)
+
+
+def test_a_missing_truth_is_named(bright: FolderStorage, slices: Path, tmp_path: Path) -> None:
+    write_truth(slices, tmp_path / "truth")
+    (tmp_path / "truth/P0-2.png").unlink()
+    cv2.imwrite(str(tmp_path / "truth/P1-1.png"), np.zeros((9, 9), np.uint8))
+    result = command(bright.url, slices, tmp_path / "out", "--masks", tmp_path / "truth")
+    assert result.returncode == 1
+    assert "P0-2.png: there is no true mask P0-2" in result.stderr
+    assert "P1-1.png: its true mask has 9 x 9 pixels" in result.stderr
+    assert "mean Dice of 3 files" in result.stdout
+    assert not (tmp_path / "out/dice_by_patient.csv").exists()
+
+
+def test_dice_is_the_trainers() -> None:
+    draw = np.random.default_rng(0)
+    for share in (0.0, 0.01, 0.5):
+        mask, truth = (draw.random((2, 20, 20)) < share).astype(np.uint8)
+        assert overlap(mask, truth).dice == pytest.approx(count(mask, truth).dice)

@@ -1,0 +1,96 @@
+"""Every command and every setting that the pages of docs/ show is real."""
+
+import re
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from contract.config import validated
+from contract.config.loader import load
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "docs/cluster.md", ROOT / "docs/cloud.md"]
+ROOMS = ("cluster", "trainer", "tuning", "inference")
+COMMAND = re.compile(rf"(?:python -m|--) ({'|'.join(ROOMS)}) ([a-z][a-z-]+)")
+
+
+def application(room: str) -> typer.Typer:
+    return import_module(f"{room}.__main__").app
+
+
+def commands(room: str) -> set[str]:
+    group = typer.main.get_command(application(room))
+    return set(getattr(group, "commands"))  # noqa: B009  # a group has them, its type does not say
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page: Path) -> None:
+    shown = set(COMMAND.findall(page.read_text()))
+    assert shown
+    assert [pair for pair in shown if pair[1] not in commands(pair[0])] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_settings_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for block in settings_shown(page):
+        validated(tomllib.loads(block), page.name)
+
+
+def settings_shown(page: Path) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_settings_of_the_cloud_page_are_the_ones_that_are_shipped() -> None:
+    assert settings_shown(ROOT / "docs/cloud.md") == [(ROOT / "configs/cloud.toml").read_text()]
+
+
+HELP = re.compile(r"configs/[a-z]+\.toml")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_examples_of_every_help_name_files_that_exist(room: str) -> None:
+    shown = set(HELP.findall((ROOT / room / "__main__.py").read_text()))
+    assert [file for file in shown if not (ROOT / file).is_file()] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_example_of_every_help_can_be_pasted(room: str) -> None:
+    for name in commands(room):
+        shown = help_of(room, name)
+        (line,) = re.findall(rf"^  Example: python -m {room} (.*)$", shown, re.MULTILINE)
+        assert shown.endswith(f"{line}\n"), shown
+        words = line.split()
+        assert words[0] == name
+        if words[1].endswith(".toml"):
+            load(ROOT / words[1], [word for word in words[2:] if "=" in word])
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        ("trainer", "evaluate"),
+        ("inference", "deploy"),
+        ("inference", "status"),
+        ("cluster", "down"),
+    ],
+)
+def test_no_help_suggests_a_setting_that_the_command_does_not_heed(room: str, name: str) -> None:
+    assert "train.epochs" not in help_of(room, name)
+
+
+def help_of(room: str, name: str) -> str:
+    return CliRunner().invoke(application(room), [name, "--help"]).stdout
+
+
+def test_a_job_is_submitted_in_one_way() -> None:
+    files = [ROOT / "README.md", *PAGES, *(ROOT / room / "__main__.py" for room in ROOMS)]
+    shown = "\n".join(file.read_text() for file in files)
+    behind = re.findall(r"-- (?:trainer train|tuning run) +(\S+)", shown)
+    assert [word for word in behind if word in ("...", "CONFIG") or word.endswith(".toml")] == []

@@ -1,0 +1,124 @@
+import csv
+import dataclasses
+import io
+
+import pytest
+
+from contract.errors import StorageError
+from contract.storage import FolderStorage
+from trainer.data.dataset_index import Case, Dataset
+from trainer.data.dataset_report import Inspection, chosen, inspect
+from trainer.visualization import overlays
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """An inspection, what it wrote, and how many slices it told of."""
+
+    inspection: Inspection
+    destination: FolderStorage
+    advanced: int
+
+
+@pytest.fixture(scope="module")
+def done(place, tmp_path_factory) -> Done:
+    destination = FolderStorage(tmp_path_factory.mktemp("inspection"))
+    steps: list[int] = []
+    found = inspect(place.dataset, place.config.data, destination, steps.append)
+    return Done(found, destination, sum(steps))
+
+
+def test_splits_are_counted(done, place):
+    train, valid, test = done.inspection.splits
+    assert (train.split, train.patients, train.slices, train.empty) == ("train", 3, 4, 1)
+    assert (valid.split, valid.patients, valid.slices, valid.empty) == ("valid", 1, 1, 0)
+    assert (test.split, test.patients, test.slices, test.empty) == ("test", 5, 6, 2)
+    area = 40 * 60
+    assert train.foreground == pytest.approx((200 + 200 + 100 + 0) / area / 4)
+    assert done.advanced == len(place.dataset.cases)
+
+
+def test_pixels_outside_the_window_are_told(done):
+    train, _, test = done.inspection.splits
+    assert (train.below, train.above) == (0.0, 0.0)
+    # The 16-bit slice is 50 x 60, and its 200 pixels of foreground are at 1000.
+    assert test.above == pytest.approx(200 / (5 * 40 * 60 + 50 * 60))
+
+
+def test_a_narrow_window_clips_on_both_sides(place, tmp_path):
+    data = place.config.with_values({"data.intensity_low": 40.5, "data.intensity_high": 199.5}).data
+    train, _, _ = inspect(place.dataset, data, FolderStorage(tmp_path), lambda _: None).splits
+    bright = 200 / 2400
+    assert train.above == pytest.approx(bright)
+    assert train.below == pytest.approx(1 - bright)
+
+
+def test_the_table_has_a_row_for_each_patient_of_a_split(done):
+    text = done.destination.read("inspect.csv").decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["split"], row["patient"]) for row in rows] == [
+        ("train", "a"),
+        ("train", "b"),
+        ("train", "c$"),
+        ("valid", "d"),
+        ("test", "half"),
+        ("test", "invented"),
+        ("test", "missed"),
+        ("test", "quiet"),
+        ("test", "wide"),
+    ]
+    assert (rows[0]["slices"], rows[0]["empty_slices"]) == ("2", "0")
+    assert float(rows[1]["foreground_mean"]) == pytest.approx(100 / 2400, rel=1e-5)
+
+
+def test_the_pictures_are_written(done):
+    for name in ("counts", "foreground", "intensity", "overlays"):
+        assert overlays.decode(done.destination.read(f"{name}.png")).shape[2] == 3
+
+
+def test_the_page_holds_all_of_it(done, place):
+    html = done.destination.read("index.html").decode()
+    assert done.inspection.page == f"{done.destination.url}/index.html"
+    assert html.count('src="data:image/png;base64,') == html.count("<img") == 4
+    assert "http://" not in html
+    assert "https://" not in html
+    assert place.dataset.fingerprint in html
+    assert "60 × 50 grey int16" in html
+    assert "60 × 40 RGB uint8" in html
+    assert "built-in phantom" not in html
+
+
+def test_a_phantom_is_called_one(place, tmp_path):
+    data = place.config.with_values({"data.source": "phantom", "data.root": None}).data
+    destination = FolderStorage(tmp_path)
+    inspect(place.dataset, data, destination, lambda _: None)
+    assert "built-in phantom" in destination.read("index.html").decode()
+
+
+def test_a_missing_slice_is_named(place, tmp_path):
+    gone = dataclasses.replace(place.dataset.cases[0], image="train/images/gone.png")
+    dataset = Dataset(place.dataset.root, (gone,), "f")
+    with pytest.raises(StorageError, match=r"gone\.png"):
+        inspect(dataset, place.config.data, FolderStorage(tmp_path), lambda _: None)
+    assert not FolderStorage(tmp_path).exists("index.html")
+
+
+def many(fingerprint: str) -> Dataset:
+    """Ten patients of twenty slices each in one split."""
+    cases = tuple(
+        Case(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, 0.1)
+        for patient in range(10)
+        for number in range(20)
+    )
+    return Dataset("/slices", cases, fingerprint)
+
+
+def test_slices_are_drawn_evenly_over_patients():
+    drawn = chosen(many("a"))
+    assert len(drawn) == 8
+    assert len({case.patient for case in drawn}) == 8
+
+
+def test_the_same_dataset_shows_the_same_slices():
+    assert chosen(many("a")) == chosen(many("a"))
+    assert chosen(many("a")) != chosen(many("b"))

@@ -1,0 +1,118 @@
+"""Sample order and draws: keyed by (seed, epoch, turn), shared out over workers, resumable."""
+
+import numpy as np
+import pytest
+
+from contract.config import Config
+from trainer.data import pipeline
+from trainer.data.cache import Arrays
+from trainer.data.pipeline import Place
+
+RANDOM = np.random.default_rng(0)
+
+
+def arrays(count: int) -> Arrays:
+    images = RANDOM.integers(0, 255, (count, 16, 16, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    return Arrays(images, (images[..., 0] > 128).astype(np.uint8))
+
+
+def config(**train: object) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"seed": 3},
+            "network": {"image_size": 16, "num_layers": 2},
+            "train": {"batch_size": 4, "epochs": 3, "workers": 2, **train},
+        }
+    )
+
+
+def test_every_sample_comes_once_before_any_comes_again() -> None:
+    order = pipeline.epoch_order(seed=0, epoch=1, samples=10, needed=25)
+    assert sorted(order[:10]) == list(range(10))
+    # The second and third turns of the same samples.
+    assert sorted(order[10:20]) == list(range(10, 20))
+    assert len(set(order[20:])) == 5
+    assert set(order[20:]) <= set(range(20, 30))
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    first = pipeline.epoch_order(0, 1, 50, 50)
+    assert np.array_equal(first, pipeline.epoch_order(0, 1, 50, 50))
+    assert not np.array_equal(first, pipeline.epoch_order(0, 2, 50, 50))
+    assert not np.array_equal(first, pipeline.epoch_order(1, 1, 50, 50))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_a_step_holds_the_same_samples_however_many_workers_share_it(workers: int) -> None:
+    order = np.arange(24)
+    shares = [pipeline.share(order, 8, Place(rank, workers)) for rank in range(workers)]
+    steps = [np.concatenate([share.reshape(3, -1)[step] for share in shares]) for step in range(3)]
+    assert np.array_equal(np.concatenate(steps), order)
+
+
+def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
+    samples, settings = arrays(10), config()
+    place = Place(1, 2)
+    whole = list(pipeline.training(settings, samples, place, 0).as_numpy_iterator())
+    rest = list(pipeline.training(settings, samples, place, 2).as_numpy_iterator())
+    steps = pipeline.steps_per_epoch(settings, 10)
+    assert len(whole) == 3 * steps
+    assert len(rest) == steps
+    for (image, truth), (again, truth_again) in zip(whole[2 * steps :], rest, strict=True):
+        assert np.array_equal(image, again)
+        assert np.array_equal(truth, truth_again)
+
+
+def test_workers_together_train_on_what_one_alone_would() -> None:
+    samples = arrays(8)
+    alone = list(pipeline.training(config(workers=1), samples, Place(), 0).as_numpy_iterator())
+    pairs = [
+        list(pipeline.training(config(), samples, Place(rank, 2), 0).as_numpy_iterator())
+        for rank in range(2)
+    ]
+    for (images, _), (left, _), (right, _) in zip(alone, *pairs, strict=True):
+        assert np.array_equal(images, np.concatenate([left, right]))
+
+
+def test_a_sample_that_comes_twice_in_an_epoch_is_shown_differently() -> None:
+    samples, settings = arrays(2), config(steps_per_epoch=1, epochs=1, workers=1)
+    ((images, _),) = pipeline.training(settings, samples, Place(), 0).as_numpy_iterator()
+    # Two samples, two turns each.
+    assert len({image.tobytes() for image in images}) == 4
+
+
+def test_epochs_show_a_sample_differently() -> None:
+    samples, settings = arrays(4), config()
+    first, second = (pipeline.augmented(settings, samples, epoch, 0)[0] for epoch in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("count", [5, 8])
+def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
+    samples, settings = arrays(count), config()
+    steps = pipeline.validation_steps(settings, count)
+    seen: list[int] = []
+    for rank in range(2):
+        batches = pipeline.validation(settings, samples, Place(rank, 2)).take(steps)
+        for images, _, weights in batches.as_numpy_iterator():
+            assert len(images) == 2
+            ids = np.round(images[:, 0, 0, 0] * 255).astype(int)
+            seen += [int(number) for number in ids[weights > 0]]
+    assert sorted(seen) == list(range(count))
+
+
+@pytest.mark.parametrize("count", [5, 9, 11])
+def test_no_validation_batch_counts_for_more_than_its_samples(count: int) -> None:
+    settings = config(workers=1)
+    batches = pipeline.validation(settings, arrays(count), Place())
+    steps = pipeline.validation_steps(settings, count)
+    held = [weights.sum() for _, _, weights in batches.take(steps).as_numpy_iterator()]
+    assert sum(held) == count
+    assert max(held) - min(held) <= 1
+
+
+def test_an_epoch_has_at_least_one_step() -> None:
+    assert pipeline.steps_per_epoch(config(), 3) == 1
+    assert pipeline.steps_per_epoch(config(), 11) == 2
+    assert pipeline.steps_per_epoch(config(steps_per_epoch=7), 11) == 7

@@ -1,0 +1,272 @@
+import csv
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.bundle import read_manifest
+from contract.confusion import Counts
+from contract.errors import BundleError, ConfigError, DataError
+from contract.storage import FolderStorage
+from trainer.__main__ import refuse_idle
+from trainer.data.dataset_index import Case
+from trainer.evaluation import evaluate as evaluation_of
+from trainer.evaluation.evaluate import (
+    Evaluation,
+    SliceScore,
+    batches,
+    evaluate,
+    judge_patients,
+    mixed,
+    worst_first,
+)
+from trainer.visualization import overlays
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """An evaluation, what it wrote, and how many slices it told of."""
+
+    evaluation: Evaluation
+    destination: FolderStorage
+    advanced: int
+
+
+@pytest.fixture(scope="module")
+def done(place, thresholding, tmp_path_factory) -> Done:
+    destination = FolderStorage(tmp_path_factory.mktemp("evaluation"))
+    steps: list[int] = []
+    evaluation = evaluate(
+        thresholding,
+        place.dataset,
+        "test",
+        place.config.data,
+        place.config.predict,
+        destination,
+        steps.append,
+        keep_masks=True,
+    )
+    return Done(evaluation, destination, sum(steps))
+
+
+def test_every_patient_is_scored_over_all_slices(done):
+    dice = {one.patient: one.counts.dice for one in done.evaluation.patients}
+    assert dice == {
+        # 200 of 200 pixels in one slice, 100 of 200 with 100 wrong ones in the other.
+        "half": pytest.approx(2 * 300 / (2 * 300 + 100 + 100)),
+        "invented": 0.0,
+        "missed": 0.0,
+        "quiet": 1.0,
+        "wide": 1.0,
+    }
+    assert {one.patient: one.slices for one in done.evaluation.patients}["half"] == 2
+
+
+def test_all_figures_and_their_spread(done):
+    dice, sensitivity = (done.evaluation.figure(name) for name in ("dice", "sensitivity"))
+    assert dice.mean == pytest.approx((0.75 + 0 + 0 + 1 + 1) / 5)
+    assert (dice.low, dice.high, dice.defined, dice.undefined) == (0.0, 1.0, 5, 0)
+    assert sensitivity.mean == pytest.approx((0.75 + 0 + 1) / 3)
+    assert (sensitivity.defined, sensitivity.undefined) == (3, 2)
+
+
+def test_the_empty_case_is_counted(done):
+    empties = done.evaluation.empties
+    assert (empties.patients, empties.patients_marked) == (2, 1)
+    assert (empties.slices, empties.slices_marked) == (2, 1)
+
+
+def test_slices_stand_in_the_order_of_the_dataset(done, place):
+    assert [one.case for one in done.evaluation.slices] == list(place.dataset.of("test"))
+    assert done.advanced == len(done.evaluation.slices)
+
+
+def test_the_table_has_a_row_for_each_patient(done):
+    text = done.destination.read("evaluation.csv").decode()
+    rows = {row["patient"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == ["half", "invented", "missed", "quiet", "wide"]
+    assert rows["half"]["dice"] == "0.75"
+    assert (rows["half"]["tp"], rows["half"]["fp"], rows["half"]["fn"]) == ("300", "100", "100")
+    assert rows["quiet"]["sensitivity"] == ""
+    assert [rows[name]["empty"] for name in ("quiet", "half")] == ["yes", "no"]
+
+
+def test_the_summary_names_what_it_is_of(done, thresholding, place):
+    summary = json.loads(done.destination.read("summary.json"))
+    assert summary["dice"]["mean"] == pytest.approx(0.55)
+    assert summary["empty"]["patients"] == 2
+    assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
+    assert summary["model"]["name"] == "thresholding"
+    assert summary["model"]["bundle"] == str(thresholding)
+    assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
+    assert summary["dataset"]["trained_on"] == "0123456789abcdef"
+    assert summary["environment"]["machine"]
+
+
+def test_the_pictures_are_written(done):
+    for name in ("worst", "best", "worst-patient", "best-patient"):
+        png = done.destination.read(f"{name}.png")
+        assert png == done.evaluation.pictures[name]
+        assert overlays.decode(png).shape[2] == 3
+
+
+def test_predicted_masks_are_kept_on_request(done, place, thresholding, tmp_path):
+    names = {entry.key for entry in done.destination.entries("masks")}
+    assert names == {f"masks/{case.name}.png" for case in place.dataset.of("test")}
+    mask = overlays.decode(done.destination.read("masks/half-2.png"))
+    assert mask.shape == (40, 60, 3)
+    assert (np.unique(mask) == [0, 255]).all()
+    assert (mask[10:20, 20:40] == 255).all()
+    without = FolderStorage(tmp_path)
+    config = place.config
+    store = FolderStorage(thresholding)
+    evaluate(store, place.dataset, "valid", config.data, config.predict, without, lambda _: None)
+    assert without.entries("masks") == []
+    assert without.exists("worst-patient.png")
+    # With one patient the worst is the best.
+    assert not without.exists("best-patient.png")
+
+
+def test_an_empty_split_is_refused(place, thresholding, tmp_path):
+    config = place.config
+    empty = dataclasses.replace(place.dataset, cases=place.dataset.of("train"))
+    with pytest.raises(DataError, match=r"the test split of .* is empty"):
+        evaluate(
+            thresholding,
+            empty,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(tmp_path),
+            lambda _: None,
+        )
+
+
+def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
+    damaged = shutil.copytree(thresholding, tmp_path / "damaged")
+    (damaged / "weights.npz").write_bytes(b"other")
+    config = place.config
+    with pytest.raises(BundleError, match=r"weights\.npz"):
+        evaluate(
+            Path(damaged),
+            place.dataset,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(tmp_path / "out"),
+            lambda _: None,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, tmp_path):
+    """As it comes about where a pool is dealt again in another place."""
+    dealt = dataclasses.replace(place.dataset.of("test")[0], patient="a")
+    torn = dataclasses.replace(place.dataset, cases=(dealt, *place.dataset.of("test")[1:]))
+    config, out = place.config, tmp_path / "out"
+    with pytest.raises(DataError, match=r"learnt from patients of the test split .*\(a\)"):
+        evaluate(
+            thresholding,
+            torn,
+            "test",
+            config.data,
+            config.predict,
+            FolderStorage(out),
+            lambda _: None,
+        )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "patient", "refused"),
+    [
+        ("test", "d", True),
+        ("valid", "a", True),
+        ("valid", "d", False),
+        ("train", "a", False),
+        ("test", "new", False),
+    ],
+)
+def test_a_split_may_hold_nobody_of_an_earlier_one(
+    split, patient, refused, place, thresholding, caplog
+):
+    manifest = read_manifest(FolderStorage(thresholding))
+    one = dataclasses.replace(place.dataset.cases[0], split=split, patient=patient)
+    dataset = dataclasses.replace(place.dataset, cases=(one,), fingerprint=manifest.dataset)
+    if refused:
+        with pytest.raises(DataError, match=r"learnt from patients.*allow_patient_overlap"):
+            judge_patients(manifest, dataset, split, place.config.data)
+        allowed = place.config.with_values({"data.allow_patient_overlap": True})
+        judge_patients(manifest, dataset, split, allowed.data)
+        assert "not of new patients" in caplog.text
+    else:
+        judge_patients(manifest, dataset, split, place.config.data)
+        assert caplog.text == ""
+
+
+def test_slices_that_are_not_those_of_the_training_are_told(place, thresholding, caplog):
+    manifest = read_manifest(FolderStorage(thresholding))
+    judge_patients(manifest, place.dataset, "test", place.config.data)
+    assert f"dataset {place.dataset.fingerprint}) are not those" in caplog.text
+
+
+def test_overrides_that_would_do_nothing_are_refused():
+    refuse_idle(["data.root=/slices", "storage.root=/work", "predict.batch_size=2"])
+    for override in ("predict.threshold=0.4", "train.epochs=3", "run.seed=1"):
+        key = override.partition("=")[0]
+        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
+            refuse_idle([override])
+
+
+def case(name: str, patient: str = "p") -> Case:
+    return Case(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, 0.1)
+
+
+def test_batches_hold_slices_of_one_shape_and_type():
+    kinds = [
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((4, 6, 1), np.uint8),
+        np.zeros((4, 4, 1), np.int16),
+    ]
+    reads = [
+        (case(str(number)), kinds[number % 3], np.zeros((4, 4), np.uint8)) for number in range(20)
+    ]
+    made = list(batches(reads, 3))
+    assert all(len({(image.shape, image.dtype) for _, image, _ in batch}) == 1 for batch in made)
+    assert max(len(batch) for batch in made) == 3
+    assert sorted(int(one.name) for batch in made for one, _, _ in batch) == list(range(20))
+
+
+def score(name: str, patient: str, tp: int, fp: int, fn: int) -> SliceScore:
+    return SliceScore(case(name, patient), Counts(tp, fp, fn, 1000))
+
+
+def test_the_worst_slices_come_first_and_quiet_ones_not_at_all():
+    scores = [
+        score("good", "p", 10, 1, 1),
+        score("quiet", "p", 0, 0, 0),
+        score("missed", "p", 0, 0, 10),
+        score("invented", "p", 0, 50, 0),
+    ]
+    names = [one.case.name for one in worst_first(scores)]
+    assert names == ["invented", "missed", "good"]
+
+
+def test_quiet_slices_are_shown_where_there_is_nothing_else():
+    quiet = [score("quiet", "p", 0, 0, 0)]
+    assert worst_first(quiet) == quiet
+
+
+def test_a_first_two_of_every_patient_come_before_any_third():
+    ranked = [score(f"p{number}", "p", 1, 1, 1) for number in range(5)]
+    ranked += [score(f"q{number}", "q", 1, 1, 1) for number in range(3)]
+    names = [one.case.name for one in mixed(ranked)]
+    assert names == ["p0", "p1", "q0", "q1", "p2", "p3", "q2", "p4"]
+
+
+def test_no_keras_is_needed():
+    assert not hasattr(evaluation_of, "keras")

@@ -1,0 +1,132 @@
+import dataclasses
+from html.parser import HTMLParser
+
+import pytest
+
+from contract.storage import FolderStorage
+from trainer.data.dataset_index import Dataset
+from trainer.evaluation.evaluate import Evaluation, evaluate
+from trainer.evaluation.report import report
+from trainer.visualization import curves
+
+
+@pytest.fixture(scope="module")
+def evaluation(place, thresholding, tmp_path_factory) -> Evaluation:
+    config = place.config
+    destination = FolderStorage(tmp_path_factory.mktemp("evaluation"))
+    return evaluate(
+        thresholding,
+        place.dataset,
+        "test",
+        config.data,
+        config.predict,
+        destination,
+        lambda _: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> FolderStorage:
+    """What a training leaves of its curves."""
+    run = FolderStorage(tmp_path_factory.mktemp("run"))
+    history = [{"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "dice_coef": 0.5}]
+    run.write("train_losses.png", curves.losses_png(history))
+    run.write("train_metrics.png", curves.metrics_png(history))
+    return run
+
+
+class Links(HTMLParser):
+    """Collects all that a page could load, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        loading = ("src", "href", "srcset", "poster", "data", "action")
+        self.addresses += [value or "" for name, value in attrs if name in loading]
+
+
+def test_the_report_loads_nothing_from_anywhere(evaluation, run, place):
+    html = report(run, evaluation, place.config)
+    links = Links(html)
+    assert len(links.addresses) == 6
+    assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
+    assert "script" not in links.tags
+    assert "link" not in links.tags
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_the_report_names_its_figures_and_their_origin(evaluation, place):
+    html = report(None, evaluation, place.config)
+    assert "not a medical device" in html
+    for text in ("0.550", "± 0.512", "undefined for 2", "invented", "quiet"):
+        assert text in html
+    manifest = evaluation.manifest
+    for text in (manifest.fingerprint, manifest.commit, manifest.machine, evaluation.bundle):
+        assert text in html
+    assert evaluation.environment["python"] in html
+    assert "learning_rate = 0.002" in html
+    assert "2 of 5 patients and 2 of 6 slices have no foreground" in html
+    assert "marked in 1 of these patients and 1 of these slices" in html
+
+
+def test_the_worst_patient_is_met_first(evaluation, place):
+    html = report(None, evaluation, place.config)
+    assert html.index("<td>missed") < html.index("<td>half") < html.index("<td>quiet")
+
+
+def test_the_curves_are_shown_where_the_run_is_at_hand(evaluation, run, place):
+    assert "Loss of each epoch" in report(run, evaluation, place.config)
+    assert "<h2>Training</h2>" not in report(None, evaluation, place.config)
+
+
+def test_a_phantom_is_called_one(evaluation, place):
+    phantom = place.config.with_values({"data.source": "phantom", "data.root": None})
+    assert "built-in phantom" in report(None, evaluation, phantom)
+    assert "built-in phantom" not in report(None, evaluation, place.config)
+
+
+def test_other_settings_are_told(evaluation, place):
+    told = "are not the ones the model was trained with"
+    other = place.config.with_values({"train.epochs": 3})
+    assert told in report(None, evaluation, other)
+    same = place.config.with_values({"data.source": "phantom", "data.root": None})
+    assert told not in report(None, evaluation, same)
+
+
+def test_other_slices_are_told(evaluation, place):
+    told = "are not the ones the model was trained on"
+    assert told in report(None, evaluation, place.config)
+    same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
+    assert told not in report(None, same, place.config)
+
+
+def test_names_are_text_and_never_markup(evaluation, place):
+    first = dataclasses.replace(evaluation.patients[0], patient="<script>alert(1)</script>")
+    marked = dataclasses.replace(evaluation, patients=(first, *evaluation.patients[1:]))
+    html = report(None, marked, place.config)
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_split_without_empty_slices_says_so(place, thresholding, tmp_path):
+    config, dataset = place.config, place.dataset
+    full = Dataset(dataset.root, dataset.of("valid"), dataset.fingerprint)
+    scored = evaluate(
+        thresholding,
+        full,
+        "valid",
+        config.data,
+        config.predict,
+        FolderStorage(tmp_path),
+        lambda _: None,
+    )
+    html = report(None, scored, config)
+    assert "every slice has foreground" in html
+    assert "Through the best patient" not in html

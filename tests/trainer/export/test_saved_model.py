@@ -1,0 +1,101 @@
+"""The exported graph: no skew to training, tiles, and loading by a process without our code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from contract.config import Config
+from trainer.data.cache import Arrays
+from trainer.data.pipeline import plain
+from trainer.data.preprocessing import fit_slices, resize
+from trainer.export import saved_model
+
+RANDOM = np.random.default_rng(0)
+SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
+
+
+def make(**predict: object) -> tuple[Config, saved_model.Segmentation]:
+    config = Config.model_validate({"network": SMALL, "predict": predict})
+    return config, saved_model.Segmentation(saved_model.plain_copy(config), config)
+
+
+def test_serving_sees_what_training_saw() -> None:
+    config, segmentation = make()
+    raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
+    cached = fit_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
+    image, _ = plain(config, Arrays(cached, np.zeros((1, 32, 32), np.uint8)), 0)
+    trained = segmentation.network(tf.constant(image[None]))
+    expected = resize(trained, 90, 70)[0, :, :, 0]
+    served = segmentation.segment(tf.constant(raw))
+    assert np.abs(served["probability"][0] - expected).max() < 1e-5
+    assert np.array_equal(served["mask"][0], (expected.numpy() > 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(32, 32), (20, 50), (97, 64)])
+def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, int]) -> None:
+    def constant(tiles: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
+
+    blended = saved_model.blend_tiles(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
+    assert blended.shape == (2, *shape, 1)
+    assert np.allclose(blended, 0.3, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
+    slices = RANDOM.random((2, 75, 41, 1), np.float32)
+    blended = saved_model.blend_tiles(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
+    assert np.abs(blended - slices).max() < 1e-5
+
+
+def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
+    seen: list[int] = []
+
+    def probability(tiles: tf.Tensor) -> tf.Tensor:
+        seen.append(len(tiles))
+        return tiles
+
+    saved_model.blend_tiles(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    assert sum(seen) == 2 * 7 * 5
+    assert max(seen) == 4
+
+
+def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
+    config, segmentation = make(tiles=True)
+    raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
+    image = raw.astype(np.float32) / 255.0
+    expected = segmentation.network(tf.constant(image))[0, :, :, 0]
+    assert config.predict.tiles
+    assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
+
+
+ELSEWHERE = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+loaded = tf.saved_model.load(sys.argv[1])
+slices = np.load(sys.argv[2])
+answer = loaded.signatures["serving_default"](slices=tf.constant(slices))
+wide = loaded.signatures["int16"](slices=tf.constant(slices.astype(np.int16)))
+assert np.array_equal(answer["mask"], wide["mask"])
+np.save(sys.argv[3], answer["probability"])
+foreign = {"trainer", "tf_keras", "contract"} & {name.split(".")[0] for name in sys.modules}
+assert not foreign, foreign
+"""
+
+
+def test_a_process_without_our_code_gets_the_same_probabilities(tmp_path: Path) -> None:
+    _, segmentation = make()
+    saved_model.save(segmentation, tmp_path / "saved_model")
+    slices = RANDOM.integers(0, 255, (2, 50, 40, 1), np.uint8)
+    np.save(tmp_path / "slices.npy", slices)
+    names = [str(tmp_path / name) for name in ("saved_model", "slices.npy", "out.npy")]
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *names], check=True, cwd=tmp_path)
+    expected = segmentation.segment(tf.constant(slices))["probability"]
+    assert np.abs(np.load(tmp_path / "out.npy") - expected).max() < 1e-5

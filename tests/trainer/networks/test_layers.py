@@ -1,0 +1,61 @@
+"""What dropout draws, and that it draws the same again."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from trainer.networks.layers import Dropout, bind
+
+# Not TensorFlow's: it would begin to work when the tests are collected, and could then no longer be
+# given its threads.
+ONES = np.ones([2, 8, 8, 16], np.float32)
+
+
+def network(rate: float = 0.25) -> keras.Model:
+    # An earlier training of this process may have left another one.
+    keras.mixed_precision.set_global_policy("float32")
+    inputs = keras.Input((8, 8, 16))
+    model = keras.Model(inputs, Dropout(rate)(Dropout(rate)(inputs)))
+    model.compile(keras.optimizers.Adam(), "mse")
+    model.optimizer.build([])
+    return model
+
+
+def drawn(model: keras.Model, step: int) -> np.ndarray:
+    model.optimizer.iterations.assign(step)
+    return model(ONES, training=True).numpy()
+
+
+def test_draws_depend_on_seed_step_and_layer_alone() -> None:
+    model, other = network(), network()
+    bind(model, 7)
+    bind(other, 7)
+    first = drawn(model, 3)
+    assert not np.array_equal(drawn(model, 4), first)
+    assert np.array_equal(drawn(other, 3), first)
+    bind(other, 8)
+    assert not np.array_equal(drawn(other, 3), first)
+    # Had both layers the same draws, what one leaves the other would.
+    kept = (first > 0).mean()
+    assert kept == pytest.approx(0.75**2, abs=0.05)
+    assert first.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_rate_holds_in_few_digits() -> None:
+    """bfloat16 has 128 numbers where TensorFlow would draw from 0 to 1."""
+    layer = Dropout(0.05, dtype="mixed_bfloat16")
+    layer.key = lambda: tf.constant([1, 2])
+    kept = layer(np.ones([1, 1000, 1000, 1], np.float32), training=True).numpy() > 0
+    assert kept.mean() == pytest.approx(0.95, abs=0.001)
+
+
+def test_nothing_is_dropped_where_nothing_is_trained() -> None:
+    assert np.array_equal(network()(ONES, training=False), ONES)
+    never = network(rate=0.0)
+    assert np.array_equal(never(ONES, training=True), ONES)
+
+
+def test_a_network_that_was_not_bound_does_not_train_with_draws_of_chance() -> None:
+    with pytest.raises(AssertionError, match="bind"):
+        network()(ONES, training=True)

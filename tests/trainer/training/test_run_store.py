@@ -1,0 +1,77 @@
+"""A run is continued with the settings and the slices it was begun with, or not at all."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.config import Config
+from contract.errors import DataError, TrainingError
+from contract.storage import Storage, open_storage
+from trainer.data.dataset_index import Case, Dataset, Split
+from trainer.training import checkpoints, run_store
+
+CONFIG = Config()
+
+
+def case(patient: str, split: Split) -> Case:
+    name = f"{patient}-1"
+    return Case(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
+
+
+SLICES = Dataset(
+    "/pool",
+    (case("a", "train"), case("b", "train"), case("c", "valid"), case("d", "test")),
+    "0123456789abcdef",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Storage:
+    return open_storage(str(tmp_path))
+
+
+def test_a_run_knows_whom_it_learns_from(run: Storage) -> None:
+    run_store.begin(run, CONFIG, SLICES)
+    known = run_store.trained_on(run)
+    assert known.dataset == SLICES.fingerprint
+    assert known.patients == {"train": ("a", "b"), "valid": ("c",)}
+
+
+def an_epoch_is_done(run: Storage) -> None:
+    checkpoints.save(run.at("checkpoints"), [np.zeros(3)], [{"epoch": 1.0, "val_dice_coef": 0.5}])
+
+
+def test_a_run_without_an_epoch_is_not_begun_anew_but_may_be_deleted(run: Storage) -> None:
+    run_store.begin(run, CONFIG, SLICES)
+    others = CONFIG.with_values({"train.batch_size": 4})
+    with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
+        run_store.begin(run, others, SLICES)
+    an_epoch_is_done(run)
+    with pytest.raises(TrainingError, match=r"was 8, now 4.* or go back to those settings"):
+        run_store.begin(run, others, SLICES)
+
+
+def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
+    run_store.begin(run, CONFIG, SLICES)
+    an_epoch_is_done(run)
+    before = run.entries()
+    # The same slices may have moved.
+    run_store.begin(run, CONFIG, dataclasses.replace(SLICES, root="s3://bucket/pool"))
+    assert run.entries() == before
+
+
+def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> None:
+    run_store.begin(run, CONFIG, SLICES)
+    an_epoch_is_done(run)
+    dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
+    with pytest.raises(TrainingError, match=r"begun with other slices .*run\.name .*splits\.json"):
+        run_store.begin(run, CONFIG, dealt_again)
+    assert run_store.trained_on(run).dataset == SLICES.fingerprint
+
+
+def test_tiles_of_slices_that_training_shrinks_begin_no_run(run: Storage) -> None:
+    with pytest.raises(DataError, match=r"images/a-1\.png is 64 x 64"):
+        run_store.begin(run, CONFIG.with_values({"predict.tiles": True}), SLICES)
+    assert run.entries() == []

@@ -1,0 +1,114 @@
+"""Draws: the same for the same seed, inside the space, never twice, better where TPE learns."""
+
+import numpy as np
+import pytest
+
+from contract.config import Config, Range
+from contract.errors import ConfigError
+from tuning.search_space import Past, check, draw
+
+SPACE = {
+    "train.learning_rate": Range(loguniform=(1e-4, 1e-1)),
+    "network.dropout_rate": Range(uniform=(0.0, 0.5)),
+    "network.base_kernels": Range(choice=(3, 5, 7)),
+    "network.base_filters": Range.model_validate({"int": [4, 8]}),
+}
+
+
+def drawn(number: int, past: list[Past] | None = None, **changed) -> dict | None:
+    asked = {"space": SPACE, "search": "random", "direction": "maximize", "seed": 3, **changed}
+    return draw(number=number, past=past or [], **asked)
+
+
+def test_a_draw_is_a_function_of_seed_and_number() -> None:
+    first = [drawn(number) for number in range(1, 6)]
+    assert first == [drawn(number) for number in range(1, 6)]
+    assert len({str(values) for values in first}) == 5
+    assert first != [drawn(number, seed=4) for number in range(1, 6)]
+
+
+def test_the_order_of_the_settings_in_the_file_does_not_matter() -> None:
+    assert drawn(1) == drawn(1, space=dict(reversed(SPACE.items())))
+
+
+def test_draws_stay_inside_the_space() -> None:
+    for values in (drawn(number) for number in range(1, 40)):
+        assert values is not None
+        assert 1e-4 <= values["train.learning_rate"] <= 1e-1
+        assert 0.0 <= values["network.dropout_rate"] <= 0.5
+        assert values["network.base_kernels"] in (3, 5, 7)
+        assert isinstance(values["network.base_filters"], int)
+        assert 4 <= values["network.base_filters"] <= 8
+
+
+@pytest.mark.parametrize("search", ["random", "tpe"])
+def test_no_values_come_twice_and_a_small_space_is_exhausted(search: str) -> None:
+    space = {"network.base_kernels": Range(choice=(3, 5)), "train.workers": Range(choice=(1, 2))}
+    past: list[Past] = []
+    while (values := drawn(len(past) + 1, past, space=space, search=search)) is not None:
+        past.append(Past(values, "finished", (0.5,), 0.5))
+    assert len({str(trial.values) for trial in past}) == 4
+    assert len(past) == 4
+
+
+@pytest.mark.parametrize(("direction", "share"), [("maximize", 0.9), ("minimize", 0.1)])
+def test_tpe_learns_where_the_good_values_are(direction: str, share: float) -> None:
+    space = {"train.learning_rate": Range(loguniform=(1e-4, 1e-1))}
+    past = [
+        Past({"train.learning_rate": 10**-power}, "finished", (4 - power,), 4 - power)
+        for power in np.linspace(1, 4, 24)
+    ]
+    past += [
+        Past({"train.learning_rate": 2e-3}, "running"),
+        Past({"train.learning_rate": 3e-3}, "failed"),
+        Past({"train.learning_rate": 4e-3}, "out of time"),
+        Past({"train.learning_rate": 5e-3}, "stopped", (0.1,), 0.1),
+    ]
+    draws = [
+        drawn(number, past, space=space, search="tpe", direction=direction)
+        for number in range(30, 50)
+    ]
+    high = np.mean([values["train.learning_rate"] > 3e-3 for values in draws if values])
+    assert high >= share if share > 0.5 else high <= share
+
+
+def searching(**space) -> Config:
+    return Config.model_validate({"sweep": {"space": space}})
+
+
+def test_a_space_that_can_be_searched_passes() -> None:
+    check(
+        searching(
+            **{
+                "train.learning_rate": {"loguniform": [1e-4, 1e-1]},
+                "network.base_filters": {"int": [4, 8]},
+                "network.max_filters": {"choice": [64, 128]},
+                "data.augment.rotation": {"uniform": [0, 30]},
+                "data.intensity_high": {"uniform": [100, 255]},
+                "train.loss": {"choice": ["dice_loss", "bce_dice_loss"]},
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        ({}, "sweep.space is empty"),
+        ({"train.workers": {"choice": [1, 2]}}, "train.workers does not change"),
+        ({"train.keep_checkpoints": {"int": [1, 3]}}, "train.keep_checkpoints does not change"),
+        ({"train.monitor": {"choice": ["val_loss", "val_dice_coef"]}}, "compared by"),
+        ({"data.valid_fraction": {"uniform": [0.1, 0.3]}}, "is the same for all trials"),
+        ({"data.mask_threshold": {"int": [1, 200]}}, "is the same for all trials"),
+        ({"predict.threshold": {"uniform": [0.3, 0.7]}}, "is the same for all trials"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(space: dict, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        check(searching(**space))
+
+
+def test_losses_are_not_compared_by_themselves() -> None:
+    config = searching(**{"train.loss": {"choice": ["dice_loss", "bce_dice_loss"]}})
+    with pytest.raises(ConfigError, match=r"set train\.monitor to another score"):
+        check(config.with_values({"train.monitor": "val_loss"}))

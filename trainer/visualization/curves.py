@@ -1,0 +1,119 @@
+"""The history of a training as curves."""
+
+import io
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from trainer.components.lr_schedule import best_epoch
+from trainer.training.loggers.history import Row, has, metric_names
+
+# Okabe and Ito's palette again: two curves that differ in lightness as well.
+TRAIN, VALID, OTHER, MARK = "#56b4e9", "#00446e", "#666666", "#d55e00"
+INK, RULE = "#20242a", "#d5d9de"
+
+_TITLES = {"dice_coef": "Dice coefficient (soft)", "iou_coef": "IoU (soft)"}
+_COLUMNS = 3
+_DPI = 110
+
+
+def metrics_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
+    """A panel for each metric and one for the learning rate, the best epoch marked; a PNG."""
+    panels = [
+        *metric_names(history),
+        *(["learning_rate"] if has(history, "learning_rate") else []),
+    ]
+    columns = max(1, min(_COLUMNS, len(panels)))
+    rows = max(1, math.ceil(len(panels) / columns))
+    figure = new_figure(4.1 * columns, 3.1 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, name in zip(axes, panels, strict=False):
+        if name == "learning_rate":
+            draw_rate(axis, history)
+        else:
+            draw_scores(axis, history, name, monitor)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    return png(figure)
+
+
+def losses_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
+    """The training and validation loss, the best epoch marked; a PNG."""
+    figure = new_figure(7.0, 4.2)
+    draw_scores(figure.subplots(), history, "loss", monitor)
+    return png(figure)
+
+
+def draw_scores(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
+    """One score of training and of validation over the epochs."""
+    for key, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALID)):
+        if has(history, key):
+            # A single epoch has no line: the marker shows it.
+            marker = "o" if len(history) < 3 else ""
+            axis.plot(*_points(history, key), color=colour, label=label, lw=1.8, marker=marker)
+    _mark_best(axis, history, name, monitor)
+    style(axis, _TITLES.get(name, name.replace("_", " ").capitalize()), "epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, loc="best")
+
+
+def draw_rate(axis: Axes, history: Sequence[Row]) -> None:
+    """The learning rate over the epochs, on a logarithmic scale."""
+    marker = "o" if len(history) < 3 else ""
+    axis.plot(*_points(history, "learning_rate"), color=OTHER, lw=1.8, marker=marker)
+    axis.set_yscale("log", nonpositive="clip")
+    style(axis, "Learning rate", "epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, sides in inches, whose panels keep off each other and off its edge."""
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03)
+    figure.set_layout_engine(engine)
+    return figure
+
+
+def style(axis: Axes, title: str, x: str, y: str = "") -> None:
+    """The look that all our plots share."""
+    axis.set_title(title, fontsize=10, fontweight="bold", loc="left", color=INK)
+    axis.set_xlabel(x, fontsize=9, color=INK)
+    axis.set_ylabel(y, fontsize=9, color=INK)
+    axis.tick_params(labelsize=8, colors=INK, length=3)
+    axis.grid(visible=True, color=RULE, lw=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(RULE)
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, drawn without a display and without matplotlib's global state."""
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _mark_best(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
+    """A line at the best epoch, and its value where the panel shows one of the validation."""
+    scored = [row for row in history if monitor in row]
+    if not scored:
+        return
+    best = scored[best_epoch([row[monitor] for row in scored], monitor)]
+    epoch, value = best["epoch"], best.get(f"val_{name}")
+    axis.axvline(epoch, color=MARK, lw=1.0, ls=(0, (4, 3)), zorder=1)
+    label = f"best epoch {epoch:.0f}"
+    if value is not None:
+        axis.plot([epoch], [value], "o", color=MARK, ms=5, zorder=5)
+        label += f": {value:.3g}"
+    axis.plot([], [], color=MARK, lw=1.0, ls=(0, (4, 3)), label=label)
+
+
+def _points(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in history if key in row]
+    return [row["epoch"] for row in rows], [row[key] for row in rows]

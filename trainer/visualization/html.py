@@ -1,0 +1,57 @@
+"""Pages of results: one HTML file each, which opens offline and loads nothing from anywhere.
+
+Style and pictures are inside the file, and a policy in its head forbids everything else.
+"""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_NOTHING = "–"
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """A template of trainer/visualization/templates as HTML, every value escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": score,
+        "percent": percent,
+        "number": number,
+        "picture": picture,
+        "moment": moment,
+    }
+    return environment.get_template(template).render(values)
+
+
+def picture(png: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def score(value: float | None, digits: int = 3) -> str:
+    """0.8342 as "0.834"; a dash where there is none."""
+    return _NOTHING if value is None else f"{value:.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """0.0123 as "1.23 %"; a dash where there is none."""
+    return _NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def number(value: int) -> str:
+    """1234567 as "1 234 567", with narrow spaces that do not break."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def moment(iso: str) -> str:
+    """2026-01-31T12:34:56+00:00 as "2026-01-31 12:34 UTC"."""
+    return f"{iso[:10]} {iso[11:16]} UTC"
