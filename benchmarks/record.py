@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contract.host_info import environment
+from contract.host_info import host_info
 
 # TensorFlow in the processes that are measured says nothing of use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,7 +34,7 @@ def publish(script: str, text: str, write: bool) -> None:
 
     script: the file's name without .py, which names the section.
     """
-    env = environment()
+    env = host_info()
     made = f"{datetime.now(UTC):%Y-%m-%d}, commit {(env['commit'] or 'unknown')[:12]}"
     body = f"Measured {made} on {env['machine']}.\n\n{text}"
     print(body)

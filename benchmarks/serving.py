@@ -30,10 +30,10 @@ from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from contract.registry import Registry
 from contract.storage import open_storage
-from inference.predictor import cpus
+from inference.predictor import cpu_count
 
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
@@ -163,16 +163,16 @@ def timed(measure: Callable[[], list[float]]) -> Round:
 
 def settings(folder: Path) -> tuple[Path, Config]:
     """The shipped network and service, with all CPUs for one replica."""
-    shipped = load(Path(__file__).parents[1] / "configs" / "pancreas.toml")
+    shipped = load_config(Path(__file__).parents[1] / "configs" / "pancreas.toml")
     config = shipped.with_values(
         {
             "storage.root": str(folder),
             "serve.port": free_port(),
-            "serve.cpus_per_replica": cpus(),
+            "serve.cpus_per_replica": cpu_count(),
         }
     )
     path = folder / "serving.toml"
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(to_toml(config), encoding="utf-8")
     return path, config
 
 
@@ -187,7 +187,7 @@ def promote_bundle(config: Config, folder: str) -> None:
 @contextmanager
 def loop(script: str, path: Path, folder: str) -> Iterator[subprocess.Popen[str]]:
     """A process that measures a way whenever it is asked, ready when this returns."""
-    words = [sys.executable, "-c", script + LOOP, str(path), folder, str(cpus())]
+    words = [sys.executable, "-c", script + LOOP, str(path), folder, str(cpu_count())]
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -23,7 +23,7 @@ from contract.storage import open_storage
 from trainer.training import launcher
 from trainer.data.dataset_index import prepare
 
-config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.pictures=0"])
+config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.preview_images=0"])
 marks = [("import the driver, read the settings", time.monotonic())]
 prepare(config.data, config.run.seed, open_storage(config.storage.root))
 marks.append(("prepare the slices (first time)", time.monotonic()))

@@ -22,21 +22,21 @@ from typing import Any
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from tuning import sweep
-from tuning.trial_store import Trial, read, spent
+from tuning.trial_store import Trial, read_trials, training_seconds
 
 GAPS = (0.05, 0.02, 0.01, 0.005, 0.002)
 """How far below the best score of the plain search."""
 QUICK = {
-    "sweep.trials": 4,
+    "sweep.num_samples": 4,
     "train.epochs": 3,
     "train.steps_per_epoch": 3,
-    "sweep.grace_epochs": 1,
+    "sweep.grace_period": 1,
     "network.base_filters": 4,
 }
 # As many of the demo's epochs as it takes until the scores stand.
-FULL = {"sweep.trials": 16, "train.epochs": 27}
+FULL = {"sweep.num_samples": 16, "train.epochs": 27}
 SPACE = {
     "train.learning_rate": {"loguniform": [1e-4, 3e-2]},
     "network.base_kernels": {"choice": [3, 5]},
@@ -92,7 +92,7 @@ def main() -> None:
         rows.append([f"{goal:.3f} (best - {gap})", *compared(at, sooner)])
     rows.append(["all trials over", *compared(plain_total, swept_total)])
     said = (
-        f"{config.sweep.trials} trials of at most {config.train.epochs} epochs; in seconds. Plain "
+        f"{config.sweep.num_samples} trials of at most {config.train.epochs} epochs; in seconds. Plain "
         f"search: best {best:.4f} after {len(plain_epochs)} epochs. Sweep: best {found:.4f} after "
         f"{len(swept_epochs)}."
     )
@@ -102,12 +102,16 @@ def main() -> None:
 
 def settings(path: Path | None, folder: str, quick: bool) -> Config:
     """The shipped demo with a space of its own, or the settings of a file; one worker a trial."""
-    values: dict[str, Any] = {"storage.root": folder, "sweep.workers": 1, "train.patience": None}
+    values: dict[str, Any] = {
+        "storage.root": folder,
+        "sweep.num_workers": 1,
+        "train.patience": None,
+    }
     if path is None:
         path = Path(__file__).parents[1] / "configs" / "demo.toml"
         values |= {"sweep.space": SPACE, **(QUICK if quick else FULL)}
     # The plain search draws no pictures of its trials either.
-    return load(path).with_values({**values, "train.pictures": 0})
+    return load_config(path).with_values({**values, "train.preview_images": 0})
 
 
 def plain(config: Config, folder: Path) -> tuple[list[dict[str, Any]], float]:
@@ -115,7 +119,7 @@ def plain(config: Config, folder: Path) -> tuple[list[dict[str, Any]], float]:
     cpus = os.cpu_count() or 1
     path = folder / "plain.toml"
     alone = config.with_values({"run.name": "plain", "train.cpus_per_worker": cpus})
-    path.write_text(dump(alone), encoding="utf-8")
+    path.write_text(to_toml(alone), encoding="utf-8")
     told = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], check=True, capture_output=True, text=True
     )
@@ -137,10 +141,10 @@ def swept(config: Config) -> tuple[list[Trial], list[dict[str, Any]], float]:
 
     def watch(done: int, total: int | None, note: str) -> None:
         # The sweep's own clock starts a little later than this one.
-        if not late and (rows := list(epochs_of(read(sweep.place(one_each))))):
+        if not late and (rows := list(epochs_of(read_trials(sweep.sweep_storage(one_each))))):
             late.append(time.monotonic() - began - max(row["at"] for row in rows))
 
-    result = sweep.run(one_each, watch)
+    result = sweep.run_sweep(one_each, watch)
     total = time.monotonic() - began
     epochs = [{**row, "at": row["at"] + late[0]} for row in epochs_of(result.trials)]
     return list(result.trials), sorted(epochs, key=lambda row: row["at"]), total
@@ -184,11 +188,14 @@ def outside(trials: list[Trial], config: Config) -> str:
     A trial that went on after a stop was started twice.
     """
     # Started first, before any process was there to be used again.
-    order = sorted((trial for trial in trials if trial.history), key=lambda trial: trial.began)
-    slots = config.sweep.parallel or os.cpu_count() or 1
+    order = sorted((trial for trial in trials if trial.history), key=lambda trial: trial.started)
+    slots = config.sweep.max_concurrent_trials or os.cpu_count() or 1
     rows = []
     for name, group in (("new process", order[:slots]), ("used process", order[slots:])):
-        costs = [spent(trial) - sum(row["seconds"] for row in trial.history) for trial in group]
+        costs = [
+            training_seconds(trial) - sum(row["seconds"] for row in trial.history)
+            for trial in group
+        ]
         epochs = sum(len(trial.history) for trial in group)
         if costs:
             mean = sum(costs) / len(costs)

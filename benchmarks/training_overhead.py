@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from contract.storage import open_storage
 
 PLAIN = """
@@ -67,8 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = settings(folder, chosen.quick)
         cpus = max(2, (os.cpu_count() or 2) // 2 * 2)
-        alone = config.with_values({"train.workers": 1, "train.cpus_per_worker": cpus})
-        pair = config.with_values({"train.workers": 2, "train.cpus_per_worker": cpus // 2})
+        alone = config.with_values({"train.num_workers": 1, "train.cpus_per_worker": cpus})
+        pair = config.with_values({"train.num_workers": 2, "train.cpus_per_worker": cpus // 2})
         speeds = {
             f"plain `tf_keras` fit, {cpus} threads": plain(alone, folder),
             f"`trainer train`, 1 worker x {cpus} CPUs": service(alone, folder, "one"),
@@ -85,17 +85,17 @@ def settings(folder: str, quick: bool) -> Config:
     demo = Path(__file__).parents[1] / "configs" / "demo.toml"
     still = ("flip_horizontal", "flip_vertical", "geometry", "gain", "noise")
     values = {f"data.augment.{name}": 0.0 for name in still}
-    values |= {"data.augment.gamma": 1.0, "train.pictures": 0, "storage.root": folder}
+    values |= {"data.augment.gamma": 1.0, "train.preview_images": 0, "storage.root": folder}
     values |= {"train.epochs": 3 if quick else 6, "train.precision": "float32"}
-    values |= {"train.schedule": "constant"}
-    return load(demo).with_values(values)
+    values |= {"train.lr_schedule": "constant"}
+    return load_config(demo).with_values(values)
 
 
 def plain(config: Config, folder: str) -> float:
     """Samples a second of a fit on the same slices as arrays in memory."""
     samples = save_arrays(config, folder)
     path = Path(folder) / "plain.toml"
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(to_toml(config), encoding="utf-8")
     told = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path), folder], check=True, capture_output=True, text=True
     )
@@ -107,13 +107,13 @@ def save_arrays(config: Config, folder: str) -> int:
     import numpy as np
 
     from trainer.data import cache, pipeline
-    from trainer.data.dataset_index import prepare
+    from trainer.data.dataset_index import prepare_dataset
 
-    slices = prepare(config.data, config.run.seed, open_storage(folder))
+    slices = prepare_dataset(config.data, config.run.seed, open_storage(folder))
     count = 0
     for split in ("train", "valid"):
-        arrays = cache.arrays(config, slices, split)
-        pairs = [pipeline.plain(config, arrays, index) for index in range(len(arrays.images))]
+        arrays = cache.load_split(config, slices, split)
+        pairs = [pipeline.load_sample(config, arrays, index) for index in range(len(arrays.images))]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size
             pairs = pairs[:count]
@@ -125,7 +125,7 @@ def save_arrays(config: Config, folder: str) -> int:
 def service(config: Config, folder: str, name: str) -> float:
     """Samples a second of `trainer train`, from the seconds in train_metrics.csv."""
     path = Path(folder) / f"{name}.toml"
-    path.write_text(dump(config.with_values({"run.name": name})), encoding="utf-8")
+    path.write_text(to_toml(config.with_values({"run.name": name})), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "trainer", "train", str(path)], check=True)
     lines = (Path(folder) / "runs" / name / "train_metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("seconds")

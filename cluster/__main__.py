@@ -10,19 +10,19 @@ from contract.cli.app import (
     ConfigFile,
     Overrides,
     Verbose,
-    application,
-    example,
+    create_app,
+    example_epilog,
+    load_settings,
     progress,
-    run,
-    settings,
+    run_app,
 )
 from contract.config import Config
 from contract.errors import ClusterError
 
 if TYPE_CHECKING:
-    from cluster.jobs.client import Jobs, Status
+    from cluster.jobs.client import JobClient, JobStatus
 
-app = application("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
+app = create_app("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
 
 ClusterFile = Annotated[
     Path | None,
@@ -34,7 +34,7 @@ Job = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m cluster check configs/demo.toml train.workers=4"))
+@app.command(epilog=example_epilog("python -m cluster check configs/demo.toml train.num_workers=4"))
 def check(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -54,24 +54,24 @@ def check(
     """
     from cluster import capacity_check as checking
     from cluster.aws import launcher
-    from cluster.connection import named
+    from cluster.connection import has_address
 
-    config, first = settings(path, overrides), None
+    config, first = load_settings(path, overrides), None
     if cloud:
-        tree = launcher.read(file or launcher.CLUSTER_FILE)
-        planned = launcher.filled(tree, config.cluster.cloud, launcher.NOWHERE)
+        tree = launcher.read_cluster_file(file or launcher.CLUSTER_FILE)
+        planned = launcher.fill_cluster_file(tree, config.cluster.cloud, launcher.PLACEHOLDER)
         nodes, where = checking.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
         first = checking.nodes_of_tree(planned, "min_workers")
     elif file:
         nodes, where = checking.nodes_of_file(file), str(file)
         first = checking.nodes_of_file(file, "min_workers")
-    elif named(config.cluster):
+    elif has_address(config.cluster):
         nodes, where = checking.nodes_of_cluster(config.cluster), "the cluster"
     else:
         nodes, where = checking.nodes_of_machine(config.cluster), "a private cluster here"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     typer.echo(f"{where}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
-    findings = checking.judge(config, nodes, first)
+    findings = checking.check_capacity(config, nodes, first)
     for finding in findings:
         typer.echo(f"{finding.purpose:9} {'no ' if finding.reasons else 'yes'} {finding.text}")
         for reason in finding.reasons:
@@ -80,7 +80,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog=example("python -m cluster submit configs/cloud.toml -- trainer train"))
+@app.command(epilog=example_epilog("python -m cluster submit configs/cloud.toml -- trainer train"))
 def submit(
     path: ConfigFile,
     words: Annotated[
@@ -102,10 +102,12 @@ def submit(
     """
     from cluster.jobs import client, job_package
 
-    config, command = job_package.told(settings(path, None), words or (), str(path))
+    config, command = job_package.parse_job_command(
+        load_settings(path, None), words or (), str(path)
+    )
     job_package.check_folders(config, shared)
-    api, name = client.Jobs(config.cluster), client.new_name(config.run.name)
-    with client.packed(config) as cargo:
+    api, name = client.JobClient(config.cluster), client.new_name(config.run.name)
+    with client.package_job(config) as cargo:
         typer.echo(
             f"sends {cargo.files} files, {cargo.size / 1e6:.1f} MB: our code and the settings "
             f"(Ray's limit is {job_package.LIMIT_BYTES / 2**20:.0f} MB; data stay in the storage)",
@@ -119,14 +121,14 @@ def submit(
     _follow(api, name, str(path))
 
 
-@app.command(epilog=example("python -m cluster status configs/cloud.toml"))
+@app.command(epilog=example_epilog("python -m cluster status configs/cloud.toml"))
 def status(path: ConfigFile, verbose: Verbose = False) -> None:
     """List the jobs of a run, those that have ended too.
 
     Where no cluster answers, the storage of the run is asked alone. Where one answers and does
     not let us in, the exit code is 1.
     """
-    config = settings(path, None)
+    config = load_settings(path, None)
     from cluster.jobs.client import TokenError
 
     lines, trouble = _jobs(config)
@@ -141,7 +143,7 @@ def status(path: ConfigFile, verbose: Verbose = False) -> None:
         typer.echo(f"shown from the storage alone: {trouble}", err=True)
 
 
-@app.command(epilog=example("python -m cluster logs configs/cloud.toml"))
+@app.command(epilog=example_epilog("python -m cluster logs configs/cloud.toml"))
 def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
     """Print what a job has printed, and follow it while it runs.
 
@@ -150,10 +152,10 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
     """
     from cluster.jobs import client, job_store
 
-    config = settings(path, None)
+    config = load_settings(path, None)
     line = _chosen(config, job)
     if line.live:
-        _follow(client.Jobs(config.cluster), line.job, str(path))
+        _follow(client.JobClient(config.cluster), line.job, str(path))
         return
     sys.stdout.buffer.write(job_store.log_of(job_store.jobs_of(config), line.job))
     typer.echo(f"job {line.job}: {line.state}", err=True)
@@ -161,7 +163,7 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
         raise typer.Exit(code)
 
 
-@app.command(epilog=example("python -m cluster stop configs/cloud.toml"))
+@app.command(epilog=example_epilog("python -m cluster stop configs/cloud.toml"))
 def stop(
     path: ConfigFile,
     job: Job = None,
@@ -174,13 +176,13 @@ def stop(
     """Stop a job once it has written its next checkpoint; the same command goes on from there."""
     from cluster.jobs import client, job_store
 
-    config = settings(path, None)
+    config = load_settings(path, None)
     line = _chosen(config, job)
     kept = job_store.read(job_store.jobs_of(config), line.job)
     if not line.live and not line.state.startswith("running"):
         raise ClusterError(f"job {line.job} does not run: it is {line.state}.")
     if now or kept is None:
-        client.Jobs(config.cluster).stop(line.job)
+        client.JobClient(config.cluster).stop(line.job)
         typer.echo(f"job {line.job} is told to stop at once.")
         return
     job_store.ask_to_stop(job_store.jobs_of(config), line.job, within)
@@ -190,7 +192,9 @@ def stop(
     )
 
 
-@app.command(epilog=example("python -m cluster up configs/cloud.toml cluster.cloud.max_workers=2"))
+@app.command(
+    epilog=example_epilog("python -m cluster up configs/cloud.toml cluster.cloud.max_workers=2")
+)
 def up(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -204,11 +208,11 @@ def up(
     """Start a cluster on AWS as [cluster.cloud] of CONFIG says, after showing its price."""
     from cluster.aws import instances, launcher, resources
 
-    config = settings(path, overrides)
+    config = load_settings(path, overrides)
     cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
     launcher.check_ready(config, source)
     price, note = _spot_price(config)
-    plan = launcher.plan(config, resources.buckets(config), price)
+    plan = launcher.create_plan(config, resources.buckets(config), price)
     table = instances.table()
     for line in plan.lines:
         typer.echo(line)
@@ -235,14 +239,14 @@ def up(
     )
 
 
-@app.command(epilog=example("python -m cluster down configs/cloud.toml"))
+@app.command(epilog=example_epilog("python -m cluster down configs/cloud.toml"))
 def down(
     path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
 ) -> None:
     """End every node of the cluster on AWS, and make sure that none is left."""
     from cluster.aws import launcher, resources
 
-    config = settings(path, overrides)
+    config = load_settings(path, overrides)
     cloud = config.cluster.cloud
     name = launcher.name(cloud)
     there = resources.nodes(name, cloud.region)
@@ -256,7 +260,7 @@ def down(
     )
 
 
-@app.command(epilog=example("python -m cluster upload ~/slices s3://my-bucket/slices"))
+@app.command(epilog=example_epilog("python -m cluster upload ~/slices s3://my-bucket/slices"))
 def upload(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of your slices.")],
     destination: Annotated[
@@ -288,7 +292,7 @@ def _spot_price(config: Config) -> tuple[float | None, str]:
         return None, f"the spot price is not known: {error}"
 
 
-def _follow(api: "Jobs", job: str, path: str) -> None:
+def _follow(api: "JobClient", job: str, path: str) -> None:
     """Print a job's log to its end; end with its exit code."""
     from cluster.jobs import client
 
@@ -316,19 +320,19 @@ def _how_to_go_on(path: str, job: str) -> str:
     )
 
 
-def _jobs(config: Config) -> "tuple[list[Status], ClusterError | None]":
+def _jobs(config: Config) -> "tuple[list[JobStatus], ClusterError | None]":
     """The run's jobs, and why the cluster could not be asked, if so."""
     from cluster.jobs import client, job_store
 
     kept, trouble, seen = job_store.found(job_store.jobs_of(config)), None, None
     try:
-        seen = [one for one in client.Jobs(config.cluster).all() if one.run == config.run.name]
+        seen = [one for one in client.JobClient(config.cluster).all() if one.run == config.run.name]
     except ClusterError as error:
         trouble = error
-    return client.merged(seen or (), kept, reachable=seen is not None), trouble
+    return client.merge_statuses(seen or (), kept, reachable=seen is not None), trouble
 
 
-def _chosen(config: Config, job: str | None) -> "Status":
+def _chosen(config: Config, job: str | None) -> "JobStatus":
     """The job a user named, or the newest of the run."""
     lines, trouble = _jobs(config)
     for line in reversed(lines):
@@ -340,4 +344,4 @@ def _chosen(config: Config, job: str | None) -> "Status":
 
 
 if __name__ == "__main__":
-    run(app)
+    run_app(app)

@@ -16,18 +16,18 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from cluster.aws import instances
-from cluster.connection import UNNAMED, environment
-from cluster.jobs.client import Jobs
+from cluster.connection import NO_RAY_ADDRESS, environment_variables
+from cluster.jobs.client import JobClient
 from cluster.resources import (
-    MANY,
-    Need,
+    UNLIMITED,
     Node,
-    places,
-    reasons,
-    size,
-    training,
-    trial,
-    trials_at_once,
+    ResourceRequest,
+    describe_size,
+    max_concurrent_trials,
+    max_placements,
+    placement_errors,
+    training_request,
+    trial_request,
 )
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
@@ -37,7 +37,7 @@ Extent = Literal["min_workers", "max_workers"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CapacityCheck:
     """What was found of one purpose: it fits, or the reasons why not."""
 
     purpose: str
@@ -45,15 +45,15 @@ class Finding:
     reasons: tuple[str, ...] = ()
 
 
-def judge(
+def check_capacity(
     config: Config, nodes: Sequence[Node], first: Sequence[Node] | None = None
-) -> list[Finding]:
+) -> list[CapacityCheck]:
     """Training, the sweep (where there is a search space) and the service, each by itself.
 
     first: the nodes of a cluster that has not grown to `nodes` yet; absent: it does not grow.
     """
     found = [
-        _judged("training", training(config), nodes),
+        _judged("training", training_request(config), nodes),
         _judged("service", _service(config), nodes),
     ]
     if config.sweep.space:
@@ -61,40 +61,40 @@ def judge(
     return found
 
 
-def _service(config: Config) -> Need:
+def _service(config: Config) -> ResourceRequest:
     serve = config.serve
-    return Need(
+    return ResourceRequest(
         "replica",
-        serve.replicas,
+        serve.num_replicas,
         serve.cpus_per_replica,
         serve.gpus_per_replica,
         "serve.{}_per_replica",
-        "serve.replicas",
+        "serve.num_replicas",
     )
 
 
-def _judged(purpose: str, need: Need, nodes: Sequence[Node]) -> Finding:
-    text = f"{_pieces(need)}: room for {places(need, nodes)}"
-    return Finding(purpose, text, tuple(reasons(need, nodes)))
+def _judged(purpose: str, need: ResourceRequest, nodes: Sequence[Node]) -> CapacityCheck:
+    text = f"{_pieces(need)}: room for {max_placements(need, nodes)}"
+    return CapacityCheck(purpose, text, tuple(placement_errors(need, nodes)))
 
 
-def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) -> Finding:
+def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) -> CapacityCheck:
     """A sweep needs room for one trial, and is as fast as there is room for more."""
-    need, parallel = trial(config), config.sweep.parallel
-    together = min(trials_at_once(config, nodes), parallel or MANY)
-    text = f"{config.sweep.trials} trials, each {_pieces(need)}: {together} at once"
-    found = reasons(need, nodes)
-    begins = trials_at_once(config, first)
-    if parallel is None and begins < min(together, config.sweep.trials):
+    need, parallel = trial_request(config), config.sweep.max_concurrent_trials
+    together = min(max_concurrent_trials(config, nodes), parallel or UNLIMITED)
+    text = f"{config.sweep.num_samples} trials, each {_pieces(need)}: {together} at once"
+    found = placement_errors(need, nodes)
+    begins = max_concurrent_trials(config, first)
+    if parallel is None and begins < min(together, config.sweep.num_samples):
         found.append(
-            "sweep.parallel is not set, so the sweep counts on the nodes it begins with, which "
-            f"hold {begins} at once: set sweep.parallel to {together} for the cluster to grow."
+            "sweep.max_concurrent_trials is not set, so the sweep counts on the nodes it begins with, which "
+            f"hold {begins} at once: set sweep.max_concurrent_trials to {together} for the cluster to grow."
         )
-    return Finding("sweep", text, tuple(found))
+    return CapacityCheck("sweep", text, tuple(found))
 
 
-def _pieces(need: Need) -> str:
-    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {size(need)}"
+def _pieces(need: ResourceRequest) -> str:
+    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {describe_size(need)}"
 
 
 def nodes_of_machine(cluster: Cluster) -> list[Node]:
@@ -105,10 +105,10 @@ def nodes_of_machine(cluster: Cluster) -> list[Node]:
 
 def nodes_of_cluster(cluster: Cluster) -> list[Node]:
     """The nodes that are alive in the cluster the settings name; ClusterError if unreachable."""
-    api = Jobs(cluster)
+    api = JobClient(cluster)
     _check_version(api.ray_version, api.address)
     try:
-        with environment(UNNAMED):
+        with environment_variables(NO_RAY_ADDRESS):
             # Ray's stub of NodeState, a pydantic dataclass, shows none of its fields.
             found = list_nodes(address=api.address, detail=True)
     except RayStateApiException as error:

@@ -30,7 +30,7 @@ from contract.errors import ClusterError, UserError
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 """What a worker must be able to import."""
-WORKER_VARIABLES = {
+WORKER_ENV = {
     "TF_USE_LEGACY_KERAS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_CPU_ALLOCATOR_USE_BFC": "true",
@@ -45,13 +45,13 @@ the others TensorFlow keeps the memory of tensors between steps, and glibc that 
 their way: given back and taken anew, it costs page faults by the million and half of the speed
 (docs/lab-notes.md). 32 MiB is glibc's limit.
 """
-OPEN_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
+FORWARDED_ENV = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 """Variables of this process that a job is given; anyone who may see the cluster may read them."""
 DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 REACH_TIMEOUT_S = 10.0
 _REMOVE_S = 5.0
-UNNAMED = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
+NO_RAY_ADDRESS = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
 """Ray's own code would let these overrule an address that it is given."""
 # The socket Ray opens below its session folder may have a path of 107 bytes at most, so TMPDIR,
 # which is long on some machines, is not followed.
@@ -69,7 +69,7 @@ class Connection:
 
 
 @contextmanager
-def connected(cluster: Cluster) -> Iterator[Connection]:
+def ray_session(cluster: Cluster) -> Iterator[Connection]:
     """Connect to the cluster that the settings name, for the time of the block.
 
     cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
@@ -90,7 +90,7 @@ def connected(cluster: Cluster) -> Iterator[Connection]:
 def _private(cluster: Cluster) -> Iterator[Connection]:
     """A cluster of this process alone, on the loopback address and with a token of its own."""
     folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
-    lend_token()
+    ensure_auth_token()
     keep = False
     try:
         _start(cluster, folder)
@@ -119,7 +119,7 @@ def _start(cluster: Cluster, folder: Path) -> None:
     """Start Ray with its files below a folder; ClusterError where it does not come up."""
     # The workers inherit this process's environment. The same variables as a runtime_env made
     # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
-    with environment(_private_variables()), _own_termination():
+    with environment_variables(_private_variables()), _own_termination():
         try:
             ray.init(
                 address="local",
@@ -181,7 +181,7 @@ def _own_termination() -> Iterator[None]:
             signal.signal(signal.SIGTERM, own)
 
 
-def lend_token() -> None:
+def ensure_auth_token() -> None:
     """Give the private cluster a secret token, so that no other user of the machine can use it.
 
     Ray would write one to ~/.ray/auth_token instead, where two clusters starting at once
@@ -196,13 +196,13 @@ def _private_variables() -> Mapping[str, str]:
     """The variables of a private cluster's workers, beyond those of this process."""
     folder = str(Path(contract.__file__).parents[1])
     if folder in site.getsitepackages():
-        return WORKER_VARIABLES
+        return WORKER_ENV
     known = os.environ.get("PYTHONPATH", "")
-    return {**WORKER_VARIABLES, "PYTHONPATH": os.pathsep.join(filter(None, (folder, known)))}
+    return {**WORKER_ENV, "PYTHONPATH": os.pathsep.join(filter(None, (folder, known)))}
 
 
 @contextmanager
-def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+def environment_variables(variables: Mapping[str, str | None]) -> Iterator[None]:
     """This process's environment with these variables (None: without), for a block's time."""
     before = {name: os.environ.get(name) for name in variables}
     _set_variables(variables)
@@ -237,16 +237,16 @@ def _shipped_environment() -> dict[str, Any] | None:
 
 def job_variables() -> dict[str, str]:
     """The environment of a job: what our code needs, where S3 is, and no secret."""
-    known = {name: os.environ[name] for name in OPEN_VARIABLES if name in os.environ}
+    known = {name: os.environ[name] for name in FORWARDED_ENV if name in os.environ}
     if "@" in known.get("AWS_ENDPOINT_URL", ""):
         raise ClusterError(
             "AWS_ENDPOINT_URL holds a password, which a job would show to everyone who may see "
             "the cluster: set it in the environment of the nodes, and unset it here."
         )
-    return {**WORKER_VARIABLES, **known}
+    return {**WORKER_ENV, **known}
 
 
-def named(cluster: Cluster) -> bool:
+def has_address(cluster: Cluster) -> bool:
     """Whether settings or environment name a cluster, so that no private one is started."""
     return bool(cluster.address or os.environ.get("RAY_ADDRESS"))
 
@@ -263,14 +263,14 @@ def jobs_address(cluster: Cluster) -> str:
     if not address.startswith(("http://", "https://")):
         check_reachable(address)
         address = _dashboard_of(address)
-    check_answers(address)
+    check_reachable_tcp(address)
     return address.rstrip("/")
 
 
 def _dashboard_of(address: str) -> str:
     """Address of the Jobs API of a cluster that is named as ray.init takes it."""
     try:
-        with environment(UNNAMED):
+        with environment_variables(NO_RAY_ADDRESS):
             return get_address_for_submission_client(address)
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
@@ -288,7 +288,7 @@ def check_reachable(address: str) -> None:
             f"cluster.address = {address!r} is the address of Ray's Jobs API: send the command "
             "there with `python -m cluster submit`, or name the cluster as host:port."
         )
-    check_answers(address if "://" in address else f"//{address}")
+    check_reachable_tcp(address if "://" in address else f"//{address}")
     _check_speaks_ray(address.removeprefix("ray://"))
 
 
@@ -308,7 +308,7 @@ def _check_speaks_ray(place: str) -> None:
             ) from error
 
 
-def check_answers(url: str) -> None:
+def check_reachable_tcp(url: str) -> None:
     """Knock at a cluster's door for ten seconds at most; Ray alone would wait for minutes."""
     place, name = urlsplit(url), url.removeprefix("//")
     try:

@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def freed() -> Iterator[None]:
+def orphan_cleanup() -> Iterator[None]:
     """For the time of the block, free the placement groups of this job whose makers have died."""
-    freeing: Any = Freeing
+    freeing: Any = OrphanCleaner
     actor = freeing.remote()
     try:
         yield
@@ -37,7 +37,7 @@ def freed() -> Iterator[None]:
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
-class Freeing:
+class OrphanCleaner:
     """Looks every second. An actor, as a driver behind Ray Client cannot ask for the table."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class Freeing:
         pause = threading.Event()
         while not pause.wait(_EVERY_S):
             try:
-                free_abandoned()
+                remove_orphaned()
             except Exception:
                 # Ray's control store may be away for a moment; the next look finds the same.
                 log.warning("cannot look for what dead actors had reserved", exc_info=True)
 
 
-def free_abandoned() -> None:
+def remove_orphaned() -> None:
     """Remove the placement groups of this job whose makers were actors that are dead.
 
     Ray's public table does not tell of makers, the message behind it does.

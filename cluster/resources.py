@@ -12,7 +12,7 @@ import ray
 
 from contract.config import Config
 
-MANY = 10_000
+UNLIMITED = 10_000
 """As many as anybody asks for: where a piece needs nothing."""
 
 
@@ -26,7 +26,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Need:
+class ResourceRequest:
     """Equal pieces of work that must all be placed at once, each on one node."""
 
     what: str
@@ -40,7 +40,7 @@ class Need:
     """The setting that decides how many there are."""
 
 
-def alive() -> list[Node]:
+def alive_nodes() -> list[Node]:
     """The nodes of the cluster that this process is connected to, as large as they are."""
     found = [node for node in ray.nodes() if node["Alive"]]
     return [
@@ -53,26 +53,26 @@ def alive() -> list[Node]:
     ]
 
 
-def places(need: Need, nodes: Sequence[Node]) -> int:
+def max_placements(need: ResourceRequest, nodes: Sequence[Node]) -> int:
     """How many of the pieces the empty nodes hold."""
     return sum(_places_on(need, node) for node in nodes)
 
 
-def trials_at_once(config: Config, nodes: Sequence[Node]) -> int:
+def max_concurrent_trials(config: Config, nodes: Sequence[Node]) -> int:
     """How many trials of the sweep the empty nodes hold side by side."""
-    need = trial(config)
-    return places(need, nodes) // need.count
+    need = trial_request(config)
+    return max_placements(need, nodes) // need.count
 
 
-def trial(config: Config) -> Need:
+def trial_request(config: Config) -> ResourceRequest:
     """The training workers of one trial of the sweep."""
-    need = training(config)
-    if config.sweep.workers is None:
+    need = training_request(config)
+    if config.sweep.num_workers is None:
         return need
-    return replace(need, count=config.sweep.workers, number="sweep.workers")
+    return replace(need, count=config.sweep.num_workers, number="sweep.num_workers")
 
 
-def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
+def placement_errors(need: ResourceRequest, nodes: Sequence[Node]) -> list[str]:
     """Why the nodes cannot hold the need, one sentence each; none where they can."""
     kinds = (("CPU", need.cpus, "cpus"), ("GPU", need.gpus, "gpus"))
     missing = [
@@ -83,37 +83,37 @@ def reasons(need: Need, nodes: Sequence[Node]) -> list[str]:
     ]
     if missing:
         return missing
-    room = places(need, nodes)
+    room = max_placements(need, nodes)
     if room >= need.count:
         return []
     if room == 0:
         return [f"no single node has both the CPUs and the GPUs of one {need.what}."]
     return [
-        f"{need.number} asks for {need.count} {need.what}s of {size(need)} each, and there is "
+        f"{need.number} asks for {need.count} {need.what}s of {describe_size(need)} each, and there is "
         f"room for {room}: set {need.number} to {room}, ask for less each, or add nodes."
     ]
 
 
-def training(config: Config) -> Need:
+def training_request(config: Config) -> ResourceRequest:
     """The workers of `trainer train`, which are placed all at once."""
     train = config.train
-    return Need(
+    return ResourceRequest(
         "training worker",
-        train.workers,
+        train.num_workers,
         train.cpus_per_worker,
         train.gpus_per_worker,
         "train.{}_per_worker",
-        "train.workers",
+        "train.num_workers",
     )
 
 
-def size(need: Need) -> str:
+def describe_size(need: ResourceRequest) -> str:
     """What one piece needs, in words: "2 CPU and 1 GPU"."""
     gpus = f" and {need.gpus:g} GPU" if need.gpus else ""
     return f"{need.cpus:g} CPU{gpus}"
 
 
-def _places_on(need: Need, node: Node) -> int:
+def _places_on(need: ResourceRequest, node: Node) -> int:
     shares = ((node.cpus, need.cpus), (node.gpus, need.gpus))
     fitting = min((has / wants for has, wants in shares if wants > 0), default=inf)
-    return min(floor(fitting), MANY) if fitting != inf else MANY
+    return min(floor(fitting), UNLIMITED) if fitting != inf else UNLIMITED

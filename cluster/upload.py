@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from contract.cli.app import Advance
+from contract.cli.app import ProgressBar
 from contract.errors import DataError
-from contract.storage import Entry, Storage
+from contract.storage import ObjectInfo, Storage
 
 _THREADS = 8
 
@@ -21,11 +21,11 @@ def missing(folder: Path, destination: Storage) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise DataError(f"{folder} holds no files to upload.")
-    there = {entry.key: entry for entry in destination.entries()}
+    there = {entry.key: entry for entry in destination.list_objects()}
     return [path for path in files if _has_changed(path, there.get(_key(folder, path)))]
 
 
-def _has_changed(path: Path, entry: Entry | None) -> bool:
+def _has_changed(path: Path, entry: ObjectInfo | None) -> bool:
     """Whether a file is not what was sent: its size differs, or it was written later."""
     if entry is None:
         return True
@@ -34,11 +34,11 @@ def _has_changed(path: Path, entry: Entry | None) -> bool:
     return file.st_size != entry.size or int(file.st_mtime) > sent
 
 
-def upload(folder: Path, files: list[Path], destination: Storage, advance: Advance) -> None:
+def upload(folder: Path, files: list[Path], destination: Storage, advance: ProgressBar) -> None:
     """Write files below a folder to the same places below a destination."""
 
     def send(path: Path) -> None:
-        destination.put_file(_key(folder, path), path)
+        destination.upload_file(_key(folder, path), path)
         advance(note=path.name)
 
     with ThreadPoolExecutor(_THREADS) as threads:

@@ -26,8 +26,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from contract.errors import BundleError, MissingError, StorageError
-from contract.storage import PARTIAL, FolderStorage, Storage, checked_key, plainly
+from contract.errors import BundleError, NotFoundError, StorageError
+from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_errors, validate_key
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
@@ -42,7 +42,7 @@ _WHERE = (
 )
 
 
-class Facts(BaseModel):
+class BundleMetadata(BaseModel):
     """What a manifest says of a bundle's making."""
 
     model_config = ConfigDict(
@@ -103,7 +103,7 @@ class Facts(BaseModel):
         )
 
 
-class Manifest(Facts):
+class Manifest(BundleMetadata):
     """The content of manifest.json."""
 
     schema_version: int
@@ -116,26 +116,26 @@ class Manifest(Facts):
     def _stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
         for path in files:
             try:
-                checked_key(path)
+                validate_key(path)
             except StorageError as error:
                 raise ValueError(str(error)) from error
         return files
 
 
-def write(folder: Path, destination: Storage, facts: Facts) -> Manifest:
+def write_bundle(folder: Path, destination: Storage, facts: BundleMetadata) -> Manifest:
     """Make a bundle of a local folder: add metrics.json and the manifest, copy all, manifest last.
 
     folder: holds saved_model, weights.npz and config.toml; it may be the destination itself.
     A bundle that stood at the destination is gone as soon as its files are being replaced.
     """
-    local = FolderStorage(folder)
+    local = LocalStorage(folder)
     for store in (local, destination):
         if store.exists(MANIFEST):
             store.delete(MANIFEST)
     local.write(METRICS, json.dumps(facts.model_dump(mode="json")["metrics"], indent=2).encode())
     manifest = Manifest(**facts.model_dump(), schema_version=SCHEMA_VERSION, files=_digests(local))
     local.write(MANIFEST, _bytes(manifest))
-    destination.upload(folder, last=MANIFEST)
+    destination.upload_folder(folder, last=MANIFEST)
     return manifest
 
 
@@ -155,7 +155,7 @@ def identify(source: Storage) -> tuple[Manifest, str]:
 
 def verify(folder: Path) -> Manifest:
     """Check every file of a local bundle against its manifest; BundleError names the bad one."""
-    manifest = read_manifest(FolderStorage(folder))
+    manifest = read_manifest(LocalStorage(folder))
     _check(folder, manifest, str(folder))
     return manifest
 
@@ -167,7 +167,7 @@ def fetch(source: Storage, cache: Path | None = None) -> Path:
     absent: ~/.cache/segfleet/bundles. Processes may share it. Raises BundleError, naming the
     bad file.
     """
-    if isinstance(source, FolderStorage):
+    if isinstance(source, LocalStorage):
         verify(source.path)
         return source.path
     manifest, digest = identify(source)
@@ -180,16 +180,16 @@ def fetch(source: Storage, cache: Path | None = None) -> Path:
 
 def _copy(source: Storage, manifest: Manifest, target: Path) -> None:
     """Copy the listed files, check them, and put the folder in place as a whole."""
-    missing = set(manifest.files) - {entry.key for entry in source.entries()}
+    missing = set(manifest.files) - {entry.key for entry in source.list_objects()}
     if missing:
         raise BundleError(_lacks(source.url, min(missing)))
-    partial = target.with_name(f"{PARTIAL}{uuid4().hex}")
+    partial = target.with_name(f"{TEMP_PREFIX}{uuid4().hex}")
     try:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="bundle") as pool:
-            list(pool.map(lambda path: source.get_file(path, partial / path), manifest.files))
+            list(pool.map(lambda path: source.download_file(path, partial / path), manifest.files))
         _check(partial, manifest, source.url)
-        FolderStorage(partial).write(MANIFEST, _bytes(manifest))
-        with plainly("write", target):
+        LocalStorage(partial).write(MANIFEST, _bytes(manifest))
+        with translate_errors("write", target):
             _take_place(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -218,14 +218,14 @@ def _manifest_bytes(source: Storage) -> bytes:
     """The manifest's content, or a BundleError that says what is there instead."""
     try:
         return source.read(MANIFEST)
-    except MissingError as error:
+    except NotFoundError as error:
         raise BundleError(_no_manifest(source)) from error
 
 
 def _no_manifest(source: Storage) -> str:
     if source.exists(f"bundle/{MANIFEST}"):
         return f"{source.url} is a run, not a bundle: give {source.url}/bundle."
-    keys = [entry.key for entry in source.entries()]
+    keys = [entry.key for entry in source.list_objects()]
     if any(key.startswith(_PARTS) for key in keys):
         return (
             f"the bundle {source.url} is half written: it has no {MANIFEST}; "
@@ -282,10 +282,10 @@ def _check(folder: Path, manifest: Manifest, place: str) -> None:
             )
 
 
-def _digests(folder: FolderStorage) -> dict[str, str]:
-    return {entry.key: _digest(folder.path / entry.key) for entry in folder.entries()}
+def _digests(folder: LocalStorage) -> dict[str, str]:
+    return {entry.key: _digest(folder.path / entry.key) for entry in folder.list_objects()}
 
 
 def _digest(file: Path) -> str:
-    with plainly("read", file), file.open("rb") as stream:
+    with translate_errors("read", file), file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

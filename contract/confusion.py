@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
-class Counts:
+class ConfusionCounts:
     """Pixels by prediction and truth; counts of slices add up to those of a volume."""
 
     tp: int = 0
@@ -36,8 +36,8 @@ class Counts:
     tn: int = 0
     """Background that is left alone."""
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
+    def __add__(self, other: "ConfusionCounts") -> "ConfusionCounts":
+        return ConfusionCounts(
             self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn
         )
 
@@ -75,7 +75,7 @@ class Counts:
         return self.tn / background if background else None
 
 
-def count(prediction: ArrayLike, truth: ArrayLike) -> Counts:
+def confusion_counts(prediction: ArrayLike, truth: ArrayLike) -> ConfusionCounts:
     """Counts of two masks of the same shape; whatever is not 0 is foreground."""
     found, wanted = np.asarray(prediction) != 0, np.asarray(truth) != 0
     if found.shape != wanted.shape:
@@ -83,34 +83,34 @@ def count(prediction: ArrayLike, truth: ArrayLike) -> Counts:
     tp = int(np.count_nonzero(found & wanted))
     fp = int(np.count_nonzero(found)) - tp
     fn = int(np.count_nonzero(wanted)) - tp
-    return Counts(tp, fp, fn, found.size - tp - fp - fn)
+    return ConfusionCounts(tp, fp, fn, found.size - tp - fp - fn)
 
 
 @dataclass(frozen=True)
-class Spread:
+class MetricSummary:
     """How one score varies over patients."""
 
     mean: float | None
     """None where no patient has the score."""
     sd: float | None
     """Sample standard deviation (n - 1); None with fewer than two patients."""
-    low: float | None
-    high: float | None
+    min: float | None
+    max: float | None
     defined: int
     """Patients the score is defined for."""
     undefined: int
     """Patients left out because it is not."""
 
 
-def spread(values: Iterable[float | None]) -> Spread:
+def summarize(values: Iterable[float | None]) -> MetricSummary:
     """Mean, deviation and range of a score over patients; None is an undefined one."""
     every = list(values)
     kept = [value for value in every if value is not None]
-    return Spread(
+    return MetricSummary(
         mean=statistics.fmean(kept) if kept else None,
         sd=statistics.stdev(kept) if len(kept) > 1 else None,
-        low=min(kept, default=None),
-        high=max(kept, default=None),
+        min=min(kept, default=None),
+        max=max(kept, default=None),
         defined=len(kept),
         undefined=len(every) - len(kept),
     )

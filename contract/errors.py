@@ -22,7 +22,7 @@ class StorageError(UserError):
     """A folder or bucket cannot be reached, read or written."""
 
 
-class MissingError(StorageError):
+class NotFoundError(StorageError):
     """A store that can be reached holds no such object."""
 
 
@@ -42,6 +42,6 @@ class TrainingError(UserError):
     """A run cannot start, continue or end as the settings ask."""
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """The text with a full stop, unless it is a question already."""
     return text if text.endswith("?") else f"{text}."

@@ -11,7 +11,7 @@ from typing import TypedDict
 _TIMEOUT_S = 20.0
 
 
-class Environment(TypedDict):
+class HostInfo(TypedDict):
     """Plain values, fit for JSON."""
 
     commit: str | None
@@ -29,14 +29,14 @@ class Environment(TypedDict):
     platform: str
 
 
-def environment() -> Environment:
+def host_info() -> HostInfo:
     """What is known of this process's code and machine; starts neither Ray nor TensorFlow."""
-    cpu, cores, gpus = cpu_model(), usable_cores(), gpu_names()
-    return Environment(
-        commit=commit(Path(__file__).parents[1]),
+    cpu, cores, gpus = cpu_model(), cpu_count(), gpu_names()
+    return HostInfo(
+        commit=git_commit(Path(__file__).parents[1]),
         python=platform.python_version(),
-        ray=version("ray"),
-        tensorflow=version("tensorflow"),
+        ray=package_version("ray"),
+        tensorflow=package_version("tensorflow"),
         machine=", ".join([cpu, f"{cores} core{'s' if cores > 1 else ''}", *gpus]),
         cpu=cpu,
         cores=cores,
@@ -45,21 +45,21 @@ def environment() -> Environment:
     )
 
 
-def commit(checkout: Path) -> str | None:
+def git_commit(checkout: Path) -> str | None:
     """The commit checked out in a folder, "-dirty" behind it where tracked files differ.
 
     None where the folder is not the top of a checkout: segfleet installed inside another
     project's checkout must not name that project's commit.
     """
-    top = _said("git", "-C", str(checkout), "rev-parse", "--show-toplevel")
+    top = _run_command("git", "-C", str(checkout), "rev-parse", "--show-toplevel")
     if top is None or Path(top) != checkout.resolve():
         return None
-    return _said(
+    return _run_command(
         "git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"
     )
 
 
-def version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """Version of an installed package, read without importing it; None where it is missing."""
     try:
         return metadata.version(package)
@@ -80,7 +80,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
-def usable_cores() -> int:
+def cpu_count() -> int:
     """Cores this process may use; all of the machine's where the system does not tell."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -91,11 +91,11 @@ def gpu_names() -> list[str]:
     """Names of the NVIDIA GPUs the driver shows, one each; none without a driver."""
     if shutil.which("nvidia-smi") is None:
         return []
-    said = _said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    said = _run_command("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     return [name.strip() for name in (said or "").splitlines() if name.strip()]
 
 
-def _said(*command: str) -> str | None:
+def _run_command(*command: str) -> str | None:
     """What a program printed; None where it is missing, fails or says nothing."""
     try:
         done = subprocess.run(

@@ -18,8 +18,8 @@ from typing import Literal, NoReturn, TypeVar, final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import bundle
-from contract.config import nearest
-from contract.errors import BundleError, MissingError, RegistryError, sentence
+from contract.config import closest_match
+from contract.errors import BundleError, NotFoundError, RegistryError, as_sentence
 from contract.storage import Storage, open_storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
@@ -52,7 +52,7 @@ class Version(_Record):
     """SHA-256 of the bundle's manifest: a version never changes its content."""
 
 
-class Move(_Record):
+class StageTransition(_Record):
     """One change of a stage."""
 
     number: int
@@ -76,7 +76,7 @@ class Registry:
 
     def __init__(self, storage: Storage) -> None:
         self._root = storage
-        self._log = storage.at("registry")
+        self._log = storage.child("registry")
 
     def register(self, name: str, bundle_url: str) -> Version:
         """Give a bundle the next version of a name; one that has a version keeps it.
@@ -116,10 +116,10 @@ class Registry:
             self._move(name, stage, last, version, "promote")
         return found
 
-    def roll_back(self, name: str, stage: str) -> Version:
+    def rollback(self, name: str, stage: str) -> Version:
         """Point a stage at what it pointed at before its last promotion; again: one further."""
         moves = self.history(name, stage)
-        past = standing(moves)
+        past = rollback_targets(moves)
         if len(past) < 2:
             raise RegistryError(
                 f"{name}@{stage} points at version {past[-1]}, its first: there is none before it."
@@ -137,7 +137,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All registered names."""
-        return sorted({entry.key.split("/")[0] for entry in self._log.entries()})
+        return sorted({entry.key.split("/")[0] for entry in self._log.list_objects()})
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a name, the oldest first."""
@@ -147,14 +147,14 @@ class Registry:
         """The stages of a name and the version each points at."""
         if not self._numbers(f"{name}/versions"):
             self._refuse_name(name)
-        found = {PurePosixPath(e.key).parts[2] for e in self._log.entries(f"{name}/stages")}
+        found = {PurePosixPath(e.key).parts[2] for e in self._log.list_objects(f"{name}/stages")}
         last = {stage: self._last_move(name, stage) for stage in sorted(found)}
         return {stage: move.version for stage, move in last.items() if move}
 
-    def history(self, name: str, stage: str) -> list[Move]:
+    def history(self, name: str, stage: str) -> list[StageTransition]:
         """All moves of a stage, the oldest first."""
         log = self._stage_log(name, stage)
-        moves = [self._record(log, number, Move) for number in self._numbers(log)]
+        moves = [self._record(log, number, StageTransition) for number in self._numbers(log)]
         return moves or self._refuse_stage(name, stage)
 
     def _versions(self, name: str) -> list[Version]:
@@ -165,7 +165,7 @@ class Registry:
         _check_word(name, _NAME, "name")
         try:
             return self._read_version(name, number)
-        except MissingError as error:
+        except NotFoundError as error:
             known = self._numbers(f"{name}/versions")
             if not known:
                 self._refuse_name(name)
@@ -177,7 +177,7 @@ class Registry:
         version = self._record(f"{name}/versions", number, Version)
         if "://" in version.bundle or version.bundle.startswith("/"):
             return version
-        return version.model_copy(update={"bundle": self._root.at(version.bundle).url})
+        return version.model_copy(update={"bundle": self._root.child(version.bundle).url})
 
     def _shortened(self, version: Version) -> Version:
         """The record of a version; a bundle of this store by its key, as the store may move."""
@@ -189,22 +189,22 @@ class Registry:
         _check_word(stage, _STAGE, "stage")
         return f"{name}/stages/{stage}"
 
-    def _last_move(self, name: str, stage: str) -> Move | None:
+    def _last_move(self, name: str, stage: str) -> StageTransition | None:
         log = self._stage_log(name, stage)
         numbers = self._numbers(log)
-        return self._record(log, numbers[-1], Move) if numbers else None
+        return self._record(log, numbers[-1], StageTransition) if numbers else None
 
     def _move(
         self,
         name: str,
         stage: str,
-        last: Move | None,
+        last: StageTransition | None,
         version: int,
         action: Literal["promote", "roll back"],
     ) -> None:
         """Add a move after the last one seen; RegistryError where another came in between."""
         number = last.number + 1 if last else 1
-        move = Move(number=number, version=version, action=action, created=_now())
+        move = StageTransition(number=number, version=version, action=action, created=_now())
         if not self._append(self._stage_log(name, stage), number, move):
             raise RegistryError(
                 f"another change of {name}@{stage} came first: see where it points now, and try "
@@ -225,26 +225,26 @@ class Registry:
 
     def _numbers(self, log: str) -> list[int]:
         """The numbers of the records of a log, in order."""
-        stems = (PurePosixPath(entry.key).stem for entry in self._log.entries(log))
+        stems = (PurePosixPath(entry.key).stem for entry in self._log.list_objects(log))
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
     def _refuse_stage(self, name: str, stage: str) -> NoReturn:
         stages = self.stages(name)
         listed = f": it has {', '.join(stages)}; " if stages else ": "
         remedy = f"promote a version to it by {_promotion(self._root, name, 'VERSION', stage)}"
-        meant = nearest(stage, stages).removeprefix("; ") or remedy
-        raise RegistryError(sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
+        meant = closest_match(stage, stages).removeprefix("; ") or remedy
+        raise RegistryError(as_sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
 
     def _refuse_name(self, name: str) -> NoReturn:
         names = self.names()
         listed = f"known: {', '.join(names)}" if names else "nothing is registered yet"
         raise RegistryError(
-            f"there is no model {name!r} in {self._log.url} ({listed}{nearest(name, names)}): "
-            f"{how_to_register(self._root, name)}."
+            f"there is no model {name!r} in {self._log.url} ({listed}{closest_match(name, names)}): "
+            f"{registration_hint(self._root, name)}."
         )
 
 
-def how_to_register(storage: Storage, name: str = "NAME") -> str:
+def registration_hint(storage: Storage, name: str = "NAME") -> str:
     """The commands that give a store's registry a first model, as the end of a sentence."""
     bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
     registration = f"python -m inference register {name} {bundle_url} {_option(storage)}"
@@ -254,7 +254,7 @@ def how_to_register(storage: Storage, name: str = "NAME") -> str:
     )
 
 
-def standing(moves: Sequence[Move]) -> list[int]:
+def rollback_targets(moves: Sequence[StageTransition]) -> list[int]:
     """The versions a stage has stood at and may roll back through, the present one last.
 
     Right as well where somebody has removed the oldest moves.
@@ -287,10 +287,10 @@ def open_bundle(reference: str, storage_root: str) -> Storage:
     """
     if not _REFERENCE.fullmatch(reference):
         return open_storage(reference)
-    return open_version(Registry(open_storage(storage_root)).resolve(reference))
+    return open_version_bundle(Registry(open_storage(storage_root)).resolve(reference))
 
 
-def open_version(version: Version) -> Storage:
+def open_version_bundle(version: Version) -> Storage:
     """The bundle of a version; RegistryError where it is gone or another than was registered."""
     source = open_storage(version.bundle)
     called = f"version {version.version} of {version.name}"

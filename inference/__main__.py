@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contract.cli.app import (
-    DEFAULT_ROOT,
+    DEFAULT_STORAGE_ROOT,
     BundleReference,
     ConfigFile,
     Overrides,
     ShowConfig,
     StorageRoot,
     Verbose,
-    application,
-    example,
+    create_app,
+    example_epilog,
+    load_settings,
     progress,
-    settings,
 )
-from contract.cli.app import run as run_app
+from contract.cli.app import run_app as run_app
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage
 
 if TYPE_CHECKING:
-    from inference.batch.predict_files import Failures, Task
-    from inference.batch.scoring import Truth
+    from inference.batch.predict_files import Failures, PredictionJob
+    from inference.batch.scoring import GroundTruth
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
@@ -35,7 +35,7 @@ Stage = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, such as pr
 # Rows of a table on the screen.
 _ROWS = 30
 
-app = application("Turn slices into masks: of files, or over HTTP with Ray Serve.")
+app = create_app("Turn slices into masks: of files, or over HTTP with Ray Serve.")
 
 Source = Annotated[
     str, typer.Argument(metavar="INPUT", help="An image, a folder or an s3:// prefix of images.")
@@ -72,7 +72,7 @@ Address = Annotated[
 ]
 
 
-@app.command(epilog=example("python -m inference predict demo@production slices masks"))
+@app.command(epilog=example_epilog("python -m inference predict demo@production slices masks"))
 def predict(
     bundle: BundleReference,
     source: Source,
@@ -81,23 +81,23 @@ def predict(
     masks: Masks = None,
     mask_threshold: MaskThreshold = 127,
     patients: Patients = None,
-    storage: StorageRoot = DEFAULT_ROOT,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch: Batch = 8,
     cluster: OnCluster = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Write the mask of every slice of INPUT to OUTPUT; masks that are there are not made again."""
-    from contract.imaging.encode import quieten
+    from contract.imaging.encode import silence_opencv
     from contract.registry import open_bundle
-    from inference.batch.predict_files import begin, open_task
-    from inference.batch.scoring import open_truth
+    from inference.batch.predict_files import create_job, resume_keys
+    from inference.batch.scoring import open_ground_truth
 
-    quieten()
+    silence_opencv()
     opened = open_bundle(bundle, storage)
-    task, keys = open_task(source, output, overlays)
-    truth = open_truth(masks, mask_threshold, patients) if masks else None
-    todo = begin(task, keys, opened)
+    task, keys = create_job(source, output, overlays)
+    truth = open_ground_truth(masks, mask_threshold, patients) if masks else None
+    todo = resume_keys(task, keys, opened)
     if len(todo) < len(keys):
         typer.echo(f"{len(keys) - len(todo)} of {len(keys)} masks are there already: skipped")
     ray = Cluster(address=address) if cluster or address else None
@@ -108,7 +108,7 @@ def predict(
     _tell(failures)
 
 
-@app.command(epilog=example("python -m inference deploy configs/demo.toml serve.port=8080"))
+@app.command(epilog=example_epilog("python -m inference deploy configs/demo.toml serve.port=8080"))
 def deploy(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -116,51 +116,51 @@ def deploy(
     verbose: Verbose = False,
 ) -> None:
     """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from inference.serving.client import address, api_key, claimed, wait_for_the_end
+    from inference.serving.client import read_api_key, reserve_address, service_url, wait_for_signal
 
-    chosen = settings(config, overrides, show_config)
-    key = api_key(chosen.serve)
+    chosen = load_settings(config, overrides, show_config)
+    key = read_api_key(chosen.serve)
     _check_model(chosen)
-    from cluster.connection import connected, named
-    from inference.serving.deployment import Plan, start, stop
+    from cluster.connection import has_address, ray_session
+    from inference.serving.deployment import ReplicaSpec, start_service, stop_service
     from inference.serving.request_parsing import digest_of
 
     digest = digest_of(key) if key else None
-    alone = nullcontext() if named(chosen.cluster) else claimed(chosen.serve)
-    with alone, connected(chosen.cluster) as connection:
-        plan = Plan(chosen.serve, chosen.storage.root, digest, connection.private)
-        start(plan, chosen.cluster.start_timeout_s)
-        typer.echo(f"{chosen.serve.model} is served at {address(chosen.serve)}")
+    alone = nullcontext() if has_address(chosen.cluster) else reserve_address(chosen.serve)
+    with alone, ray_session(chosen.cluster) as connection:
+        plan = ReplicaSpec(chosen.serve, chosen.storage.root, digest, connection.private)
+        start_service(plan, chosen.cluster.start_timeout_s)
+        typer.echo(f"{chosen.serve.model} is served at {service_url(chosen.serve)}")
         if not connection.private:
             typer.echo("it stays on the cluster until `python -m inference undeploy`")
             return
         typer.echo("Ctrl-C ends it, and the private cluster it runs on")
-        wait_for_the_end()
-        stop()
+        wait_for_signal()
+        stop_service()
 
 
-@app.command(epilog=example("python -m inference undeploy configs/cloud.toml"))
+@app.command(epilog=example_epilog("python -m inference undeploy configs/cloud.toml"))
 def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
-    chosen = settings(config, overrides)
-    from cluster.connection import connected, named
-    from inference.serving.deployment import stop
+    chosen = load_settings(config, overrides)
+    from cluster.connection import has_address, ray_session
+    from inference.serving.deployment import stop_service
 
-    if not named(chosen.cluster):
+    if not has_address(chosen.cluster):
         raise ClusterError(
             "no cluster is named by cluster.address or RAY_ADDRESS: a service on a private "
             "cluster ends with Ctrl-C where `python -m inference deploy` runs."
         )
-    with connected(chosen.cluster):
-        typer.echo("the service has ended" if stop() else "there was no service")
+    with ray_session(chosen.cluster):
+        typer.echo("the service has ended" if stop_service() else "there was no service")
 
 
-@app.command(epilog=example("python -m inference status configs/demo.toml serve.port=8080"))
+@app.command(epilog=example_epilog("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Ask the service at serve.host and serve.port what it hosts and how it does."""
     from inference.serving.client import read_model, read_status
 
-    chosen = settings(config, overrides)
+    chosen = load_settings(config, overrides)
     model, found = read_model(chosen.serve), read_status(chosen.serve)
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
@@ -168,19 +168,23 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
             f"version {one.version}" + (f" at {one.address}" if one.address else "")
             for one in found.replicas
         ),
-        "requests": f"{found.requests}, of these refused {found.refused}, failed {found.errors}",
+        "requests": f"{found.requests}, of these refused {found.rejected}, failed {found.errors}",
     }
     if found.latency_s:
         shares = found.latency_s.model_dump().items()
         rows["latency"] = ", ".join(f"{share} {1000 * value:.1f} ms" for share, value in shares)
-    problems = {one.problem for one in found.replicas if one.problem}
+    problems = {one.load_error for one in found.replicas if one.load_error}
     rows |= {"problem": " ".join(sorted(problems))} if problems else {}
     for name, text in rows.items():
         typer.echo(f"{name:10} {text}")
 
 
-@app.command(epilog=example("python -m inference register demo segfleet-data/runs/demo/bundle"))
-def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_ROOT) -> None:
+@app.command(
+    epilog=example_epilog("python -m inference register demo segfleet-data/runs/demo/bundle")
+)
+def register(
+    name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_STORAGE_ROOT
+) -> None:
     """Give a bundle the next version of a model."""
     from contract.registry import Registry, open_bundle
     from contract.storage import open_storage
@@ -189,9 +193,12 @@ def register(name: ModelName, bundle: BundleReference, storage: StorageRoot = DE
     typer.echo(f"{version.name}@{version.version} is {version.bundle}")
 
 
-@app.command(epilog=example("python -m inference promote demo 1 production"))
+@app.command(epilog=example_epilog("python -m inference promote demo 1 production"))
 def promote(
-    name: ModelName, version: VersionNumber, stage: Stage, storage: StorageRoot = DEFAULT_ROOT
+    name: ModelName,
+    version: VersionNumber,
+    stage: Stage,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
     """Point a stage at a version; a service that hosts the stage follows within seconds."""
     from contract.registry import Registry
@@ -201,27 +208,27 @@ def promote(
     typer.echo(f"{name}@{stage} is version {version}")
 
 
-@app.command("roll-back", epilog=example("python -m inference roll-back demo production"))
-def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_ROOT) -> None:
+@app.command("roll-back", epilog=example_epilog("python -m inference roll-back demo production"))
+def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """Point a stage at what it pointed at before its last promotion."""
     from contract.registry import Registry
     from contract.storage import open_storage
 
-    version = Registry(open_storage(storage)).roll_back(name, stage)
+    version = Registry(open_storage(storage)).rollback(name, stage)
     typer.echo(f"{name}@{stage} is version {version.version} again")
 
 
-@app.command(epilog=example("python -m inference models --storage s3://bucket/segfleet"))
-def models(storage: StorageRoot = DEFAULT_ROOT) -> None:
+@app.command(epilog=example_epilog("python -m inference models --storage s3://bucket/segfleet"))
+def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """List the registered models, their versions and stages."""
-    from contract.registry import Registry, how_to_register
+    from contract.registry import Registry, registration_hint
     from contract.storage import open_storage
 
     store = open_storage(storage)
     registry = Registry(store)
     names = registry.names()
     if not names:
-        typer.echo(f"no model is registered in {store.url}/registry: {how_to_register(store)}.")
+        typer.echo(f"no model is registered in {store.url}/registry: {registration_hint(store)}.")
     for name in names:
         stages = registry.stages(name)
         for version in registry.versions(name):
@@ -231,59 +238,59 @@ def models(storage: StorageRoot = DEFAULT_ROOT) -> None:
 
 def _check_model(config: Config) -> None:
     """RegistryError naming serve.model where no bundle stands behind it."""
-    from contract.registry import Registry, open_version
+    from contract.registry import Registry, open_version_bundle
     from contract.storage import open_storage
 
     reference = config.serve.model
     try:
-        open_version(Registry(open_storage(config.storage.root)).resolve(reference))
+        open_version_bundle(Registry(open_storage(config.storage.root)).resolve(reference))
     except RegistryError as error:
         raise RegistryError(f"serve.model = {reference!r} cannot be hosted: {error}") from error
 
 
 def _segment(
-    task: "Task", bundle: Storage, keys: Sequence[str], batch: int, cluster: Cluster | None
+    task: "PredictionJob", bundle: Storage, keys: Sequence[str], batch: int, cluster: Cluster | None
 ) -> "Failures":
     """Segment on this machine, or on a cluster where one is given."""
     if not keys:
         return {}
     with progress("segmenting", len(keys)) as advance:
         if cluster is None:
-            from inference.batch.predict_files import segment_files
-            from inference.predictor import open_segmenter
+            from inference.batch.predict_files import predict_files
+            from inference.predictor import load_predictor
 
-            return segment_files(task, open_segmenter(bundle), keys, batch, advance)
-        from cluster.connection import connected
-        from inference.batch.worker_pool import segment_on_cluster
+            return predict_files(task, load_predictor(bundle), keys, batch, advance)
+        from cluster.connection import ray_session
+        from inference.batch.worker_pool import predict_on_cluster
 
-        with connected(cluster):
-            return segment_on_cluster(task, bundle, keys, batch, advance)
+        with ray_session(cluster):
+            return predict_on_cluster(task, bundle, keys, batch, advance)
 
 
-def _score(truth: "Truth", task: "Task", keys: Sequence[str]) -> "Failures":
+def _score(truth: "GroundTruth", task: "PredictionJob", keys: Sequence[str]) -> "Failures":
     """Print the Dice of the masks and write the tables of files and, if asked for, of patients."""
     from inference.batch.scoring import (
         FILES,
         PATIENTS,
         Score,
-        as_table,
-        compare_all,
-        mean,
+        mean_dice,
+        score_files,
+        scores_csv,
     )
 
     with progress("comparing", len(keys)) as advance:
-        overlaps, failures = compare_all(truth, task, keys, advance)
+        overlaps, failures = score_files(truth, task, keys, advance)
     if overlaps:
         files = [Score(key, found.dice) for key, found in overlaps.items()]
-        task.output.write(FILES, as_table("file", files))
+        task.output.write(FILES, scores_csv("file", files))
         scores = truth.scores(overlaps)
         if truth.patient:
-            task.output.write(PATIENTS, as_table("patient", scores))
+            task.output.write(PATIENTS, scores_csv("patient", scores))
         for score in scores[:_ROWS]:
             typer.echo(f"{score.dice:7.4f}  {score.name}")
         if len(scores) > _ROWS:
             typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{truth.table}")
-        typer.echo(f"{mean(scores):7.4f}  mean Dice of {len(scores)} {truth.unit}")
+        typer.echo(f"{mean_dice(scores):7.4f}  mean Dice of {len(scores)} {truth.unit}")
     return failures
 
 

@@ -38,7 +38,7 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(folder: Path, threads: int, gpu: bool) -> Engine:
+def create_engine(folder: Path, threads: int, gpu: bool) -> Engine:
     """The fastest engine for a verified bundle folder; BundleError where none can run it.
 
     threads: CPUs to use. gpu: whether this process may use a GPU.
@@ -157,7 +157,7 @@ def last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def gpu_present() -> bool:
+def has_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU that this process could use."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 

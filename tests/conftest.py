@@ -12,7 +12,7 @@ from hypothesis import settings
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from xdist.scheduler import LoadFileScheduling
 
-from cluster.connection import Connection, connected
+from cluster.connection import Connection, ray_session
 from contract.config import Cluster
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so would the commands
@@ -91,5 +91,5 @@ def ray_cluster(s3_server: str) -> Iterator[Connection]:
 
     It starts after the S3 server, whose address its workers inherit.
     """
-    with connected(Cluster(cpus=4)) as connection:
+    with ray_session(Cluster(cpus=4)) as connection:
         yield connection

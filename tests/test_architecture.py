@@ -104,10 +104,10 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 
 def test_every_shipped_configuration_is_valid() -> None:
-    from contract.config.loader import load
+    from contract.config.loader import load_config
 
     for path in sorted((ROOT / "configs").glob("*.toml")):
-        load(path)
+        load_config(path)
 
 
 def test_every_page_a_page_links_to_exists() -> None:

@@ -9,8 +9,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from contract.config import validated
-from contract.config.loader import load
+from contract.config import validate
+from contract.config.loader import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs/cluster.md", ROOT / "docs/cloud.md"]
@@ -40,7 +40,7 @@ def test_links_and_settings_exist(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
     for block in settings_shown(page):
-        validated(tomllib.loads(block), page.name)
+        validate(tomllib.loads(block), page.name)
 
 
 def settings_shown(page: Path) -> list[str]:
@@ -69,7 +69,7 @@ def test_the_example_of_every_help_can_be_pasted(room: str) -> None:
         words = line.split()
         assert words[0] == name
         if words[1].endswith(".toml"):
-            load(ROOT / words[1], [word for word in words[2:] if "=" in word])
+            load_config(ROOT / words[1], [word for word in words[2:] if "=" in word])
 
 
 @pytest.mark.parametrize(

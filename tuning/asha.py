@@ -14,14 +14,14 @@ from trainer.components import lr_schedule
 from tuning.trial_store import Trial
 
 
-def first_grant(config: Config) -> int:
+def first_rung(config: Config) -> int:
     """Epochs that every trial is given."""
     if not config.sweep.early_stopping:
         return config.train.epochs
-    return min(config.sweep.grace_epochs, config.train.epochs)
+    return min(config.sweep.grace_period, config.train.epochs)
 
 
-def next_grant(granted: int, config: Config) -> int:
+def next_rung(granted: int, config: Config) -> int:
     """Epochs in all that a trial is given which has done so many and is among the best."""
     return min(granted * config.sweep.reduction_factor, config.train.epochs)
 
@@ -35,8 +35,8 @@ def promotable(trials: Sequence[Trial], config: Config, idle: bool = False) -> l
     if not config.sweep.early_stopping:
         return []
     found = []
-    for rung in sorted({trial.granted for trial in trials}, reverse=True):
-        there = [trial for trial in trials if len(trial.history) >= rung <= trial.granted]
+    for rung in sorted({trial.budget_epochs for trial in trials}, reverse=True):
+        there = [trial for trial in trials if len(trial.history) >= rung <= trial.budget_epochs]
         there.sort(key=lambda trial: _rank(trial, rung, config.train.monitor))
         best = there[: len(there) // config.sweep.reduction_factor]
         if idle and all(trial.state == "failed" for trial in best):
@@ -46,10 +46,10 @@ def promotable(trials: Sequence[Trial], config: Config, idle: bool = False) -> l
 
 
 def _waits(trial: Trial, rung: int, config: Config) -> bool:
-    return trial.state == "stopped" and trial.granted == rung < config.train.epochs
+    return trial.state == "stopped" and trial.budget_epochs == rung < config.train.epochs
 
 
 def _rank(trial: Trial, rung: int, monitor: str) -> tuple[float, int]:
     """By the best score until the rung, as a bundle is of the best epoch; of equals the earlier."""
     scores = trial.scores(monitor)[:rung]
-    return -max(lr_schedule.direction(monitor) * score for score in scores), trial.number
+    return -max(lr_schedule.score_sign(monitor) * score for score in scores), trial.number

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from contract.config import Config, Range, Scalar
-from contract.host_info import environment
+from contract.config import Config, ParameterSpec, Scalar
+from contract.host_info import host_info
 from contract.storage import Storage
 from trainer.components import lr_schedule
 from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
-from tuning.trial_store import Trial, ranked, spent
+from tuning.trial_store import Trial, rank_trials, training_seconds
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
 
@@ -26,7 +26,7 @@ _REASON_WIDTH = 60
 _MARKERS = {"finished": "o", "stopped": "v", "out of time": "s", "running": "d"}
 
 
-def write(store: Storage, config: Config, trials: Sequence[Trial]) -> None:
+def write_report(store: Storage, config: Config, trials: Sequence[Trial]) -> None:
     """Write leaderboard.csv, scores.png and settings.png. trials: best first."""
     monitor = config.train.monitor
     store.write(LEADERBOARD, leaderboard_csv(trials, monitor).encode())
@@ -46,14 +46,14 @@ def leaderboard_csv(trials: Sequence[Trial], monitor: str) -> str:
         writer.writerow(
             [rank, trial.number]
             + ([best[monitor], int(best["epoch"])] if best else ["", ""])
-            + [len(trial.history), round(spent(trial), 1), trial.state]
+            + [len(trial.history), round(training_seconds(trial), 1), trial.state]
             + [trial.values.get(key, "") for key in settings]
-            + [trial.run, trial.reason or ""]
+            + [trial.run, trial.error or ""]
         )
     return stream.getvalue()
 
 
-def leaderboard(trials: Sequence[Trial], monitor: str) -> str:
+def leaderboard_text(trials: Sequence[Trial], monitor: str) -> str:
     """The leaderboard as a table of plain text. trials: best first."""
     settings = searched(trials)
     head = ["rank", "trial", monitor, "epoch", "of", "seconds", "state"]
@@ -66,14 +66,14 @@ def leaderboard(trials: Sequence[Trial], monitor: str) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
-    failures = [f"trial {t.number} failed: {t.reason}" for t in trials if t.state == "failed"]
+    failures = [f"trial {t.number} failed: {t.error}" for t in trials if t.state == "failed"]
     return "\n".join([*lines, *failures])
 
 
 def _line(rank: int, trial: Trial, monitor: str, settings: Sequence[str]) -> list[str]:
     best = trial.best(monitor)
     score = [f"{best[monitor]:.4f}", f"{best['epoch']:.0f}"] if best else ["-", "-"]
-    measured = [str(len(trial.history)), f"{spent(trial):.0f}", trial.state]
+    measured = [str(len(trial.history)), f"{training_seconds(trial):.0f}", trial.state]
     values = [plain(trial.values[key]) if key in trial.values else "-" for key in settings]
     return [str(rank), str(trial.number), *score, *measured, *values]
 
@@ -88,12 +88,12 @@ def searched(trials: Sequence[Trial]) -> list[str]:
     return sorted({key for trial in trials for key in trial.values})
 
 
-def standing(trials: Sequence[Trial], monitor: str) -> str:
+def sweep_status(trials: Sequence[Trial], monitor: str) -> str:
     """One clause on how a sweep stands, for its progress bar."""
     running = [trial for trial in trials if trial.state == "running"]
     epochs = sum(len(trial.history) for trial in trials)
     text = f"{len(running)} running, {epochs} epochs"
-    first = ranked(trials, monitor)[0] if trials else None
+    first = rank_trials(trials, monitor)[0] if trials else None
     best = first.best(monitor) if first else None
     if first is None or best is None:
         return text
@@ -102,14 +102,14 @@ def standing(trials: Sequence[Trial], monitor: str) -> str:
 
 def source(config: Config) -> str:
     """What a shown result names: sweep, commit, fingerprint and machine."""
-    env = environment()
+    env = host_info()
     commit = (env["commit"] or "no commit")[:10]
     return f"sweep {config.run.name} · {commit} · {config.fingerprint()} · {env['machine']}"
 
 
 def provenance(config: Config, winner: Trial, fingerprint: str) -> str:
     """The comment at the head of the winner's settings."""
-    env, best = environment(), winner.best(config.train.monitor)
+    env, best = host_info(), winner.best(config.train.monitor)
     assert best, "a winner has a score"
     today = datetime.now(UTC).date().isoformat()
     score = f"{config.train.monitor} {best[config.train.monitor]:.4f} at epoch {best['epoch']:.0f}"
@@ -137,7 +137,7 @@ def scores_png(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
 
 
 def settings_png(
-    trials: Sequence[Trial], monitor: str, space: Mapping[str, Range], footer: str
+    trials: Sequence[Trial], monitor: str, space: Mapping[str, ParameterSpec], footer: str
 ) -> bytes:
     """A panel for each searched setting: the best score of each trial against its value; a PNG."""
     scored = [trial for trial in trials if trial.history]
@@ -175,7 +175,7 @@ def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, winner: boo
 
 def _draw_best(axis: Axes, trials: Sequence[Trial], monitor: str, unit: float) -> None:
     """The best score so far, as a staircase."""
-    sign = lr_schedule.direction(monitor)
+    sign = lr_schedule.score_sign(monitor)
     told = sorted((row["at"] / unit, row[monitor]) for trial in trials for row in trial.history)
     times, best = [], []
     for at, score in told:
@@ -184,7 +184,9 @@ def _draw_best(axis: Axes, trials: Sequence[Trial], monitor: str, unit: float) -
     axis.step(times, best, where="post", color=VALID, lw=1.4, ls=(0, (4, 2)), label="best so far")
 
 
-def _draw_setting(axis: Axes, trials: Sequence[Trial], monitor: str, key: str, span: Range) -> None:
+def _draw_setting(
+    axis: Axes, trials: Sequence[Trial], monitor: str, key: str, span: ParameterSpec
+) -> None:
     places = _places(span)
     for index, trial in reversed(list(enumerate(trials))):
         best = trial.best(monitor)
@@ -215,7 +217,7 @@ def _draw_setting(axis: Axes, trials: Sequence[Trial], monitor: str, key: str, s
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _places(span: Range) -> dict[str, int]:
+def _places(span: ParameterSpec) -> dict[str, int]:
     """Where each choice stands on its axis; by its text, as 1, 1.0 and True are one key."""
     return {repr(value): index for index, value in enumerate(span.choice or ())}
 

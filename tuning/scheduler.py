@@ -18,167 +18,172 @@ from contract.errors import ConfigError, UserError
 from trainer.components import lr_schedule
 from tuning import asha, search_space
 from tuning.trainable import run_name, trial_config
-from tuning.trial_store import Ledger, Row, Trial, all_trained, with_row
+from tuning.trial_store import EpochMetrics, Trial, TrialStore, is_trained, with_epoch
 
 log = logging.getLogger(__name__)
 
 
-class Steering:
+class TrialScheduler:
     """The decisions of a sweep, as functions of its ledger."""
 
-    def __init__(self, config: Config, ledger: Ledger, parallel: int) -> None:
+    def __init__(self, config: Config, ledger: TrialStore, parallel: int) -> None:
         """parallel: trials at once at most."""
-        self.config, self.ledger, self.parallel = config, ledger, parallel
+        self.config, self.store, self.max_concurrent = config, ledger, parallel
         self.live: dict[str, int] = {}
         """Trials that Tune has in hand: its name for each, and its number."""
-        self.fault: UserError | None = None
+        self.error: UserError | None = None
         """What ended the sweep while Tune ran it."""
         self.exhausted = False
         """Whether the space holds no values that were not tried."""
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def capture_errors(self) -> Iterator[None]:
         """Keep an error of the block, as Tune passes on its text alone."""
         try:
             yield
         except UserError as error:
-            self.fault = error
+            self.error = error
             raise
 
     def next_trial(self) -> Trial | None:
         """A trial to go on with, or a new one; None where none is to be started now."""
-        if self.out_of_time():
+        if self.is_out_of_time():
             return None
-        return self._interrupted() or self._promoted() or self._drawn() or self._promoted(idle=True)
+        return (
+            self._next_interrupted()
+            or self._next_promoted()
+            or self._next_sampled()
+            or self._next_promoted(idle=True)
+        )
 
-    def may_start_more(self) -> bool:
+    def has_more_trials(self) -> bool:
         """Whether the trials in hand may leave one to go on with."""
-        return bool(self.live) and self.config.sweep.early_stopping and not self.out_of_time()
+        return bool(self.live) and self.config.sweep.early_stopping and not self.is_out_of_time()
 
-    def stops(self, number: int, row: Row) -> bool:
+    def should_stop(self, number: int, row: EpochMetrics) -> bool:
         """Whether early stopping ends a trial after an epoch, of which the ledger may not know yet.
 
         Where a trial that has reached its rung goes on, it is granted the epochs to the next one.
         """
-        trial = with_row(self.ledger[number], row, self.ledger.now())
-        if not trial.granted <= row["epoch"] < self.config.train.epochs:
+        trial = with_epoch(self.store[number], row, self.store.now())
+        if not trial.budget_epochs <= row["epoch"] < self.config.train.epochs:
             return False
         waiting = trial.model_copy(update={"state": "stopped"})
-        others = [one for one in self.ledger.trials if one.number != number]
+        others = [one for one in self.store.trials if one.number != number]
         chosen = asha.promotable([*others, waiting], self.config)
-        all_drawn = self.exhausted or len(others) + 1 >= self.config.sweep.trials
-        if not chosen and all_drawn and not self._interrupted():
+        all_drawn = self.exhausted or len(others) + 1 >= self.config.sweep.num_samples
+        if not chosen and all_drawn and not self._next_interrupted():
             chosen = asha.promotable([*others, waiting], self.config, idle=True)
         if waiting not in chosen:
             return True
-        self.ledger.grant(number, asha.next_grant(trial.granted, self.config))
+        self.store.extend_budget(number, asha.next_rung(trial.budget_epochs, self.config))
         return False
 
-    def out_of_time(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Whether the time budget is spent."""
         budget = self.config.sweep.time_budget_s
-        return budget is not None and self.ledger.now() >= budget
+        return budget is not None and self.store.now() >= budget
 
-    def lost(self, number: int) -> None:
+    def record_loss(self, number: int) -> None:
         """Take note that a trial's process is gone; it is started again a few times."""
         allowed = self.config.train.max_failures
-        if self.ledger.lose(number).lost > allowed:
-            self.ledger.fail(
+        if self.store.record_loss(number).losses > allowed:
+            self.store.fail(
                 number,
                 f"its process was lost more than train.max_failures = {allowed} times, "
                 "as happens where memory runs out.",
             )
 
-    def left_behind(self) -> None:
+    def mark_orphaned(self) -> None:
         """Take the trials for lost that Tune, which has ended, never told the end of."""
         while self.live:
             _, number = self.live.popitem()
-            self.lost(number)
+            self.record_loss(number)
 
-    def ended(self, number: int) -> None:
+    def finish_trial(self, number: int) -> None:
         """Take note that a trial is over, and of why."""
-        trial = self.ledger[number]
+        trial = self.store[number]
         if trial.state == "failed":
             return
-        if all_trained(trial, self._config_of(trial).train):
-            self.ledger.end(number, "finished")
+        if is_trained(trial, self._config_of(trial).train):
+            self.store.finish(number, "finished")
         else:
-            self.ledger.end(number, "out of time" if self.out_of_time() else "stopped")
+            self.store.finish(number, "out of time" if self.is_out_of_time() else "stopped")
 
-    def unfinished(self) -> bool:
+    def has_interrupted(self) -> bool:
         """Whether a trial was interrupted; those that time has run out for are settled first."""
-        running = [trial for trial in self.ledger.trials if trial.state == "running"]
-        if self.out_of_time():
+        running = [trial for trial in self.store.trials if trial.state == "running"]
+        if self.is_out_of_time():
             for trial in running:
-                self.ended(trial.number)
+                self.finish_trial(trial.number)
             return False
         return bool(running)
 
-    def _interrupted(self) -> Trial | None:
+    def _next_interrupted(self) -> Trial | None:
         """A trial that lost its process or its driver, or, with a larger budget now, its time."""
         live = set(self.live.values())
-        for trial in self.ledger.trials:
+        for trial in self.store.trials:
             if trial.state == "running" and trial.number not in live:
                 return trial
             if trial.state == "out of time":
-                return self.ledger.grant(trial.number, trial.granted)
+                return self.store.extend_budget(trial.number, trial.budget_epochs)
         return None
 
-    def _promoted(self, idle: bool = False) -> Trial | None:
+    def _next_promoted(self, idle: bool = False) -> Trial | None:
         """The best of the stopped trials that are to go on."""
-        for trial in asha.promotable(self.ledger.trials, self.config, idle):
-            granted = asha.next_grant(trial.granted, self.config)
-            return self.ledger.grant(trial.number, granted)
+        for trial in asha.promotable(self.store.trials, self.config, idle):
+            granted = asha.next_rung(trial.budget_epochs, self.config)
+            return self.store.extend_budget(trial.number, granted)
         return None
 
-    def _drawn(self) -> Trial | None:
+    def _next_sampled(self) -> Trial | None:
         """A new trial; one whose settings do not go together is recorded and passed over."""
         if self.exhausted:
             return None
-        taken = {trial.number for trial in self.ledger.trials}
-        for number in range(1, self.config.sweep.trials + 1):
+        taken = {trial.number for trial in self.store.trials}
+        for number in range(1, self.config.sweep.num_samples + 1):
             if number in taken:
                 continue
-            values = self._draw(number)
+            values = self._suggest(number)
             if values is None:
                 self.exhausted = True
                 log.info("every combination of sweep.space has been tried")
                 return None
-            name, granted = run_name(self.config, number), asha.first_grant(self.config)
-            trial = self.ledger.begin(number, name, values, granted)
+            name, granted = run_name(self.config, number), asha.first_rung(self.config)
+            trial = self.store.create(number, name, values, granted)
             try:
                 self._config_of(trial)
             except ConfigError as error:
-                self.ledger.fail(number, str(error))
+                self.store.fail(number, str(error))
                 continue
             return trial
         return None
 
-    def _draw(self, number: int) -> dict[str, Any] | None:
+    def _suggest(self, number: int) -> dict[str, Any] | None:
         sweep, monitor = self.config.sweep, self.config.train.monitor
-        higher = lr_schedule.direction(monitor) > 0
+        higher = lr_schedule.score_sign(monitor) > 0
         past = [
-            search_space.Past(
+            search_space.Observation(
                 trial.values,
                 trial.state,
                 trial.scores(monitor),
                 best[monitor] if (best := trial.best(monitor)) else None,
             )
-            for trial in self.ledger.trials
+            for trial in self.store.trials
         ]
         direction = "maximize" if higher else "minimize"
-        return search_space.draw(
-            sweep.space, sweep.search, direction, self.config.run.seed, number, past
+        return search_space.suggest(
+            sweep.space, sweep.search_algorithm, direction, self.config.run.seed, number, past
         )
 
     def _config_of(self, trial: Trial) -> Config:
         return trial_config(self.config, trial.number, trial.values)
 
 
-class Draws(Searcher):
+class SweepSearcher(Searcher):
     """Tells Tune which trial to start next."""
 
-    def __init__(self, steering: Steering) -> None:
+    def __init__(self, steering: TrialScheduler) -> None:
         super().__init__()
         self._steering = steering
 
@@ -192,12 +197,12 @@ class Draws(Searcher):
         After FINISHED, Tune lets go of the processes that have nothing to do.
         """
         steering = self._steering
-        if len(steering.live) >= steering.parallel:
+        if len(steering.live) >= steering.max_concurrent:
             return None
-        with steering.recording():
+        with steering.capture_errors():
             trial = steering.next_trial()
         if trial is None:
-            return None if steering.may_start_more() else Searcher.FINISHED
+            return None if steering.has_more_trials() else Searcher.FINISHED
         steering.live[trial_id] = trial.number
         return {"number": trial.number, "values": trial.values}
 
@@ -210,10 +215,10 @@ class Draws(Searcher):
         """Nothing: the ledger is all the state there is."""
 
 
-class Notes(Callback):
+class TrialRecorder(Callback):
     """Records what Tune tells of the trials."""
 
-    def __init__(self, steering: Steering, tell: Callable[[], None]) -> None:
+    def __init__(self, steering: TrialScheduler, tell: Callable[[], None]) -> None:
         """tell: called after each record."""
         self._steering, self._tell = steering, tell
 
@@ -222,7 +227,7 @@ class Notes(Callback):
         for trial in trials:
             if trial.status == TuneTrial.ERROR and trial.trial_id in self._steering.live:
                 with self._recording():
-                    self._steering.lost(self._steering.live.pop(trial.trial_id))
+                    self._steering.record_loss(self._steering.live.pop(trial.trial_id))
 
     def on_trial_result(
         self,
@@ -236,38 +241,38 @@ class Notes(Callback):
         number = self._steering.live[trial.trial_id]
         with self._recording():
             if "failed" in result:
-                self._steering.ledger.fail(number, result["failed"], result["trace"])
+                self._steering.store.fail(number, result["failed"], result["trace"])
             elif "row" in result:
-                self._steering.ledger.note(number, result["row"])
+                self._steering.store.log_epoch(number, result["row"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         """Record the end of a trial."""
         with self._recording():
-            self._steering.ended(self._steering.live.pop(trial.trial_id))
+            self._steering.finish_trial(self._steering.live.pop(trial.trial_id))
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
         """Record, then tell of what was recorded."""
-        with self._steering.recording():
+        with self._steering.capture_errors():
             yield
         self._tell()
 
 
-class Ends(Stopper):
+class TrialStopper(Stopper):
     """Ends a trial after an epoch: the time budget is spent, or early stopping says so."""
 
-    def __init__(self, steering: Steering) -> None:
+    def __init__(self, steering: TrialScheduler) -> None:
         self._steering = steering
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial ends after this epoch."""
         steering = self._steering
-        if steering.out_of_time():
+        if steering.is_out_of_time():
             return True
-        with steering.recording():
-            return "row" in result and steering.stops(steering.live[trial_id], result["row"])
+        with steering.capture_errors():
+            return "row" in result and steering.should_stop(steering.live[trial_id], result["row"])
 
     def stop_all(self) -> bool:
         """Never: an epoch that was begun is finished."""

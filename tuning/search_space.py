@@ -19,9 +19,9 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from contract.config import Config, Range, Scalar
+from contract.config import Config, ParameterSpec, Scalar
 from contract.errors import ConfigError
-from trainer.training.run_store import flat
+from trainer.training.run_store import flatten
 
 Values = Mapping[str, Scalar]
 Direction = Literal["maximize", "minimize"]
@@ -29,7 +29,7 @@ Direction = Literal["maximize", "minimize"]
 # What each trial applies by itself, and what leaves the scores of trials comparable. The rest of
 # [data] decides which slices and masks there are, once for all trials; [predict] comes after them.
 _SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_")
-_OF_NO_USE = {
+_NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is what trials are compared by",
 }
@@ -48,7 +48,7 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class Past:
+class Observation:
     """What is known of an earlier trial.
 
     state: as a trial's record has it; scores: the monitored score of each of its epochs; best:
@@ -61,17 +61,17 @@ class Past:
     best: float | None = None
 
 
-def check(config: Config) -> None:
+def check_space(config: Config) -> None:
     """Raise ConfigError where sweep.space cannot be searched."""
     if not config.sweep.space:
         raise ConfigError(
             "sweep.space is empty: name at least one setting to search, such as "
             '"train.learning_rate" = { loguniform = [1e-4, 1e-2] }.'
         )
-    deciding = flat(config.deciding())
+    deciding = flatten(config.training_settings())
     for key in config.sweep.space:
-        if key not in deciding or key in _OF_NO_USE:
-            why = _OF_NO_USE.get(key, "does not change what is trained")
+        if key not in deciding or key in _NOT_SEARCHABLE:
+            why = _NOT_SEARCHABLE.get(key, "does not change what is trained")
             raise ConfigError(f"sweep.space: {key} {why} and cannot be searched.")
         if not key.startswith(_SEARCHABLE):
             raise ConfigError(
@@ -85,12 +85,12 @@ def check(config: Config) -> None:
             )
 
 
-def distributions(space: Mapping[str, Range]) -> dict[str, BaseDistribution]:
+def distributions(space: Mapping[str, ParameterSpec]) -> dict[str, BaseDistribution]:
     """The space as Optuna knows it, in the order of the settings' names."""
     return {key: _distribution(space[key]) for key in sorted(space)}
 
 
-def _distribution(span: Range) -> BaseDistribution:
+def _distribution(span: ParameterSpec) -> BaseDistribution:
     if span.choice is not None:
         return CategoricalDistribution(span.choice)
     if span.uniform is not None:
@@ -101,13 +101,13 @@ def _distribution(span: Range) -> BaseDistribution:
     return IntDistribution(*span.integer)
 
 
-def draw(
-    space: Mapping[str, Range],
+def suggest(
+    space: Mapping[str, ParameterSpec],
     search: Literal["random", "tpe"],
     direction: Direction,
     seed: int,
     number: int,
-    past: Sequence[Past],
+    history: Sequence[Observation],
 ) -> dict[str, Scalar] | None:
     """The values of trial `number`; None where every draw repeats an earlier trial.
 
@@ -116,8 +116,8 @@ def draw(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     known = distributions(space)
-    frozen = [_frozen(trial, known) for trial in past] if search == "tpe" else []
-    tried = [dict(trial.values) for trial in past]
+    frozen = [_frozen(trial, known) for trial in history] if search == "tpe" else []
+    tried = [dict(trial.values) for trial in history]
     for attempt in range(_ATTEMPTS):
         sampler = _sampler(search, (seed, number, attempt))
         study = optuna.create_study(sampler=sampler, direction=direction)
@@ -136,7 +136,7 @@ def _sampler(search: Literal["random", "tpe"], key: tuple[int, int, int]) -> Bas
     return TPESampler(seed=seed, n_startup_trials=_RANDOM_FIRST, constant_liar=True)
 
 
-def _frozen(past: Past, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _frozen(past: Observation, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
     state = _STATES[past.state]
     if state is TrialState.PRUNED and past.best is None:
         state = TrialState.FAIL

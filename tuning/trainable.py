@@ -17,23 +17,23 @@ from contract.config import Config, Scalar
 from contract.errors import UserError
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
-from trainer.training.checkpoints import Row
+from trainer.training.checkpoints import EpochMetrics
 
 if TYPE_CHECKING:
-    from trainer.training.model_cache import Shelf
+    from trainer.training.model_cache import ModelCache
 
 # Ray waits this long for a stopped trial's thread before it reuses the process, and drops the
 # trial that would have been next without a word where the thread takes longer; 2 by default.
 _UNWIND_S = 300
 
-Report = Callable[[Row], None]
+Report = Callable[[EpochMetrics], None]
 
 
 def trial_config(config: Config, number: int, values: Mapping[str, Scalar]) -> Config:
     """The settings of a trial; ConfigError where its values do not go together."""
     changed = {**values, "run.name": run_name(config, number)}
-    if config.sweep.workers is not None:
-        changed["train.workers"] = config.sweep.workers
+    if config.sweep.num_workers is not None:
+        changed["train.num_workers"] = config.sweep.num_workers
     return config.with_values(changed)
 
 
@@ -42,7 +42,9 @@ def run_name(config: Config, number: int) -> str:
     return f"{config.run.name}-{number:04d}"
 
 
-def train_trial(order: Mapping[str, Any], settings: Mapping[str, Any], slices: Dataset) -> None:
+def train_trial(
+    trial_spec: Mapping[str, Any], settings: Mapping[str, Any], slices: Dataset
+) -> None:
     """Ray Tune's trainable.
 
     order: {"number": 3, "values": {…}}; settings: the sweep's Config as plain values. An error is
@@ -52,54 +54,61 @@ def train_trial(order: Mapping[str, Any], settings: Mapping[str, Any], slices: D
     config = Config.model_validate(settings)
     monitor = config.train.monitor
 
-    def report(row: Row) -> None:
+    def report(row: EpochMetrics) -> None:
         tune.report({"epoch": row["epoch"], "score": row[monitor], "row": dict(row)})
 
     try:
-        chosen = trial_config(config, order["number"], order["values"])
+        chosen = trial_config(config, trial_spec["number"], trial_spec["values"])
         # A trial may have waited for room until the time budget was spent: told of an epoch 0,
         # which is before every rung of ASHA, Tune ends it here.
         tune.report({"epoch": 0, "score": 0.0})
         # Nobody watches a trial's pictures; a run of the winner's settings draws them.
-        train_run(chosen.with_values({"train.pictures": 0}), slices, report)
+        train_run(chosen.with_values({"train.preview_images": 0}), slices, report)
     except Exception as error:
-        tune.report({"epoch": 0, "score": 0.0, "failed": reason(error), "trace": trace(error)})
+        tune.report(
+            {
+                "epoch": 0,
+                "score": 0.0,
+                "failed": failure_message(error),
+                "trace": failure_traceback(error),
+            }
+        )
 
 
 def train_run(config: Config, slices: Dataset, report: Report) -> None:
     """Train a trial's run to its end; the epochs it has already are reported first."""
-    place = run_store.place(config)
-    for row in run_store.history(place):
+    place = run_store.run_storage(config)
+    for row in run_store.read_history(place):
         report(row)
-    if config.train.workers > 1:
-        train_group(config, slices, report)
+    if config.train.num_workers > 1:
+        train_distributed(config, slices, report)
     else:
-        train_alone(config, slices, report)
+        train_in_process(config, slices, report)
 
 
-def train_alone(config: Config, slices: Dataset, report: Report) -> None:
+def train_in_process(config: Config, slices: Dataset, report: Report) -> None:
     """Train in this process, in a network of an earlier trial where their graphs are the same."""
-    from trainer.training.train_loop import Surroundings, train
+    from trainer.training.train_loop import WorkerContext, train
 
-    place = run_store.place(config)
-    run_store.begin(place, config, slices)
-    train(config, slices, place, Surroundings(report_epoch=report, shelf=shelf()))
+    place = run_store.run_storage(config)
+    run_store.create_run(place, config, slices)
+    train(config, slices, place, WorkerContext(report_epoch=report, model_cache=model_cache()))
 
 
 @cache
-def shelf() -> "Shelf":
+def model_cache() -> "ModelCache":
     """The networks of this process's trials."""
-    from trainer.training.model_cache import Shelf
+    from trainer.training.model_cache import ModelCache
 
-    return Shelf()
+    return ModelCache()
 
 
-def train_group(config: Config, slices: Dataset, report: Report) -> None:
+def train_distributed(config: Config, slices: Dataset, report: Report) -> None:
     """Train on a worker group of the trial's own, which ends with this process."""
-    place = run_store.place(config)
-    told = len(run_store.history(place))
+    place = run_store.run_storage(config)
+    told = len(run_store.read_history(place))
 
-    def tell(rows: tuple[Row, ...]) -> None:
+    def tell(rows: tuple[EpochMetrics, ...]) -> None:
         nonlocal told
         for row in rows[told:]:
             report(row)
@@ -109,12 +118,12 @@ def train_group(config: Config, slices: Dataset, report: Report) -> None:
         # An epoch is in the history as soon as its checkpoint is whole; reading it costs a
         # listing, so only where the steps done say that there is a new one.
         if total and done * config.train.epochs // total > told:
-            tell(run_store.history(place))
+            tell(run_store.read_history(place))
 
-    tell(launcher.run(config, watch, slices).history)
+    tell(launcher.run_training(config, watch, slices).history)
 
 
-def reason(error: BaseException) -> str:
+def failure_message(error: BaseException) -> str:
     """Why a trial failed, in a sentence."""
     if isinstance(error, UserError):
         return str(error)
@@ -122,7 +131,7 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def trace(error: BaseException) -> str | None:
+def failure_traceback(error: BaseException) -> str | None:
     """The stack of an error that the user did not cause."""
     if isinstance(error, UserError):
         return None

@@ -14,7 +14,7 @@ _DEAD_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
 _HOST = re.compile(r"--dashboard-host[= ](\S+)")
 
 
-def gaps(tree: Mapping[str, Any]) -> list[str]:
+def missing_fields(tree: Mapping[str, Any]) -> list[str]:
     """What a cluster file lacks though Ray's schema allows it, one sentence each."""
     types: Mapping[str, Any] = tree.get("available_node_types", {})
     head = tree.get("head_node_type")
@@ -32,7 +32,7 @@ def gaps(tree: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def dangers(tree: Mapping[str, Any], spot: bool) -> list[str]:
+def security_issues(tree: Mapping[str, Any], spot: bool) -> list[str]:
     """What must be mended in a cluster file before it is used, one sentence each.
 
     tree: the file as read, anchors resolved and without gaps; spot: whether workers are meant to

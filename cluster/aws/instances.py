@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from pydantic import BaseModel, ConfigDict
 
-from contract.config import nearest
+from contract.config import closest_match
 from contract.errors import ClusterError
 
 
@@ -35,7 +35,7 @@ class Table(BaseModel):
         if name not in self.types:
             raise ClusterError(
                 f"{name!r} is no instance type of the table cluster/aws/instances.json"
-                f"{nearest(name, self.types)}; add it there with its CPUs, GPUs and price."
+                f"{closest_match(name, self.types)}; add it there with its CPUs, GPUs and price."
             )
         return self.types[name]
 

@@ -16,15 +16,15 @@ import ray.autoscaler
 import yaml
 
 from cluster.aws import file_checks, instances, resources
-from cluster.aws.resources import Buckets, Ground
-from cluster.connection import environment
+from cluster.aws.resources import AwsResources, Buckets
+from cluster.connection import environment_variables
 from contract.config import Cloud, Config
 from contract.errors import ClusterError
 
 log = logging.getLogger(__name__)
 
 CLUSTER_FILE = Path("ray_cluster.yaml")
-NOWHERE = Ground(image="", group="", head_profile="", worker_profile="")
+PLACEHOLDER = AwsResources(image="", group="", head_profile="", worker_profile="")
 """For a look at the file that `up` would write, before anything is made."""
 GB_MONTH_USD = 0.08
 """Price of a GB of gp3 disk for a month in us-east-1, of the same date as the instance table."""
@@ -33,7 +33,7 @@ _NODE_FOLDER = "/home/ray/segfleet"
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """What `up` will make, and what it costs."""
 
     lines: tuple[str, ...]
@@ -48,7 +48,7 @@ def name(cloud: Cloud) -> str:
     return f"segfleet-{cloud.name}"
 
 
-def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
+def create_plan(config: Config, buckets: Buckets, spot_usd: float | None) -> LaunchPlan:
     """What will be made and what an hour costs; spot_usd: an hour of a spot worker, if known."""
     cloud, table = config.cluster.cloud, instances.table()
     head, worker = table.instance(cloud.head_type), table.instance(cloud.worker_type)
@@ -68,7 +68,7 @@ def plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Plan:
     )
     idle = head.usd + disk + cloud.min_workers * (first + disk)
     most = head.usd + disk + cloud.max_workers * (worker.usd + disk)
-    return Plan(lines, idle, most)
+    return LaunchPlan(lines, idle, most)
 
 
 def check_ready(config: Config, file: Path) -> None:
@@ -82,10 +82,10 @@ def check_ready(config: Config, file: Path) -> None:
     for needed in (file, file.parent / "pyproject.toml", file.parent / "constraints.txt"):
         if not needed.is_file():
             raise ClusterError(f"{needed} is missing: run `up` in a checkout of segfleet.")
-    refuse_dangers(read(file), cloud.spot, file)
+    check_security(read_cluster_file(file), cloud.spot, file)
 
 
-def read(file: Path) -> dict[str, Any]:
+def read_cluster_file(file: Path) -> dict[str, Any]:
     """A cluster file that holds to Ray's own schema, and has what `up` fills in."""
     schema = json.loads(
         (Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text(encoding="utf-8")
@@ -97,18 +97,20 @@ def read(file: Path) -> dict[str, Any]:
         raise ClusterError(f"cannot read the cluster file {file}: {error}.") from error
     except jsonschema.ValidationError as error:
         raise ClusterError(f"{file} breaks Ray's schema: {error.message}.") from error
-    if found := file_checks.gaps(tree):
+    if found := file_checks.missing_fields(tree):
         raise ClusterError(f"{file} cannot be filled in: {' '.join(found)}")
     return tree
 
 
-def refuse_dangers(tree: Mapping[str, Any], spot: bool, file: Path) -> None:
+def check_security(tree: Mapping[str, Any], spot: bool, file: Path) -> None:
     """Raise ClusterError where a cluster file would leave something open."""
-    if found := file_checks.dangers(tree, spot):
+    if found := file_checks.security_issues(tree, spot):
         raise ClusterError(f"{file} is not safe: {' '.join(found)}")
 
 
-def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, Any]:
+def fill_cluster_file(
+    tree: Mapping[str, Any], cloud: Cloud, ground: AwsResources
+) -> dict[str, Any]:
     """The cluster file with the values of the settings and of what was made on AWS."""
     types: dict[str, Any] = tree["available_node_types"]
     head_name: str = tree["head_node_type"]
@@ -157,7 +159,7 @@ def filled(tree: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, A
     }
 
 
-def _worker(node_type: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[str, Any]:
+def _worker(node_type: Mapping[str, Any], cloud: Cloud, ground: AwsResources) -> dict[str, Any]:
     instance = instances.table().instance(cloud.worker_type)
     worker = _filled_node(node_type, cloud, ground, cloud.worker_type, ground.worker_profile)
     gpus = {"GPU": instance.gpus} if instance.gpus else {}
@@ -170,7 +172,11 @@ def _worker(node_type: Mapping[str, Any], cloud: Cloud, ground: Ground) -> dict[
 
 
 def _filled_node(
-    node_type: Mapping[str, Any], cloud: Cloud, ground: Ground, instance_type: str, profile: str
+    node_type: Mapping[str, Any],
+    cloud: Cloud,
+    ground: AwsResources,
+    instance_type: str,
+    profile: str,
 ) -> dict[str, Any]:
     (disk,) = _node(node_type)["BlockDeviceMappings"]
     node = {
@@ -194,7 +200,7 @@ def _constraint() -> str:
     return f"--constraint {_NODE_FOLDER}/constraints.txt"
 
 
-def make_ground(config: Config, buckets: Buckets) -> Ground:
+def provision(config: Config, buckets: Buckets) -> AwsResources:
     """Make on AWS what the nodes are started from, as far as it is missing."""
     cloud = config.cluster.cloud
     assert cloud.ssh_from is not None, "check_ready has seen to it"
@@ -204,7 +210,7 @@ def make_ground(config: Config, buckets: Buckets) -> Ground:
     head, worker = resources.make_profiles(name(cloud), cloud.region, buckets, group)
     if cloud.spot:
         resources.allow_spot()
-    ground = Ground(resources.image(cloud.machine_image, cloud.region), group, head, worker)
+    ground = AwsResources(resources.image(cloud.machine_image, cloud.region), group, head, worker)
     resources.wait_until_usable(ground, cloud.head_type, cloud.region)
     return ground
 
@@ -239,11 +245,11 @@ def up(config: Config, file: Path) -> Path:
     """
     cloud = config.cluster.cloud
     check_ready(config, file)
-    ground = make_ground(config, resources.buckets(config))
+    ground = provision(config, resources.buckets(config))
     if found := resources.open_ports([ground.group], cloud.region):
         raise ClusterError(f"the cluster would not be safe: {' '.join(found)}")
-    tree = filled(read(file), cloud, ground)
-    refuse_dangers(tree, cloud.spot, file)
+    tree = fill_cluster_file(read_cluster_file(file), cloud, ground)
+    check_security(tree, cloud.spot, file)
     written = write(tree, cloud, file.parent)
     if code := _ray_up(written):
         raise ClusterError(
@@ -265,7 +271,9 @@ def down(config: Config) -> None:
 def _ray_up(file: Path) -> int:
     """Run `ray up` with this terminal; its exit code."""
     command = [str(Path(sys.executable).with_name("ray")), "up", str(file), "--yes"]
-    with environment({"RAY_UP_enable_autoscaler_v2": "1", "RAY_USAGE_STATS_ENABLED": "0"}):
+    with environment_variables(
+        {"RAY_UP_enable_autoscaler_v2": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    ):
         return subprocess.run([*command, "--no-config-cache"], check=False).returncode
 
 

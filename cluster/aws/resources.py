@@ -47,7 +47,7 @@ class Buckets:
 
 
 @dataclass(frozen=True)
-class Ground:
+class AwsResources:
     """What nodes are started from."""
 
     image: str
@@ -285,7 +285,7 @@ def end_nodes(name: str, region: str) -> None:
             ec2.get_waiter("instance_terminated").wait(InstanceIds=found)
 
 
-def wait_until_usable(ground: Ground, instance_type: str, region: str) -> None:
+def wait_until_usable(ground: AwsResources, instance_type: str, region: str) -> None:
     """Wait until EC2 knows new instance profiles, by starting a node without doing so.
 
     Also tells whether the image and the instance type exist, and this user may start nodes.

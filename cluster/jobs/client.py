@@ -17,10 +17,16 @@ import aiohttp
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobSubmissionClient
 
-from cluster.connection import UNNAMED, environment, job_variables, jobs_address, ray_level
+from cluster.connection import (
+    NO_RAY_ADDRESS,
+    environment_variables,
+    job_variables,
+    jobs_address,
+    ray_level,
+)
 from cluster.jobs import job_package
-from cluster.jobs.job_package import Shipment
-from cluster.jobs.job_store import Record
+from cluster.jobs.job_package import JobPackage
+from cluster.jobs.job_store import JobRecord
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
@@ -35,7 +41,7 @@ _TROUBLE = (aiohttp.ClientError, RuntimeError, OSError, RayError)
 
 
 @dataclass(frozen=True)
-class Seen:
+class JobInfo:
     """A job of ours as Ray knows it."""
 
     job: str
@@ -49,7 +55,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Status:
+class JobStatus:
     """A job as the cluster and the run's storage together know it."""
 
     job: str
@@ -65,7 +71,7 @@ class TokenError(ClusterError):
     """A cluster answers and asks for a token that this process does not have."""
 
 
-class Jobs:
+class JobClient:
     """The Jobs API of one cluster; every failure to talk to it is a ClusterError."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -73,7 +79,7 @@ class Jobs:
         # Two of Ray's modules set their own level, and tell of every upload.
         for name in (f"{_SDK}.job.sdk", f"{_SDK}.dashboard_sdk"):
             logging.getLogger(name).setLevel(ray_level())
-        with explained(self.address), environment(UNNAMED):
+        with explained(self.address), environment_variables(NO_RAY_ADDRESS):
             self._client = JobSubmissionClient(self.address)
         self.ray_version = self._client._server_ray_version or "an unknown version"
 
@@ -89,13 +95,13 @@ class Jobs:
                 metadata={"run": run},
             )
 
-    def all(self) -> list[Seen]:
+    def all(self) -> list[JobInfo]:
         """Every job of ours sent to this cluster that Ray remembers; it may run others too."""
         with explained(self.address):
             known = self._client.list_jobs()
         return [_seen(details) for details in known if "run" in (details.metadata or {})]
 
-    def find(self, job: str) -> Seen | None:
+    def find(self, job: str) -> JobInfo | None:
         """One job; None where Ray does not know it."""
         return next((seen for seen in self.all() if seen.job == job), None)
 
@@ -104,12 +110,12 @@ class Jobs:
         with explained(self.address):
             self._client.stop_job(job)
 
-    def follow(self, job: str, write: Callable[[str], None]) -> Seen:
+    def follow(self, job: str, write: Callable[[str], None]) -> JobInfo:
         """Write what a job prints until it has ended; what became of it.
 
         A lost connection is taken up again for a minute.
         """
-        tail, lost_since = Tail(write), None
+        tail, lost_since = LogFollower(write), None
         while True:
             try:
                 asyncio.run(tail.follow(self._client.tail_job_logs(job)))
@@ -126,7 +132,7 @@ class Jobs:
             time.sleep(_RETRY_S)
 
 
-class Tail:
+class LogFollower:
     """Writes a log that is read from its beginning several times, every part of it once."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -171,10 +177,10 @@ def _token_wanted(address: str, reason: str) -> str:
 
 
 @contextmanager
-def packed(config: Config) -> Iterator[Shipment]:
+def package_job(config: Config) -> Iterator[JobPackage]:
     """What a job takes along, in a folder that is there for the time of the block."""
     with tempfile.TemporaryDirectory(prefix="segfleet-job-") as folder:
-        yield job_package.pack(Path(folder), config)
+        yield job_package.build(Path(folder), config)
 
 
 def new_name(run: str) -> str:
@@ -189,7 +195,9 @@ def exit_code(state: str, code: int | None) -> int:
     return code or 1
 
 
-def merged(seen: Sequence[Seen], kept: Sequence[Record], reachable: bool) -> list[Status]:
+def merge_statuses(
+    seen: Sequence[JobInfo], kept: Sequence[JobRecord], reachable: bool
+) -> list[JobStatus]:
     """One line a job, the oldest first, from what Ray and the storage know.
 
     reachable: whether Ray could be asked; a job that should run and that it does not know is
@@ -198,13 +206,13 @@ def merged(seen: Sequence[Seen], kept: Sequence[Record], reachable: bool) -> lis
     live = {one.job: one for one in seen}
     lines = [_merge(live.pop(one.job, None), one, reachable) for one in kept]
     lines += [
-        Status(one.job, one.command, one.state, one.began, one.exit_code, not one.ended)
+        JobStatus(one.job, one.command, one.state, one.began, one.exit_code, not one.ended)
         for one in live.values()
     ]
     return sorted(lines, key=lambda line: (line.began, line.job))
 
 
-def _merge(seen: Seen | None, kept: Record, reachable: bool) -> Status:
+def _merge(seen: JobInfo | None, kept: JobRecord, reachable: bool) -> JobStatus:
     state, code = kept.state, kept.exit_code
     running = state == "running"
     if running and seen is None:
@@ -212,13 +220,13 @@ def _merge(seen: Seen | None, kept: Record, reachable: bool) -> Status:
     if running and seen is not None:
         state, code = seen.state, seen.exit_code
     live = seen is not None and not seen.ended
-    return Status(kept.job, " ".join(kept.command), state, kept.began, code, live)
+    return JobStatus(kept.job, " ".join(kept.command), state, kept.began, code, live)
 
 
-def _seen(details: Any) -> Seen:
+def _seen(details: Any) -> JobInfo:
     words = shlex.split(details.entrypoint)
     began = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
-    return Seen(
+    return JobInfo(
         job=details.submission_id,
         run=details.metadata["run"],
         command=" ".join(words[5:]),

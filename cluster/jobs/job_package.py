@@ -13,7 +13,7 @@ from pathlib import Path
 import contract
 from cluster.connection import PACKAGES
 from contract.config import Config
-from contract.config.loader import dump, parse_override
+from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
 
 ROOMS = ("trainer", "tuning", "inference")
@@ -25,7 +25,7 @@ _LEFT_OUT = ("__pycache__", "*.pyc", ".*")
 
 
 @dataclass(frozen=True)
-class Shipment:
+class JobPackage:
     """A folder to be sent along with a job."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Shipment:
     """Bytes, before Ray packs them."""
 
 
-def told(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[str]]:
+def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[str]]:
     """The settings that are sent, and what the job runs behind `python -m`.
 
     words: the command as one would type it, without `python -m`; file: the settings file as the
@@ -58,7 +58,7 @@ def told(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[
     return sent, [room, verb, *(SETTINGS if word == file else word for word in arguments)]
 
 
-def pack(folder: Path, config: Config) -> Shipment:
+def build(folder: Path, config: Config) -> JobPackage:
     """Fill an empty folder with the packages and the settings.
 
     The cluster's address is left out: on the cluster it is another one, which Ray tells the job.
@@ -67,14 +67,14 @@ def pack(folder: Path, config: Config) -> Shipment:
     for package in PACKAGES:
         shutil.copytree(home / package, folder / package, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     settings = config.with_values({"cluster.address": None})
-    (folder / SETTINGS).write_text(dump(settings), encoding="utf-8")
+    (folder / SETTINGS).write_text(to_toml(settings), encoding="utf-8")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     if sum(sizes) > LIMIT_BYTES:
         raise ClusterError(
             f"{home} holds {sum(sizes) / 2**20:.0f} MB in the folders of our packages, and Ray "
             f"takes {LIMIT_BYTES / 2**20:.0f} MB with a job: keep data out of them."
         )
-    return Shipment(folder, len(sizes), sum(sizes))
+    return JobPackage(folder, len(sizes), sum(sizes))
 
 
 def check_folders(config: Config, shared: bool) -> None:

@@ -21,7 +21,7 @@ _RECORD, _STOP, _LOG = "job.json", "stop.json", "log"
 State = Literal["running", "succeeded", "failed", "stopped"]
 
 
-class Record(BaseModel):
+class JobRecord(BaseModel):
     """A job as last heard of; times are ISO, UTC."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,30 +52,30 @@ def now() -> str:
 
 def jobs_of(config: Config) -> Storage:
     """Where the jobs of a run are kept."""
-    return open_storage(config.storage.root).at(f"runs/{config.run.name}/jobs")
+    return open_storage(config.storage.root).child(f"runs/{config.run.name}/jobs")
 
 
-def write(jobs: Storage, record: Record) -> None:
+def write(jobs: Storage, record: JobRecord) -> None:
     """Keep a job's state, replacing the earlier one."""
     jobs.write(f"{record.job}/{_RECORD}", record.model_dump_json(indent=2).encode())
 
 
-def found(jobs: Storage) -> list[Record]:
+def found(jobs: Storage) -> list[JobRecord]:
     """Every job kept, the oldest first; one that cannot be read is left out."""
-    keys = [entry.key for entry in jobs.entries() if entry.key.endswith(f"/{_RECORD}")]
+    keys = [entry.key for entry in jobs.list_objects() if entry.key.endswith(f"/{_RECORD}")]
     records = [record for key in keys if (record := _read(jobs, key))]
     return sorted(records, key=lambda record: (record.began, record.job))
 
 
-def read(jobs: Storage, job: str) -> Record | None:
+def read(jobs: Storage, job: str) -> JobRecord | None:
     """One job; None where nothing is kept of it."""
     key = f"{job}/{_RECORD}"
     return _read(jobs, key) if jobs.exists(key) else None
 
 
-def _read(jobs: Storage, key: str) -> Record | None:
+def _read(jobs: Storage, key: str) -> JobRecord | None:
     try:
-        return Record.model_validate_json(jobs.read(key))
+        return JobRecord.model_validate_json(jobs.read(key))
     except (ValidationError, StorageError):
         return None
 
@@ -94,10 +94,10 @@ def stop_asked(jobs: Storage, job: str) -> StopRequest | None:
 
 def log_of(jobs: Storage, job: str) -> bytes:
     """All that is kept of what a job printed."""
-    return b"".join(jobs.read(entry.key) for entry in jobs.entries(f"{job}/{_LOG}"))
+    return b"".join(jobs.read(entry.key) for entry in jobs.list_objects(f"{job}/{_LOG}"))
 
 
-class LogKeeper:
+class LogUploader:
     """Keeps a growing log in parts, so that keeping it again and again stays cheap.
 
     One thread may add while another keeps.

@@ -16,9 +16,9 @@ from threading import Thread
 from typing import IO, TypeVar
 
 from cluster.jobs import job_store
-from cluster.jobs.job_store import LogKeeper, Record, StopRequest
+from cluster.jobs.job_store import JobRecord, LogUploader, StopRequest
 from contract.config import Config
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.errors import StorageError
 from contract.storage import Storage, open_storage
 
@@ -33,7 +33,7 @@ _TICK_S = 0.2
 
 
 @dataclass(frozen=True)
-class Clock:
+class Intervals:
     """The seconds between two looks, so that a test need not wait for them."""
 
     keep_every_s: float = KEEP_EVERY_S
@@ -58,10 +58,10 @@ def checkpoints(root: Storage, run: str, command: Sequence[str]) -> set[str]:
     """
     match tuple(command[:2]):
         case ("trainer", "train"):
-            keys = (entry.key for entry in root.entries(f"runs/{run}/checkpoints"))
+            keys = (entry.key for entry in root.list_objects(f"runs/{run}/checkpoints"))
             return {key for key in keys if key.endswith("/checkpoint.json")}
         case ("tuning", "run"):
-            trials = root.entries(f"sweeps/{run}/trials")
+            trials = root.list_objects(f"sweeps/{run}/trials")
             return {f"{entry.key} {entry.modified}" for entry in trials}
         case _:
             return set()
@@ -71,13 +71,13 @@ class Supervisor:
     """Runs one command, keeps its log and state, and ends it when asked."""
 
     def __init__(
-        self, config: Config, job: str, command: Sequence[str], clock: Clock | None = None
+        self, config: Config, job: str, command: Sequence[str], clock: Intervals | None = None
     ) -> None:
         """command: room, subcommand and arguments, as behind `python -m`."""
         self._root = open_storage(config.storage.root)
         self._name, self._job, self._command = config.run.name, job, tuple(command)
-        self._jobs, self._clock = job_store.jobs_of(config), clock or Clock()
-        self._log = LogKeeper(self._jobs, job)
+        self._jobs, self._clock = job_store.jobs_of(config), clock or Intervals()
+        self._log = LogUploader(self._jobs, job)
         self._began, self._reachable = job_store.now(), True
         self._ending = self._stopped = False
 
@@ -168,7 +168,7 @@ class Supervisor:
 
     def _keep(self, exit_code: int | None) -> None:
         state = _state(exit_code, self._stopped)
-        entry = Record(
+        entry = JobRecord(
             job=self._job,
             command=self._command,
             state=state,
@@ -207,7 +207,7 @@ def _state(exit_code: int | None, stopped: bool) -> job_store.State:
 def main(arguments: Sequence[str]) -> int:
     """arguments: the job, its settings file, and the command."""
     job, settings, *command = arguments
-    supervisor = Supervisor(load(settings), job, command)
+    supervisor = Supervisor(load_config(settings), job, command)
     # Ray blocks Ctrl-C's signal in all its processes; the command must hear it to end well.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, supervisor.terminated)

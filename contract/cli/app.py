@@ -31,7 +31,7 @@ from rich.progress import (
 )
 
 from contract.config import Config, Storage
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from contract.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _LINE_EVERY_S = 10.0
 
 Show = Callable[[int, int | None, str], None]
 
-DEFAULT_ROOT = Storage().root
+DEFAULT_STORAGE_ROOT = Storage().root
 
 ConfigFile = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The TOML file of settings (docs/settings.md).")
@@ -77,7 +77,7 @@ ShowConfig = Annotated[
 ]
 
 
-class Advance:
+class ProgressBar:
     """Told how the work gets on, it shows it; made by progress."""
 
     def __init__(self, show: Show, total: int | None) -> None:
@@ -86,15 +86,15 @@ class Advance:
 
     def __call__(self, steps: int = 1, note: str = "") -> None:
         """Add steps done; a note replaces the one shown."""
-        self.reach(self._done + steps, self._total, note)
+        self.set(self._done + steps, self._total, note)
 
-    def reach(self, done: int, total: int | None, note: str = "") -> None:
+    def set(self, done: int, total: int | None, note: str = "") -> None:
         """Say how many steps are done by now, and of how many."""
         self._done, self._total, self._note = done, total, note or self._note
         self._show(self._done, self._total, self._note)
 
 
-def application(text: str) -> typer.Typer:
+def create_app(text: str) -> typer.Typer:
     """A room's command line, which always has subcommands; text is what --help begins with."""
     app = typer.Typer(
         help=text,
@@ -109,22 +109,22 @@ def application(text: str) -> typer.Typer:
     return app
 
 
-def example(line: str) -> str:
+def example_epilog(line: str) -> str:
     """The epilog of a command's --help: @app.command(epilog=example("python -m …"))."""
     # After this mark a line is not wrapped, which would break it at a hyphen.
     return f"\b\nExample: {line}"
 
 
-def settings(path: Path, overrides: Sequence[str] | None, show: bool = False) -> Config:
+def load_settings(path: Path, overrides: Sequence[str] | None, show: bool = False) -> Config:
     """The settings a command was given; with show, print them as TOML and end with 0."""
-    config = load(path, overrides or ())
+    config = load_config(path, overrides or ())
     if show:
-        typer.echo(dump(config), nl=False)
+        typer.echo(to_toml(config), nl=False)
         raise typer.Exit
     return config
 
 
-def run(app: typer.Typer) -> None:
+def run_app(app: typer.Typer) -> None:
     """Run the command the process was started for, and end the process with its exit code."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -158,14 +158,14 @@ class _Termination:
 
 
 @contextmanager
-def progress(title: str, total: int | None = None) -> Iterator[Advance]:
+def progress(title: str, total: int | None = None) -> Iterator[ProgressBar]:
     """Show how far work of so many steps is: a bar on a terminal, a line now and then elsewhere.
 
     total: None where it is not known yet. Gives an Advance, to be called as the work gets on.
     """
     console = Console(stderr=True)
     with _bar(title, console) if console.is_terminal else _lines(title) as show:
-        advance = Advance(show, total)
+        advance = ProgressBar(show, total)
         advance(0)
         yield advance
 

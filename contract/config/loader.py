@@ -10,11 +10,11 @@ from typing import Any
 
 import tomli_w
 
-from contract.config import Config, place_value, validated
+from contract.config import Config, set_value, validate
 from contract.errors import ConfigError
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The settings of a TOML file, changed by overrides such as "train.epochs=3".
 
     Relative folders are taken from the current folder and made absolute, because Ray's workers
@@ -22,18 +22,18 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     bad TOML.
     """
     text = _read(Path(path))
-    tree = parse(text, origin=str(path))
+    tree = parse_toml(text, origin=str(path))
     values = dict(parse_override(override) for override in overrides)
     for key, value in values.items():
-        place_value(tree, key, value)
+        set_value(tree, key, value)
     try:
-        config = validated(tree, origin=str(path))
+        config = validate(tree, origin=str(path))
     except ConfigError as error:
-        raise ConfigError(with_lines(str(error), text, values)) from error
+        raise ConfigError(add_line_numbers(str(error), text, values)) from error
     return _with_absolute_folders(config)
 
 
-def parse(text: str, origin: str) -> dict[str, Any]:
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
     """The tables of a TOML text; ConfigError with line and column where it is not TOML."""
     try:
         return tomllib.loads(text)
@@ -61,12 +61,12 @@ def parse_override(override: str) -> tuple[str, Any]:
     return key.strip(), value.strip() if isinstance(parsed, date | time) else parsed
 
 
-def dump(config: Config) -> str:
+def to_toml(config: Config) -> str:
     """The whole configuration as TOML; load(dump(config)) is the same config."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def secret(setting: str, variable: str) -> str:
+def read_secret(setting: str, variable: str) -> str:
     """The value of the environment variable that a setting names, such as serve.api_key.
 
     Raises ConfigError where it is not set or empty; the value itself is never shown.
@@ -77,7 +77,7 @@ def secret(setting: str, variable: str) -> str:
     return value
 
 
-def line_of(key: str, text: str) -> int | None:
+def find_line(key: str, text: str) -> int | None:
     """The line, from 1, on which a TOML text sets "section.key"; None where it does not."""
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -92,7 +92,7 @@ def line_of(key: str, text: str) -> int | None:
     return None
 
 
-def with_lines(message: str, text: str, overridden: Collection[str] = ()) -> str:
+def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) -> str:
     """The message, each setting it names followed by its line in the file.
 
     overridden: the settings whose value is from the command line.
@@ -101,7 +101,7 @@ def with_lines(message: str, text: str, overridden: Collection[str] = ()) -> str
     def add(found: re.Match[str]) -> str:
         if found[0] in overridden:
             return f"{found[0]} (command line)"
-        line = line_of(found[0], text)
+        line = find_line(found[0], text)
         return f"{found[0]} (line {line})" if line else found[0]
 
     return re.sub(r"\b[a-z_]+(?:\.[a-z_]+)+\b", add, message)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from contract.config import Range, Section, sections
+from contract.config import ParameterSpec, Section, sections
 
 _INTRODUCTION = """\
 # Settings
@@ -43,7 +43,7 @@ def page() -> str:
     """The page in Markdown, one chapter a section and one row a setting."""
     chapters = [chapter(place, section) for place, section in sections()]
     space = [place for place, _ in sections()].index("sweep") + 1
-    chapters.insert(space, chapter('sweep.space."section.key"', Range))
+    chapters.insert(space, chapter('sweep.space."section.key"', ParameterSpec))
     return "\n".join([_INTRODUCTION, *chapters])
 
 
@@ -62,7 +62,7 @@ def rows(section: type[Section]) -> Iterator[str]:
     """A row of the table for each setting; sections within have a table of their own."""
     schema = section.model_json_schema()
     # A range has no default as a whole: one of its keys must be given.
-    plain = {} if section is Range else section().model_dump(mode="json")
+    plain = {} if section is ParameterSpec else section().model_dump(mode="json")
     for name, entry in schema["properties"].items():
         if "$ref" not in entry:
             cells = (f"`{name}`", values(entry), _code(plain.get(name)), entry["description"])

@@ -23,13 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from contract.errors import ConfigError, sentence
+from contract.errors import ConfigError, as_sentence
 
 Scalar = bool | int | float | str
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 # Strict, a pair would have to be a tuple, which TOML does not know.
-Limits = Annotated[tuple[float, float], Field(strict=False)]
+Interval = Annotated[tuple[float, float], Field(strict=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
@@ -172,10 +172,10 @@ class Data(Section):
     """phantom: the built-in CT phantom; folder: your own slices and masks."""
     root: str | None = None
     """Folder or s3:// address of your slices; for source = "folder", which needs it."""
-    layout: Literal["split", "pool"] = "split"
-    """split: root holds train|valid|test, each with images and masks; pool: root holds images and
-    masks, and patients are divided by segfleet."""
-    patient_pattern: str = r"^([^-]+)-"
+    layout: Literal["presplit", "unsplit"] = "presplit"
+    """presplit: root holds train|valid|test, each with images and masks; unsplit: root holds images
+    and masks, and patients are divided by segfleet."""
+    patient_id_regex: str = r"^([^-]+)-"
     """Regular expression that finds the patient in a file name; its first group if it has one, else
     all it matches."""
     valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
@@ -211,9 +211,9 @@ class Data(Section):
         if self.intensity_low >= self.intensity_high:
             raise ValueError("data.intensity_low must be below data.intensity_high")
         try:
-            re.compile(self.patient_pattern)
+            re.compile(self.patient_id_regex)
         except re.error as error:
-            raise ValueError(f"data.patient_pattern is no regular expression: {error}") from error
+            raise ValueError(f"data.patient_id_regex is no regular expression: {error}") from error
         return self
 
 
@@ -259,7 +259,7 @@ class Network(Section):
 class Train(Section):
     """How the network is trained."""
 
-    workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 2
     """Training workers; with more than one, gradients are summed by MultiWorkerMirroredStrategy."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPUs reserved for a worker; also its number of TensorFlow threads."""
@@ -290,7 +290,7 @@ class Train(Section):
     """Clip every element of a gradient to this size; absent: no clipping."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Clip the norm over all gradients to this size; absent: no clipping."""
-    schedule: Literal["constant", "plateau", "polynomial", "cosine"] = "polynomial"
+    lr_schedule: Literal["constant", "plateau", "polynomial", "cosine"] = "polynomial"
     """Learning rate over time: plateau is the learning-rate reducer; polynomial has power 0.9."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     """Epochs over which the learning rate rises linearly from 0."""
@@ -308,7 +308,7 @@ class Train(Section):
     """Best checkpoints kept, besides the newest."""
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """auto: bfloat16 where the hardware gains by it, float16 on older GPUs, else float32."""
-    pictures: Annotated[int, Field(ge=0, le=64)] = 6
+    preview_images: Annotated[int, Field(ge=0, le=64)] = 6
     """Validation slices drawn after each epoch."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often the workers may be lost and started again before the run fails."""
@@ -317,10 +317,10 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch_size % self.workers:
+        if self.batch_size % self.num_workers:
             raise ValueError(
                 f"train.batch_size = {self.batch_size} must be divisible by "
-                f"train.workers = {self.workers}"
+                f"train.num_workers = {self.num_workers}"
             )
         if self.clip_value is not None and self.clip_norm is not None:
             raise ValueError("set train.clip_value or train.clip_norm, not both")
@@ -334,24 +334,36 @@ class Predict(Section):
 
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """A pixel is foreground where its probability is greater than this; stored in the bundle."""
-    tiles: bool = False
+    sliding_window: bool = False
     """Cut slices larger than network.image_size into overlapping tiles of that size instead of
     resizing them; the slices of the train and valid splits must have exactly that size."""
-    tile_steps: Literal[1, 2, 4] = 2
-    """Steps in which one tile gives way to the next: 1: no overlap; 2: half; 4: three quarters.
-    With tiles, network.image_size is divisible by it."""
+    overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    """Overlap of neighbouring windows as a fraction of their side: 0.0, 0.5 or 0.75. With
+    sliding_window, network.image_size must be divisible by 1 / (1 - overlap)."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Slices (or tiles) given to the network at once."""
 
+    @field_validator("overlap")
+    @classmethod
+    def _check_overlap(cls, overlap: float) -> float:
+        if overlap not in (0.0, 0.5, 0.75):
+            raise ValueError(f"predict.overlap = {overlap} must be 0.0, 0.5 or 0.75")
+        return overlap
 
-class Range(Section):
+    @property
+    def windows_per_side(self) -> int:
+        """How many window strides fit into the side of one window: 1, 2 or 4."""
+        return round(1 / (1 - self.overlap))
+
+
+class ParameterSpec(Section):
     """The values one setting may take in a sweep: exactly one of the four keys."""
 
     choice: Annotated[tuple[Scalar, ...], Field(strict=False)] | None = None
     """Any of these values."""
-    uniform: Limits | None = None
+    uniform: Interval | None = None
     """Any number from low to high."""
-    loguniform: Limits | None = None
+    loguniform: Interval | None = None
     """Any number from low to high, each decade as likely."""
     # Another name in Python, where a field called int would hide the type.
     integer: Annotated[tuple[int, int], Field(strict=False)] | None = Field(
@@ -385,24 +397,24 @@ class Range(Section):
 class Sweep(Section):
     """A search over settings with Ray Tune."""
 
-    trials: Annotated[int, Field(ge=1, le=10000)] = 8
+    num_samples: Annotated[int, Field(ge=1, le=10000)] = 8
     """Trials at most."""
     time_budget_s: Annotated[float, Field(gt=0.0)] | None = None
     """Seconds after which no more epochs are started; absent: no limit."""
-    search: Literal["random", "tpe"] = "random"
+    search_algorithm: Literal["random", "tpe"] = "random"
     """random: independent draws; tpe: Optuna's tree-structured Parzen estimator."""
-    parallel: Annotated[int, Field(ge=1)] | None = None
+    max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
     """Trials at once at most; absent: as many as the cluster holds."""
-    workers: Annotated[int, Field(ge=1)] | None = None
-    """Training workers of a trial; absent: train.workers. With 1, a trial trains in its own
+    num_workers: Annotated[int, Field(ge=1)] | None = None
+    """Training workers of a trial; absent: train.num_workers. With 1, a trial trains in its own
     process, which starts far sooner than a worker group."""
     early_stopping: bool = True
     """Stop poor trials early by ASHA (asynchronous successive halving)."""
-    grace_epochs: Annotated[int, Field(ge=1)] = 2
+    grace_period: Annotated[int, Field(ge=1)] = 2
     """ASHA: epochs every trial is given."""
     reduction_factor: Annotated[int, Field(ge=2, le=16)] = 3
     """ASHA: one trial in this many goes on at each rung."""
-    space: Mapping[str, Range] = {}
+    space: Mapping[str, ParameterSpec] = {}
     """Settings searched, as "section.key" = { choice | uniform | loguniform | int = [...] }."""
 
 
@@ -415,17 +427,17 @@ class Serve(Section):
     """Address the service listens on."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port the service listens on."""
-    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    num_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Replicas of the model."""
     cpus_per_replica: Annotated[float, Field(gt=0.0)] = 1.0
     """CPUs reserved for a replica."""
     gpus_per_replica: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs reserved for a replica."""
-    max_batch: Annotated[int, Field(ge=1, le=256)] = 8
+    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests answered by one call of the network at most."""
-    batch_wait_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    batch_wait_timeout_s: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Seconds a request may wait for others to join its batch."""
-    max_queue: Annotated[int, Field(ge=1)] = 64
+    max_queued_requests: Annotated[int, Field(ge=1)] = 64
     """Requests of at most max_bytes each that may wait in a replica before new ones are turned away
     with 503."""
     max_bytes: Annotated[int, Field(ge=1024)] = 20_000_000
@@ -437,7 +449,7 @@ class Serve(Section):
     Bearer KEY"; absent: no key is asked for."""
     request_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds after which a request that is not answered yet is given up (408)."""
-    poll_s: Annotated[float, Field(gt=0.0)] = 5.0
+    registry_poll_interval_s: Annotated[float, Field(gt=0.0)] = 5.0
     """Seconds between two looks at the registry for a new promotion."""
 
 
@@ -461,7 +473,7 @@ class Config(Section):
         for key in sweep.space:
             if key not in known:
                 raise ValueError(
-                    f"sweep.space names {key!r}, which is no setting{nearest(key, known)}"
+                    f"sweep.space names {key!r}, which is no setting{closest_match(key, known)}"
                 )
             if key.startswith(("run.", "storage.", "cluster.", "sweep.", "serve.")):
                 raise ValueError(
@@ -479,10 +491,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tiles_fit_their_steps(self) -> Self:
-        if self.predict.tiles and self.network.image_size % self.predict.tile_steps:
+        if self.predict.sliding_window and self.network.image_size % self.predict.windows_per_side:
             raise ValueError(
                 f"network.image_size = {self.network.image_size} must be divisible by "
-                f"predict.tile_steps = {self.predict.tile_steps} where predict.tiles = true"
+                f"{self.predict.windows_per_side} where predict.sliding_window = true and "
+                f"predict.overlap = {self.predict.overlap}"
             )
         return self
 
@@ -494,10 +507,10 @@ class Config(Section):
         """
         tree = self.model_dump(mode="json")
         for key, value in values.items():
-            place_value(tree, key, value)
-        return validated(tree, origin="settings")
+            set_value(tree, key, value)
+        return validate(tree, origin="settings")
 
-    def deciding(self) -> dict[str, Any]:
+    def training_settings(self) -> dict[str, Any]:
         """The settings that decide a trained network, as plain values.
 
         Where data and runs lie, and how the work is spread over machines, does not count: the
@@ -506,21 +519,21 @@ class Config(Section):
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"].pop("root")
-        tree["train"] = {key: v for key, v in tree["train"].items() if key not in _PLACEMENT}
+        tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
         return {"run": {"seed": self.run.seed}, **tree}
 
     def fingerprint(self) -> str:
         """Twelve hex digits that name the deciding settings."""
-        text = json.dumps(self.deciding(), sort_keys=True)
+        text = json.dumps(self.training_settings(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # Settings of [train] that say where and how safely training runs, not what comes out of it.
-_PLACEMENT = {
-    "workers",
+_RUNTIME_KEYS = {
+    "num_workers",
     "cpus_per_worker",
     "gpus_per_worker",
-    "pictures",
+    "preview_images",
     "max_failures",
     "stall_timeout_s",
 }
@@ -577,18 +590,18 @@ def setting_types() -> dict[str, Any]:
     }
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def closest_match(word: str, known: Iterable[str]) -> str:
     """'; did you mean X?' for the known word most like this one, or nothing."""
     found = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def place_value(tree: dict[str, Any], key: str, value: Any) -> None:
+def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
     """Put a value at "section.key" of a nested dict; ConfigError where there is no such setting."""
     known = setting_types()
     searched = key.removeprefix("sweep.space.")
     if key not in known and searched == key:
-        raise ConfigError(sentence(f"there is no setting {key!r}{nearest(key, known)}"))
+        raise ConfigError(as_sentence(f"there is no setting {key!r}{closest_match(key, known)}"))
     *path, last = key.split(".") if searched == key else ["sweep", "space", searched]
     for part in path:
         tree = tree.setdefault(part, {})
@@ -597,7 +610,7 @@ def place_value(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def validated(tree: Mapping[str, Any], origin: str) -> Config:
+def validate(tree: Mapping[str, Any], origin: str) -> Config:
     """A Config from nested values, or one ConfigError that names every fault.
 
     origin: what the values came from, for the message ("configs/demo.toml").
@@ -605,16 +618,16 @@ def validated(tree: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        faults = "; ".join(describe_fault(fault) for fault in error.errors())
-        raise ConfigError(sentence(f"{origin}: {faults}")) from error
+        faults = "; ".join(describe_error(fault) for fault in error.errors())
+        raise ConfigError(as_sentence(f"{origin}: {faults}")) from error
 
 
-def describe_fault(fault: Any) -> str:
+def describe_error(fault: Any) -> str:
     """One clause for one of pydantic's errors: the key, the value, what was expected."""
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         known = [*setting_types(), *(name for name, _ in sections())]
-        return f"there is no setting {key}{nearest(key, known)}"
+        return f"there is no setting {key}{closest_match(key, known)}"
     if fault["type"] == "value_error":
         text = str(fault["ctx"]["error"])
         return text if not key or key.split(".")[0] in text else f"{key}: {text}"

@@ -24,7 +24,7 @@ _OVERLAY_COLOR = (255, 64, 32)
 _OVERLAY_STRENGTH = 0.4
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode_bytes(data: bytes) -> np.ndarray:
     """The slice in a PNG, JPEG, BMP or TIFF image: uint8 or int16 [H, W, C], C = 1 or 3 (RGB).
 
     An alpha channel is dropped. Raises DataError where the bytes are no such image, damaged, or
@@ -67,7 +67,7 @@ def encode_overlay(image: np.ndarray, mask: np.ndarray) -> bytes:
     return _png(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
 
-def quieten() -> None:
+def silence_opencv() -> None:
     """Have OpenCV not print its own words on images that are refused; the caller is told ours."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -1,23 +1,23 @@
 """A store of small objects: a folder, or a prefix of an S3 bucket."""
 
 from contract.storage.local import (
-    PARTIAL,
-    Entry,
-    FolderStorage,
+    TEMP_PREFIX,
+    LocalStorage,
+    ObjectInfo,
     Storage,
-    checked_key,
+    atomic_path,
     open_storage,
-    partial_beside,
-    plainly,
+    translate_errors,
+    validate_key,
 )
 
 __all__ = [
-    "PARTIAL",
-    "Entry",
-    "FolderStorage",
+    "TEMP_PREFIX",
+    "LocalStorage",
+    "ObjectInfo",
     "Storage",
-    "checked_key",
+    "atomic_path",
     "open_storage",
-    "partial_beside",
-    "plainly",
+    "translate_errors",
+    "validate_key",
 ]

@@ -17,15 +17,15 @@ from pathlib import Path, PurePosixPath
 from typing import final
 from uuid import uuid4
 
-from contract.errors import MissingError, StorageError
+from contract.errors import NotFoundError, StorageError
 
 # One temporary name for all, so that every listing can leave them out.
-PARTIAL = ".partial-"
+TEMP_PREFIX = ".partial-"
 _THREADS = 8
 
 
 @dataclass(frozen=True)
-class Entry:
+class ObjectInfo:
     """An object of a store: its key there, size in bytes, time of last change (ISO, UTC)."""
 
     key: str
@@ -60,7 +60,7 @@ class Storage(ABC):
         """Whether there is an object of this key (a folder is none)."""
 
     @abstractmethod
-    def entries(self, prefix: str = "") -> list[Entry]:
+    def list_objects(self, prefix: str = "") -> list[ObjectInfo]:
         """Every object below a prefix, at any depth, sorted by key; none is an empty list.
 
         prefix: whole parts of a key ("runs/demo"), never a part of a name. The keys returned are
@@ -72,18 +72,18 @@ class Storage(ABC):
         """Remove an object; it need not exist."""
 
     @abstractmethod
-    def at(self, prefix: str) -> "Storage":
+    def child(self, prefix: str) -> "Storage":
         """The same store, deeper: its keys are relative to the prefix."""
 
     @abstractmethod
-    def put_file(self, key: str, source: Path) -> None:
+    def upload_file(self, key: str, source: Path) -> None:
         """Put a local file as an object, of any size, without holding it in memory."""
 
     @abstractmethod
-    def get_file(self, key: str, target: Path) -> None:
+    def download_file(self, key: str, target: Path) -> None:
         """Get an object, of any size, as a local file, whole or not at all; else MissingError."""
 
-    def upload(self, folder: Path, last: str | None = None) -> None:
+    def upload_folder(self, folder: Path, last: str | None = None) -> None:
         """Put every file below a local folder under its relative path.
 
         last: the relative path of the file that is put when all others are there, so that its
@@ -94,9 +94,9 @@ class Storage(ABC):
         names = [name for name in _files(folder) if name != last]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="storage") as pool:
             # As a list, for the first error to be raised.
-            list(pool.map(lambda name: self.put_file(name, folder / name), names))
+            list(pool.map(lambda name: self.upload_file(name, folder / name), names))
         if last is not None:
-            self.put_file(last, folder / last)
+            self.upload_file(last, folder / last)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -109,7 +109,7 @@ class Storage(ABC):
 
 
 @final
-class FolderStorage(Storage):
+class LocalStorage(Storage):
     """A folder of this machine, or one that all machines mount; it is made when first written."""
 
     def __init__(self, path: Path) -> None:
@@ -117,16 +117,16 @@ class FolderStorage(Storage):
         self.url = str(path)
 
     def read(self, key: str) -> bytes:
-        with plainly("read", self._file(key)) as file:
+        with translate_errors("read", self._file(key)) as file:
             return file.read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
-        with plainly("write", self._file(key)) as file, partial_beside(file) as partial:
+        with translate_errors("write", self._file(key)) as file, atomic_path(file) as partial:
             _write_through(partial, data)
             partial.replace(file)
 
     def create(self, key: str, data: bytes) -> bool:
-        with plainly("write", self._file(key)) as file, partial_beside(file) as partial:
+        with translate_errors("write", self._file(key)) as file, atomic_path(file) as partial:
             _write_through(partial, data)
             try:
                 # A link is the one call that both refuses an existing name and shows a whole file.
@@ -136,41 +136,41 @@ class FolderStorage(Storage):
             return True
 
     def exists(self, key: str) -> bool:
-        with plainly("read", self._file(key)) as file:
+        with translate_errors("read", self._file(key)) as file:
             return file.is_file()
 
-    def entries(self, prefix: str = "") -> list[Entry]:
+    def list_objects(self, prefix: str = "") -> list[ObjectInfo]:
         top = self._file(prefix) if prefix else self.path
-        with plainly("list", top):
+        with translate_errors("list", top):
             found = [self._entry(top / name) for name in _files(top)]
         return sorted((e for e in found if e is not None), key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
-        with plainly("delete", self._file(key)) as file:
+        with translate_errors("delete", self._file(key)) as file:
             file.unlink(missing_ok=True)
 
-    def at(self, prefix: str) -> "FolderStorage":
-        return FolderStorage(self._file(prefix))
+    def child(self, prefix: str) -> "LocalStorage":
+        return LocalStorage(self._file(prefix))
 
-    def put_file(self, key: str, source: Path) -> None:
-        with plainly("write", self._file(key)) as file:
+    def upload_file(self, key: str, source: Path) -> None:
+        with translate_errors("write", self._file(key)) as file:
             _copy(source, file)
 
-    def get_file(self, key: str, target: Path) -> None:
-        with plainly("read", self._file(key)) as file:
+    def download_file(self, key: str, target: Path) -> None:
+        with translate_errors("read", self._file(key)) as file:
             _copy(file, target)
 
     def _file(self, key: str) -> Path:
-        return self.path / checked_key(key)
+        return self.path / validate_key(key)
 
-    def _entry(self, file: Path) -> Entry | None:
+    def _entry(self, file: Path) -> ObjectInfo | None:
         """The listing of a file; None where it went away meanwhile."""
         try:
             stat = file.stat()
         except FileNotFoundError:
             return None
         modified = datetime.fromtimestamp(stat.st_mtime, UTC).isoformat()
-        return Entry(file.relative_to(self.path).as_posix(), stat.st_size, modified)
+        return ObjectInfo(file.relative_to(self.path).as_posix(), stat.st_size, modified)
 
 
 def open_storage(url: str) -> Storage:
@@ -181,9 +181,9 @@ def open_storage(url: str) -> Storage:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return FolderStorage(Path(url).expanduser().absolute())
+        return LocalStorage(Path(url).expanduser().absolute())
     if scheme == "file" and rest.startswith("/"):
-        return FolderStorage(Path(rest))
+        return LocalStorage(Path(rest))
     if scheme == "s3":
         # Here, so that whoever stays in folders does not wait for boto3 (0.2 s).
         from contract.storage.s3 import open_s3
@@ -192,7 +192,7 @@ def open_storage(url: str) -> Storage:
     raise StorageError(f"{url} is no storage address: give a folder or s3://bucket/prefix.")
 
 
-def checked_key(key: str) -> str:
+def validate_key(key: str) -> str:
     """The key, slashes at its ends removed; StorageError where it would leave the store."""
     trimmed = key.rstrip("/")
     parts = PurePosixPath(trimmed).parts
@@ -202,10 +202,10 @@ def checked_key(key: str) -> str:
 
 
 @contextmanager
-def partial_beside(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary name in the target's folder, which is made; what is left there is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{PARTIAL}{uuid4().hex}")
+    partial = target.with_name(f"{TEMP_PREFIX}{uuid4().hex}")
     try:
         yield partial
     finally:
@@ -224,7 +224,7 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a file, whole or not at all; onto itself is nothing to do."""
     if target.exists() and target.samefile(source):
         return
-    with partial_beside(target) as partial:
+    with atomic_path(target) as partial:
         shutil.copyfile(source, partial)
         partial.replace(target)
 
@@ -237,25 +237,25 @@ def _files(folder: Path) -> Iterator[str]:
             raise error
 
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = [name for name in folders if not _leads_up(Path(place, name))]
+        folders[:] = [name for name in folders if not _is_symlink_loop(Path(place, name))]
         for name in names:
-            if not name.startswith(PARTIAL):
+            if not name.startswith(TEMP_PREFIX):
                 yield Path(place, name).relative_to(folder).as_posix()
 
 
-def _leads_up(folder: Path) -> bool:
+def _is_symlink_loop(folder: Path) -> bool:
     """Whether a folder is a link to one that holds it, which would be walked for ever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 @contextmanager
-def plainly(verb: str, path: Path) -> Iterator[Path]:
+def translate_errors(verb: str, path: Path) -> Iterator[Path]:
     """Turn the system's errors on a path into one sentence."""
     try:
         yield path
     except FileNotFoundError as error:
         if verb == "read":
-            raise MissingError(f"there is no file {path}.") from error
+            raise NotFoundError(f"there is no file {path}.") from error
         raise StorageError(_sentence(verb, path, error)) from error
     except OSError as error:
         raise StorageError(_sentence(verb, path, error)) from error

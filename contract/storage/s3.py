@@ -28,8 +28,15 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 from s3transfer.exceptions import RetriesExceededError
 
-from contract.errors import MissingError, StorageError
-from contract.storage import Entry, Storage, checked_key, open_storage, partial_beside, plainly
+from contract.errors import NotFoundError, StorageError
+from contract.storage import (
+    ObjectInfo,
+    Storage,
+    atomic_path,
+    open_storage,
+    translate_errors,
+    validate_key,
+)
 
 _CONFIG = Config(
     connect_timeout=5,
@@ -108,7 +115,7 @@ class S3Storage(Storage):
             answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
             return any(found["Key"] == name for found in answer.get("Contents", ()))
 
-    def entries(self, prefix: str = "") -> list[Entry]:
+    def list_objects(self, prefix: str = "") -> list[ObjectInfo]:
         with self._telling("list", self._address(prefix)):
             found = [self._entry(item) for item in self._list(self._name(prefix))]
         return sorted(found, key=lambda entry: entry.key)
@@ -117,19 +124,19 @@ class S3Storage(Storage):
         with self._plainly("delete", key) as name:
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
-    def at(self, prefix: str) -> "S3Storage":
+    def child(self, prefix: str) -> "S3Storage":
         return S3Storage(self._bucket, self._name(prefix), self._client)
 
-    def put_file(self, key: str, source: Path) -> None:
+    def upload_file(self, key: str, source: Path) -> None:
         # upload_fileobj and not upload_file, which hides the cause of an error in a text.
         with (
             self._plainly("write", key) as name,
-            plainly("read", source),
+            translate_errors("read", source),
             source.open("rb") as stream,
         ):
             self._client.upload_fileobj(stream, self._bucket, name, Config=_TRANSFER)
 
-    def get_file(self, key: str, target: Path) -> None:
+    def download_file(self, key: str, target: Path) -> None:
         with self._plainly("read", key) as name, _replacing(target) as stream:
             self._client.download_fileobj(self._bucket, name, stream, Config=_TRANSFER)
 
@@ -143,7 +150,7 @@ class S3Storage(Storage):
 
     def _name(self, key: str) -> str:
         """The key in the bucket for a key (or "") of this store."""
-        return "/".join(part for part in (self._prefix, key and checked_key(key)) if part)
+        return "/".join(part for part in (self._prefix, key and validate_key(key)) if part)
 
     def _address(self, key: str) -> str:
         return f"{self.url}/{key}".rstrip("/")
@@ -154,9 +161,9 @@ class S3Storage(Storage):
         for page in pages.paginate(Bucket=self._bucket, Prefix=name and f"{name}/"):
             yield from (item for item in page.get("Contents", ()) if item["Key"][-1] != "/")
 
-    def _entry(self, item: dict[str, Any]) -> Entry:
+    def _entry(self, item: dict[str, Any]) -> ObjectInfo:
         key = item["Key"].removeprefix(self._prefix).removeprefix("/" if self._prefix else "")
-        return Entry(key, item["Size"], item["LastModified"].isoformat())
+        return ObjectInfo(key, item["Size"], item["LastModified"].isoformat())
 
     def _is_ours(self, name: str, token: str) -> bool:
         """Whether the object in the way is our own, put by a request whose answer was lost."""
@@ -166,7 +173,7 @@ class S3Storage(Storage):
     @contextmanager
     def _plainly(self, verb: str, key: str) -> Iterator[str]:
         """Give an object's name in the bucket, and tell of trouble with it in one sentence."""
-        name = self._name(checked_key(key))
+        name = self._name(validate_key(key))
         with self._telling(verb, self._address(key)):
             yield name
 
@@ -177,14 +184,14 @@ class S3Storage(Storage):
             yield
         except (BotoCoreError, ClientError, RetriesExceededError) as error:
             text = _sentence(verb, address, self._bucket, error)
-            kind = MissingError if _code(error) in ("NoSuchKey", "404") else StorageError
+            kind = NotFoundError if _code(error) in ("NoSuchKey", "404") else StorageError
             raise kind(f"{text}.") from error
 
 
 @contextmanager
 def _replacing(target: Path) -> Iterator[BinaryIO]:
     """A new file to write, which takes the target's place when all is written."""
-    with plainly("write", target), partial_beside(target) as partial:
+    with translate_errors("write", target), atomic_path(target) as partial:
         with partial.open("wb") as stream:
             yield stream
         partial.replace(target)
@@ -199,7 +206,7 @@ def open_s3(url: str) -> S3Storage:
         client = _client(tuple(sorted(item for item in os.environ.items() if "AWS" in item[0])))
     except (BotoCoreError, ValueError) as error:
         raise StorageError(f"cannot use {url}: {_plain(error)}; mend your AWS settings.") from error
-    return S3Storage(bucket, checked_key(prefix) if prefix.strip("/") else "", client)
+    return S3Storage(bucket, validate_key(prefix) if prefix.strip("/") else "", client)
 
 
 @lru_cache(maxsize=4)

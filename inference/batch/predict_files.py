@@ -24,10 +24,10 @@ import numpy as np
 
 from contract import bundle
 from contract.errors import DataError, UserError
-from contract.imaging.encode import decode, encode_mask, encode_overlay
+from contract.imaging.encode import decode_bytes, encode_mask, encode_overlay
 from contract.storage import Storage, open_storage
 from inference.engines import last_line
-from inference.predictor import Segmentation, Segmenter
+from inference.predictor import Predictor, SliceSegmentation
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 RECORD = "prediction.json"
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Task:
+class PredictionJob:
     """Where slices come from and where their masks go; the same on every machine."""
 
     source: Storage
@@ -54,29 +54,29 @@ class Task:
         """The slice of a key; DataError naming the file where it is none."""
         data = self.source.read(key)
         try:
-            return decode(data)
+            return decode_bytes(data)
         except DataError as error:
             raise DataError(f"{self.source.url}/{key}: {error}") from error
 
     def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
         """Put what is wanted of a slice; the mask last, as it says that the slice is done."""
-        name = name_of(key)
+        name = stem_of(key)
         if self.overlays:
             self.output.write(f"{OVERLAYS}/{name}.png", encode_overlay(image, mask))
         self.output.write(f"{name}.png", encode_mask(mask))
 
     def outputs(self, key: str) -> set[str]:
         """The keys of what write puts for a slice."""
-        name = name_of(key)
+        name = stem_of(key)
         return {f"{name}.png"} | ({f"{OVERLAYS}/{name}.png"} if self.overlays else set())
 
 
-def name_of(key: str) -> str:
+def stem_of(key: str) -> str:
     """The key of a slice or mask without its suffix: "ct/001" of "ct/001.jpg"."""
     return str(PurePosixPath(key).with_suffix(""))
 
 
-def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]]:
+def create_job(source: str, output: str, overlays: bool) -> tuple[PredictionJob, list[str]]:
     """The task that a user's INPUT and OUTPUT name, and the keys of its slices.
 
     Raises DataError where there is no slice, two slices would have one mask, OUTPUT is named like
@@ -88,7 +88,7 @@ def open_task(source: str, output: str, overlays: bool) -> tuple[Task, list[str]
             "mask keeps the name of its slice."
         )
     store, keys = find_slices(source)
-    task = Task(store, open_storage(output), overlays)
+    task = PredictionJob(store, open_storage(output), overlays)
     _check_apart(task, keys, alone=_is_image(source))
     owners: dict[str, str] = {}
     for key in keys:
@@ -107,7 +107,7 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
         parent, _, name = source.rpartition("/")
         return open_storage(parent or str(Path.cwd())), [name]
     store = open_storage(source)
-    keys = [entry.key for entry in store.entries() if entry.key.lower().endswith(SUFFIXES)]
+    keys = [entry.key for entry in store.list_objects() if entry.key.lower().endswith(SUFFIXES)]
     if not keys:
         raise DataError(f"there is no image ({', '.join(SUFFIXES)}) in {store.url}.")
     return store, keys
@@ -118,7 +118,7 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not Path(name).is_dir()
 
 
-def _check_apart(task: Task, keys: Sequence[str], alone: bool) -> None:
+def _check_apart(task: PredictionJob, keys: Sequence[str], alone: bool) -> None:
     """Refuse masks that would be slices of INPUT the next time, or take the place of one.
 
     alone: INPUT is one image, beside which its mask may lie.
@@ -132,13 +132,13 @@ def _check_apart(task: Task, keys: Sequence[str], alone: bool) -> None:
         raise DataError(f"{lost[0]} would be overwritten with a mask: name another OUTPUT.")
 
 
-def begin(task: Task, keys: Sequence[str], source: Storage) -> list[str]:
+def resume_keys(task: PredictionJob, keys: Sequence[str], source: Storage) -> list[str]:
     """The keys that are still to be segmented; records at the output whose masks it holds.
 
     source: the bundle. Raises DataError where the output holds masks of another one.
     """
     manifest, digest = bundle.identify(source)
-    present = {entry.key for entry in task.output.entries()}
+    present = {entry.key for entry in task.output.list_objects()}
     if RECORD in present:
         _check_record(task, digest)
     elif clash := sorted(name for key in keys for name in task.outputs(key) if name in present):
@@ -151,8 +151,8 @@ def begin(task: Task, keys: Sequence[str], source: Storage) -> list[str]:
     return [key for key in keys if not task.outputs(key) <= present]
 
 
-def segment_files(
-    task: Task, segmenter: Segmenter, keys: Sequence[str], batch: int, advance: Advance
+def predict_files(
+    task: PredictionJob, segmenter: Predictor, keys: Sequence[str], batch: int, advance: Advance
 ) -> Failures:
     """Segment slices one after the other, reading ahead and writing behind; gives the failures.
 
@@ -161,10 +161,10 @@ def segment_files(
     failures: Failures = {}
     writes: deque[Future[None]] = deque()
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        reads = _ahead(keys, lambda key: pool.submit(task.read, key), 2 * batch)
+        reads = _read_ahead(keys, lambda key: pool.submit(task.read, key), 2 * batch)
         while group := list(islice(reads, batch)):
-            slices = dict(_taken(group, failures))
-            for key, found in _segmented(segmenter, slices, failures):
+            slices = dict(_read_slices(group, failures))
+            for key, found in _predict_batch(segmenter, slices, failures):
                 writes.append(pool.submit(task.write, key, slices[key], found.mask))
             while len(writes) > batch:
                 writes.popleft().result()
@@ -174,7 +174,7 @@ def segment_files(
     return failures
 
 
-def _ahead(
+def _read_ahead(
     keys: Iterable[str], submit: Callable[[str], Future[np.ndarray]], most: int
 ) -> Iterator[tuple[str, Future[np.ndarray]]]:
     """Every key with its read under way, at most so many before they are asked for."""
@@ -185,7 +185,7 @@ def _ahead(
         waiting.extend((key, submit(key)) for key in islice(rest, 1))
 
 
-def _taken(
+def _read_slices(
     reads: Iterable[tuple[str, Future[np.ndarray]]], failures: Failures
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The slices that could be read; the others join the failures."""
@@ -196,12 +196,12 @@ def _taken(
             failures[key] = str(error)
 
 
-def _segmented(
-    segmenter: Segmenter, slices: dict[str, np.ndarray], failures: Failures
-) -> Iterator[tuple[str, Segmentation]]:
+def _predict_batch(
+    segmenter: Predictor, slices: dict[str, np.ndarray], failures: Failures
+) -> Iterator[tuple[str, SliceSegmentation]]:
     """The segmentation of each slice; one that the engine refuses leaves the others be."""
     try:
-        yield from zip(slices, segmenter.segment(list(slices.values())), strict=True)
+        yield from zip(slices, segmenter.predict(list(slices.values())), strict=True)
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices
@@ -209,10 +209,10 @@ def _segmented(
             failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({reason})."
             return
         for key, image in slices.items():
-            yield from _segmented(segmenter, {key: image}, failures)
+            yield from _predict_batch(segmenter, {key: image}, failures)
 
 
-def _check_record(task: Task, digest: str) -> None:
+def _check_record(task: PredictionJob, digest: str) -> None:
     try:
         known = json.loads(task.output.read(RECORD))
         other = known["digest"] != digest

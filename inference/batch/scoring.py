@@ -17,7 +17,7 @@ import numpy as np
 from contract.errors import ConfigError, DataError, UserError
 from contract.imaging.encode import decode_mask
 from contract.storage import Storage
-from inference.batch.predict_files import Failures, Task, find_slices, name_of
+from inference.batch.predict_files import Failures, PredictionJob, find_slices, stem_of
 
 FILES = "dice.csv"
 PATIENTS = "dice_by_patient.csv"
@@ -56,7 +56,7 @@ def overlap(mask: np.ndarray, truth: np.ndarray) -> Overlap:
     return Overlap(int((found & wanted).sum()), int(found.sum() + wanted.sum()))
 
 
-class Truth:
+class GroundTruth:
     """True masks beside the slices: the mask of ct/001.jpg is ct/001 with any suffix."""
 
     def __init__(
@@ -64,14 +64,14 @@ class Truth:
     ) -> None:
         """threshold: a pixel is foreground above it. patient: finds the patient in a file name."""
         self.store = store
-        self.keys = {name_of(key): key for key in keys}
+        self.keys = {stem_of(key): key for key in keys}
         self.threshold = threshold
         self.patient = patient
         self.unit, self.table = ("patients", PATIENTS) if patient else ("files", FILES)
 
-    def compare(self, task: Task, key: str) -> Overlap:
+    def compare(self, task: PredictionJob, key: str) -> Overlap:
         """The overlap of a slice's written mask with its true one; DataError naming the file."""
-        name = name_of(key)
+        name = stem_of(key)
         if name not in self.keys:
             raise DataError(f"{key}: there is no true mask {name} in {self.store.url}.")
         try:
@@ -105,7 +105,7 @@ class Truth:
         return found[1] if self.patient.groups else found[0]
 
 
-def open_truth(masks: str, threshold: int, patients: str | None) -> Truth:
+def open_ground_truth(masks: str, threshold: int, patients: str | None) -> GroundTruth:
     """The true masks a user names: a file, folder or prefix.
 
     patients: a regular expression that finds the patient in a file's name (without folders), by
@@ -115,11 +115,11 @@ def open_truth(masks: str, threshold: int, patients: str | None) -> Truth:
         pattern = re.compile(patients) if patients is not None else None
     except re.error as error:
         raise ConfigError(f"--patients {patients!r} is no regular expression: {error}.") from error
-    return Truth(*find_slices(masks), threshold, pattern)
+    return GroundTruth(*find_slices(masks), threshold, pattern)
 
 
-def compare_all(
-    truth: Truth, task: Task, keys: Sequence[str], advance: Callable[[int], None]
+def score_files(
+    truth: GroundTruth, task: PredictionJob, keys: Sequence[str], advance: Callable[[int], None]
 ) -> tuple[dict[str, Overlap], Failures]:
     """The overlap of every key's mask, and the keys that could not be compared."""
 
@@ -141,12 +141,12 @@ def compare_all(
     return overlaps, failures
 
 
-def mean(scores: Sequence[Score]) -> float:
+def mean_dice(scores: Sequence[Score]) -> float:
     """The mean Dice of at least one file or patient."""
     return fmean(score.dice for score in scores)
 
 
-def as_table(title: str, scores: Sequence[Score]) -> bytes:
+def scores_csv(title: str, scores: Sequence[Score]) -> bytes:
     """Scores as CSV; title: what stands over their names."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

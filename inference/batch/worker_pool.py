@@ -16,11 +16,11 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from contract.errors import ClusterError, UserError
-from contract.imaging.encode import quieten
+from contract.imaging.encode import silence_opencv
 from contract.storage import Storage
-from inference.batch.predict_files import Advance, Failures, Task, segment_files
+from inference.batch.predict_files import Advance, Failures, PredictionJob, predict_files
 from inference.engines import last_line
-from inference.predictor import Segmenter, open_segmenter
+from inference.predictor import Predictor, load_predictor
 
 # Slices a worker is handed at once, in batches: few enough to spread evenly, many enough that the
 # hand-over (a few ms) does not count.
@@ -37,28 +37,28 @@ class _Worker:
     """One process with one CPU (or GPU) and the bundle."""
 
     def __init__(self, bundle: Storage, gpu: bool) -> None:
-        quieten()
+        silence_opencv()
         self._bundle = bundle
         self._gpu = gpu
 
     @cached_property
-    def _segmenter(self) -> Segmenter:
+    def _segmenter(self) -> Predictor:
         # Not in the constructor, whose errors Ray tells as the death of an actor.
         try:
-            return open_segmenter(self._bundle, threads=1, gpu=self._gpu)
+            return load_predictor(self._bundle, threads=1, gpu=self._gpu)
         except UserError as error:
             raise ClusterError(
                 f"the node {ray.util.get_node_ip_address()} cannot open the bundle: {error} "
                 "A bundle must lie at an s3:// address or in a folder that all nodes mount."
             ) from error
 
-    def segment(self, task: Task, keys: Sequence[str], batch: int) -> Failures:
+    def segment(self, task: PredictionJob, keys: Sequence[str], batch: int) -> Failures:
         """See predict.segment_files."""
-        return segment_files(task, self._segmenter, keys, batch, lambda _: None)
+        return predict_files(task, self._segmenter, keys, batch, lambda _: None)
 
 
 @final
-class _Crew:
+class WorkerPool:
     """The workers of a prediction, and the shares of its slices that are still to be done.
 
     A share is given only to a worker that runs: the sum of what is free may be half a CPU on each
@@ -84,14 +84,14 @@ class _Crew:
     def _busy(self) -> bool:
         return any(share for _, share in self._awaited.values())
 
-    def hire(self) -> None:
+    def start_worker(self) -> None:
         """Ask Ray for one more worker."""
         kind: Any = ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if self._gpu else 0)
         worker = kind.remote(self._bundle, self._gpu)
         self._workers.append(worker)
         self._awaited[worker.__ray_ready__.remote()] = worker, []
 
-    def hand_out(self, task: Task, batch: int) -> None:
+    def dispatch(self, task: PredictionJob, batch: int) -> None:
         """Give the workers that have nothing to do a share each."""
         while self._idle and self._shares:
             worker, share = self._idle.popleft(), self._shares.popleft()
@@ -111,7 +111,7 @@ class _Crew:
         self._idle.append(worker)
         return share, found if share else {}
 
-    def dismiss(self) -> None:
+    def shutdown(self) -> None:
         """End all workers."""
         for worker in self._workers:
             ray.kill(worker)
@@ -139,11 +139,11 @@ class _Crew:
         ray.kill(worker)
         if share:
             self._shares.appendleft(share)
-        self.hire()
+        self.start_worker()
 
 
-def segment_on_cluster(
-    task: Task, bundle: Storage, keys: Sequence[str], batch: int, advance: Advance
+def predict_on_cluster(
+    task: PredictionJob, bundle: Storage, keys: Sequence[str], batch: int, advance: Advance
 ) -> Failures:
     """Segment slices on all free CPUs or GPUs of the connected cluster; gives the failures.
 
@@ -156,18 +156,18 @@ def segment_on_cluster(
     # One a free GPU where there are any, else one a free CPU; never more than needed.
     most = min(gpus or cpus, cpus, len(shares))
     log.info("Up to %d workers segment %d slices.", most, len(keys))
-    crew = _Crew(bundle, bool(gpus), shares)
+    crew = WorkerPool(bundle, bool(gpus), shares)
     failures: Failures = {}
     try:
         for _ in range(most):
-            crew.hire()
+            crew.start_worker()
         while crew.unfinished:
-            crew.hand_out(task, batch)
+            crew.dispatch(task, batch)
             share, found = crew.collect()
             failures |= found
             advance(len(share))
     finally:
-        crew.dismiss()
+        crew.shutdown()
     _check_written(task, [key for key in keys if key not in failures])
     return failures
 
@@ -189,9 +189,9 @@ def _shares(keys: Sequence[str], size: int) -> Iterator[list[str]]:
         yield share
 
 
-def _check_written(task: Task, keys: Sequence[str]) -> None:
+def _check_written(task: PredictionJob, keys: Sequence[str]) -> None:
     """Refuse to end well where workers on other machines wrote into folders of their own."""
-    present = {entry.key for entry in task.output.entries()}
+    present = {entry.key for entry in task.output.list_objects()}
     lost = [key for key in keys if not task.outputs(key) <= present]
     if lost:
         raise ClusterError(

@@ -18,20 +18,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.config import Serve
 from contract.imaging.encode import encode_mask
-from inference.serving.model_manager import Hosted
+from inference.serving.model_manager import LoadedModel
 from inference.serving.request_parsing import (
     JSON,
     PNG,
-    RefusalError,
-    Room,
+    ConcurrencyLimiter,
+    RequestError,
     authorizer,
-    chosen_type,
-    decoded,
-    image_within,
-    within,
+    decode_slice,
+    negotiate_content_type,
+    read_image,
+    time_limit,
 )
-from inference.serving.schemas import Answer, Failure, Health, ModelFacts, Status
-from inference.serving.stats import Tally
+from inference.serving.schemas import (
+    ErrorResponse,
+    Health,
+    ModelInfo,
+    SegmentResponse,
+    ServiceStatus,
+)
+from inference.serving.stats import RequestStats
 
 SEGMENT = "/v1/segment"
 MODEL_HEADER = "Segfleet-Model"
@@ -51,13 +57,19 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"model": Failure, "description": "The image is damaged or the body is malformed."},
-    401: {"model": Failure, "description": "The API key is missing or wrong."},
-    406: {"model": Failure, "description": "Neither image/png nor application/json is accepted."},
-    413: {"model": Failure, "description": "The body has too many bytes or the image pixels."},
-    415: {"model": Failure, "description": "The body is no PNG, JPEG, BMP or TIFF image."},
-    408: {"model": Failure, "description": "It took longer than the service allows."},
-    503: {"model": Failure, "description": "Too many requests are waiting: try again later."},
+    400: {"model": ErrorResponse, "description": "The image is damaged or the body is malformed."},
+    401: {"model": ErrorResponse, "description": "The API key is missing or wrong."},
+    406: {
+        "model": ErrorResponse,
+        "description": "Neither image/png nor application/json is accepted.",
+    },
+    413: {
+        "model": ErrorResponse,
+        "description": "The body has too many bytes or the image pixels.",
+    },
+    415: {"model": ErrorResponse, "description": "The body is no PNG, JPEG, BMP or TIFF image."},
+    408: {"model": ErrorResponse, "description": "It took longer than the service allows."},
+    503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
 # Nobody reads it; nginx made this number usual.
 _HUNG_UP = 499
@@ -87,24 +99,24 @@ class Service(Protocol):
     settings: Serve
     key_digest: str | None
     """SHA-256, in hex, of the API key; None where none is asked for."""
-    tally: Tally
-    room: Room
+    stats: RequestStats
+    limiter: ConcurrencyLimiter
 
     @property
-    def hosted(self) -> Hosted:
+    def loaded_model(self) -> LoadedModel:
         """What answers now."""
         ...
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
         """The mask [H, W] of a slice [H, W, C], and what made it."""
         ...
 
-    async def status(self) -> Status:
+    async def status(self) -> ServiceStatus:
         """How the service does, all replicas together."""
         ...
 
 
-def build(service: Service) -> ASGIApp:
+def build_app(service: Service) -> ASGIApp:
     """The ASGI application over a service."""
     app = FastAPI(
         title="segfleet",
@@ -113,7 +125,7 @@ def build(service: Service) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         exception_handlers={
-            RefusalError: _tell_refusal,
+            RequestError: _tell_refusal,
             HTTPException: _tell_http,
             Exception: _tell_fault,
         },
@@ -123,7 +135,7 @@ def build(service: Service) -> ASGIApp:
     app.add_api_route("/healthz", _health, response_model=Health, summary="Whether it answers")
     _add_segment(app, service)
     _add_facts(app, service)
-    return _Counted(app, service.tally)
+    return _Counted(app, service.stats)
 
 
 def _add_segment(app: FastAPI, service: Service) -> None:
@@ -135,22 +147,22 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         dependencies=_secured(service),
         response_model=None,
         responses={
-            200: {"model": Answer, "content": {PNG: _BINARY}, "description": "The mask."},
+            200: {"model": SegmentResponse, "content": {PNG: _BINARY}, "description": "The mask."},
             **_RESPONSES,
         },
         openapi_extra=_BODY,
     )
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
-        kind = chosen_type(request.headers.get("accept"))
-        async with within(service.settings.request_timeout_s):
-            with service.room.request():
-                data = await image_within(request, service.settings)
-                async with service.room.slices:
+        kind = negotiate_content_type(request.headers.get("accept"))
+        async with time_limit(service.settings.request_timeout_s):
+            with service.limiter.request():
+                data = await read_image(request, service.settings)
+                async with service.limiter.slices:
                     if await request.is_disconnected():
                         return Response(status_code=_HUNG_UP)
-                    mask, hosted = await service.segment(await decoded(data))
-        headers = {MODEL_HEADER: hosted.called}
+                    mask, hosted = await service.segment(await decode_slice(data))
+        headers = {MODEL_HEADER: hosted.label}
         if kind == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
         seconds = time.perf_counter() - start
@@ -159,20 +171,20 @@ def _add_segment(app: FastAPI, service: Service) -> None:
         )
 
 
-def _encode_answer(mask: np.ndarray, hosted: Hosted, seconds: float) -> str:
+def _encode_answer(mask: np.ndarray, hosted: LoadedModel, seconds: float) -> str:
     version = hosted.version
-    return Answer.of(mask, version.name, version.version, seconds).model_dump_json()
+    return SegmentResponse.from_mask(mask, version.name, version.version, seconds).model_dump_json()
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
     secured = _secured(service)
 
     @app.get("/v1/model", summary="What is hosted", dependencies=secured)
-    async def model() -> ModelFacts:
-        return facts(service.hosted, service.settings.model)
+    async def model() -> ModelInfo:
+        return facts(service.loaded_model, service.settings.model)
 
     @app.get("/v1/status", summary="How the service does", dependencies=secured)
-    async def status() -> Status:
+    async def status() -> ServiceStatus:
         return await service.status()
 
 
@@ -180,10 +192,10 @@ def _secured(service: Service) -> list[Any]:
     return [] if service.key_digest is None else [Depends(authorizer(service.key_digest))]
 
 
-def facts(hosted: Hosted, reference: str) -> ModelFacts:
+def facts(hosted: LoadedModel, reference: str) -> ModelInfo:
     """What /v1/model answers. reference: what the service follows."""
-    manifest = hosted.segmenter.manifest
-    return ModelFacts(
+    manifest = hosted.predictor.manifest
+    return ModelInfo(
         model=hosted.version.name,
         version=hosted.version.version,
         reference=reference,
@@ -195,7 +207,7 @@ def facts(hosted: Hosted, reference: str) -> ModelFacts:
         image_channels=manifest.image_channels,
         threshold=manifest.threshold,
         metrics=manifest.metrics,
-        engine=hosted.segmenter.engine.name,
+        engine=hosted.predictor.engine.name,
     )
 
 
@@ -214,7 +226,7 @@ async def _health() -> Health:
 
 
 def _failure(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(Failure(error=sentence).model_dump(), status, headers)
+    return JSONResponse(ErrorResponse(error=sentence).model_dump(), status, headers)
 
 
 async def _tell_refusal(_: Request, error: Any) -> Response:
@@ -237,7 +249,7 @@ async def _tell_fault(_: Request, error: Exception) -> Response:
 class _Counted:
     """Counts the requests for segmentation and how they end."""
 
-    def __init__(self, app: ASGIApp, tally: Tally) -> None:
+    def __init__(self, app: ASGIApp, tally: RequestStats) -> None:
         self._app = app
         self._tally = tally
 

@@ -13,30 +13,30 @@ from urllib.error import HTTPError, URLError
 from pydantic import BaseModel, ValidationError
 
 from contract.config import Serve
-from contract.config.loader import secret
+from contract.config.loader import read_secret
 from contract.errors import ClusterError, ConfigError
-from inference.serving.schemas import Failure, ModelFacts, Status
+from inference.serving.schemas import ErrorResponse, ModelInfo, ServiceStatus
 
 _TIMEOUT_S = 10.0
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, and where it finds itself then."""
 
 _A = TypeVar("_A", bound=BaseModel)
 
 
-def address(settings: Serve) -> str:
+def service_url(settings: Serve) -> str:
     """Where a client on the service's machine finds it: http://127.0.0.1:8000."""
-    host = EVERYWHERE.get(settings.host, settings.host)
+    host = WILDCARD_HOSTS.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def api_key(settings: Serve) -> str | None:
+def read_api_key(settings: Serve) -> str | None:
     """The key clients must send; None where none is asked for, ConfigError where it is not set."""
-    return None if settings.api_key is None else secret("serve.api_key", settings.api_key)
+    return None if settings.api_key is None else read_secret("serve.api_key", settings.api_key)
 
 
 @contextmanager
-def claimed(settings: Serve) -> Iterator[None]:
+def reserve_address(settings: Serve) -> Iterator[None]:
     """Keep the service's address from other commands for the time of the block.
 
     All replicas of a user may listen at one address, and would of two services too.
@@ -69,17 +69,17 @@ def _check_free(settings: Serve) -> None:
             ) from error
 
 
-def read_status(settings: Serve) -> Status:
+def read_status(settings: Serve) -> ServiceStatus:
     """How the service does; ClusterError where it does not answer."""
-    return _read(settings, "/v1/status", Status)
+    return _read(settings, "/v1/status", ServiceStatus)
 
 
-def read_model(settings: Serve) -> ModelFacts:
+def read_model(settings: Serve) -> ModelInfo:
     """What the service hosts; ClusterError where it does not answer."""
-    return _read(settings, "/v1/model", ModelFacts)
+    return _read(settings, "/v1/model", ModelInfo)
 
 
-def wait_for_the_end() -> None:
+def wait_for_signal() -> None:
     """Wait for Ctrl-C or a request to terminate.
 
     The handlers are set and not only left as they are, because a shell starts a command in the
@@ -92,7 +92,7 @@ def wait_for_the_end() -> None:
 
 
 def _read(settings: Serve, path: str, kind: type[_A]) -> _A:
-    place, key = address(settings), api_key(settings)
+    place, key = service_url(settings), read_api_key(settings)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     request = urllib.request.Request(place + path, headers=headers)
     try:
@@ -113,6 +113,6 @@ def _read(settings: Serve, path: str, kind: type[_A]) -> _A:
 
 def _said(error: HTTPError) -> str:
     try:
-        return Failure.model_validate_json(error.read()).error
+        return ErrorResponse.model_validate_json(error.read()).error
     except ValidationError:
         return f"{error.code} {error.reason}."

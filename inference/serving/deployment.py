@@ -19,18 +19,23 @@ from starlette.types import ASGIApp
 from cluster.connection import ray_level
 from contract.config import Serve
 from contract.errors import ClusterError
-from contract.imaging.encode import quieten
-from inference.predictor import Segmentation
+from contract.imaging.encode import silence_opencv
+from inference.predictor import SliceSegmentation
 from inference.serving import app
-from inference.serving.model_manager import Host, Hosted
-from inference.serving.replica_server import KEEP_ALIVE_S, Door, own_listener, shared_listener
-from inference.serving.request_parsing import Room
-from inference.serving.schemas import Latency, ReplicaFacts, Status
-from inference.serving.stats import Tally
+from inference.serving.model_manager import LoadedModel, ModelManager
+from inference.serving.replica_server import (
+    KEEP_ALIVE_S,
+    ReplicaServer,
+    own_listener,
+    shared_listener,
+)
+from inference.serving.request_parsing import ConcurrencyLimiter
+from inference.serving.schemas import Latency, ReplicaInfo, ServiceStatus
+from inference.serving.stats import RequestStats
 
 APPLICATION = "segfleet"
 _HEARTBEAT_S = 1.0
-_SILENT_S = 10.0
+_STALE_AFTER_S = 10.0
 # At a replica: one batch computed while the next is decoded.
 _BATCHES_IN_WORK = 2
 # How many more requests than a replica takes Serve hands to it, and how much longer Serve's proxy
@@ -44,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplicaSpec:
     """All that a replica needs to know."""
 
     settings: Serve
@@ -61,32 +66,34 @@ class Heartbeat:
     """What a replica tells the ledger."""
 
     replica: str
-    facts: ReplicaFacts
-    tally: Tally
+    facts: ReplicaInfo
+    tally: RequestStats
 
 
 @final
-class Ledger:
+class StatsAggregator:
     """Adds up what the replicas count; those that are gone stay counted."""
 
     def __init__(self, reference: str) -> None:
         """reference: what the service follows."""
         self._reference = reference
-        self._heard: dict[str, tuple[float, Heartbeat]] = {}
+        self._heartbeats: dict[str, tuple[float, Heartbeat]] = {}
 
-    async def hear(self, beat: Heartbeat) -> None:
+    async def record_heartbeat(self, beat: Heartbeat) -> None:
         """Take a replica's counts since it started."""
-        self._heard[beat.replica] = time.monotonic(), beat
+        self._heartbeats[beat.replica] = time.monotonic(), beat
 
-    async def status(self) -> Status:
+    async def status(self) -> ServiceStatus:
         """The sums, and the replicas heard of lately."""
-        total = sum((beat.tally for _, beat in self._heard.values()), Tally())
+        total = sum((beat.tally for _, beat in self._heartbeats.values()), RequestStats())
         now = time.monotonic()
-        return Status(
+        return ServiceStatus(
             reference=self._reference,
-            replicas=[beat.facts for at, beat in self._heard.values() if now - at < _SILENT_S],
+            replicas=[
+                beat.facts for at, beat in self._heartbeats.values() if now - at < _STALE_AFTER_S
+            ],
             requests=total.requests,
-            refused=total.refused,
+            rejected=total.rejected,
             errors=total.errors,
             latency_s=_latency(total),
         )
@@ -96,16 +103,18 @@ class Ledger:
 class Replica:
     """One process that decodes, segments and answers."""
 
-    async def __init__(self, plan: Plan, ledger: DeploymentHandle) -> None:
+    async def __init__(self, plan: ReplicaSpec, ledger: DeploymentHandle) -> None:
         # Serve ends a replica by `__del__`, even one whose start has failed.
-        self._door: Door | None = None
-        quieten()
+        self._door: ReplicaServer | None = None
+        silence_opencv()
         self.settings = plan.settings
         self.key_digest = plan.key_digest
-        self.tally = Tally()
-        self.room = Room(_BATCHES_IN_WORK * plan.settings.max_batch, plan.settings.max_queue)
+        self.stats = RequestStats()
+        self.limiter = ConcurrencyLimiter(
+            _BATCHES_IN_WORK * plan.settings.max_batch_size, plan.settings.max_queued_requests
+        )
         self._ledger = ledger
-        self._host = Host(
+        self._host = ModelManager(
             plan.settings.model,
             plan.storage_root,
             threads=max(1, int(plan.settings.cpus_per_replica)),
@@ -113,15 +122,15 @@ class Replica:
         )
         # One thread: the engine takes one batch at a time.
         self._engine = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        await asyncio.to_thread(self._host.begin)
-        together: Any = self._together
-        together.set_max_batch_size(plan.settings.max_batch)
-        together.set_batch_wait_timeout_s(plan.settings.batch_wait_s)
-        self._app = app.build(self)
+        await asyncio.to_thread(self._host.load)
+        together: Any = self.predict_batch
+        together.set_max_batch_size(plan.settings.max_batch_size)
+        together.set_batch_wait_timeout_s(plan.settings.batch_wait_timeout_s)
+        self._app = app.build_app(self)
         open_listener = shared_listener if plan.private else own_listener
         listener = open_listener(plan.settings)
         if listener:
-            self._door = Door(self._app, listener, plan.settings)
+            self._door = ReplicaServer(self._app, listener, plan.settings)
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._beat())]
 
     async def __del__(self) -> None:
@@ -133,15 +142,15 @@ class Replica:
         return self._app
 
     @property
-    def hosted(self) -> Hosted:
+    def loaded_model(self) -> LoadedModel:
         """What answers now."""
         return self._host.current
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
         """The mask [H, W] of a slice [H, W, C], and what made it; batched with other requests."""
-        return await self._together(image)
+        return await self.predict_batch(image)
 
-    async def status(self) -> Status:
+    async def status(self) -> ServiceStatus:
         """How the service does, all replicas together."""
         await self._tell()
         return await self._ledger.status.remote()
@@ -155,17 +164,17 @@ class Replica:
                 raise RuntimeError(f"a replica's {task.get_coro()} has ended")
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
-    async def _together(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, Hosted]]:
+    async def predict_batch(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, LoadedModel]]:
         hosted = self._host.current
-        found: list[Segmentation] = await asyncio.get_running_loop().run_in_executor(
-            self._engine, hosted.segmenter.segment, images
+        found: list[SliceSegmentation] = await asyncio.get_running_loop().run_in_executor(
+            self._engine, hosted.predictor.predict, images
         )
         return [(segmentation.mask, hosted) for segmentation in found]
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.poll_s)
-            await asyncio.to_thread(self._host.look)
+            await asyncio.sleep(self.settings.registry_poll_interval_s)
+            await asyncio.to_thread(self._host.refresh)
 
     async def _beat(self) -> None:
         while True:
@@ -173,33 +182,33 @@ class Replica:
             await asyncio.sleep(_HEARTBEAT_S)
 
     async def _tell(self) -> None:
-        facts = ReplicaFacts(
+        facts = ReplicaInfo(
             version=self._host.current.version.version,
-            problem=self._host.problem,
+            load_error=self._host.load_error,
             address=self._door.address if self._door else None,
         )
         name = serve.get_replica_context().replica_tag
         try:
-            await self._ledger.hear.remote(Heartbeat(name, facts, self.tally.copy()))
+            await self._ledger.hear.remote(Heartbeat(name, facts, self.stats.copy()))
         except RayError as error:
             log.warning("the ledger does not answer: %s", error)
 
 
-def _latency(tally: Tally) -> Latency | None:
+def _latency(tally: RequestStats) -> Latency | None:
     p50, p90, p99 = (tally.percentile(share) for share in (0.5, 0.9, 0.99))
     if p50 is None or p90 is None or p99 is None:
         return None
     return Latency(p50=p50, p90=p90, p99=p99)
 
 
-def application(plan: Plan) -> serve.Application:
+def build_application(plan: ReplicaSpec) -> serve.Application:
     """The Serve application of a plan."""
     settings = plan.settings
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
-    handed = _BATCHES_IN_WORK * settings.max_batch + settings.max_queue + _MORE
+    handed = _BATCHES_IN_WORK * settings.max_batch_size + settings.max_queued_requests + _MORE
     replica: Any = serve.deployment(
         Replica,
-        num_replicas=settings.replicas,
+        num_replicas=settings.num_replicas,
         ray_actor_options={
             "num_cpus": settings.cpus_per_replica,
             "num_gpus": settings.gpus_per_replica,
@@ -211,12 +220,12 @@ def application(plan: Plan) -> serve.Application:
         logging_config=quiet,
     )
     ledger: Any = serve.deployment(
-        Ledger, num_replicas=1, ray_actor_options={"num_cpus": 0}, logging_config=quiet
+        StatsAggregator, num_replicas=1, ray_actor_options={"num_cpus": 0}, logging_config=quiet
     )
     return replica.bind(plan, ledger.bind(settings.model))
 
 
-def start(plan: Plan, timeout_s: float) -> None:
+def start_service(plan: ReplicaSpec, timeout_s: float) -> None:
     """Run the service on the connected cluster; returns when it answers.
 
     timeout_s: how long its replicas may take to be placed and to load the model. Raises
@@ -229,7 +238,7 @@ def start(plan: Plan, timeout_s: float) -> None:
     if not plan.private:
         _check_listening(settings)
     replaces = _deployed()
-    target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
+    target = serve.RunTarget(build_application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
     try:
         _wait(settings, time.monotonic() + timeout_s)
@@ -246,7 +255,7 @@ def start(plan: Plan, timeout_s: float) -> None:
         raise
 
 
-def _start_serve(plan: Plan) -> None:
+def _start_serve(plan: ReplicaSpec) -> None:
     """Start Serve, with its HTTP server unless the cluster is private, if it is not there yet."""
     settings = plan.settings
     try:
@@ -273,7 +282,7 @@ def _http_options(settings: Serve) -> HTTPOptions:
     )
 
 
-def stop() -> bool:
+def stop_service() -> bool:
     """End the service on the connected cluster; False where there was none."""
     there = _deployed()
     # Ray raises where Serve has never been started.
@@ -317,7 +326,7 @@ def _wait(settings: Serve, deadline: float) -> None:
             raise ClusterError(f"the service cannot be started: {_last_line(reason)}")
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"the service did not start in time: {settings.replicas} replicas of "
+                f"the service did not start in time: {settings.num_replicas} replicas of "
                 f"{settings.cpus_per_replica:g} CPUs and {settings.gpus_per_replica:g} GPUs are "
                 f"asked for. {_last_line(reason)}"
             )

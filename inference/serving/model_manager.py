@@ -13,29 +13,35 @@ from typing import final
 import numpy as np
 
 from contract.errors import UserError
-from contract.registry import Registry, Version, open_version, parse_reference, standing
+from contract.registry import (
+    Registry,
+    Version,
+    open_version_bundle,
+    parse_reference,
+    rollback_targets,
+)
 from contract.storage import open_storage
 from inference.engines import last_line
-from inference.predictor import Segmenter, open_segmenter
+from inference.predictor import Predictor, load_predictor
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Hosted:
+class LoadedModel:
     """A version of a model, ready to answer."""
 
     version: Version
-    segmenter: Segmenter
+    predictor: Predictor
 
     @property
-    def called(self) -> str:
+    def label(self) -> str:
         """ "pancreas@3"."""
         return f"{self.version.name}@{self.version.version}"
 
 
 @final
-class Host:
+class ModelManager:
     """Follows NAME@STAGE (or stays at NAME@VERSION) of a registry."""
 
     def __init__(self, reference: str, storage_root: str, threads: int, gpu: bool) -> None:
@@ -44,17 +50,17 @@ class Host:
         self._registry = Registry(open_storage(storage_root))
         self._threads = threads
         self._gpu = gpu
-        self._current: Hosted | None = None
-        self.problem: str | None = None
+        self._current: LoadedModel | None = None
+        self.load_error: str | None = None
         """Why the last look did not end with what the registry says; None where it did."""
 
     @property
-    def current(self) -> Hosted:
+    def current(self) -> LoadedModel:
         """What answers now; there is none before `begin`."""
         assert self._current is not None, "begin() comes first"
         return self._current
 
-    def begin(self) -> None:
+    def load(self) -> None:
         """Host what the reference points at, else the last version its stage stood at before.
 
         The latter is a `problem`. Raises what stands against the first one where neither can be
@@ -68,7 +74,7 @@ class Host:
                 raise
             self._keep_problem(error)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Host what the reference points at now; a failure is a `problem`, and nothing changes."""
         try:
             self._follow()
@@ -76,20 +82,20 @@ class Host:
         except Exception as error:
             self._keep_problem(error)
         else:
-            self.problem = None
+            self.load_error = None
 
     def _follow(self) -> None:
         version = self._registry.resolve(self.reference)
         if self._current is None or self._current.version != version:
             self._current = self._opened(version)
-            log.info("answering with %s", self._current.called)
+            log.info("answering with %s", self._current.label)
 
-    def _earlier(self) -> Hosted | None:
+    def _earlier(self) -> LoadedModel | None:
         """The last version that the stage stood at before, and that can be hosted."""
         name, which = parse_reference(self.reference)
         if which.isdecimal():
             return None
-        for number in reversed(standing(self._registry.history(name, which))[:-1]):
+        for number in reversed(rollback_targets(self._registry.history(name, which))[:-1]):
             try:
                 return self._opened(self._registry.resolve(f"{name}@{number}"))
             except Exception as error:
@@ -101,15 +107,15 @@ class Host:
         problem = str(error)
         if not isinstance(error, UserError):
             problem = f"{self.reference} cannot be hosted: {last_line(error).rstrip('.')}."
-        if problem != self.problem:
-            log.warning("%s answers: %s", self.current.called, problem)
-        self.problem = problem
+        if problem != self.load_error:
+            log.warning("%s answers: %s", self.current.label, problem)
+        self.load_error = problem
 
-    def _opened(self, version: Version) -> Hosted:
-        segmenter = open_segmenter(open_version(version), self._threads, self._gpu)
+    def _opened(self, version: Version) -> LoadedModel:
+        segmenter = load_predictor(open_version_bundle(version), self._threads, self._gpu)
         side = segmenter.manifest.image_size
         blank = np.zeros((side, side, segmenter.manifest.image_channels), np.uint8)
         # The first slice alone and the first two together have graphs compiled.
         for count in (1, 2):
-            segmenter.segment([blank] * count)
-        return Hosted(version, segmenter)
+            segmenter.predict([blank] * count)
+        return LoadedModel(version, segmenter)

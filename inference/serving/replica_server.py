@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from contract.config import Serve
 from contract.errors import ClusterError
-from inference.serving.client import EVERYWHERE, address
+from inference.serving.client import WILDCARD_HOSTS, service_url
 
 KEEP_ALIVE_S = 30
 OWN_PORTS = range(30000, 31000)
@@ -29,7 +29,7 @@ _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
 @final
-class Door:
+class ReplicaServer:
     """An HTTP server on the event loop it is made on, until it is closed."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket, settings: Serve) -> None:
@@ -43,9 +43,9 @@ class Door:
                 timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
-        here = ray.util.get_node_ip_address() if settings.host in EVERYWHERE else settings.host
+        here = ray.util.get_node_ip_address() if settings.host in WILDCARD_HOSTS else settings.host
         place = {"host": here, "port": listener.getsockname()[1]}
-        self.address = address(settings.model_copy(update=place))
+        self.address = service_url(settings.model_copy(update=place))
         """Where it answers, as other machines of the cluster see it: http://127.0.0.1:30000."""
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 
@@ -71,7 +71,7 @@ def own_listener(settings: Serve, ports: Iterable[int] = OWN_PORTS) -> socket.so
     That is where the service listens at the address of one node: a replica elsewhere could not.
     Raises ClusterError where no port is free.
     """
-    if settings.host not in (*_LOOPBACK, *EVERYWHERE):
+    if settings.host not in (*_LOOPBACK, *WILDCARD_HOSTS):
         return None
     for port in ports:
         try:

@@ -20,13 +20,13 @@ from starlette.requests import ClientDisconnect
 
 from contract.config import Serve
 from contract.errors import DataError
-from contract.imaging.encode import decode
+from contract.imaging.encode import decode_bytes
 from contract.imaging.headers import UnknownFormatError, read_header
 
 PNG, JSON = "image/png", "application/json"
 
 
-class RefusalError(Exception):
+class RequestError(Exception):
     """A request that cannot be answered: its HTTP status and one sentence."""
 
     def __init__(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
@@ -36,7 +36,7 @@ class RefusalError(Exception):
 
 
 @final
-class Room:
+class ConcurrencyLimiter:
     """What a replica has in hand at most."""
 
     def __init__(self, slices: int, waiting: int) -> None:
@@ -49,7 +49,7 @@ class Room:
     def request(self) -> Iterator[None]:
         """To be held from before a body is read; RefusalError (503) where too many are."""
         if self._taken >= self._most:
-            raise RefusalError(
+            raise RequestError(
                 503, "Too many requests are waiting: try again later.", {"Retry-After": "1"}
             )
         self._taken += 1
@@ -60,7 +60,7 @@ class Room:
 
 
 @asynccontextmanager
-async def within(seconds: float) -> AsyncGenerator[None, None]:
+async def time_limit(seconds: float) -> AsyncGenerator[None, None]:
     """RefusalError (408) where the block takes longer."""
     limit = asyncio.timeout(seconds)
     try:
@@ -69,12 +69,12 @@ async def within(seconds: float) -> AsyncGenerator[None, None]:
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise RefusalError(
+        raise RequestError(
             408, f"The request was not answered within {seconds:g} s: try again later."
         ) from error
 
 
-def chosen_type(accept: str | None) -> str:
+def negotiate_content_type(accept: str | None) -> str:
     """image/png or application/json, as an Accept header prefers; PNG where it does not care.
 
     Raises RefusalError (406) where it accepts neither. RFC 9110, 12.5.1: the most specific range
@@ -86,7 +86,7 @@ def chosen_type(accept: str | None) -> str:
     quality = {kind: _quality(kind, ranges) for kind in (PNG, JSON)}
     best = max(quality, key=lambda kind: quality[kind])
     if quality[best] <= 0:
-        raise RefusalError(406, f"The answer can be {PNG} or {JSON}: accept one of them.")
+        raise RequestError(406, f"The answer can be {PNG} or {JSON}: accept one of them.")
     return best
 
 
@@ -120,7 +120,7 @@ def authorizer(key_digest: str) -> Callable[[Request], Awaitable[None]]:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         given = digest_of(key.strip())
         if scheme.lower() != "bearer" or not hmac.compare_digest(given, key_digest):
-            raise RefusalError(
+            raise RequestError(
                 401,
                 "The API key is missing or wrong: send the header Authorization: Bearer KEY.",
                 {"WWW-Authenticate": "Bearer"},
@@ -134,19 +134,19 @@ def digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def image_within(request: Request, limits: Serve) -> bytes:
+async def read_image(request: Request, limits: Serve) -> bytes:
     """The image in a request, by its header within the limits; RefusalError where there is none."""
     data = await _image_bytes(request, limits.max_bytes)
     _check_header(data, limits.max_pixels)
     return data
 
 
-async def decoded(data: bytes) -> np.ndarray:
+async def decode_slice(data: bytes) -> np.ndarray:
     """The slice in an image, uint8 or int16 [H, W, C]; RefusalError where it is damaged."""
     try:
-        return await asyncio.to_thread(decode, data)
+        return await asyncio.to_thread(decode_bytes, data)
     except DataError as error:
-        raise RefusalError(400, _capital(error)) from error
+        raise RequestError(400, _capital(error)) from error
 
 
 async def _image_bytes(request: Request, most: int) -> bytes:
@@ -154,19 +154,19 @@ async def _image_bytes(request: Request, most: int) -> bytes:
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     form = kind == "multipart/form-data"
     if not (form or kind.startswith("image/") or kind in ("", "application/octet-stream")):
-        raise RefusalError(
+        raise RequestError(
             415,
             f"The content type {kind[:80]!r} is not understood: send the image itself with a "
             "content type such as image/png, or a multipart/form-data form with the file image.",
         )
     body = await _body(request, most)
     if not body:
-        raise RefusalError(400, "The request has no body: send an image.")
+        raise RequestError(400, "The request has no body: send an image.")
     return await _form_file(request, body) if form else body
 
 
 async def _body(request: Request, most: int) -> bytes:
-    refusal = RefusalError(413, f"The request has more than {most} bytes.")
+    refusal = RequestError(413, f"The request has more than {most} bytes.")
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most:
         raise refusal
@@ -177,7 +177,7 @@ async def _body(request: Request, most: int) -> bytes:
             if len(body) > most:
                 raise refusal
     except ClientDisconnect as error:
-        raise RefusalError(400, "The request broke off.") from error
+        raise RequestError(400, "The request broke off.") from error
     return bytes(body)
 
 
@@ -193,11 +193,11 @@ async def _form_file(request: Request, body: bytes) -> bytes:
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, ValueError, LookupError) as error:
-        raise RefusalError(400, f"The form is malformed ({_words(error)}).") from error
+        raise RequestError(400, f"The form is malformed ({_words(error)}).") from error
     try:
         file = form.get("image")
         if not isinstance(file, UploadFile):
-            raise RefusalError(400, "The form has no file called image.")
+            raise RequestError(400, "The form has no file called image.")
         return await file.read()
     finally:
         await form.close()
@@ -208,11 +208,11 @@ def _check_header(data: bytes, most: int) -> None:
     try:
         header = read_header(data)
     except UnknownFormatError as error:
-        raise RefusalError(415, _capital(error)) from error
+        raise RequestError(415, _capital(error)) from error
     except DataError as error:
-        raise RefusalError(400, _capital(error)) from error
+        raise RequestError(400, _capital(error)) from error
     if header.pixels > most:
-        raise RefusalError(
+        raise RequestError(
             413, f"The {header.kind} image has {header.pixels} pixels, more than {most}."
         )
 

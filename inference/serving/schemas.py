@@ -31,7 +31,7 @@ class RunLengths(_Answer):
     columns from left to right."""
 
 
-class Answer(_Answer):
+class SegmentResponse(_Answer):
     """What was found in a slice."""
 
     model: str
@@ -52,7 +52,7 @@ class Answer(_Answer):
     """From the whole request to the mask, in the service."""
 
     @classmethod
-    def of(cls, mask: np.ndarray, model: str, version: int, seconds: float) -> Self:
+    def from_mask(cls, mask: np.ndarray, model: str, version: int, seconds: float) -> Self:
         """The answer for a mask [H, W], foreground where it is not 0."""
         return cls(
             model=model,
@@ -66,7 +66,7 @@ class Answer(_Answer):
         )
 
 
-class Failure(_Answer):
+class ErrorResponse(_Answer):
     """What is wrong with a request, in one sentence."""
 
     error: str
@@ -78,7 +78,7 @@ class Health(_Answer):
     status: str = "ok"
 
 
-class ModelFacts(_Answer):
+class ModelInfo(_Answer):
     """What is hosted."""
 
     model: str
@@ -107,12 +107,12 @@ class ModelFacts(_Answer):
     """What computes: OpenVINO or TensorFlow."""
 
 
-class ReplicaFacts(_Answer):
+class ReplicaInfo(_Answer):
     """One process that answers requests."""
 
     version: int
     """The version it answers with."""
-    problem: str | None
+    load_error: str | None
     """Why it does not answer with what the registry says, if it does not."""
     address: str | None = None
     """Where it answers by itself, without Ray Serve's proxy, as its own node or, where the service
@@ -127,16 +127,16 @@ class Latency(_Answer):
     p99: float
 
 
-class Status(_Answer):
+class ServiceStatus(_Answer):
     """How the service does."""
 
     reference: str
     """What the service follows: NAME@STAGE or NAME@VERSION."""
-    replicas: list[ReplicaFacts]
+    replicas: list[ReplicaInfo]
     """The replicas heard of in the last seconds."""
     requests: int
     """Requests for segmentation since the deployment."""
-    refused: int
+    rejected: int
     """Of these, refused for what was wrong with them (4xx), or as the service was too busy (408,
     503)."""
     errors: int

@@ -12,11 +12,11 @@ _LEAST_S = 1e-4
 
 
 @dataclass
-class Tally:
+class RequestStats:
     """Requests by how they ended."""
 
     requests: int = 0
-    refused: int = 0
+    rejected: int = 0
     """Ended with 4xx, or with 503: 408 and 503 tell of too much to do, not of a fault."""
     errors: int = 0
     """Ended with any other 5xx."""
@@ -32,21 +32,21 @@ class Tally:
         if status is None:
             return
         if status == 503 or 400 <= status < 500:
-            self.refused += 1
+            self.rejected += 1
         elif status >= 500:
             self.errors += 1
         else:
             self.latencies[_class(seconds)] += 1
 
-    def __add__(self, other: Self) -> "Tally":
-        return Tally(
+    def __add__(self, other: Self) -> "RequestStats":
+        return RequestStats(
             self.requests + other.requests,
-            self.refused + other.refused,
+            self.rejected + other.rejected,
             self.errors + other.errors,
             self.latencies + other.latencies,
         )
 
-    def copy(self) -> "Tally":
+    def copy(self) -> "RequestStats":
         """The counts as they are now."""
         return self + type(self)()
 

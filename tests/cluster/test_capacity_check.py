@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.capacity_check import judge, nodes_of_file, nodes_of_machine
-from cluster.resources import Node, trials_at_once
+from cluster.capacity_check import check_capacity, nodes_of_file, nodes_of_machine
+from cluster.resources import Node, max_concurrent_trials
 from contract.config import Cluster, Config
 from contract.errors import ClusterError
 
@@ -17,11 +17,13 @@ def config(**values: object) -> Config:
 
 
 def reasons(settings: Config, nodes: list[Node]) -> str:
-    return " ".join(reason for finding in judge(settings, nodes) for reason in finding.reasons)
+    return " ".join(
+        reason for finding in check_capacity(settings, nodes) for reason in finding.reasons
+    )
 
 
 def test_what_fits_gives_no_reasons() -> None:
-    findings = judge(config(train__workers=4), SMALL)
+    findings = check_capacity(config(train__num_workers=4), SMALL)
     assert [(finding.purpose, finding.reasons) for finding in findings] == [
         ("training", ()),
         ("service", ()),
@@ -34,11 +36,11 @@ NO_ROOM = [
     ({"train__gpus_per_worker": 1}, "no node has the 1 GPU of one training worker"),
     (
         {"train__workers": 8, "train__batch_size": 8},
-        "train.workers asks for 8 training workers of 1 CPU each, and there is room for 4: set "
-        "train.workers to 4",
+        "train.num_workers asks for 8 training workers of 1 CPU each, and there is room for 4: set "
+        "train.num_workers to 4",
     ),
     ({"serve__cpus_per_replica": 2.5}, "serve.cpus_per_replica = 2.5): the largest has 2"),
-    ({"serve__replicas": 5}, "serve.replicas asks for 5 replicas"),
+    ({"serve__replicas": 5}, "serve.num_replicas asks for 5 replicas"),
 ]
 
 
@@ -49,56 +51,63 @@ def test_what_does_not_fit_is_explained(values: dict[str, object], reason: str) 
 
 def test_cpus_and_gpus_must_be_on_one_node() -> None:
     nodes = [Node("cpu", 16, 0), Node("gpu", 1, 1)]
-    asked = config(train__workers=1, train__cpus_per_worker=4, train__gpus_per_worker=1)
+    asked = config(train__num_workers=1, train__cpus_per_worker=4, train__gpus_per_worker=1)
     assert "no single node has both" in reasons(asked, nodes)
 
 
 def test_a_sweep_needs_room_for_one_trial_and_uses_more() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
-    asked = config(sweep__space=space, train__workers=1)
-    sweep = judge(asked, SMALL)[1]
+    asked = config(sweep__space=space, train__num_workers=1)
+    sweep = check_capacity(asked, SMALL)[1]
     assert (sweep.purpose, sweep.reasons) == ("sweep", ())
     assert sweep.text == "8 trials, each 1 training worker of 1 CPU: 4 at once"
-    assert judge(config(sweep__space=space, train__workers=8), SMALL)[1].reasons
+    assert check_capacity(config(sweep__space=space, train__num_workers=8), SMALL)[1].reasons
 
 
 def test_a_trial_may_have_other_workers_than_a_training() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
-    training, sweep, _ = judge(
-        config(sweep__space=space, sweep__workers=1, train__workers=8), SMALL
+    training, sweep, _ = check_capacity(
+        config(sweep__space=space, sweep__num_workers=1, train__num_workers=8), SMALL
     )
     assert training.reasons
     assert (sweep.reasons, sweep.text.split(": ")[1]) == ((), "4 at once")
-    large = config(sweep__space=space, sweep__workers=6, train__batch_size=6)
-    assert "sweep.workers asks for 6 training workers" in " ".join(judge(large, SMALL)[1].reasons)
+    large = config(sweep__space=space, sweep__num_workers=6, train__batch_size=6)
+    assert "sweep.num_workers asks for 6 training workers" in " ".join(
+        check_capacity(large, SMALL)[1].reasons
+    )
 
 
 def test_a_sweep_is_told_how_far_its_cluster_may_grow() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
-    asked = config(sweep__space=space, sweep__workers=1)
-    (reason,) = judge(asked, SMALL, SMALL[:1])[1].reasons
-    assert "sweep.parallel is not set" in reason
-    assert "hold 2 at once: set sweep.parallel to 4" in reason
-    assert judge(asked.with_values({"sweep.parallel": 4}), SMALL, SMALL[:1])[1].reasons == ()
-    assert judge(asked, SMALL, SMALL)[1].reasons == ()
+    asked = config(sweep__space=space, sweep__num_workers=1)
+    (reason,) = check_capacity(asked, SMALL, SMALL[:1])[1].reasons
+    assert "sweep.max_concurrent_trials is not set" in reason
+    assert "hold 2 at once: set sweep.max_concurrent_trials to 4" in reason
+    assert (
+        check_capacity(asked.with_values({"sweep.max_concurrent_trials": 4}), SMALL, SMALL[:1])[
+            1
+        ].reasons
+        == ()
+    )
+    assert check_capacity(asked, SMALL, SMALL)[1].reasons == ()
 
 
 @pytest.mark.parametrize(
     ("nodes", "changed", "held"),
     [
-        ([(4, 0)], {"workers": 1}, 4),
-        ([(4, 0), (3, 0)], {"workers": 1, "cpus_per_worker": 2}, 3),
-        ([(4, 0)], {"workers": 4}, 1),
-        ([(4, 0)], {"workers": 8}, 0),
-        ([(8, 2), (8, 0)], {"workers": 1, "gpus_per_worker": 1}, 2),
-        ([], {"workers": 1}, 0),
+        ([(4, 0)], {"num_workers": 1}, 4),
+        ([(4, 0), (3, 0)], {"num_workers": 1, "cpus_per_worker": 2}, 3),
+        ([(4, 0)], {"num_workers": 4}, 1),
+        ([(4, 0)], {"num_workers": 8}, 0),
+        ([(8, 2), (8, 0)], {"num_workers": 1, "gpus_per_worker": 1}, 2),
+        ([], {"num_workers": 1}, 0),
     ],
 )
 def test_the_nodes_decide_how_many_trials_run_at_once(
     nodes: list[tuple[float, float]], changed: dict[str, object], held: int
 ) -> None:
     asked = Config().with_values({f"train.{key}": value for key, value in changed.items()})
-    assert trials_at_once(asked, [Node("n", cpus, gpus) for cpus, gpus in nodes]) == held
+    assert max_concurrent_trials(asked, [Node("n", cpus, gpus) for cpus, gpus in nodes]) == held
 
 
 def test_an_empty_cluster_holds_nothing() -> None:

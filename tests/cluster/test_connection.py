@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from cluster import connection
-from cluster.connection import check_reachable, connected, jobs_address
+from cluster.connection import check_reachable, jobs_address, ray_session
 from contract.config import Cluster
 from contract.errors import ClusterError
 
@@ -25,7 +25,7 @@ def free_port() -> int:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_connected_process_stays_connected_to_the_same_cluster() -> None:
     before = ray.get_runtime_context().gcs_address
-    with connected(Cluster(address="127.0.0.1:1")):
+    with ray_session(Cluster(address="127.0.0.1:1")):
         assert ray.get_runtime_context().gcs_address == before
     assert ray.is_initialized()
 
@@ -99,7 +99,7 @@ def test_a_termination_that_ray_has_answered_is_answered_by_our_own(
         monkeypatch.setattr(ray, "init", interrupted_start)
         monkeypatch.setattr(ray, "shutdown", lambda **_: None)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
-        with pytest.raises(KeyboardInterrupt), connected(Cluster()):
+        with pytest.raises(KeyboardInterrupt), ray_session(Cluster()):
             pass
         assert heard == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is own

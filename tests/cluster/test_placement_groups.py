@@ -12,7 +12,7 @@ from ray.util.placement_group import (
 )
 
 from cluster.connection import Connection
-from cluster.placement_groups import freed
+from cluster.placement_groups import orphan_cleanup
 
 
 @ray.remote(num_cpus=0)
@@ -35,7 +35,7 @@ def test_what_dead_actors_reserved_is_freed_and_nothing_else(ray_cluster: Connec
     makers: list[Any] = [Maker.remote(), Maker.remote()]
     kept, left = ray.get([maker.reserve.remote() for maker in makers])
     try:
-        with freed():
+        with orphan_cleanup():
             ray.kill(makers[1])
             deadline = time.monotonic() + 60
             while state(left) != "REMOVED":

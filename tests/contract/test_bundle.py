@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from contract import bundle
-from contract.bundle import MANIFEST, Facts, Manifest
+from contract.bundle import MANIFEST, BundleMetadata, Manifest
 from contract.errors import BundleError, StorageError
-from contract.storage import FolderStorage, Storage, open_storage
+from contract.storage import LocalStorage, Storage, open_storage
 
-FACTS = Facts(
+FACTS = BundleMetadata(
     name="demo",
     created="2024-05-01T12:00:00+00:00",
     commit="0" * 40,
@@ -43,29 +43,29 @@ def made(tmp_path: Path) -> Path:
 @pytest.fixture
 def local(made: Path, tmp_path: Path) -> Path:
     """A whole bundle in a folder."""
-    bundle.write(made, FolderStorage(tmp_path / "local"), FACTS)
+    bundle.write_bundle(made, LocalStorage(tmp_path / "local"), FACTS)
     return tmp_path / "local"
 
 
 class TestWriting:
     @BOTH
     def test_a_bundle_says_what_it_holds(self, made: Path, store: Storage) -> None:
-        manifest = bundle.write(made, store, FACTS)
+        manifest = bundle.write_bundle(made, store, FACTS)
         assert bundle.read_manifest(store).files == manifest.files
         assert sorted(manifest.files) == sorted((*FILES, "metrics.json"))
-        assert [e.key for e in store.entries()] == sorted((*manifest.files, MANIFEST))
+        assert [e.key for e in store.list_objects()] == sorted((*manifest.files, MANIFEST))
         assert manifest.fingerprint == FACTS.fingerprint
 
     def test_metrics_that_are_no_numbers_survive(self, made: Path, store: Storage) -> None:
         odd = {"val_dice_coef": 0.81, "val_loss": math.nan}
-        bundle.write(made, store, FACTS.model_copy(update={"metrics": odd}))
+        bundle.write_bundle(made, store, FACTS.model_copy(update={"metrics": odd}))
         metrics = bundle.read_manifest(store).metrics
         assert metrics["val_dice_coef"] == 0.81
         assert math.isnan(metrics["val_loss"])
         assert json.loads(store.read("metrics.json"))["val_dice_coef"] == 0.81
 
     def test_a_folder_may_become_a_bundle_in_place(self, made: Path) -> None:
-        bundle.write(made, FolderStorage(made), FACTS)
+        bundle.write_bundle(made, LocalStorage(made), FACTS)
         assert bundle.verify(made).name == "demo"
 
     def test_a_bundle_being_replaced_is_no_bundle_until_it_is_done(
@@ -76,19 +76,19 @@ class TestWriting:
         (local / "config.toml").unlink()
         (local / "config.toml").mkdir()
         with pytest.raises(StorageError):
-            bundle.write(made, FolderStorage(local), FACTS)
+            bundle.write_bundle(made, LocalStorage(local), FACTS)
         with pytest.raises(BundleError, match="half written"):
             bundle.verify(local)
 
     def test_facts_of_now_are_in_utc(self) -> None:
         given = FACTS.model_dump(exclude={"created"})
-        assert Facts.now(**given).created.endswith("+00:00")
+        assert BundleMetadata.now(**given).created.endswith("+00:00")
 
 
 class TestDamage:
     def test_a_whole_bundle_passes(self, local: Path) -> None:
-        assert bundle.verify(local) == bundle.read_manifest(FolderStorage(local))
-        assert bundle.fetch(FolderStorage(local)) == local
+        assert bundle.verify(local) == bundle.read_manifest(LocalStorage(local))
+        assert bundle.fetch(LocalStorage(local)) == local
 
     def test_files_of_the_user_are_allowed(self, local: Path) -> None:
         (local / "notes.txt").write_text("the good one")
@@ -106,7 +106,7 @@ class TestDamage:
         data[-1] ^= 1
         (local / name).write_bytes(data)
         with pytest.raises(BundleError, match=f"^{name} of the bundle .*local has changed"):
-            bundle.fetch(FolderStorage(local))
+            bundle.fetch(LocalStorage(local))
 
     def test_without_its_manifest_it_is_half_written(self, made: Path) -> None:
         with pytest.raises(BundleError, match=r"made is half written: it has no manifest\.json"):
@@ -130,7 +130,7 @@ class TestDamage:
 
     @BOTH
     def test_a_run_is_told_from_its_bundle(self, made: Path, store: Storage) -> None:
-        bundle.write(made, store.at("bundle"), FACTS)
+        bundle.write_bundle(made, store.child("bundle"), FACTS)
         with pytest.raises(BundleError, match=r"is a run, not a bundle: give .*/bundle\.$"):
             bundle.read_manifest(store)
 
@@ -173,7 +173,7 @@ class TestFetching:
     def remote(self, made: Path, s3: str) -> Storage:
         """A whole bundle in S3."""
         store = open_storage(f"{s3}/runs/demo/bundle")
-        bundle.write(made, store, FACTS)
+        bundle.write_bundle(made, store, FACTS)
         return store
 
     def test_a_copy_is_whole_and_made_once(self, remote: Storage, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ class TestFetching:
         self, made: Path, remote: Storage, tmp_path: Path
     ) -> None:
         first = bundle.fetch(remote, tmp_path / "cache")
-        bundle.write(made, remote, FACTS.model_copy(update={"threshold": 0.4}))
+        bundle.write_bundle(made, remote, FACTS.model_copy(update={"threshold": 0.4}))
         second = bundle.fetch(remote, tmp_path / "cache")
         assert (bundle.verify(first).threshold, bundle.verify(second).threshold) == (0.5, 0.4)
 
@@ -229,12 +229,12 @@ class TestFetching:
 
 
 def test_the_digest_stands_for_the_content(made: Path, store: Storage) -> None:
-    bundle.write(made, store.at("a"), FACTS)
-    bundle.write(made, store.at("b"), FACTS)
-    bundle.write(made, store.at("c"), FACTS.model_copy(update={"threshold": 0.4}))
-    a, b, c = (bundle.identify(store.at(name))[1] for name in "abc")
+    bundle.write_bundle(made, store.child("a"), FACTS)
+    bundle.write_bundle(made, store.child("b"), FACTS)
+    bundle.write_bundle(made, store.child("c"), FACTS.model_copy(update={"threshold": 0.4}))
+    a, b, c = (bundle.identify(store.child(name))[1] for name in "abc")
     assert a == b != c
 
 
 def test_a_manifest_describes_itself() -> None:
-    assert set(Manifest.model_fields) == {*Facts.model_fields, "schema_version", "files"}
+    assert set(Manifest.model_fields) == {*BundleMetadata.model_fields, "schema_version", "files"}

@@ -3,17 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from contract.confusion import Counts, count, spread
+from contract.confusion import ConfusionCounts, confusion_counts, summarize
 
 
 def test_counts_of_two_masks():
     truth = np.array([[1, 1, 0], [1, 0, 0]])
     prediction = np.array([[1, 0, 0], [255, 7, 0]])
-    assert count(prediction, truth) == Counts(tp=2, fp=1, fn=1, tn=2)
+    assert confusion_counts(prediction, truth) == ConfusionCounts(tp=2, fp=1, fn=1, tn=2)
 
 
 def test_scores_follow_from_the_counts():
-    counts = Counts(tp=6, fp=2, fn=4, tn=88)
+    counts = ConfusionCounts(tp=6, fp=2, fn=4, tn=88)
     assert counts.dice == pytest.approx(12 / 18)
     assert counts.iou == pytest.approx(6 / 12)
     assert counts.sensitivity == pytest.approx(0.6)
@@ -21,13 +21,16 @@ def test_scores_follow_from_the_counts():
 
 
 def test_the_volume_is_scored_and_not_the_mean_of_its_slices():
-    large, small = Counts(tp=90, fp=0, fn=10, tn=0), Counts(tp=0, fp=2, fn=2, tn=96)
+    large, small = (
+        ConfusionCounts(tp=90, fp=0, fn=10, tn=0),
+        ConfusionCounts(tp=0, fp=2, fn=2, tn=96),
+    )
     assert (large + small).dice == pytest.approx(180 / 194)
     assert (large + small).dice > (large.dice + small.dice) / 2
 
 
 def test_an_empty_patient_left_alone_is_right():
-    counts = count(np.zeros((4, 4)), np.zeros((4, 4)))
+    counts = confusion_counts(np.zeros((4, 4)), np.zeros((4, 4)))
     assert counts.empty
     assert counts.predicted_empty
     assert (counts.dice, counts.iou) == (1.0, 1.0)
@@ -36,7 +39,7 @@ def test_an_empty_patient_left_alone_is_right():
 
 
 def test_an_invented_organ_costs_everything():
-    counts = count(np.eye(4), np.zeros((4, 4)))
+    counts = confusion_counts(np.eye(4), np.zeros((4, 4)))
     assert counts.empty
     assert not counts.predicted_empty
     assert (counts.dice, counts.iou) == (0.0, 0.0)
@@ -44,30 +47,30 @@ def test_an_invented_organ_costs_everything():
 
 
 def test_specificity_is_undefined_without_background():
-    assert count(np.ones((2, 2)), np.ones((2, 2))).specificity is None
+    assert confusion_counts(np.ones((2, 2)), np.ones((2, 2))).specificity is None
 
 
 def test_masks_of_different_shapes_are_a_bug():
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 3\)"):
-        count(np.zeros((2, 2)), np.zeros((2, 3)))
+        confusion_counts(np.zeros((2, 2)), np.zeros((2, 3)))
 
 
 def test_the_spread_leaves_undefined_scores_out_and_counts_them():
-    found = spread([0.5, None, 0.7, 0.9])
+    found = summarize([0.5, None, 0.7, 0.9])
     assert found.mean == pytest.approx(0.7)
     assert found.sd == pytest.approx(0.2)
-    assert (found.low, found.high) == (0.5, 0.9)
+    assert (found.min, found.max) == (0.5, 0.9)
     assert (found.defined, found.undefined) == (3, 1)
 
 
 def test_the_spread_of_one_patient_has_no_deviation():
-    found = spread([0.5])
+    found = summarize([0.5])
     assert found.sd is None
     assert found.mean is not None
     assert math.isclose(found.mean, 0.5)
 
 
 def test_the_spread_of_nothing_is_nothing():
-    found = spread([None])
-    assert (found.mean, found.sd, found.low, found.high) == (None, None, None, None)
+    found = summarize([None])
+    assert (found.mean, found.sd, found.min, found.max) == (None, None, None, None)
     assert (found.defined, found.undefined) == (0, 1)

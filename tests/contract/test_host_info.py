@@ -2,7 +2,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from contract.host_info import commit, cpu_model, environment, version
+from contract.host_info import cpu_model, git_commit, host_info, package_version
 
 
 def git(folder: Path, *words: str) -> str:
@@ -23,7 +23,7 @@ def checkout(folder: Path) -> str:
 
 
 def test_the_environment_fits_into_json():
-    found = environment()
+    found = host_info()
     assert json.loads(json.dumps(found)) == found
     assert found["cores"] >= 1
     assert found["cpu"] in found["machine"]
@@ -32,31 +32,31 @@ def test_the_environment_fits_into_json():
 
 def test_the_commit_of_a_checkout(tmp_path):
     expected = checkout(tmp_path)
-    assert commit(tmp_path) == expected
+    assert git_commit(tmp_path) == expected
 
 
 def test_changed_files_are_told(tmp_path):
     expected = checkout(tmp_path)
     (tmp_path / "file").write_text("two")
-    assert commit(tmp_path) == f"{expected}-dirty"
+    assert git_commit(tmp_path) == f"{expected}-dirty"
 
 
 def test_a_tag_does_not_replace_the_commit(tmp_path):
     expected = checkout(tmp_path)
     git(tmp_path, "tag", "--annotate", "v1", "--message", "one")
-    assert commit(tmp_path) == expected
+    assert git_commit(tmp_path) == expected
 
 
 def test_a_folder_inside_another_checkout_has_no_commit(tmp_path):
     checkout(tmp_path)
     inside = tmp_path / "site-packages"
     inside.mkdir()
-    assert commit(inside) is None
+    assert git_commit(inside) is None
 
 
 def test_a_package_that_is_not_installed_has_no_version():
-    assert version("no-such-package-of-anyone") is None
-    assert version("numpy") is not None
+    assert package_version("no-such-package-of-anyone") is None
+    assert package_version("numpy") is not None
 
 
 def test_the_processor_is_read_from_the_system(tmp_path):

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from contract import bundle
-from contract.bundle import Facts
+from contract.bundle import BundleMetadata
 from contract.errors import BundleError, RegistryError
-from contract.registry import Move, Registry, open_bundle, parse_reference, standing
+from contract.registry import (
+    Registry,
+    StageTransition,
+    open_bundle,
+    parse_reference,
+    rollback_targets,
+)
 from contract.storage import Storage, open_storage
 
 BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
@@ -20,7 +26,7 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
     folder = tmp_path / "made" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.npz").write_text(name)
-    facts = Facts.now(
+    facts = BundleMetadata.now(
         name=name,
         commit=None,
         machine="a CPU",
@@ -32,8 +38,8 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
         threshold=0.5,
         metrics={"val_dice_coef": dice},
     )
-    place = store.at(f"runs/{name}/bundle")
-    bundle.write(folder, place, facts)
+    place = store.child(f"runs/{name}/bundle")
+    bundle.write_bundle(folder, place, facts)
     return place.url
 
 
@@ -68,7 +74,7 @@ class TestVersions:
 
     def test_what_is_no_bundle_is_refused(self, registry: Registry, store: Storage) -> None:
         with pytest.raises(BundleError, match="there is no bundle at"):
-            registry.register("pancreas", store.at("nothing").url)
+            registry.register("pancreas", store.child("nothing").url)
 
     @BOTH
     def test_many_may_register_at_once(
@@ -105,7 +111,7 @@ class TestStages:
         registry.promote("pancreas", 1, "production")
         registry.promote("pancreas", 2, "production")
         registry.promote("pancreas", 2, "production")
-        registry.roll_back("pancreas", "production")
+        registry.rollback("pancreas", "production")
         moves = registry.history("pancreas", "production")
         assert [(move.number, move.version, move.action) for move in moves] == [
             (1, 1, "promote"),
@@ -116,12 +122,12 @@ class TestStages:
     def test_rolling_back_twice_goes_back_two(self, registry: Registry) -> None:
         for version in (1, 2, 3):
             registry.promote("pancreas", version, "production")
-        assert registry.roll_back("pancreas", "production").version == 2
-        assert registry.roll_back("pancreas", "production").version == 1
+        assert registry.rollback("pancreas", "production").version == 2
+        assert registry.rollback("pancreas", "production").version == 1
         with pytest.raises(RegistryError, match="version 1, its first: there is none before"):
-            registry.roll_back("pancreas", "production")
+            registry.rollback("pancreas", "production")
         registry.promote("pancreas", 3, "production")
-        assert registry.roll_back("pancreas", "production").version == 1
+        assert registry.rollback("pancreas", "production").version == 1
 
     @BOTH
     def test_of_two_promotions_at_once_none_is_lost_silently(self, registry: Registry) -> None:
@@ -179,7 +185,7 @@ class TestMistakes:
         with pytest.raises(RegistryError, match="has no version 4"):
             registry.promote("pancreas", 4, "production")
         with pytest.raises(RegistryError, match="promote pancreas VERSION production --storage"):
-            registry.roll_back("pancreas", "production")
+            registry.rollback("pancreas", "production")
         with pytest.raises(RegistryError, match="no model 'liver'"):
             registry.stages("liver")
 
@@ -194,7 +200,7 @@ class TestOpening:
     @BOTH
     def test_a_user_names_a_bundle_in_each_way(self, registry: Registry, store: Storage) -> None:
         registry.promote("pancreas", 2, "production")
-        second = store.at("runs/run-2/bundle")
+        second = store.child("runs/run-2/bundle")
         for reference in ("pancreas@production", "pancreas@2", second.url):
             assert open_bundle(reference, store.url) == second
 
@@ -207,7 +213,7 @@ class TestOpening:
 
     @BOTH
     def test_a_bundle_that_is_gone(self, registry: Registry, store: Storage) -> None:
-        for entry in store.entries("runs/run-1"):
+        for entry in store.list_objects("runs/run-1"):
             store.delete(entry.key)
         with pytest.raises(RegistryError, match="version 1 of pancreas has lost its bundle"):
             open_bundle("pancreas@1", store.url)
@@ -215,8 +221,8 @@ class TestOpening:
     def test_a_store_may_move_with_its_bundles(
         self, registry: Registry, store: Storage, tmp_path: Path
     ) -> None:
-        for entry in store.entries():
-            store.get_file(entry.key, tmp_path / "moved" / entry.key)
+        for entry in store.list_objects():
+            store.download_file(entry.key, tmp_path / "moved" / entry.key)
         moved = Registry(open_storage(str(tmp_path / "moved")))
         address = moved.resolve("pancreas@1").bundle
         assert address == str(tmp_path / "moved" / "runs" / "run-1" / "bundle")
@@ -256,12 +262,12 @@ def test_records_are_plain_json(registry: Registry, store: Storage) -> None:
 def test_standing_is_what_roll_back_goes_through(moves: str, expected: list[int]) -> None:
     actions = {"p": "promote", "r": "roll back"}
     given = [
-        Move.model_validate(
+        StageTransition.model_validate(
             {"number": n, "version": int(word[1:]), "action": actions[word[0]], "created": ""}
         )
         for n, word in enumerate(moves.split(), start=1)
     ]
-    assert standing(given) == expected
+    assert rollback_targets(given) == expected
 
 
 def promote_at_once(registry: Registry, versions: list[int]) -> list[RegistryError]:

@@ -21,7 +21,7 @@ import pytest
 
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, kill_node, worker_node
 from tests.small import FEW_SLICES, NETWORK
@@ -41,7 +41,7 @@ def head(s3_server: str) -> Iterator[Head]:
 def settings(head: Head, s3: str, tmp_path: Path) -> Path:
     """The one TOML file, in a folder of the client's own; its slices are in S3 already."""
     drawn = Config.model_validate({"data": {"phantom": FEW_SLICES}})
-    slices = dataset_index.prepare(drawn.data, 0, open_storage(str(tmp_path / "drawn")))
+    slices = dataset_index.prepare_dataset(drawn.data, 0, open_storage(str(tmp_path / "drawn")))
     upload = head.run("upload", slices.root, f"{s3}/slices", folder=tmp_path)
     assert upload.returncode == 0, upload.stderr
     config = Config.model_validate(
@@ -52,23 +52,23 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
             "data": {
                 "source": "folder",
                 "root": f"{s3}/slices",
-                "layout": "split",
-                "patient_pattern": r"^(PHANTOM_\d+)",
+                "layout": "presplit",
+                "patient_id_regex": r"^(PHANTOM_\d+)",
             },
             "network": NETWORK,
             "train": {
-                "workers": 2,
+                "num_workers": 2,
                 "epochs": 3,
                 "steps_per_epoch": 40,
                 "batch_size": 4,
-                "pictures": 0,
+                "preview_images": 0,
             },
-            "sweep": {"trials": 2, "workers": 1, "space": SPACE},
+            "sweep": {"num_samples": 2, "num_workers": 1, "space": SPACE},
             "serve": {"model": "demo@production", "port": free_port(), "cpus_per_replica": 1},
         }
     )
     path = tmp_path / "demo.toml"
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(to_toml(config), encoding="utf-8")
     return path
 
 
@@ -85,7 +85,9 @@ def lose_a_node(
     """After the first epoch kill a node; then have another one join."""
     run = open_storage(f"{s3}/segfleet/runs/demo")
     end = time.monotonic() + 400
-    while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
+    while not any(
+        entry.key.endswith("checkpoint.json") for entry in run.list_objects("checkpoints")
+    ):
         assert time.monotonic() < end, "the first epoch did not end"
         time.sleep(0.3)
     assert not run.exists("run.json"), "the training ended before a node could be lost"
@@ -110,7 +112,7 @@ def test_from_slices_in_s3_to_a_mask_over_http_though_a_node_is_lost(
         run = open_storage(f"{s3}/segfleet/runs/demo")
         rows = csv.DictReader(io.StringIO(run.read("train_metrics.csv").decode()))
         assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
-        bundle.fetch(run.at("bundle"))
+        bundle.fetch(run.child("bundle"))
 
         submit(head, settings, "tuning", "run")
         swept = json.loads(open_storage(f"{s3}/segfleet/sweeps/demo").read("sweep.json"))
@@ -131,8 +133,8 @@ def test_from_slices_in_s3_to_a_mask_over_http_though_a_node_is_lost(
 def segment(settings: Path, s3: str) -> tuple[np.ndarray, str]:
     """POST a test slice to the service; its mask, and the model that made it."""
     slices = open_storage(f"{s3}/slices")
-    name = next(entry.key for entry in slices.entries("test/images"))
-    config = load(settings)
+    name = next(entry.key for entry in slices.list_objects("test/images"))
+    config = load_config(settings)
     request = urllib.request.Request(
         f"http://127.0.0.1:{config.serve.port}/v1/segment",
         slices.read(name),

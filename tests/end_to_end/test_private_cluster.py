@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
 
 PROGRAM = """
@@ -64,7 +64,7 @@ def test_more_workers_than_a_private_cluster_holds_are_refused_at_once(tmp_path:
     path = tmp_path / "run.toml"
     small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
     config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})
-    path.write_text(dump(config), encoding="utf-8")
+    path.write_text(to_toml(config), encoding="utf-8")
     told = subprocess.run(
         [sys.executable, "-m", "trainer", "train", str(path)],
         env=without_ray(),
@@ -74,6 +74,6 @@ def test_more_workers_than_a_private_cluster_holds_are_refused_at_once(tmp_path:
         check=False,
     )
     assert told.returncode == 1
-    assert "train.workers asks for 2 training workers" in told.stderr
-    assert "room for 1: set train.workers to 1" in told.stderr
+    assert "train.num_workers asks for 2 training workers" in told.stderr
+    assert "room for 1: set train.num_workers to 1" in told.stderr
     assert not (tmp_path / "runs").exists()

@@ -19,16 +19,16 @@ from ray.train import ControllerError
 from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.errors import DataError, TrainingError
 from contract.storage import Storage, open_storage
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data import dataset_index
 from trainer.training import launcher, run_store
-from trainer.training.checkpoints import Row
+from trainer.training.checkpoints import EpochMetrics
 from tuning import sweep
-from tuning.trainable import train_alone
+from tuning.trainable import train_in_process
 
 ROOT = Path(__file__).parents[2]
 # Of an epoch: enough for a worker to be killed between them, few enough to take a second.
@@ -45,11 +45,11 @@ def tiny(root: str, **train: object) -> Config:
             "data": {"phantom": FEW_SLICES},
             "network": NETWORK,
             "train": {
-                "workers": 2,
+                "num_workers": 2,
                 "epochs": EPOCHS,
                 "batch_size": 4,
                 "steps_per_epoch": STEPS,
-                "pictures": 2,
+                "preview_images": 2,
                 "patience": None,
                 # Runs are compared to three digits, which bfloat16 does not have.
                 "precision": "float32",
@@ -72,9 +72,9 @@ def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float
 class Trained:
     """A run that went on after a kill: its result, and what was told meanwhile and known before."""
 
-    result: run_store.Result
+    result: run_store.RunResult
     told: tuple[str, ...]
-    before: tuple[Row, ...]
+    before: tuple[EpochMetrics, ...]
     """The epochs that the first driver finished."""
 
 
@@ -87,7 +87,7 @@ def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("trained")
     config = tiny(str(root / "store"))
     kill_the_driver_after_the_first_epoch(config, root / "tiny.toml")
-    before = run_store.history(run_store.place(config))
+    before = run_store.read_history(run_store.run_storage(config))
     killed: list[int] = []
 
     def kill_one_in_mid_epoch(done: int, total: int | None, note: str) -> None:
@@ -96,19 +96,21 @@ def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -
             os.kill(killed[0], signal.SIGKILL)
 
     with told() as messages:
-        result = launcher.run(config, kill_one_in_mid_epoch)
+        result = launcher.run_training(config, kill_one_in_mid_epoch)
     assert killed
     return Trained(result, tuple(messages), before)
 
 
 def kill_the_driver_after_the_first_epoch(config: Config, path: Path) -> None:
     """Train with the command, in a cluster of its own, which Ray ends when its driver is gone."""
-    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
+    path.write_text(to_toml(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
     command = [sys.executable, "-m", "trainer", "train", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    run, deadline = run_store.place(config), time.monotonic() + 120
-    while not any(entry.key.endswith("checkpoint.json") for entry in run.entries("checkpoints")):
+    run, deadline = run_store.run_storage(config), time.monotonic() + 120
+    while not any(
+        entry.key.endswith("checkpoint.json") for entry in run.list_objects("checkpoints")
+    ):
         assert driver.poll() is None, "the driver ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -144,7 +146,7 @@ def test_a_killed_driver_costs_no_finished_epoch(trained: Trained) -> None:
 
 def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Trained) -> None:
     run = open_storage(trained.result.run)
-    names = {entry.key for entry in run.entries()}
+    names = {entry.key for entry in run.list_objects()}
     assert {
         "config.toml",
         "run.json",
@@ -166,7 +168,7 @@ def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
     assert manifest.name == "tiny"
     assert manifest.image_size == 32
     assert manifest.metrics == trained.result.best
-    slices = dataset_index.prepare(
+    slices = dataset_index.prepare_dataset(
         tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1]))
     )
     assert manifest.dataset == slices.fingerprint
@@ -180,12 +182,12 @@ def test_a_finished_run_is_not_trained_again(
     ray_cluster: Connection, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = str(Path(trained.result.run).parents[1])
-    before = open_storage(trained.result.run).entries()
+    before = open_storage(trained.result.run).list_objects()
     with caplog.at_level("INFO"):
-        again = launcher.run(tiny(root))
+        again = launcher.run_training(tiny(root))
     assert again == trained.result
     assert "finished already" in caplog.text
-    assert open_storage(trained.result.run).entries() == before
+    assert open_storage(trained.result.run).list_objects() == before
 
 
 def test_a_run_begun_with_other_settings_is_refused(
@@ -193,20 +195,22 @@ def test_a_run_begun_with_other_settings_is_refused(
 ) -> None:
     root = str(Path(trained.result.run).parents[1])
     with pytest.raises(TrainingError, match=r"train\.epochs was 5, now 6.*run\.name"):
-        launcher.run(tiny(root, epochs=EPOCHS + 1))
+        launcher.run_training(tiny(root, epochs=EPOCHS + 1))
 
 
 def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
     trained: Trained, s3: str
 ) -> None:
     config = tiny(f"{s3}/store", workers=1)
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(config.storage.root))
-    alone: list[Row] = []
-    train_alone(config, slices, alone.append)
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(config.storage.root)
+    )
+    alone: list[EpochMetrics] = []
+    train_in_process(config, slices, alone.append)
     for one, two in zip(alone, trained.result.history, strict=True):
         for name in ("loss", "val_loss", "val_dice_coef"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
-    made = sweep.close_run(config.model_dump(mode="json"), None)
+    made = sweep.finalize_trial_run(config.model_dump(mode="json"), None)
     assert made == f"{s3}/store/runs/tiny/bundle"
     assert (bundle.fetch(open_storage(made)) / "saved_model").is_dir()
 
@@ -220,14 +224,14 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
     for name, report in (("whole", lambda row: None), ("broken", break_off)):
         # Dropout too draws what it would have drawn, in a network that was used before.
         config = tiny(str(tmp_path / name), workers=1).with_values({"network.dropout_rate": 0.3})
-        slices = dataset_index.prepare(
+        slices = dataset_index.prepare_dataset(
             config.data, config.run.seed, open_storage(config.storage.root)
         )
         if name == "broken":
             with pytest.raises(KeyboardInterrupt):
-                train_alone(config, slices, report)
-        train_alone(config, slices, lambda row: None)
-        histories.append(run_store.history(run_store.place(config)))
+                train_in_process(config, slices, report)
+        train_in_process(config, slices, lambda row: None)
+        histories.append(run_store.read_history(run_store.run_storage(config)))
     whole, broken = map(without_clock, histories)
     assert [row["epoch"] for row in broken] == list(range(1, EPOCHS + 1))
     for one, two in zip(whole, broken, strict=True):
@@ -238,13 +242,15 @@ def test_a_slice_damaged_after_it_was_checked_is_named(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     config = tiny(str(tmp_path)).with_values({"run.seed": 77})
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
-    image = Path(slices.root) / slices.of("train")[0].image
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(str(tmp_path))
+    )
+    image = Path(slices.root) / slices.select("train")[0].image
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=image.name) as told:
-        launcher.run(config)
+        launcher.run_training(config)
     assert_not_tried_again(told.value)
 
 
@@ -257,9 +263,11 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     config = tiny(str(tmp_path), workers=1)
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(str(tmp_path))
+    )
     # Nobody has begun the run: so it looks on a node with a folder of its own.
     with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as told:
-        launcher.train_group(config, slices, lambda done, total, note: None)
+        launcher.run_worker_group(config, slices, lambda done, total, note: None)
     assert_not_tried_again(told.value)
-    assert open_storage(str(tmp_path)).entries("runs") == []
+    assert open_storage(str(tmp_path)).list_objects("runs") == []

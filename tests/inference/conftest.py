@@ -19,12 +19,12 @@ import pytest
 
 from cluster.connection import Connection
 from contract import bundle
-from contract.bundle import Facts
+from contract.bundle import BundleMetadata
 from contract.config import Config, Serve
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.errors import ClusterError
 from contract.registry import Registry
-from contract.storage import FolderStorage, Storage, open_storage
+from contract.storage import LocalStorage, Storage, open_storage
 from tests.nodes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -47,8 +47,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         folder = tmp_path_factory.mktemp("bundle")
         _save_model(folder / "saved_model", level, fails)
         np.savez(folder / "weights.npz", level=level)
-        (folder / "config.toml").write_text(dump(Config()))
-        facts = Facts.now(
+        (folder / "config.toml").write_text(to_toml(Config()))
+        facts = BundleMetadata.now(
             name=f"bright-{level}",
             commit=None,
             machine="test",
@@ -61,25 +61,25 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             metrics={"val_dice_coef": level},
         )
         destination = open_storage(str(tmp_path_factory.mktemp("kept") / "bundle"))
-        bundle.write(folder, destination, facts)
+        bundle.write_bundle(folder, destination, facts)
         return destination
 
     return make
 
 
 @pytest.fixture(scope="session")
-def bright(make_bundle: MakeBundle) -> FolderStorage:
+def bright(make_bundle: MakeBundle) -> LocalStorage:
     """One bundle that marks what is brighter than one half."""
     made = make_bundle(0.5)
-    assert isinstance(made, FolderStorage)
+    assert isinstance(made, LocalStorage)
     return made
 
 
 @pytest.fixture(scope="session")
-def failing(make_bundle: MakeBundle) -> FolderStorage:
+def failing(make_bundle: MakeBundle) -> LocalStorage:
     """A bundle that is whole and can be opened, and whose graph fails on every slice."""
     made = make_bundle(0.4, fails=True)
-    assert isinstance(made, FolderStorage)
+    assert isinstance(made, LocalStorage)
     return made
 
 
@@ -142,22 +142,28 @@ def attempts(ray_cluster: Connection) -> Attempts:
     """
     from ray import serve
 
-    from inference.serving.deployment import APPLICATION, Plan, application, start, stop
+    from inference.serving.deployment import (
+        APPLICATION,
+        ReplicaSpec,
+        build_application,
+        start_service,
+        stop_service,
+    )
 
     def refused() -> str:
         with pytest.raises(ClusterError) as caught:
-            start(plan, timeout_s=1.0)
+            start_service(plan, timeout_s=1.0)
         return str(caught.value)
 
-    plan = Plan(
+    plan = ReplicaSpec(
         Serve(port=free_port(), request_timeout_s=TIMEOUT_S, cpus_per_replica=64),
         "nowhere",
         key_digest=None,
         private=False,
     )
-    nothing = stop()
-    first, left = refused(), stop()
-    target = serve.RunTarget(application(plan), name=APPLICATION, route_prefix="/")
+    nothing = stop_service()
+    first, left = refused(), stop_service()
+    target = serve.RunTarget(build_application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
     return Attempts(plan.settings.port, nothing, first, left, second=refused())
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from contract.errors import BundleError
-from contract.storage import FolderStorage
-from inference.engines import OpenVinoEngine, TensorFlowEngine, open_engine
-from inference.predictor import open_segmenter
+from contract.storage import LocalStorage
+from inference.engines import OpenVinoEngine, TensorFlowEngine, create_engine
+from inference.predictor import load_predictor
 
 ROOT = Path(__file__).parents[2]
 SHAPES = [(64, 64, 1), (64, 64, 3), (33, 90, 1), (7, 5, 3), (1, 1, 1)]
@@ -23,7 +23,7 @@ def slices(kind: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16])
-def test_both_engines_give_the_same_probabilities(bright: FolderStorage, kind: type) -> None:
+def test_both_engines_give_the_same_probabilities(bright: LocalStorage, kind: type) -> None:
     fast, plain = OpenVinoEngine(bright.path, 2), TensorFlowEngine(bright.path, 2)
     for shape in SHAPES:
         image = slices(kind, shape)
@@ -35,43 +35,43 @@ def test_both_engines_give_the_same_probabilities(bright: FolderStorage, kind: t
             np.testing.assert_array_equal(mask, probability > 0.5)
 
 
-def test_a_bright_rectangle_is_found(bright: FolderStorage) -> None:
+def test_a_bright_rectangle_is_found(bright: LocalStorage) -> None:
     image = np.full((64, 96, 1), 20, np.uint8)
     image[10:40, 20:60] = 220
-    (found,) = open_segmenter(bright).segment([image])
+    (found,) = load_predictor(bright).predict([image])
     truth = image[..., 0] > 100
     assert found.mask.dtype == np.uint8
     assert 2 * (found.mask * truth).sum() / (found.mask.sum() + truth.sum()) > 0.95
     assert found.probability is None
 
 
-def test_slices_of_many_shapes_keep_their_order(bright: FolderStorage) -> None:
-    segmenter = open_segmenter(bright)
+def test_slices_of_many_shapes_keep_their_order(bright: LocalStorage) -> None:
+    segmenter = load_predictor(bright)
     mixed = [slices(np.uint8, shape)[0] for shape in SHAPES for _ in range(2)]
     mixed += [slices(np.int16, shape)[0] for shape in SHAPES]
-    for image, found in zip(mixed, segmenter.segment(mixed, probability=True), strict=True):
-        (alone,) = segmenter.segment([image], probability=True)
+    for image, found in zip(mixed, segmenter.predict(mixed, probability=True), strict=True):
+        (alone,) = segmenter.predict([image], probability=True)
         assert found.mask.shape == image.shape[:2]
         assert alone.probability is not None
         assert found.probability is not None
         np.testing.assert_allclose(found.probability, alone.probability, atol=1e-5)
-    assert segmenter.segment([]) == []
+    assert segmenter.predict([]) == []
 
 
-def test_a_changed_file_is_refused(bright: FolderStorage, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused(bright: LocalStorage, tmp_path: Path) -> None:
     shutil.copytree(bright.path, tmp_path, dirs_exist_ok=True)
     (tmp_path / "saved_model/saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"saved_model/saved_model\.pb"):
-        open_segmenter(FolderStorage(tmp_path))
+        load_predictor(LocalStorage(tmp_path))
 
 
 def test_what_openvino_cannot_read_is_left_to_tensorflow(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="TensorFlow cannot load"):
-        open_engine(tmp_path, threads=1, gpu=False)
+        create_engine(tmp_path, threads=1, gpu=False)
 
 
-def test_what_an_engine_cannot_compute_is_a_runtime_error(failing: FolderStorage) -> None:
-    engine = open_engine(failing.path, threads=1, gpu=False)
+def test_what_an_engine_cannot_compute_is_a_runtime_error(failing: LocalStorage) -> None:
+    engine = create_engine(failing.path, threads=1, gpu=False)
     assert engine.name == "TensorFlow"
     with pytest.raises(RuntimeError, match="InvalidArgumentError"):
         engine.infer(np.zeros((1, 8, 8, 1), np.uint8))
@@ -94,7 +94,7 @@ print(segmenter.engine.name, *sorted(loaded & set(sys.modules)))
     ("device", "expected"), [("cpu", "OpenVINO"), ("gpu", "TensorFlow tensorflow")]
 )
 def test_the_process_loads_no_keras_and_no_trainer(
-    bright: FolderStorage, device: str, expected: str
+    bright: LocalStorage, device: str, expected: str
 ) -> None:
     found = subprocess.run(
         [sys.executable, "-c", LOOK, str(bright.path), device],

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import dump
-from contract.storage import FolderStorage
-from trainer.data.dataset_index import Dataset, prepare
+from contract.config.loader import to_toml
+from contract.storage import LocalStorage
+from trainer.data.dataset_index import Dataset, prepare_dataset
 
 HEIGHT, WIDTH = 40, 60
 
@@ -82,8 +82,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
             "storage.root": str(tmp_path_factory.mktemp("storage")),
         }
     )
-    storage = FolderStorage(Path(config.storage.root))
-    return Place(config, prepare(config.data, config.run.seed, storage))
+    storage = LocalStorage(Path(config.storage.root))
+    return Place(config, prepare_dataset(config.data, config.run.seed, storage))
 
 
 def _write_slice(
@@ -113,9 +113,9 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, dtype in (("serving_default", tf.uint8), ("int16", tf.int16))
     }
     tf.saved_model.save(network, str(folder / "saved_model"), signatures=signatures)
-    (folder / "config.toml").write_text(dump(config), encoding="utf-8")
+    (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
     np.savez(folder / "weights.npz", level=network.level.numpy())
-    facts = bundle.Facts.now(
+    facts = bundle.BundleMetadata.now(
         name="thresholding",
         commit="0123456789012345678901234567890123456789",
         machine="a machine",
@@ -127,5 +127,5 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )
-    bundle.write(folder, FolderStorage(folder), facts)
+    bundle.write_bundle(folder, LocalStorage(folder), facts)
     return folder

@@ -6,8 +6,8 @@ from tuning.trial_store import Trial
 
 CONFIG = Config.model_validate(
     {
-        "train": {"epochs": 9, "workers": 1},
-        "sweep": {"grace_epochs": 1, "reduction_factor": 3},
+        "train": {"epochs": 9, "num_workers": 1},
+        "sweep": {"grace_period": 1, "reduction_factor": 3},
     }
 )
 
@@ -36,12 +36,12 @@ def numbers(trials: list[Trial], config: Config = CONFIG, idle: bool = False) ->
 
 
 def test_every_trial_is_given_the_first_rung_and_the_next_is_so_many_times_as_high() -> None:
-    assert asha.first_grant(CONFIG) == 1
-    assert [asha.next_grant(epochs, CONFIG) for epochs in (1, 3, 4)] == [3, 9, 9]
+    assert asha.first_rung(CONFIG) == 1
+    assert [asha.next_rung(epochs, CONFIG) for epochs in (1, 3, 4)] == [3, 9, 9]
     to_the_end = CONFIG.with_values({"sweep.early_stopping": False})
-    assert asha.first_grant(to_the_end) == 9
+    assert asha.first_rung(to_the_end) == 9
     assert numbers([trial(1, 9, 0.5)], to_the_end, idle=True) == []
-    assert asha.first_grant(CONFIG.with_values({"sweep.grace_epochs": 20})) == 9
+    assert asha.first_rung(CONFIG.with_values({"sweep.grace_period": 20})) == 9
 
 
 def test_the_best_third_goes_on_once_there_are_three() -> None:

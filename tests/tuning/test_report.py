@@ -10,7 +10,7 @@ import pytest
 from contract.config import Config
 from contract.storage import open_storage
 from tuning import report
-from tuning.trial_store import Trial, ranked
+from tuning.trial_store import Trial, rank_trials
 
 MONITOR = "val_dice_coef"
 CONFIG = Config.model_validate(
@@ -56,7 +56,7 @@ def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> T
 
 @pytest.fixture
 def trials() -> list[Trial]:
-    return ranked(
+    return rank_trials(
         [
             trial(1, [0.2, 0.4, 0.6], "finished"),
             trial(2, [0.1], "stopped", 5.0),
@@ -80,7 +80,7 @@ def test_the_csv_has_a_line_for_every_trial_best_first(trials: list[Trial]) -> N
 
 
 def test_the_table_gives_failures_in_words(trials: list[Trial]) -> None:
-    lines = report.leaderboard(trials, MONITOR).splitlines()
+    lines = report.leaderboard_text(trials, MONITOR).splitlines()
     assert lines[0].split()[:3] == ["rank", "trial", MONITOR]
     assert lines[1].split()[:4] == ["1", "3", "0.7000", "2"]
     assert len({len(line) for line in lines[:7]}) == 1
@@ -88,23 +88,23 @@ def test_the_table_gives_failures_in_words(trials: list[Trial]) -> None:
 
 
 def test_the_standing_names_the_best_so_far(trials: list[Trial]) -> None:
-    assert report.standing(trials, MONITOR) == (
+    assert report.sweep_status(trials, MONITOR) == (
         f"1 running, 10 epochs, best {MONITOR} 0.7000 (trial 3)"
     )
-    assert report.standing([], MONITOR) == "0 running, 0 epochs"
+    assert report.sweep_status([], MONITOR) == "0 running, 0 epochs"
 
 
 def test_the_plots_are_drawn_also_where_there_is_little_to_draw(
     tmp_path, trials: list[Trial]
 ) -> None:
     store = open_storage(str(tmp_path))
-    report.write(store, CONFIG, trials)
+    report.write_report(store, CONFIG, trials)
     for name in (report.SCORES, report.SETTINGS):
         picture = cv2.imdecode(np.frombuffer(store.read(name), np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None
         assert picture.std() > 5
-    report.write(store.at("failed"), CONFIG, [trial(4, [], "failed")])
-    report.write(store.at("one"), CONFIG, [trial(1, [0.5], "finished")])
+    report.write_report(store.child("failed"), CONFIG, [trial(4, [], "failed")])
+    report.write_report(store.child("one"), CONFIG, [trial(1, [0.5], "finished")])
 
 
 def test_a_shown_result_names_its_making(trials: list[Trial]) -> None:

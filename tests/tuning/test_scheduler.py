@@ -8,8 +8,8 @@ import pytest
 from contract.config import Config
 from contract.errors import StorageError
 from contract.storage import open_storage
-from tuning.scheduler import Draws, Ends, Notes, Steering
-from tuning.trial_store import Ledger
+from tuning.scheduler import SweepSearcher, TrialRecorder, TrialScheduler, TrialStopper
+from tuning.trial_store import TrialStore
 
 
 class Clock:
@@ -27,10 +27,10 @@ def searching(root: str, **sweep) -> Config:
             "run": {"name": "s", "seed": 5},
             "storage": {"root": root},
             "network": {"image_size": 32, "num_layers": 3},
-            "train": {"workers": 1, "epochs": 9, "patience": None, "max_failures": 1},
+            "train": {"num_workers": 1, "epochs": 9, "patience": None, "max_failures": 1},
             "sweep": {
-                "trials": 4,
-                "grace_epochs": 1,
+                "num_samples": 4,
+                "grace_period": 1,
                 "space": {"train.learning_rate": {"loguniform": [1e-4, 1e-1]}},
                 **sweep,
             },
@@ -48,105 +48,105 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def steering(tmp_path, clock: Clock) -> Steering:
-    return Steering(searching(str(tmp_path)), Ledger(open_storage(str(tmp_path)), clock), 2)
+def steering(tmp_path, clock: Clock) -> TrialScheduler:
+    return TrialScheduler(
+        searching(str(tmp_path)), TrialStore(open_storage(str(tmp_path)), clock), 2
+    )
 
 
-def test_no_more_trials_at_once_than_asked_and_no_more_in_all(steering: Steering) -> None:
-    draws = Draws(steering)
+def test_no_more_trials_at_once_than_asked_and_no_more_in_all(steering: TrialScheduler) -> None:
+    draws = SweepSearcher(steering)
     orders = [draws.suggest("a"), draws.suggest("b")]
     assert [order["number"] for order in orders] == [1, 2]
     assert draws.suggest("c") is None
     for name in ("a", "b"):
-        steering.ended(steering.live.pop(name))
+        steering.finish_trial(steering.live.pop(name))
     assert [draws.suggest("c")["number"], draws.suggest("d")["number"]] == [3, 4]
     for name in ("c", "d"):
-        steering.ended(steering.live.pop(name))
-    assert draws.suggest("e") == Draws.FINISHED
+        steering.finish_trial(steering.live.pop(name))
+    assert draws.suggest("e") == SweepSearcher.FINISHED
 
 
-def test_an_interrupted_trial_comes_before_a_new_one(steering: Steering) -> None:
+def test_an_interrupted_trial_comes_before_a_new_one(steering: TrialScheduler) -> None:
     first = steering.next_trial()
     assert first is not None
-    steering.ledger.note(1, row(1, 0.5))
+    steering.store.log_epoch(1, row(1, 0.5))
     again = steering.next_trial()
     assert again is not None
     assert (again.number, again.values, len(again.history)) == (1, first.values, 1)
 
 
-def test_another_driver_draws_what_the_first_would_have(steering: Steering, tmp_path) -> None:
+def test_another_driver_draws_what_the_first_would_have(steering: TrialScheduler, tmp_path) -> None:
     straight = [
         steering.next_trial() for _ in range(4) if steering.live.update({str(_): _ + 1}) is None
     ]
     values = {trial.number: trial.values for trial in straight if trial}
-    other = Ledger(open_storage(str(tmp_path / "other")))
+    other = TrialStore(open_storage(str(tmp_path / "other")))
     for number in range(1, 5):
-        resumed = Steering(searching(str(tmp_path)), other, 1)
+        resumed = TrialScheduler(searching(str(tmp_path)), other, 1)
         trial = resumed.next_trial()
         assert trial is not None
         assert trial.values == values[number]
-        other.end(number, "finished")
+        other.finish(number, "finished")
 
 
 def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(tmp_path) -> None:
     space = {"network.num_layers": {"choice": [2, 3, 7, 8]}}
-    ledger = Ledger(open_storage(str(tmp_path)))
-    steering = Steering(searching(str(tmp_path), space=space), ledger, 4)
+    ledger = TrialStore(open_storage(str(tmp_path)))
+    steering = TrialScheduler(searching(str(tmp_path), space=space), ledger, 4)
     while (trial := steering.next_trial()) is not None:
-        ledger.end(trial.number, "finished")
-    failed = {
-        t.values["network.num_layers"]: t.reason for t in ledger.trials if t.state == "failed"
-    }
+        ledger.finish(trial.number, "finished")
+    failed = {t.values["network.num_layers"]: t.error for t in ledger.trials if t.state == "failed"}
     assert set(failed) == {7, 8}
     assert "must be divisible by 64" in str(failed[7])
 
 
 def test_an_exhausted_space_ends_the_draws(tmp_path) -> None:
     space = {"network.num_layers": {"choice": [2, 3]}}
-    ledger = Ledger(open_storage(str(tmp_path)))
-    steering = Steering(searching(str(tmp_path), space=space), ledger, 4)
+    ledger = TrialStore(open_storage(str(tmp_path)))
+    steering = TrialScheduler(searching(str(tmp_path), space=space), ledger, 4)
     while (trial := steering.next_trial()) is not None:
-        ledger.end(trial.number, "finished")
+        ledger.finish(trial.number, "finished")
     assert len(ledger.trials) == 2
 
 
-def test_a_lost_trial_is_started_again_but_not_for_ever(steering: Steering) -> None:
+def test_a_lost_trial_is_started_again_but_not_for_ever(steering: TrialScheduler) -> None:
     steering.next_trial()
-    steering.lost(1)
+    steering.record_loss(1)
     again = steering.next_trial()
     assert again is not None
     assert again.number == 1
-    steering.lost(1)
-    assert steering.ledger[1].state == "failed"
-    assert "lost more than train.max_failures = 1 times" in str(steering.ledger[1].reason)
+    steering.record_loss(1)
+    assert steering.store[1].state == "failed"
+    assert "lost more than train.max_failures = 1 times" in str(steering.store[1].error)
 
 
 def test_no_epoch_begins_after_the_time_budget(tmp_path, clock: Clock) -> None:
     config = searching(str(tmp_path), time_budget_s=60.0)
-    steering = Steering(config, Ledger(open_storage(str(tmp_path)), clock), 2)
-    ends = Ends(steering)
+    steering = TrialScheduler(config, TrialStore(open_storage(str(tmp_path)), clock), 2)
+    ends = TrialStopper(steering)
     steering.next_trial()
     assert not ends("x", {})
     clock.now = 61.0
     assert ends("x", {})
     assert not ends.stop_all()
     assert steering.next_trial() is None
-    assert not steering.unfinished()
-    assert steering.ledger[1].state == "out of time"
+    assert not steering.has_interrupted()
+    assert steering.store[1].state == "out of time"
     larger = config.with_values({"sweep.time_budget_s": 90.0})
-    again = Steering(larger, Ledger(open_storage(str(tmp_path)), clock), 2)
+    again = TrialScheduler(larger, TrialStore(open_storage(str(tmp_path)), clock), 2)
     trial = again.next_trial()
     assert trial is not None
     assert (trial.number, trial.state) == (1, "running")
 
 
-def test_the_end_of_a_trial_is_told_by_how_far_it_came(steering: Steering) -> None:
+def test_the_end_of_a_trial_is_told_by_how_far_it_came(steering: TrialScheduler) -> None:
     for number, epochs in ((1, 9), (2, 3)):
-        steering.ledger.begin(number, "s", {}, 9)
+        steering.store.create(number, "s", {}, 9)
         for epoch in range(1, epochs + 1):
-            steering.ledger.note(number, row(epoch, 0.5))
-        steering.ended(number)
-    assert [trial.state for trial in steering.ledger.trials] == ["finished", "stopped"]
+            steering.store.log_epoch(number, row(epoch, 0.5))
+        steering.finish_trial(number)
+    assert [trial.state for trial in steering.store.trials] == ["finished", "stopped"]
 
 
 def tune_trial(number: int, name: str = "", status: str = "RUNNING") -> Any:
@@ -155,23 +155,23 @@ def tune_trial(number: int, name: str = "", status: str = "RUNNING") -> Any:
     )
 
 
-def told(steering: Steering, number: int, epoch: int, score: float) -> bool:
+def told(steering: TrialScheduler, number: int, epoch: int, score: float) -> bool:
     """Whether a trial ends when it tells of an epoch; what Tune then does is done here too."""
-    ends = Ends(steering)(f"tune-{number}", {"epoch": epoch, "row": row(epoch, score)})
-    steering.ledger.note(number, row(epoch, score))
+    ends = TrialStopper(steering)(f"tune-{number}", {"epoch": epoch, "row": row(epoch, score)})
+    steering.store.log_epoch(number, row(epoch, score))
     if ends:
-        steering.ended(steering.live.pop(f"tune-{number}"))
+        steering.finish_trial(steering.live.pop(f"tune-{number}"))
     return ends
 
 
-def started(steering: Steering) -> int:
-    order = Draws(steering).suggest("new")
+def started(steering: TrialScheduler) -> int:
+    order = SweepSearcher(steering).suggest("new")
     steering.live[f"tune-{order['number']}"] = steering.live.pop("new")
     return order["number"]
 
 
 def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
-    steering: Steering,
+    steering: TrialScheduler,
 ) -> None:
     assert [started(steering), started(steering)] == [1, 2]
     assert told(steering, 1, 1, 0.5)
@@ -183,16 +183,18 @@ def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
     assert started(steering) == 4
     # All are drawn, and 3 goes on already.
     assert told(steering, 4, 1, 0.45)
-    assert Draws(steering).suggest("idle") is None
+    assert SweepSearcher(steering).suggest("idle") is None
     # Alone at the second rung, with nothing else to do.
     assert not told(steering, 3, 3, 0.1)
     assert not told(steering, 3, 9, 0.2)
-    steering.ledger.note(3, row(9, 0.2))
-    assert [trial.granted for trial in steering.ledger.trials] == [1, 1, 9, 1]
+    steering.store.log_epoch(3, row(9, 0.2))
+    assert [trial.budget_epochs for trial in steering.store.trials] == [1, 1, 9, 1]
 
 
 def test_nobody_goes_on_for_want_of_rivals_while_there_is_something_else_to_do(tmp_path) -> None:
-    steering = Steering(searching(str(tmp_path), trials=7), Ledger(open_storage(str(tmp_path))), 6)
+    steering = TrialScheduler(
+        searching(str(tmp_path), trials=7), TrialStore(open_storage(str(tmp_path))), 6
+    )
     for _ in range(6):
         started(steering)
     for number, score in ((1, 0.6), (2, 0.5)):
@@ -207,70 +209,72 @@ def test_nobody_goes_on_for_want_of_rivals_while_there_is_something_else_to_do(t
     assert [started(steering) for _ in range(3)] == [1, 7, 3]
 
 
-def test_a_stopped_trial_goes_on_later_before_a_new_one_is_drawn(steering: Steering) -> None:
+def test_a_stopped_trial_goes_on_later_before_a_new_one_is_drawn(steering: TrialScheduler) -> None:
     for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
         assert started(steering) == number
         assert told(steering, number, 1, score)
-    assert steering.ledger[1].state == "stopped"
+    assert steering.store[1].state == "stopped"
     assert started(steering) == 1
-    assert (steering.ledger[1].state, steering.ledger[1].granted) == ("running", 3)
+    assert (steering.store[1].state, steering.store[1].budget_epochs) == ("running", 3)
     # It tells again of what it did before, and is not judged by that again.
     assert not told(steering, 1, 1, 0.6)
     assert started(steering) == 4
 
 
-def test_a_new_driver_goes_on_as_the_old_one_would_have(steering: Steering, tmp_path) -> None:
+def test_a_new_driver_goes_on_as_the_old_one_would_have(steering: TrialScheduler, tmp_path) -> None:
     for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
         started(steering)
         told(steering, number, 1, score)
-    again = Steering(steering.config, Ledger(open_storage(str(tmp_path))), 2)
+    again = TrialScheduler(steering.config, TrialStore(open_storage(str(tmp_path))), 2)
     assert started(again) == 1
     # Killed before it ended, it comes first and keeps what it was granted.
-    third = Steering(steering.config, Ledger(open_storage(str(tmp_path))), 2)
+    third = TrialScheduler(steering.config, TrialStore(open_storage(str(tmp_path))), 2)
     assert started(third) == 1
-    assert third.ledger[1].granted == 3
+    assert third.store[1].budget_epochs == 3
 
 
 def test_without_early_stopping_nobody_is_stopped(tmp_path) -> None:
     config = searching(str(tmp_path), early_stopping=False)
-    steering = Steering(config, Ledger(open_storage(str(tmp_path))), 2)
+    steering = TrialScheduler(config, TrialStore(open_storage(str(tmp_path))), 2)
     for number in (1, 2):
         started(steering)
         assert not told(steering, number, 1, 0.1)
-    assert not steering.may_start_more()
+    assert not steering.has_more_trials()
 
 
-def test_a_process_that_tune_gave_up_is_noticed(steering: Steering) -> None:
-    Draws(steering).suggest("lost")
+def test_a_process_that_tune_gave_up_is_noticed(steering: TrialScheduler) -> None:
+    SweepSearcher(steering).suggest("lost")
     said: list[int] = []
-    notes = Notes(steering, lambda: said.append(1))
+    notes = TrialRecorder(steering, lambda: said.append(1))
     notes.on_step_begin(0, [tune_trial(1, "lost", "ERROR")])
     notes.on_step_begin(1, [tune_trial(1, "lost", "ERROR")])
-    assert (steering.ledger[1].lost, steering.live, said) == (1, {}, [1])
+    assert (steering.store[1].losses, steering.live, said) == (1, {}, [1])
 
 
-def test_what_tune_never_told_the_end_of_counts_as_lost(steering: Steering) -> None:
-    draws = Draws(steering)
+def test_what_tune_never_told_the_end_of_counts_as_lost(steering: TrialScheduler) -> None:
+    draws = SweepSearcher(steering)
     draws.suggest("a")
     draws.suggest("b")
-    steering.left_behind()
+    steering.mark_orphaned()
     assert steering.live == {}
-    assert [trial.lost for trial in steering.ledger.trials] == [1, 1]
+    assert [trial.losses for trial in steering.store.trials] == [1, 1]
 
 
-def test_a_store_that_fails_is_named_after_tune_has_ended(steering: Steering, tmp_path) -> None:
-    Draws(steering).suggest("a")
+def test_a_store_that_fails_is_named_after_tune_has_ended(
+    steering: TrialScheduler, tmp_path
+) -> None:
+    SweepSearcher(steering).suggest("a")
     records = tmp_path / "trials"
     for record in records.iterdir():
         record.unlink()
     records.rmdir()
     records.write_text("in the way")
-    notes = Notes(steering, lambda: None)
+    notes = TrialRecorder(steering, lambda: None)
     for record in (
         lambda: notes.on_trial_result(0, [], tune_trial(1, "a"), {"row": row(1, 0.5)}),
-        lambda: Draws(steering).suggest("b"),
+        lambda: SweepSearcher(steering).suggest("b"),
     ):
-        steering.fault = None
+        steering.error = None
         with pytest.raises(StorageError):
             record()
-        assert isinstance(steering.fault, StorageError)
+        assert isinstance(steering.error, StorageError)

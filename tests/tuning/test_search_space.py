@@ -3,21 +3,27 @@
 import numpy as np
 import pytest
 
-from contract.config import Config, Range
+from contract.config import Config, ParameterSpec
 from contract.errors import ConfigError
-from tuning.search_space import Past, check, draw
+from tuning.search_space import Observation, check_space, suggest
 
 SPACE = {
-    "train.learning_rate": Range(loguniform=(1e-4, 1e-1)),
-    "network.dropout_rate": Range(uniform=(0.0, 0.5)),
-    "network.base_kernels": Range(choice=(3, 5, 7)),
-    "network.base_filters": Range.model_validate({"int": [4, 8]}),
+    "train.learning_rate": ParameterSpec(loguniform=(1e-4, 1e-1)),
+    "network.dropout_rate": ParameterSpec(uniform=(0.0, 0.5)),
+    "network.base_kernels": ParameterSpec(choice=(3, 5, 7)),
+    "network.base_filters": ParameterSpec.model_validate({"int": [4, 8]}),
 }
 
 
-def drawn(number: int, past: list[Past] | None = None, **changed) -> dict | None:
-    asked = {"space": SPACE, "search": "random", "direction": "maximize", "seed": 3, **changed}
-    return draw(number=number, past=past or [], **asked)
+def drawn(number: int, past: list[Observation] | None = None, **changed) -> dict | None:
+    asked = {
+        "space": SPACE,
+        "search_algorithm": "random",
+        "direction": "maximize",
+        "seed": 3,
+        **changed,
+    }
+    return suggest(number=number, history=past or [], **asked)
 
 
 def test_a_draw_is_a_function_of_seed_and_number() -> None:
@@ -41,28 +47,31 @@ def test_draws_stay_inside_the_space() -> None:
         assert 4 <= values["network.base_filters"] <= 8
 
 
-@pytest.mark.parametrize("search", ["random", "tpe"])
+@pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
 def test_no_values_come_twice_and_a_small_space_is_exhausted(search: str) -> None:
-    space = {"network.base_kernels": Range(choice=(3, 5)), "train.workers": Range(choice=(1, 2))}
-    past: list[Past] = []
+    space = {
+        "network.base_kernels": ParameterSpec(choice=(3, 5)),
+        "train.num_workers": ParameterSpec(choice=(1, 2)),
+    }
+    past: list[Observation] = []
     while (values := drawn(len(past) + 1, past, space=space, search=search)) is not None:
-        past.append(Past(values, "finished", (0.5,), 0.5))
+        past.append(Observation(values, "finished", (0.5,), 0.5))
     assert len({str(trial.values) for trial in past}) == 4
     assert len(past) == 4
 
 
 @pytest.mark.parametrize(("direction", "share"), [("maximize", 0.9), ("minimize", 0.1)])
 def test_tpe_learns_where_the_good_values_are(direction: str, share: float) -> None:
-    space = {"train.learning_rate": Range(loguniform=(1e-4, 1e-1))}
+    space = {"train.learning_rate": ParameterSpec(loguniform=(1e-4, 1e-1))}
     past = [
-        Past({"train.learning_rate": 10**-power}, "finished", (4 - power,), 4 - power)
+        Observation({"train.learning_rate": 10**-power}, "finished", (4 - power,), 4 - power)
         for power in np.linspace(1, 4, 24)
     ]
     past += [
-        Past({"train.learning_rate": 2e-3}, "running"),
-        Past({"train.learning_rate": 3e-3}, "failed"),
-        Past({"train.learning_rate": 4e-3}, "out of time"),
-        Past({"train.learning_rate": 5e-3}, "stopped", (0.1,), 0.1),
+        Observation({"train.learning_rate": 2e-3}, "running"),
+        Observation({"train.learning_rate": 3e-3}, "failed"),
+        Observation({"train.learning_rate": 4e-3}, "out of time"),
+        Observation({"train.learning_rate": 5e-3}, "stopped", (0.1,), 0.1),
     ]
     draws = [
         drawn(number, past, space=space, search="tpe", direction=direction)
@@ -77,7 +86,7 @@ def searching(**space) -> Config:
 
 
 def test_a_space_that_can_be_searched_passes() -> None:
-    check(
+    check_space(
         searching(
             **{
                 "train.learning_rate": {"loguniform": [1e-4, 1e-1]},
@@ -95,7 +104,7 @@ def test_a_space_that_can_be_searched_passes() -> None:
     ("space", "reason"),
     [
         ({}, "sweep.space is empty"),
-        ({"train.workers": {"choice": [1, 2]}}, "train.workers does not change"),
+        ({"train.num_workers": {"choice": [1, 2]}}, "train.num_workers does not change"),
         ({"train.keep_checkpoints": {"int": [1, 3]}}, "train.keep_checkpoints does not change"),
         ({"train.monitor": {"choice": ["val_loss", "val_dice_coef"]}}, "compared by"),
         ({"data.valid_fraction": {"uniform": [0.1, 0.3]}}, "is the same for all trials"),
@@ -105,10 +114,10 @@ def test_a_space_that_can_be_searched_passes() -> None:
 )
 def test_a_space_that_cannot_be_searched_is_refused(space: dict, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        check(searching(**space))
+        check_space(searching(**space))
 
 
 def test_losses_are_not_compared_by_themselves() -> None:
     config = searching(**{"train.loss": {"choice": ["dice_loss", "bce_dice_loss"]}})
     with pytest.raises(ConfigError, match=r"set train\.monitor to another score"):
-        check(config.with_values({"train.monitor": "val_loss"}))
+        check_space(config.with_values({"train.monitor": "val_loss"}))

@@ -14,10 +14,10 @@ import pytest
 import ray
 
 from cluster.connection import Connection
-from cluster.placement_groups import freed
+from cluster.placement_groups import orphan_cleanup
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import dump, load
+from contract.config.loader import load_config, to_toml
 from contract.errors import ClusterError, ConfigError, TrainingError
 from contract.registry import Registry
 from contract.storage import open_storage
@@ -25,7 +25,7 @@ from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data import dataset_index
 from tuning import sweep, trainable
-from tuning.trial_store import Ledger, Row, Trial, read
+from tuning.trial_store import EpochMetrics, Trial, TrialStore, read_trials
 
 ROOT = Path(__file__).parents[2]
 MONITOR = "val_dice_coef"
@@ -42,16 +42,16 @@ def tiny(root: str, **changed: object) -> Config:
             "data": {"phantom": FEW_SLICES},
             "network": NETWORK,
             "train": {
-                "workers": 1,
+                "num_workers": 1,
                 "epochs": 3,
                 "batch_size": 4,
                 "steps_per_epoch": 4,
                 "patience": None,
             },
             "sweep": {
-                "trials": 6,
-                "parallel": 2,
-                "grace_epochs": 1,
+                "num_samples": 6,
+                "max_concurrent_trials": 2,
+                "grace_period": 1,
                 "reduction_factor": 2,
                 "space": {
                     "train.learning_rate": {"loguniform": [1e-5, 5e-2]},
@@ -63,14 +63,14 @@ def tiny(root: str, **changed: object) -> Config:
     return config.with_values(changed)
 
 
-def without_clock(history: tuple[Row, ...]) -> list[Row]:
+def without_clock(history: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
     return [{k: v for k, v in row.items() if k not in ("seconds", "at")} for row in history]
 
 
 def processes_of(root: Path, trial: Trial) -> set[str]:
     """The processes that trained a trial, as the names of TensorBoard's files tell."""
     # None where it was lost between its checkpoint and the rest, and then stopped.
-    events = open_storage(str(root)).entries(f"runs/{trial.run}/tensorboard")
+    events = open_storage(str(root)).list_objects(f"runs/{trial.run}/tensorboard")
     return {event.key.split(".")[-3] for event in events}
 
 
@@ -80,7 +80,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def swept(ray_cluster: Connection, root: Path) -> sweep.Result:
+def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
     """One sweep of which one process is killed, for every test that looks at what it left."""
     killed: list[int] = []
 
@@ -89,12 +89,12 @@ def swept(ray_cluster: Connection, root: Path) -> sweep.Result:
             killed.append(titled(TRIAL)[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    result = sweep.run(tiny(str(root)), kill_one_after_its_first_epoch)
+    result = sweep.run_sweep(tiny(str(root)), kill_one_after_its_first_epoch)
     assert killed
     return result
 
 
-def test_every_trial_has_ended_and_poor_ones_early(swept: sweep.Result) -> None:
+def test_every_trial_has_ended_and_poor_ones_early(swept: sweep.SweepResult) -> None:
     assert sorted(trial.number for trial in swept.trials) == [1, 2, 3, 4, 5, 6]
     states = [trial.state for trial in swept.trials]
     assert set(states) == {"finished", "stopped", "failed"}
@@ -104,18 +104,18 @@ def test_every_trial_has_ended_and_poor_ones_early(swept: sweep.Result) -> None:
         assert (len(epochs) == 3) == (trial.state == "finished")
 
 
-def test_what_cannot_be_built_is_told_in_a_sentence(swept: sweep.Result) -> None:
+def test_what_cannot_be_built_is_told_in_a_sentence(swept: sweep.SweepResult) -> None:
     failed = [trial for trial in swept.trials if trial.state == "failed"]
     assert {trial.values["network.num_layers"] for trial in failed} == {7}
-    assert all("must be divisible by 64" in str(trial.reason) for trial in failed)
+    assert all("must be divisible by 64" in str(trial.error) for trial in failed)
     assert swept.trials[-1] in failed
 
 
-def test_a_lost_process_costs_no_epoch(swept: sweep.Result) -> None:
-    assert sum(trial.lost for trial in swept.trials) == 1
+def test_a_lost_process_costs_no_epoch(swept: sweep.SweepResult) -> None:
+    assert sum(trial.losses for trial in swept.trials) == 1
 
 
-def test_trials_share_processes(swept: sweep.Result, root: Path) -> None:
+def test_trials_share_processes(swept: sweep.SweepResult, root: Path) -> None:
     trained = [trial for trial in swept.trials if trial.history]
     assert len(trained) >= 4
     # Two side by side, and one in the place of the lost one.
@@ -123,7 +123,7 @@ def test_trials_share_processes(swept: sweep.Result, root: Path) -> None:
 
 
 def test_the_winner_has_the_best_score_and_its_bundle_is_registered(
-    swept: sweep.Result, root: Path
+    swept: sweep.SweepResult, root: Path
 ) -> None:
     scores = [max(trial.scores(MONITOR)) for trial in swept.trials if trial.history]
     assert swept.score == max(scores) == scores[0]
@@ -133,8 +133,8 @@ def test_the_winner_has_the_best_score_and_its_bundle_is_registered(
     assert bundle.verify(Path(version.bundle)).metrics[MONITOR] == swept.score
 
 
-def test_it_leaves_what_its_user_expects(swept: sweep.Result) -> None:
-    names = {entry.key for entry in open_storage(swept.place).entries()}
+def test_it_leaves_what_its_user_expects(swept: sweep.SweepResult) -> None:
+    names = {entry.key for entry in open_storage(swept.place).list_objects()}
     assert names >= {
         "config.toml",
         "leaderboard.csv",
@@ -147,61 +147,65 @@ def test_it_leaves_what_its_user_expects(swept: sweep.Result) -> None:
 
 
 def test_training_the_winners_settings_gives_its_score_again(
-    swept: sweep.Result, root: Path, tmp_path: Path
+    swept: sweep.SweepResult, root: Path, tmp_path: Path
 ) -> None:
-    config = load(f"{swept.place}/winner.toml", [f"storage.root={tmp_path}", "train.pictures=0"])
+    config = load_config(
+        f"{swept.place}/winner.toml", [f"storage.root={tmp_path}", "train.preview_images=0"]
+    )
     assert config.run.name == "tiny-winner"
     assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(root)))
-    rows: list[Row] = []
-    trainable.train_alone(config, slices, rows.append)
+    slices = dataset_index.prepare_dataset(config.data, config.run.seed, open_storage(str(root)))
+    rows: list[EpochMetrics] = []
+    trainable.train_in_process(config, slices, rows.append)
     assert max(row[MONITOR] for row in rows) == pytest.approx(swept.score, abs=1e-3)
 
 
-def test_the_same_command_finds_the_sweep_finished(swept: sweep.Result, root: Path) -> None:
-    assert sweep.run(tiny(str(root))) == swept
+def test_the_same_command_finds_the_sweep_finished(swept: sweep.SweepResult, root: Path) -> None:
+    assert sweep.run_sweep(tiny(str(root))) == swept
 
 
-def test_more_trials_continue_it_and_other_settings_do_not(swept: sweep.Result, root: Path) -> None:
+def test_more_trials_continue_it_and_other_settings_do_not(
+    swept: sweep.SweepResult, root: Path
+) -> None:
     with pytest.raises(TrainingError, match=r"train\.batch_size was 4, now 8"):
-        sweep.run(tiny(str(root), **{"train.batch_size": 8}))
+        sweep.run_sweep(tiny(str(root), **{"train.batch_size": 8}))
     with pytest.raises(TrainingError, match=r"sweep\.search was 'random', now 'tpe'"):
-        sweep.run(tiny(str(root), **{"sweep.search": "tpe"}))
-    longer = tiny(str(root), **{"sweep.trials": 9})
-    slices = dataset_index.prepare(longer.data, longer.run.seed, open_storage(str(root)))
-    sweep.refuse_others(sweep.place(longer), longer, slices)
+        sweep.run_sweep(tiny(str(root), **{"sweep.search_algorithm": "tpe"}))
+    longer = tiny(str(root), **{"sweep.num_samples": 9})
+    slices = dataset_index.prepare_dataset(longer.data, longer.run.seed, open_storage(str(root)))
+    sweep.check_resumable(sweep.sweep_storage(longer), longer, slices)
     dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
     with pytest.raises(TrainingError, match=r"sweep 'tiny' .* begun with other slices or splits"):
-        sweep.refuse_others(sweep.place(longer), longer, dealt_again)
+        sweep.check_resumable(sweep.sweep_storage(longer), longer, dealt_again)
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:
     changed = {
-        "sweep.workers": 2,
-        "sweep.trials": 2,
+        "sweep.num_workers": 2,
+        "sweep.num_samples": 2,
         # A group takes all there is: what a stopped one had reserved must be free for the next.
-        "sweep.parallel": 1,
+        "sweep.max_concurrent_trials": 1,
         "train.cpus_per_worker": 2,
         "sweep.space": {"train.learning_rate": {"choice": [1e-2, 1e-6]}},
         "train.epochs": 2,
         # Its draws each worker keys by its rank.
         "network.dropout_rate": 0.2,
     }
-    result = sweep.run(tiny(str(tmp_path), **changed))
+    result = sweep.run_sweep(tiny(str(tmp_path), **changed))
     assert [trial.state for trial in result.trials] == ["finished", "stopped"]
     assert [len(trial.history) for trial in result.trials] == [2, 1]
     # The sweep's job ends with the tests only.
-    with freed():
+    with orphan_cleanup():
         deadline = time.monotonic() + 60
         while ray.available_resources().get("CPU") != 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert load(f"{result.place}/winner.toml").train.workers == 2
+    assert load_config(f"{result.place}/winner.toml").train.num_workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
     told = {"state": "stopped", "history": result.winner.history[:1]}
     record = result.winner.model_copy(update=told).model_dump_json()
     open_storage(result.place).write(f"trials/{result.winner.number:04}.json", record.encode())
-    again = sweep.run(tiny(str(tmp_path), **changed))
+    again = sweep.run_sweep(tiny(str(tmp_path), **changed))
     assert without_clock(again.winner.history) == without_clock(result.winner.history)
     assert again.score == bundle.verify(Path(result.version.bundle)).metrics[MONITOR]
 
@@ -209,30 +213,34 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
 def test_a_sweep_without_a_score_says_why(ray_cluster: Connection, tmp_path: Path) -> None:
     space = {"network.num_layers": {"choice": [7, 8]}}
     with pytest.raises(TrainingError, match=r"no trial of sweep 'tiny' .* divisible by"):
-        sweep.run(tiny(str(tmp_path), **{"sweep.space": space}))
+        sweep.run_sweep(tiny(str(tmp_path), **{"sweep.space": space}))
 
 
 def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_ones(
-    swept: sweep.Result, tmp_path: Path
+    swept: sweep.SweepResult, tmp_path: Path
 ) -> None:
-    changed = {"sweep.trials": 2, "sweep.parallel": 1, "data.phantom.slices": 5}
+    changed = {"sweep.num_samples": 2, "sweep.max_concurrent_trials": 1, "data.phantom.slices": 5}
     config = tiny(str(tmp_path), **changed)
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(str(tmp_path)))
-    image = Path(slices.root, slices.of("train")[0].image)
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(str(tmp_path))
+    )
+    image = Path(slices.root, slices.select("train")[0].image)
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(TrainingError, match=image.name):
-        sweep.run(config)
-    trials = sweep.recorded(config)
-    assert [(trial.state, trial.lost) for trial in trials] == [("failed", 0), ("failed", 0)]
+        sweep.run_sweep(config)
+    trials = sweep.read_leaderboard(config)
+    assert [(trial.state, trial.losses) for trial in trials] == [("failed", 0), ("failed", 0)]
     values = {trial.number: trial.values for trial in swept.trials}
     assert {trial.number: trial.values for trial in trials} == {n: values[n] for n in (1, 2)}
 
 
-def searched(config: Config, ledger: Ledger, watch: sweep.Watch) -> list[Trial]:
+def searched(config: Config, ledger: TrialStore, watch: sweep.ProgressCallback) -> list[Trial]:
     """The trials of a sweep that is searched and makes no bundle."""
-    slices = dataset_index.prepare(config.data, config.run.seed, open_storage(config.storage.root))
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(config.storage.root)
+    )
     sweep.search(config, slices, ledger, watch)
     return ledger.trials
 
@@ -240,7 +248,7 @@ def searched(config: Config, ledger: Ledger, watch: sweep.Watch) -> list[Trial]:
 def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    changed = {"sweep.trials": 1, "train.epochs": 1000, "train.max_failures": 0}
+    changed = {"sweep.num_samples": 1, "train.epochs": 1000, "train.max_failures": 0}
     config = tiny(str(tmp_path), **changed)
 
     def kill_at_once(done: int, total: int | None, note: str) -> None:
@@ -248,15 +256,19 @@ def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
-    (trial,) = searched(config, Ledger(sweep.place(config)), kill_at_once)
-    assert (trial.state, trial.lost) == ("failed", 1)
-    assert "lost more than train.max_failures = 0 times" in str(trial.reason)
+    (trial,) = searched(config, TrialStore(sweep.sweep_storage(config)), kill_at_once)
+    assert (trial.state, trial.losses) == ("failed", 1)
+    assert "lost more than train.max_failures = 0 times" in str(trial.error)
 
 
 def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    room_for_one = {"train.cpus_per_worker": 3, "sweep.trials": 2, "sweep.parallel": 2}
+    room_for_one = {
+        "train.cpus_per_worker": 3,
+        "sweep.num_samples": 2,
+        "sweep.max_concurrent_trials": 2,
+    }
     config = tiny(str(tmp_path), **room_for_one, **{"sweep.time_budget_s": 60.0})
     seconds = [0.0]
 
@@ -264,33 +276,33 @@ def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
         if " 0 epochs" not in note:
             seconds[0] = 61.0
 
-    ledger = Ledger(sweep.place(config), lambda: seconds[0])
+    ledger = TrialStore(sweep.sweep_storage(config), lambda: seconds[0])
     first, second = searched(config, ledger, the_time_is_over_after_an_epoch)
     assert first.history
     assert (second.state, second.history) == ("out of time", ())
 
 
 def test_as_many_trials_as_asked_for_else_as_the_cluster_holds(ray_cluster: Connection) -> None:
-    config = tiny("/nowhere", **{"sweep.parallel": None})
-    assert sweep.parallel(config) == 4
+    config = tiny("/nowhere", **{"sweep.max_concurrent_trials": None})
+    assert sweep.max_concurrent_trials(config) == 4
     # More than there is room for: a cluster grows by what waits.
-    assert sweep.parallel(config.with_values({"sweep.parallel": 9})) == 9
+    assert sweep.max_concurrent_trials(config.with_values({"sweep.max_concurrent_trials": 9})) == 9
 
 
 def test_a_cluster_too_small_for_one_trial_is_refused(ray_cluster: Connection) -> None:
-    big = tiny("/nowhere", **{"train.cpus_per_worker": 64, "sweep.parallel": None})
+    big = tiny("/nowhere", **{"train.cpus_per_worker": 64, "sweep.max_concurrent_trials": None})
     with pytest.raises(ClusterError, match="holds no trial of 1 workers with 64 CPUs"):
-        sweep.parallel(big)
+        sweep.max_concurrent_trials(big)
 
 
 def test_a_name_too_long_for_its_runs_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.name = 'n+-winner'"):
-        sweep.run(tiny(str(tmp_path), **{"run.name": "n" * 74}))
+        sweep.run_sweep(tiny(str(tmp_path), **{"run.name": "n" * 74}))
 
 
 def test_there_is_no_leaderboard_of_what_never_began(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there is no sweep 'tiny'"):
-        sweep.recorded(tiny(str(tmp_path)))
+        sweep.read_leaderboard(tiny(str(tmp_path)))
 
 
 def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
@@ -303,16 +315,20 @@ def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None
 
 def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_path: Path) -> None:
     path = tmp_path / "tiny.toml"
-    changed = {"sweep.trials": 4, "train.steps_per_epoch": 10, "sweep.parallel": 1}
+    changed = {
+        "sweep.num_samples": 4,
+        "train.steps_per_epoch": 10,
+        "sweep.max_concurrent_trials": 1,
+    }
     config = tiny(str(tmp_path / "store"), **changed, **{"sweep.early_stopping": False})
-    path.write_text(dump(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
+    path.write_text(to_toml(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
     command = [sys.executable, "-m", "tuning", "run", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    store = sweep.place(config)
+    store = sweep.sweep_storage(config)
 
     def one_done_and_one_under_way() -> bool:
-        trials = read(store)
+        trials = read_trials(store)
         return any(t.state == "finished" for t in trials) and any(
             t.state == "running" and t.history for t in trials
         )
@@ -320,10 +336,10 @@ def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_
     wait_for(one_done_and_one_under_way, first)
     first.kill()
     first.wait()
-    before = {trial.number: trial for trial in read(store)}
-    result = sweep.run(config)
+    before = {trial.number: trial for trial in read_trials(store)}
+    result = sweep.run_sweep(config)
     assert (result.version.name, result.version.version) == ("tiny", 1)
-    after = {trial.number: trial for trial in read(store)}
+    after = {trial.number: trial for trial in read_trials(store)}
     assert sorted(after) == [1, 2, 3, 4]
     for number, trial in before.items():
         if trial.state != "running":

@@ -5,7 +5,15 @@ import pytest
 from contract.config import Train
 from contract.errors import StorageError
 from contract.storage import open_storage
-from tuning.trial_store import Ledger, Trial, all_trained, ranked, read, spent, with_row
+from tuning.trial_store import (
+    Trial,
+    TrialStore,
+    is_trained,
+    rank_trials,
+    read_trials,
+    training_seconds,
+    with_epoch,
+)
 
 
 class Clock:
@@ -27,41 +35,45 @@ def trial(number: int, *scores: float) -> Trial:
         number=number,
         run=f"s-{number:04d}",
         values={},
-        began=0,
-        since=0,
-        granted=2,
+        started=0,
+        resumed=0,
+        budget_epochs=2,
         history=history,
     )
 
 
 def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
     clock = Clock()
-    ledger = Ledger(open_storage(str(tmp_path)), clock)
+    ledger = TrialStore(open_storage(str(tmp_path)), clock)
     values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x"}
-    ledger.begin(1, "s-0001", values, 2)
+    ledger.create(1, "s-0001", values, 2)
     clock.now += 10
-    ledger.note(1, row(1))
-    ledger.begin(2, "s-0002", {"a.rate": 2e-3}, 2)
+    ledger.log_epoch(1, row(1))
+    ledger.create(2, "s-0002", {"a.rate": 2e-3}, 2)
     ledger.fail(2, "a sentence", "a stack")
     clock.now += 5
-    ledger.end(1, "finished")
-    again = Ledger(open_storage(str(tmp_path)), clock)
+    ledger.finish(1, "finished")
+    again = TrialStore(open_storage(str(tmp_path)), clock)
     assert again.trials == ledger.trials
     assert again[1].values == values
     assert [type(value) for value in again[1].values.values()] == [float, int, bool, str]
     assert again[1].history == ({**row(1), "at": 10.0},)
     assert (again[1].state, again[1].ended) == ("finished", 15.0)
-    assert (again[2].state, again[2].reason, again[2].trace) == ("failed", "a sentence", "a stack")
+    assert (again[2].state, again[2].error, again[2].traceback) == (
+        "failed",
+        "a sentence",
+        "a stack",
+    )
 
 
 def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
     clock = Clock()
-    ledger = Ledger(open_storage(str(tmp_path)), clock)
-    ledger.begin(1, "s-0001", {}, 2)
+    ledger = TrialStore(open_storage(str(tmp_path)), clock)
+    ledger.create(1, "s-0001", {}, 2)
     clock.now += 30
-    ledger.note(1, row(1))
+    ledger.log_epoch(1, row(1))
     clock.now += 5000
-    again = Ledger(open_storage(str(tmp_path)), clock)
+    again = TrialStore(open_storage(str(tmp_path)), clock)
     assert again.now() == 30
     clock.now += 7
     assert again.now() == 37
@@ -69,46 +81,46 @@ def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
 
 def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
     clock = Clock()
-    ledger = Ledger(open_storage(str(tmp_path)), clock)
-    ledger.begin(1, "s-0001", {}, 2)
+    ledger = TrialStore(open_storage(str(tmp_path)), clock)
+    ledger.create(1, "s-0001", {}, 2)
     clock.now += 10
-    assert spent(ledger.end(1, "stopped")) == 10
+    assert training_seconds(ledger.finish(1, "stopped")) == 10
     clock.now += 100
-    assert spent(ledger.grant(1, 6)) == 10
+    assert training_seconds(ledger.extend_budget(1, 6)) == 10
     clock.now += 5
-    assert spent(ledger.note(1, row(1))) == 15
+    assert training_seconds(ledger.log_epoch(1, row(1))) == 15
     # Among the best at the next rung: it goes on without a stop.
-    ledger.grant(1, 18)
+    ledger.extend_budget(1, 18)
     clock.now += 7
-    assert spent(ledger.end(1, "finished")) == 22
+    assert training_seconds(ledger.finish(1, "finished")) == 22
 
 
 def test_an_epoch_told_twice_is_kept_once_with_its_first_time() -> None:
-    noted = with_row(with_row(trial(1), row(1), 5.0), row(2), 6.0)
-    assert with_row(noted, row(1), 9.0) == noted
+    noted = with_epoch(with_epoch(trial(1), row(1), 5.0), row(2), 6.0)
+    assert with_epoch(noted, row(1), 9.0) == noted
 
 
 def test_an_epoch_trained_again_replaces_what_followed() -> None:
     before = trial(1, 0.1, 0.2, 0.3)
-    after = with_row(before, row(2, 0.4), 9.0)
+    after = with_epoch(before, row(2, 0.4), 9.0)
     assert after.scores("val_dice_coef") == (0.1, 0.4)
 
 
 def test_the_best_score_comes_first_and_those_without_one_last() -> None:
     trials = [trial(1, 0.2, 0.1), trial(2), trial(3, 0.3), trial(4, 0.2)]
-    assert [one.number for one in ranked(trials, "val_dice_coef")] == [3, 1, 4, 2]
-    assert [one.number for one in ranked(trials, "val_loss")] == [3, 1, 4, 2]
+    assert [one.number for one in rank_trials(trials, "val_dice_coef")] == [3, 1, 4, 2]
+    assert [one.number for one in rank_trials(trials, "val_loss")] == [3, 1, 4, 2]
 
 
 def test_a_trial_is_trained_when_its_epochs_or_its_patience_are_over() -> None:
-    train = Train(epochs=4, patience=2, workers=1)
-    assert not all_trained(trial(1, 0.1, 0.2, 0.3), train)
-    assert all_trained(trial(1, 0.1, 0.2, 0.3, 0.4), train)
-    assert all_trained(trial(1, 0.3, 0.2, 0.1), train)
+    train = Train(epochs=4, patience=2, num_workers=1)
+    assert not is_trained(trial(1, 0.1, 0.2, 0.3), train)
+    assert is_trained(trial(1, 0.1, 0.2, 0.3, 0.4), train)
+    assert is_trained(trial(1, 0.3, 0.2, 0.1), train)
 
 
 def test_a_damaged_record_is_named(tmp_path) -> None:
     store = open_storage(str(tmp_path))
     store.write("trials/0002.json", b"{")
     with pytest.raises(StorageError, match=r"0002\.json is damaged"):
-        read(store)
+        read_trials(store)

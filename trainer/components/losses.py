@@ -40,9 +40,9 @@ class SegmentationLoss(keras.losses.Loss):
         truth, probability = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
         weight = tf.ones(tf.shape(truth)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])
-        return self.combine(over_workers(sums(truth, probability, weight, self.name)))
+        return self.combine_sums(all_reduce_sum(batch_sums(truth, probability, weight, self.name)))
 
-    def combine(self, total: tf.Tensor) -> tf.Tensor:
+    def combine_sums(self, total: tf.Tensor) -> tf.Tensor:
         """The mean of the terms the name is made of, from the [7] sums over all workers."""
         pixels, entropy, overlap, true, predicted, samples, similarity = tf.unstack(total)
         union = true + predicted - overlap
@@ -52,10 +52,12 @@ class SegmentationLoss(keras.losses.Loss):
             "iou": 1.0 - (overlap + _SMOOTH) / (union + _SMOOTH),
             "ssim": 1.0 - similarity / samples,
         }
-        return tf.add_n([terms[term] for term in TERMS[self.name]]) / len(TERMS[self.name])
+        return tf.add_n([terms[term] for term in LOSS_TERMS[self.name]]) / len(
+            LOSS_TERMS[self.name]
+        )
 
 
-TERMS = {
+LOSS_TERMS = {
     "binary_crossentropy": ("bce",),
     "dice_loss": ("dice",),
     "bce_dice_loss": ("bce", "dice"),
@@ -65,14 +67,14 @@ TERMS = {
 }
 
 
-def sums(truth: tf.Tensor, probability: tf.Tensor, weight: tf.Tensor, name: str) -> tf.Tensor:
+def batch_sums(truth: tf.Tensor, probability: tf.Tensor, weight: tf.Tensor, name: str) -> tf.Tensor:
     """[7] this worker's share of every sum the losses divide; SSIM only where it is asked for."""
     safe = tf.clip_by_value(probability, _EPSILON, 1.0 - _EPSILON)
     entropy = -truth * tf.math.log(safe) - (1.0 - truth) * tf.math.log(1.0 - safe)
     one = tf.reduce_sum(weight)
     similarity = (
         tf.reduce_sum(tf.image.ssim(truth, probability, max_val=1.0) * tf.reshape(weight, [-1]))
-        if "ssim" in TERMS[name]
+        if "ssim" in LOSS_TERMS[name]
         else tf.constant(0.0)
     )
     return tf.stack(
@@ -88,7 +90,7 @@ def sums(truth: tf.Tensor, probability: tf.Tensor, weight: tf.Tensor, name: str)
     )
 
 
-def over_workers(values: tf.Tensor) -> tf.Tensor:
+def all_reduce_sum(values: tf.Tensor) -> tf.Tensor:
     """The sum of a tensor over all workers, through which gradients flow."""
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from contract.config import Train
 
 
-def direction(monitor: str) -> int:
+def score_sign(monitor: str) -> int:
     """+1 where a higher score is better, -1 where a lower one is."""
     return -1 if monitor.endswith("loss") else 1
 
 
 def best_epoch(scores: Sequence[float], monitor: str) -> int:
     """Index of the best score; the earlier one of equals."""
-    return max(range(len(scores)), key=lambda epoch: direction(monitor) * scores[epoch])
+    return max(range(len(scores)), key=lambda epoch: score_sign(monitor) * scores[epoch])
 
 
 def should_stop(scores: Sequence[float], train: Train) -> bool:
@@ -27,10 +27,10 @@ def should_stop(scores: Sequence[float], train: Train) -> bool:
     return len(scores) - 1 - best_epoch(scores, train.monitor) >= train.patience
 
 
-def reductions(scores: Sequence[float], train: Train) -> int:
+def count_reductions(scores: Sequence[float], train: Train) -> int:
     """How often the plateau has cut the learning rate so far."""
     cuts, waited, best = 0, 0, -math.inf
-    for score in (direction(train.monitor) * score for score in scores):
+    for score in (score_sign(train.monitor) * score for score in scores):
         waited = 0 if score > best else waited + 1
         best = max(best, score)
         if waited == train.plateau_patience:
@@ -48,11 +48,11 @@ def learning_rate(progress: float, scores: Sequence[float], train: Train) -> flo
     if progress < train.warmup_epochs:
         return train.learning_rate * progress / train.warmup_epochs
     left = 1.0 - (progress - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
-    match train.schedule:
+    match train.lr_schedule:
         case "constant":
             factor = 1.0
         case "plateau":
-            factor = train.plateau_factor ** reductions(scores, train)
+            factor = train.plateau_factor ** count_reductions(scores, train)
         case "polynomial":
             factor = left**0.9
         case "cosine":

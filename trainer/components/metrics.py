@@ -84,6 +84,6 @@ def binary_accuracy(
 FORMULAS = (dice_coef, iou_coef, sensitivity, specificity, binary_accuracy)
 
 
-def build() -> list[PixelMetric]:
+def build_metrics() -> list[PixelMetric]:
     """Fresh metrics for one model, named as in train_metrics.csv."""
     return [PixelMetric(formula.__name__, formula) for formula in FORMULAS]

@@ -6,7 +6,7 @@ import tf_keras as keras
 from contract.config import Train
 
 
-class _Fused(keras.optimizers.Optimizer):
+class FusedAdamMixin(keras.optimizers.Optimizer):
     """Adam's update as the one operation TensorFlow has for it.
 
     Keras's own is some twenty operations for every variable: on a small network most of what there
@@ -34,15 +34,15 @@ class _Fused(keras.optimizers.Optimizer):
         )
 
 
-class Adam(_Fused, keras.optimizers.Adam):
+class Adam(FusedAdamMixin, keras.optimizers.Adam):
     """Keras's Adam with one operation a variable."""
 
 
-class AdamW(_Fused, keras.optimizers.AdamW):
+class AdamW(FusedAdamMixin, keras.optimizers.AdamW):
     """Keras's AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) with one operation a variable."""
 
 
-def build(train: Train) -> keras.optimizers.Optimizer:
+def build_optimizer(train: Train) -> keras.optimizers.Optimizer:
     """The optimiser of the settings; its learning rate is set step by step."""
     clip = {"clipvalue": train.clip_value, "global_clipnorm": train.clip_norm}
     match train.optimizer:

@@ -9,8 +9,10 @@ import tensorflow as tf
 Policy = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
 
-def choose(
-    wanted: Literal["auto"] | Policy, cpu: set[str], capability: tuple[int, int] | None
+def select_policy(
+    requested: Literal["auto"] | Policy,
+    cpu_flags: set[str],
+    compute_capability: tuple[int, int] | None,
 ) -> Policy:
     """The Keras policy for a setting on this hardware: bfloat16 where it is the faster one.
 
@@ -20,17 +22,17 @@ def choose(
     more slowly, and where it is emulated it is nine times slower (docs/lab-notes.md). Tensor cores
     of capability 7.0 to 7.5 compute float16.
     """
-    if wanted != "auto":
-        return wanted
-    if capability is not None:
-        if capability >= (8, 0):
+    if requested != "auto":
+        return requested
+    if compute_capability is not None:
+        if compute_capability >= (8, 0):
             return "mixed_bfloat16"
-        return "mixed_float16" if capability >= (7, 0) else "float32"
-    faster = "amx_bf16" in cpu or {"avx512_bf16", "AuthenticAMD"} <= cpu
+        return "mixed_float16" if compute_capability >= (7, 0) else "float32"
+    faster = "amx_bf16" in cpu_flags or {"avx512_bf16", "AuthenticAMD"} <= cpu_flags
     return "mixed_bfloat16" if faster else "float32"
 
 
-def cpu() -> set[str]:
+def read_cpu_flags() -> set[str]:
     """Vendor and instruction sets of this machine's CPU; empty where Linux does not tell."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -40,7 +42,7 @@ def cpu() -> set[str]:
     return {word for line in lines for word in line.split()}
 
 
-def capability() -> tuple[int, int] | None:
+def gpu_compute_capability() -> tuple[int, int] | None:
     """The compute capability of this worker's GPU; None without one."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:

@@ -21,9 +21,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Config
-from contract.storage import Storage, open_storage, plainly
-from trainer.data.dataset_index import Case, Dataset, Split, read_image, read_mask
-from trainer.data.preprocessing import fit_slices, resize
+from contract.storage import Storage, open_storage, translate_errors
+from trainer.data.dataset_index import Dataset, SliceRecord, Split, read_image, read_mask
+from trainer.data.preprocessing import resize, resize_slices
 
 # Raised when what is written below changes, so that older caches are not read.
 _FORMAT = 2
@@ -32,7 +32,7 @@ _READERS = 8
 
 
 @dataclass(frozen=True)
-class Arrays:
+class CachedSplit:
     """The slices of a split at the network's size.
 
     images: [n, S, S, C] raw intensities, uint8 or int16; masks: [n, S, S] of 0 and 1. Both in the
@@ -43,14 +43,16 @@ class Arrays:
     masks: NDArray[np.uint8]
 
 
-def arrays(config: Config, dataset: Dataset, split: Split) -> Arrays:
+def load_split(config: Config, dataset: Dataset, split: Split) -> CachedSplit:
     """The slices of a split, from this machine's cache or made now."""
     folder = _home() / _key(config, dataset, split)
     with _locked(folder.with_suffix(".lock")):
         # The system clears its temporary folder file by file.
         if not all((folder / name).exists() for name in (_IMAGES, _MASKS)):
             _fill(folder, config, dataset, split)
-    return Arrays(np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r"))
+    return CachedSplit(
+        np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r")
+    )
 
 
 def _home() -> Path:
@@ -79,16 +81,16 @@ def _fill(folder: Path, config: Config, dataset: Dataset, split: Split) -> None:
     """Write both arrays into a folder of another name, then rename it."""
     slices = open_storage(dataset.root)
 
-    def fit(case: Case) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
+    def fit(case: SliceRecord) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
         return _fit(config, slices, case)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        fitted = list(pool.map(fit, dataset.of(split)))
+        fitted = list(pool.map(fit, dataset.select(split)))
     wide = any(wide for _, _, wide in fitted)
     unfinished = folder.with_suffix(".unfinished")
     for stale in (unfinished, folder):
         shutil.rmtree(stale, ignore_errors=True)
-    with plainly("write", unfinished):
+    with translate_errors("write", unfinished):
         unfinished.mkdir()
     _save(unfinished / _IMAGES, [image for image, _, _ in fitted], np.int16 if wide else np.uint8)
     _save(unfinished / _MASKS, [mask for _, mask, _ in fitted], np.uint8)
@@ -96,7 +98,7 @@ def _fill(folder: Path, config: Config, dataset: Dataset, split: Split) -> None:
 
 
 def _fit(
-    config: Config, slices: Storage, case: Case
+    config: Config, slices: Storage, case: SliceRecord
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
     """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
 
@@ -107,7 +109,7 @@ def _fit(
     raw = read_image(slices, case.image)
     truth = read_mask(slices, case.mask, config.data.mask_threshold)
     with tf.device("CPU"):
-        image = fit_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
+        image = resize_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
         share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, :, :, 0]
     return (
         image.numpy().astype(np.int16),
@@ -127,7 +129,7 @@ def _save(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> Non
         "fortran_order": False,
         "shape": (len(values), *values[0].shape),
     }
-    with plainly("write", path), path.open("wb") as file:
+    with translate_errors("write", path), path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for value in values:
             file.write(value.astype(dtype).tobytes())

@@ -21,23 +21,23 @@ from pydantic import TypeAdapter, ValidationError
 from contract.config import Config, Data
 from contract.errors import DataError
 from contract.imaging.decode import decode_image, decode_mask, read_image, read_mask
-from contract.storage import Entry, Storage, open_storage
+from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
-from trainer.data.pairing import Pair, listing_of, paired, refuse
+from trainer.data.pairing import Pair, list_files, pair_files, raise_data_errors
 from trainer.data.splits import SPLITS, Split
 
 __all__ = [
     "SPLITS",
-    "Case",
     "Dataset",
+    "SliceRecord",
     "Split",
-    "prepare",
+    "check_tile_sizes",
+    "prepare_dataset",
     "read_image",
     "read_mask",
-    "refuse_other_sizes",
 ]
 
-Watch = Callable[[int, int, str], object]
+ProgressCallback = Callable[[int, int, str], object]
 
 INDEX = "index.json"
 
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Case:
+class SliceRecord:
     """One slice with its mask.
 
     name: the files' common stem; image, mask: keys below Dataset.root; height, width: in pixels;
@@ -75,16 +75,16 @@ class Dataset:
     """
 
     root: str
-    cases: tuple[Case, ...]
+    slices: tuple[SliceRecord, ...]
     fingerprint: str
 
-    def of(self, split: Split) -> tuple[Case, ...]:
+    def select(self, split: Split) -> tuple[SliceRecord, ...]:
         """The cases of one split."""
-        return tuple(case for case in self.cases if case.split == split)
+        return tuple(case for case in self.slices if case.split == split)
 
     def patients(self, split: Split) -> tuple[str, ...]:
         """The patients of one split, by name."""
-        return tuple(sorted({case.patient for case in self.of(split)}))
+        return tuple(sorted({case.patient for case in self.select(split)}))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class _Slice:
+class _CheckedPair:
     """A pair whose files were read; peak: the mask's greatest value; digest: of both contents."""
 
     pair: Pair
@@ -107,11 +107,13 @@ class _Slice:
     digest: str
 
 
-def _unwatched(done: int, total: int, note: str) -> None:
+def no_progress(done: int, total: int, note: str) -> None:
     """For a caller who does not watch."""
 
 
-def prepare(data: Data, seed: int, storage: Storage, watch: Watch = _unwatched) -> Dataset:
+def prepare_dataset(
+    data: Data, seed: int, storage: Storage, on_progress: ProgressCallback = no_progress
+) -> Dataset:
     """The cases that the settings describe, every file checked; the phantom is drawn if need be.
 
     storage: that of storage.root, where the index is kept; watch: told (slices done, slices in all,
@@ -120,53 +122,57 @@ def prepare(data: Data, seed: int, storage: Storage, watch: Watch = _unwatched) 
     differently sized file, a name without patient, a patient in two splits, a split that is empty
     or has no foreground.
     """
-    place = storage.at(f"datasets/{identity(data, seed)}")
+    place = storage.child(f"datasets/{dataset_id(data, seed)}")
     if data.source == "phantom":
-        dataset = _phantom(data, seed, place, watch)
+        dataset = _phantom(data, seed, place, on_progress)
     else:
-        dataset = _indexed(data, seed, _source(data), place, watch)
-    _judge_overlap(dataset, data)
+        dataset = _load_or_index(data, seed, _source(data), place, on_progress)
+    _check_split_overlap(dataset, data)
     return dataset
 
 
-def refuse_other_sizes(dataset: Dataset, config: Config) -> None:
+def check_tile_sizes(dataset: Dataset, config: Config) -> None:
     """DataError where a tiled network would be trained on shrunken slices and asked of whole ones.
 
     Training resizes every slice to network.image_size; tiles are cut at the slices' own resolution.
     """
     side = config.network.image_size
-    learnt_from = (*dataset.of("train"), *dataset.of("valid")) if config.predict.tiles else ()
+    learnt_from = (
+        (*dataset.select("train"), *dataset.select("valid"))
+        if config.predict.sliding_window
+        else ()
+    )
     for case in learnt_from:
         if (case.height, case.width) != (side, side):
             raise DataError(
                 f"{dataset.root}/{case.image} is {case.width} x {case.height} pixels, but with "
-                f"predict.tiles = true slices that train must have network.image_size = {side}: "
-                "cut them to that size, or set predict.tiles = false."
+                f"predict.sliding_window = true slices that train must have network.image_size = {side}: "
+                "cut them to that size, or set predict.sliding_window = false."
             )
 
 
-def identity(data: Data, seed: int) -> str:
+def dataset_id(data: Data, seed: int) -> str:
     """The name of a prepared dataset's folder, such as Cropped-Pancreas-1f0c3d2a."""
     if data.source == "phantom":
         from trainer.data.phantom import generator
 
         facts = {"format": generator.FORMAT, "seed": seed, "phantom": data.phantom.model_dump()}
         return f"phantom-{_digest(facts)[:8]}"
-    facts = {"root": _source(data).url, **_deciding(data, seed)}
+    facts = {"root": _source(data).url, **_dataset_settings(data, seed)}
     stem = "".join(
         c if c.isalnum() or c in "_-" else "-" for c in PurePosixPath(facts["root"]).name
     )
     return f"{stem.strip('-') or 'slices'}-{_digest(facts)[:8]}"
 
 
-def _deciding(data: Data, seed: int) -> dict[str, Any]:
+def _dataset_settings(data: Data, seed: int) -> dict[str, Any]:
     """The settings that decide which cases a folder of slices gives."""
     facts: dict[str, Any] = {
         "layout": data.layout,
-        "patient_pattern": data.patient_pattern,
+        "patient_id_regex": data.patient_id_regex,
         "mask_threshold": data.mask_threshold,
     }
-    if data.layout == "pool":
+    if data.layout == "unsplit":
         facts |= {"fractions": [data.valid_fraction, data.test_fraction], "seed": seed}
     return facts
 
@@ -176,42 +182,46 @@ def _source(data: Data) -> Storage:
     return open_storage(data.root)
 
 
-def _phantom(data: Data, seed: int, place: Storage, watch: Watch) -> Dataset:
+def _phantom(data: Data, seed: int, place: Storage, watch: ProgressCallback) -> Dataset:
     """The phantom's cases; it is drawn (again) unless all of it lies there as indexed."""
     from trainer.data.phantom import generator
 
-    data = data.model_copy(update={"layout": "split", "patient_pattern": generator.PATTERN})
-    known = _known(place, _stamp(data, seed, listing_of(data, place), place))
+    data = data.model_copy(update={"layout": "presplit", "patient_id_regex": generator.PATTERN})
+    known = _load_index(place, _stamp(data, seed, list_files(data, place), place))
     if known is not None:
         return known
-    generator.write(data.phantom, seed, place, lambda done, total: watch(done, total, "drawn"))
-    return _indexed(data, seed, place, place, watch)
+    generator.write_phantom(
+        data.phantom, seed, place, lambda done, total: watch(done, total, "drawn")
+    )
+    return _load_or_index(data, seed, place, place, watch)
 
 
 # -- the index ---------------------------------------------------------------------------------
 
 
-def _indexed(data: Data, seed: int, source: Storage, place: Storage, watch: Watch) -> Dataset:
+def _load_or_index(
+    data: Data, seed: int, source: Storage, place: Storage, watch: ProgressCallback
+) -> Dataset:
     """The dataset from the index, or checked now and indexed."""
-    listing = listing_of(data, source)
-    known = _known(place, _stamp(data, seed, listing, place))
+    listing = list_files(data, source)
+    known = _load_index(place, _stamp(data, seed, listing, place))
     if known is not None:
         _log.info(
-            "%d slices in %s, unchanged since they were checked", len(known.cases), known.root
+            "%d slices in %s, unchanged since they were checked", len(known.slices), known.root
         )
         return known
-    read = _read(paired(listing, data, source), data, source, watch)
-    assigned = _assigned(read, data, seed, place)
-    _refuse_poor_splits(assigned, data, source)
+    read = _check_pairs(pair_files(listing, data, source), data, source, watch)
+    assigned = _assign_splits(read, data, seed, place)
+    _check_splits(assigned, data, source)
     dataset = _dataset(source.url, assigned)
     # Only now: the stamp of a pool is that of the splits just written, too.
     index = Index(_stamp(data, seed, listing, place), dataset)
     place.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
-    _log.debug("%d slices in %s checked", len(dataset.cases), dataset.root)
+    _log.debug("%d slices in %s checked", len(dataset.slices), dataset.root)
     return dataset
 
 
-def _known(place: Storage, stamp: str) -> Dataset | None:
+def _load_index(place: Storage, stamp: str) -> Dataset | None:
     """The indexed dataset if it is still the one described by the stamp."""
     if not place.exists(INDEX):
         return None
@@ -222,13 +232,13 @@ def _known(place: Storage, stamp: str) -> Dataset | None:
     return index.dataset if index.stamp == stamp else None
 
 
-def _stamp(data: Data, seed: int, listing: Sequence[Entry], place: Storage) -> str:
+def _stamp(data: Data, seed: int, listing: Sequence[ObjectInfo], place: Storage) -> str:
     """Digest of all that decides an index: settings, files with size and time, and the splits."""
     facts = {
         "format": _FORMAT,
-        "settings": _deciding(data, seed),
+        "settings": _dataset_settings(data, seed),
         "listing": [(entry.key, entry.size, entry.modified) for entry in listing],
-        "splits": _splits_text(place) if data.layout == "pool" else None,
+        "splits": _splits_text(place) if data.layout == "unsplit" else None,
     }
     return _digest(facts)
 
@@ -244,23 +254,25 @@ def _digest(facts: Any) -> str:
 # -- from pairs to cases -----------------------------------------------------------------------
 
 
-def _read(pairs: Sequence[Pair], data: Data, source: Storage, watch: Watch) -> list[_Slice]:
+def _check_pairs(
+    pairs: Sequence[Pair], data: Data, source: Storage, watch: ProgressCallback
+) -> list[_CheckedPair]:
     """Every pair decoded once; one DataError for all that cannot be used."""
-    read: list[_Slice] = []
+    read: list[_CheckedPair] = []
     faults: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        results = pool.map(partial(_looked_at, source=source, data=data), pairs)
+        results = pool.map(partial(_check_pair, source=source, data=data), pairs)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, _Slice):
+            if isinstance(result, _CheckedPair):
                 read.append(result)
             else:
                 faults.append(result)
             watch(done, len(pairs), "checked")
-    refuse(faults, source)
+    raise_data_errors(faults, source)
     return read
 
 
-def _looked_at(pair: Pair, source: Storage, data: Data) -> _Slice | str:
+def _check_pair(pair: Pair, source: Storage, data: Data) -> _CheckedPair | str:
     """A pair's facts, or what is wrong with it."""
     image_file, mask_file = source.read(pair.image), source.read(pair.mask)
     try:
@@ -269,7 +281,7 @@ def _looked_at(pair: Pair, source: Storage, data: Data) -> _Slice | str:
         return str(error).removesuffix(".")
     if image.shape[:2] != mask.shape:
         return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
-    return _Slice(
+    return _CheckedPair(
         pair,
         *mask.shape,
         foreground=int((mask > data.mask_threshold).sum()) / mask.size,
@@ -284,23 +296,23 @@ def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
-def _assigned(
-    read: Sequence[_Slice], data: Data, seed: int, place: Storage
-) -> dict[Split, list[_Slice]]:
+def _assign_splits(
+    read: Sequence[_CheckedPair], data: Data, seed: int, place: Storage
+) -> dict[Split, list[_CheckedPair]]:
     """The slices of each split: by folder, or by patient in a pool."""
-    if data.layout == "pool":
+    if data.layout == "unsplit":
         fractions: dict[str, list[float]] = defaultdict(list)
         for each in read:
             fractions[each.pair.patient].append(each.foreground)
         means = {patient: sum(values) / len(values) for patient, values in fractions.items()}
-        patients = splits.agreed(means, data, seed, place)
+        patients = splits.load_or_create_splits(means, data, seed, place)
         home = {patient: split for split in SPLITS for patient in patients[split]}
         read = [replace(s, pair=replace(s.pair, split=home[s.pair.patient])) for s in read]
     return {split: [each for each in read if each.pair.split == split] for split in SPLITS}
 
 
-def _refuse_poor_splits(
-    assigned: Mapping[Split, Sequence[_Slice]], data: Data, source: Storage
+def _check_splits(
+    assigned: Mapping[Split, Sequence[_CheckedPair]], data: Data, source: Storage
 ) -> None:
     """DataError for a split without slices, or none of whose masks holds foreground."""
     for split, slices in assigned.items():
@@ -317,9 +329,9 @@ def _refuse_poor_splits(
             )
 
 
-def _dataset(root: str, assigned: Mapping[Split, Sequence[_Slice]]) -> Dataset:
+def _dataset(root: str, assigned: Mapping[Split, Sequence[_CheckedPair]]) -> Dataset:
     cases = tuple(
-        Case(
+        SliceRecord(
             each.pair.name,
             each.pair.patient,
             split,
@@ -340,10 +352,10 @@ def _dataset(root: str, assigned: Mapping[Split, Sequence[_Slice]]) -> Dataset:
     return Dataset(root, cases, _digest(content)[:16])
 
 
-def _judge_overlap(dataset: Dataset, data: Data) -> None:
+def _check_split_overlap(dataset: Dataset, data: Data) -> None:
     """DataError (or, where allowed, a warning) for patients who stand in several splits."""
     homes: dict[str, set[Split]] = defaultdict(set)
-    for case in dataset.cases:
+    for case in dataset.slices:
         homes[case.patient].add(case.split)
     torn = sorted(patient for patient, found in homes.items() if len(found) > 1)
     if not torn:

@@ -23,9 +23,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from contract.config import Data
-from contract.host_info import Environment, environment
+from contract.host_info import HostInfo, host_info
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import SPLITS, Case, Dataset, Split, read_image, read_mask
+from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split, read_image, read_mask
 from trainer.visualization import curves, html, overlays
 
 COLOURS = {"train": "#0072b2", "valid": "#e69f00", "test": "#009e73"}
@@ -50,7 +50,7 @@ _LEVELS = 2**16
 
 
 @dataclass(frozen=True)
-class Group:
+class PatientStats:
     """The slices of one patient in one split."""
 
     patient: str
@@ -65,7 +65,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class SplitFacts:
+class SplitStats:
     """What a split holds."""
 
     split: Split
@@ -82,16 +82,16 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
-class Inspection:
+class DatasetReport:
     """What a dataset holds, and where the page about it lies."""
 
-    splits: tuple[SplitFacts, ...]
-    patients: tuple[Group, ...]
+    splits: tuple[SplitStats, ...]
+    patients: tuple[PatientStats, ...]
     page: str
 
 
 @dataclass(frozen=True)
-class Levels:
+class IntensityHistogram:
     """How many pixels of a split have each raw intensity; entry i is the intensity i - 32768."""
 
     pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_LEVELS, np.int64))
@@ -103,7 +103,7 @@ class Levels:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _SliceHistogram:
     """Counts of one slice's intensities from `lowest` up, and what kind of picture it is."""
 
     split: Split
@@ -113,21 +113,21 @@ class _Seen:
     foreground: NDArray[np.int64]
 
 
-def inspect(
+def create_report(
     dataset: Dataset, data: Data, destination: Storage, advance: Callable[[int], None]
-) -> Inspection:
+) -> DatasetReport:
     """Look at every slice and write the page and its parts; index.html is written last.
 
     advance: told of each slice read, len(dataset.cases) in all. Raises DataError or StorageError
     where a slice cannot be read.
     """
     slices = open_storage(dataset.root)
-    levels, kinds = survey(dataset, data, slices, advance)
-    groups = grouped(dataset.cases)
+    levels, kinds = measure_intensities(dataset, data, slices, advance)
+    groups = group_by_patient(dataset.slices)
     facts = tuple(
-        split_facts(split, dataset.of(split), levels[split], data)
+        compute_split_stats(split, dataset.select(split), levels[split], data)
         for split in SPLITS
-        if dataset.of(split)
+        if dataset.select(split)
     )
     drawn = {
         "counts": counts_png(groups),
@@ -138,24 +138,24 @@ def inspect(
     for name, png in drawn.items():
         destination.write(f"{name}.png", png)
     destination.write("inspect.csv", table(groups).encode())
-    made = environment()
+    made = host_info()
     text = _page(dataset, data, facts, groups, kinds, drawn, made)
     destination.write("index.html", text.encode())
-    return Inspection(facts, groups, f"{destination.url}/index.html")
+    return DatasetReport(facts, groups, f"{destination.url}/index.html")
 
 
-def survey(
+def measure_intensities(
     dataset: Dataset, data: Data, slices: Storage, advance: Callable[[int], None]
-) -> tuple[dict[Split, Levels], dict[str, int]]:
+) -> tuple[dict[Split, IntensityHistogram], dict[str, int]]:
     """Intensities of each split, and how many slices there are of each size and type."""
-    levels: dict[Split, Levels] = {split: Levels() for split in SPLITS}
+    levels: dict[Split, IntensityHistogram] = {split: IntensityHistogram() for split in SPLITS}
     kinds: dict[str, int] = {}
 
-    def look(case: Case) -> _Seen:
-        return seen(case, slices, data.mask_threshold)
+    def look(case: SliceRecord) -> _SliceHistogram:
+        return measure_slice(case, slices, data.mask_threshold)
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="inspect") as pool:
-        for one in pool.map(look, dataset.cases):
+        for one in pool.map(look, dataset.slices):
             start = one.lowest - _LOWEST
             where = slice(start, start + len(one.pixels))
             levels[one.split].pixels[where] += one.pixels
@@ -165,7 +165,7 @@ def survey(
     return levels, dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
 
-def seen(case: Case, slices: Storage, threshold: int) -> _Seen:
+def measure_slice(case: SliceRecord, slices: Storage, threshold: int) -> _SliceHistogram:
     """Read a slice and its mask and count the intensities of both; channels count alike."""
     image = read_image(slices, case.image)
     mask = read_mask(slices, case.mask, threshold)
@@ -175,10 +175,10 @@ def seen(case: Case, slices: Storage, threshold: int) -> _Seen:
     foreground = np.bincount(raised[mask != 0].ravel(), minlength=len(pixels))
     colours = {1: "grey", 3: "RGB"}[image.shape[2]]
     kind = f"{image.shape[1]} × {image.shape[0]} {colours} {image.dtype}"
-    return _Seen(case.split, kind, lowest, pixels, foreground)
+    return _SliceHistogram(case.split, kind, lowest, pixels, foreground)
 
 
-def grouped(cases: Sequence[Case]) -> tuple[Group, ...]:
+def group_by_patient(cases: Sequence[SliceRecord]) -> tuple[PatientStats, ...]:
     """The patients of each split, in the order train, valid, test and then by name."""
     shares: dict[tuple[int, str], list[float]] = {}
     for case in cases:
@@ -186,8 +186,8 @@ def grouped(cases: Sequence[Case]) -> tuple[Group, ...]:
     return tuple(_group(SPLITS[key[0]], key[1], found) for key, found in sorted(shares.items()))
 
 
-def _group(split: Split, patient: str, shares: Sequence[float]) -> Group:
-    return Group(
+def _group(split: Split, patient: str, shares: Sequence[float]) -> PatientStats:
+    return PatientStats(
         patient=patient,
         split=split,
         slices=len(shares),
@@ -198,11 +198,13 @@ def _group(split: Split, patient: str, shares: Sequence[float]) -> Group:
     )
 
 
-def split_facts(split: Split, cases: Sequence[Case], levels: Levels, data: Data) -> SplitFacts:
+def compute_split_stats(
+    split: Split, cases: Sequence[SliceRecord], levels: IntensityHistogram, data: Data
+) -> SplitStats:
     """The facts of a split that has at least one case."""
     low = int(np.ceil(data.intensity_low)) - _LOWEST
     high = int(np.floor(data.intensity_high)) - _LOWEST
-    return SplitFacts(
+    return SplitStats(
         split=split,
         patients=len({case.patient for case in cases}),
         slices=len(cases),
@@ -213,7 +215,7 @@ def split_facts(split: Split, cases: Sequence[Case], levels: Levels, data: Data)
     )
 
 
-def table(groups: Sequence[Group]) -> str:
+def table(groups: Sequence[PatientStats]) -> str:
     """inspect.csv: one row for each patient of a split; shares of foreground from 0 to 1."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -225,7 +227,7 @@ def table(groups: Sequence[Group]) -> str:
     return stream.getvalue()
 
 
-def counts_png(groups: Sequence[Group]) -> bytes:
+def counts_png(groups: Sequence[PatientStats]) -> bytes:
     """A bar for each patient, as high as the patient has slices."""
     figure = curves.new_figure(9.5, 3.4)
     axis = figure.subplots()
@@ -243,7 +245,7 @@ def counts_png(groups: Sequence[Group]) -> bytes:
     return curves.png(figure)
 
 
-def _name_patients(axis: Axes, groups: Sequence[Group]) -> None:
+def _name_patients(axis: Axes, groups: Sequence[PatientStats]) -> None:
     """Names below the bars where they can be read, else none."""
     if len(groups) > _NAMED_PATIENTS:
         axis.set_xticks([])
@@ -256,11 +258,13 @@ def _name_patients(axis: Axes, groups: Sequence[Group]) -> None:
 
 def foreground_png(dataset: Dataset) -> bytes:
     """For each split the share of foreground of its slices, as points behind a box."""
-    splits: list[Split] = [split for split in SPLITS if dataset.of(split)]
+    splits: list[Split] = [split for split in SPLITS if dataset.select(split)]
     figure = curves.new_figure(9.5, 0.9 + 0.75 * len(splits))
     axis = figure.subplots()
     for place, split in enumerate(splits):
-        _strip(axis, place, [100 * case.foreground for case in dataset.of(split)], COLOURS[split])
+        _strip(
+            axis, place, [100 * case.foreground for case in dataset.select(split)], COLOURS[split]
+        )
     curves.style(axis, "Share of foreground of each slice", "% of the slice's pixels")
     axis.grid(visible=False, axis="y")
     axis.set_yticks(range(len(splits)), splits, fontsize=9)
@@ -291,7 +295,7 @@ def _strip(axis: Axes, place: int, shares: Sequence[float], colour: str) -> None
     )
 
 
-def intensity_png(levels: dict[Split, Levels], data: Data) -> bytes:
+def intensity_png(levels: dict[Split, IntensityHistogram], data: Data) -> bytes:
     """Raw intensities of each split: of all pixels, and of the foreground alone."""
     figure = curves.new_figure(9.5, 3.4)
     panels = figure.subplots(1, 2)
@@ -344,25 +348,25 @@ def overlays_png(dataset: Dataset, data: Data, slices: Storage) -> bytes:
         image = read_image(slices, case.image)
         mask = read_mask(slices, case.mask, data.mask_threshold)
         window = (data.intensity_low, data.intensity_high)
-        tiles.append(overlays.overlay(image, mask, window=window))
+        tiles.append(overlays.draw_overlay(image, mask, window=window))
         captions.append(f"{case.split} · {case.name}")
-    return overlays.encode(overlays.contact_sheet(tiles, _TILES // 2, captions))
+    return overlays.encode_png(overlays.image_grid(tiles, _TILES // 2, captions))
 
 
-def chosen(dataset: Dataset) -> list[Case]:
+def chosen(dataset: Dataset) -> list[SliceRecord]:
     """Up to eight slices of each split, evenly over its patients.
 
     The same dataset always shows the same ones: the draw is seeded by its fingerprint.
     """
     digest = hashlib.sha256(dataset.fingerprint.encode()).digest()
     draw = np.random.default_rng(int.from_bytes(digest[:8]))
-    found: list[Case] = []
+    found: list[SliceRecord] = []
     for split in SPLITS:
-        found += sorted(_spread(dataset.of(split), draw)[:_TILES], key=lambda case: case.name)
+        found += sorted(_spread(dataset.select(split), draw)[:_TILES], key=lambda case: case.name)
     return found
 
 
-def _spread(cases: Sequence[Case], draw: np.random.Generator) -> list[Case]:
+def _spread(cases: Sequence[SliceRecord], draw: np.random.Generator) -> list[SliceRecord]:
     """The cases in random order, a first one of every patient before any second one."""
     shuffled = [cases[place] for place in draw.permutation(len(cases))]
     earlier: dict[str, int] = {}
@@ -381,11 +385,11 @@ def _plain(name: str) -> str:
 def _page(
     dataset: Dataset,
     data: Data,
-    facts: Sequence[SplitFacts],
-    groups: Sequence[Group],
+    facts: Sequence[SplitStats],
+    groups: Sequence[PatientStats],
     kinds: dict[str, int],
     drawn: dict[str, bytes],
-    made: Environment,
+    made: HostInfo,
 ) -> str:
     return html.render(
         "inspect.html",

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from contract.config import Data
 from contract.errors import DataError
 from contract.imaging.decode import SUFFIXES
-from contract.storage import Entry, FolderStorage, Storage
-from trainer.data.splits import SPLITS, Split, patient_of
+from contract.storage import LocalStorage, ObjectInfo, Storage
+from trainer.data.splits import SPLITS, Split, find_patient
 
 _FAULTS_TOLD = 5
 _PARTNERS = "an image and its mask have the same stem; add the missing ones or remove the others"
@@ -29,48 +29,48 @@ class Pair:
     mask: str
 
 
-def listing_of(data: Data, source: Storage) -> list[Entry]:
+def list_files(data: Data, source: Storage) -> list[ObjectInfo]:
     """Every file below the folders of the layout."""
-    return [entry for folder in _folders(data) for entry in source.entries(folder)]
+    return [entry for folder in _folders(data) for entry in source.list_objects(folder)]
 
 
 def _folders(data: Data) -> list[str]:
-    prefixes = [""] if data.layout == "pool" else [f"{split}/" for split in SPLITS]
+    prefixes = [""] if data.layout == "unsplit" else [f"{split}/" for split in SPLITS]
     return [f"{prefix}{kind}" for prefix in prefixes for kind in ("images", "masks")]
 
 
-def paired(listing: Sequence[Entry], data: Data, source: Storage) -> list[Pair]:
+def pair_files(listing: Sequence[ObjectInfo], data: Data, source: Storage) -> list[Pair]:
     """Images and masks by stem; one DataError for all without partner, or without patient."""
-    found = _pictures(listing, data, source)
+    found = _group_by_stem(listing, data, source)
     faults: list[str] = []
     alone: list[str] = []
     nameless: list[str] = []
     pairs: list[Pair] = []
-    for split in [None] if data.layout == "pool" else SPLITS:
+    for split in [None] if data.layout == "unsplit" else SPLITS:
         prefix = "" if split is None else f"{split}/"
         images, masks = found[f"{prefix}images"], found[f"{prefix}masks"]
-        faults += _doubled(images) + _doubled(masks)
+        faults += _duplicate_stems(images) + _duplicate_stems(masks)
         alone += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
         alone += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
         for stem in sorted(images.keys() & masks.keys()):
-            patient = patient_of(stem, data.patient_pattern)
+            patient = find_patient(stem, data.patient_id_regex)
             if patient is None:
                 nameless.append(images[stem][0])
             else:
                 pairs.append(Pair(stem, patient, split, images[stem][0], masks[stem][0]))
-    refuse(faults + alone, source, _PARTNERS if alone else "")
+    raise_data_errors(faults + alone, source, _PARTNERS if alone else "")
     if nameless:
-        raise DataError(_no_patient(nameless, data, source))
-    if data.layout == "pool" and len(pairs) > 1:
-        _refuse_a_patient_a_slice(pairs, data, source)
+        raise DataError(_no_patient_error(nameless, data, source))
+    if data.layout == "unsplit" and len(pairs) > 1:
+        _check_patients_differ_from_slices(pairs, data, source)
     return pairs
 
 
-def _no_patient(nameless: Sequence[str], data: Data, source: Storage) -> str:
+def _no_patient_error(nameless: Sequence[str], data: Data, source: Storage) -> str:
     """The message for images in whose names the pattern finds nobody."""
     files = f"the names of {len(nameless)} files, such as" if nameless[1:] else "the name of"
     return (
-        f"{source.url}: data.patient_pattern = {_in_toml(data.patient_pattern)} finds no patient "
+        f"{source.url}: data.patient_id_regex = {_in_toml(data.patient_id_regex)} finds no patient "
         f"in {files} {nameless[0]}: write one that does ('^([^_]+)_' takes what stands before "
         "the first underscore), or rename the files."
     )
@@ -82,22 +82,22 @@ def _in_toml(pattern: str) -> str:
     return f"'{pattern}'" if plain else json.dumps(pattern, ensure_ascii=False)
 
 
-def _refuse_a_patient_a_slice(pairs: Sequence[Pair], data: Data, source: Storage) -> None:
+def _check_patients_differ_from_slices(pairs: Sequence[Pair], data: Data, source: Storage) -> None:
     """DataError where the pattern takes every whole name for a patient.
 
     Slices of one patient would then stand in several splits, and nothing would tell.
     """
     if all(pair.patient == pair.name for pair in pairs):
         raise DataError(
-            f"{source.url}: data.patient_pattern = {_in_toml(data.patient_pattern)} takes the "
+            f"{source.url}: data.patient_id_regex = {_in_toml(data.patient_id_regex)} takes the "
             f"whole name of every file, such as {pairs[0].name}, for its patient: write one that "
             "stops before the slice, or, where every patient has but one slice, divide them "
-            'yourself with data.layout = "split".'
+            'yourself with data.layout = "presplit".'
         )
 
 
-def _pictures(
-    listing: Sequence[Entry], data: Data, source: Storage
+def _group_by_stem(
+    listing: Sequence[ObjectInfo], data: Data, source: Storage
 ) -> dict[str, dict[str, list[str]]]:
     """Keys of the pictures of each folder by stem; other files are passed over, and said so."""
     found: dict[str, dict[str, list[str]]] = {folder: {} for folder in _folders(data)}
@@ -114,10 +114,10 @@ def _pictures(
             nested.append(f"{entry.key} lies in a subfolder: move it directly into {folder}")
         else:
             passed.append(entry.key)
-    refuse(nested, source)
+    raise_data_errors(nested, source)
     for folder, stems in found.items():
         if not stems and not (folder.endswith("masks") and found[folder[:-5] + "images"]):
-            raise DataError(_nothing_there(folder, data, source, passed))
+            raise DataError(_empty_folder_error(folder, data, source, passed))
     if passed:
         _log.warning(
             "%d files in %s are no pictures and passed over, such as %s",
@@ -128,29 +128,29 @@ def _pictures(
     return found
 
 
-def _nothing_there(folder: str, data: Data, source: Storage, passed: Sequence[str]) -> str:
+def _empty_folder_error(folder: str, data: Data, source: Storage, passed: Sequence[str]) -> str:
     """The message for a folder without pictures, with the likeliest cause."""
     wanted = (
         "train|valid|test, each with images and masks"
-        if data.layout == "split"
+        if data.layout == "presplit"
         else "images and masks"
     )
-    if isinstance(source, FolderStorage) and not source.path.is_dir():
+    if isinstance(source, LocalStorage) and not source.path.is_dir():
         return f"there is no folder {source.url}: data.root must name one that holds {wanted}."
     text = f"there are no pictures ({', '.join(SUFFIXES)}) in {source.url}/{folder}"
     if passed:
         return f"{text}, but {len(passed)} other files such as {passed[0]}: convert them."
-    other = "pool" if data.layout == "split" else "split"
-    if any(source.entries(f) for f in _folders(data.model_copy(update={"layout": other}))):
+    other = "unsplit" if data.layout == "presplit" else "presplit"
+    if any(source.list_objects(f) for f in _folders(data.model_copy(update={"layout": other}))):
         return f'{text}: your folders are those of data.layout = "{other}".'
     return f"{text}: data.root must hold {wanted}."
 
 
-def _doubled(stems: Mapping[str, list[str]]) -> list[str]:
+def _duplicate_stems(stems: Mapping[str, list[str]]) -> list[str]:
     return [f"{' and '.join(keys)} have the same stem" for keys in stems.values() if len(keys) > 1]
 
 
-def refuse(faults: Iterable[str], source: Storage, remedy: str = "") -> None:
+def raise_data_errors(faults: Iterable[str], source: Storage, remedy: str = "") -> None:
     """One DataError for all faults, the first few told; nothing where there are none.
 
     remedy: what the sentence ends with.

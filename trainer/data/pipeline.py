@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from contract.config import Config
 from trainer.data.augmentation import augment
-from trainer.data.cache import Arrays
+from trainer.data.cache import CachedSplit
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
 Number = TypeVar("Number", np.int64, np.float32)
@@ -26,11 +26,11 @@ _ORDER, _AUGMENT = 0, 1
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerRank:
     """Which worker this is: rank from 0 to workers-1."""
 
     rank: int = 0
-    workers: int = 1
+    world_size: int = 1
 
 
 def steps_per_epoch(config: Config, samples: int) -> int:
@@ -56,13 +56,15 @@ def epoch_order(seed: int, epoch: int, samples: int, needed: int) -> NDArray[np.
     return np.concatenate(orders)[:needed]
 
 
-def share(order: NDArray[Number], batch: int, place: Place) -> NDArray[Number]:
+def shard(order: NDArray[Number], batch: int, place: WorkerRank) -> NDArray[Number]:
     """One worker's part of an order: its slice of every whole batch."""
-    batches = order.reshape(-1, place.workers, batch // place.workers)
+    batches = order.reshape(-1, place.world_size, batch // place.world_size)
     return batches[:, place.rank].reshape(-1)
 
 
-def training(config: Config, arrays: Arrays, place: Place, first_epoch: int) -> tf.data.Dataset:
+def training_dataset(
+    config: Config, arrays: CachedSplit, place: WorkerRank, first_epoch: int
+) -> tf.data.Dataset:
     """This worker's batches from the start of first_epoch to the end of the last epoch.
 
     Elements: float32 images [b, S, S, C] in 0..1 and truth [b, S, S, 1], with b this worker's
@@ -74,22 +76,22 @@ def training(config: Config, arrays: Arrays, place: Place, first_epoch: int) -> 
     def numbers() -> Iterator[tuple[int, int]]:
         for epoch in range(first_epoch, config.train.epochs):
             order = epoch_order(config.run.seed, epoch, len(arrays.images), needed)
-            for turn in share(order, batch, place):
+            for turn in shard(order, batch, place):
                 yield epoch, int(turn)
 
     def draw(epoch: np.int64, turn: np.int64) -> Sample:
-        return augmented(config, arrays, int(epoch), int(turn))
+        return load_augmented(config, arrays, int(epoch), int(turn))
 
     number = tf.TensorSpec((), tf.int64)
     return (
         tf.data.Dataset.from_generator(numbers, output_signature=(number, number))
-        .map(_in_numpy(draw, arrays), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch // place.workers, drop_remainder=True)
+        .map(_map_numpy(draw, arrays), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch // place.world_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def validation(config: Config, arrays: Arrays, place: Place) -> tf.data.Dataset:
+def validation_dataset(config: Config, arrays: CachedSplit, place: WorkerRank) -> tf.data.Dataset:
     """This worker's validation batches, over and over: images, truth and weights [b].
 
     Batches are filled with samples of weight 0, so that every worker has as many. Each is given
@@ -103,36 +105,36 @@ def validation(config: Config, arrays: Arrays, place: Place) -> tf.data.Dataset:
         filled[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
     def read(sample: np.int64) -> Sample:
-        return plain(config, arrays, int(sample))
+        return load_sample(config, arrays, int(sample))
 
-    numbers = tf.data.Dataset.from_tensor_slices(share(filled, batch, place))
-    slices = numbers.map(_in_numpy(read, arrays), num_parallel_calls=tf.data.AUTOTUNE)
-    weight = tf.data.Dataset.from_tensor_slices(share(weights, batch, place))
+    numbers = tf.data.Dataset.from_tensor_slices(shard(filled, batch, place))
+    slices = numbers.map(_map_numpy(read, arrays), num_parallel_calls=tf.data.AUTOTUNE)
+    weight = tf.data.Dataset.from_tensor_slices(shard(weights, batch, place))
     return (
         tf.data.Dataset.zip((slices, weight))
         .map(lambda pair, weight: (*pair, weight))
-        .batch(batch // place.workers, drop_remainder=True)
+        .batch(batch // place.world_size, drop_remainder=True)
         .repeat()
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def plain(config: Config, arrays: Arrays, sample: int) -> Sample:
+def load_sample(config: Config, arrays: CachedSplit, sample: int) -> Sample:
     """A sample as it is: image float32 [S, S, C] in 0..1, truth float32 [S, S, 1]."""
     low, high = config.data.intensity_low, config.data.intensity_high
     image = (np.clip(arrays.images[sample].astype(np.float32), low, high) - low) / (high - low)
     return image.astype(np.float32), arrays.masks[sample][..., None].astype(np.float32)
 
 
-def augmented(config: Config, arrays: Arrays, epoch: int, turn: int) -> Sample:
+def load_augmented(config: Config, arrays: CachedSplit, epoch: int, turn: int) -> Sample:
     """A sample as epoch `epoch` of the run shows it at one of its turns."""
-    image, truth = plain(config, arrays, turn % len(arrays.images))
+    image, truth = load_sample(config, arrays, turn % len(arrays.images))
     draw = np.random.default_rng((config.run.seed, epoch, _AUGMENT, turn))
     image, mask = augment(image, truth[..., 0].astype(np.uint8), draw, config.data.augment)
     return image, mask[..., None].astype(np.float32)
 
 
-def _in_numpy(function, arrays: Arrays):
+def _map_numpy(function, arrays: CachedSplit):
     """A tf.data mapping that calls a numpy function and tells TensorFlow the shapes again."""
     side, channels = arrays.images.shape[1], arrays.images.shape[3]
 

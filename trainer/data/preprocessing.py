@@ -12,7 +12,7 @@ import tensorflow as tf
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def fit_slices(slices: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+def resize_slices(slices: tf.Tensor, size: int, channels: int) -> tf.Tensor:
     """Raw slices at the network's size, still in raw intensities.
 
     slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB).

@@ -22,7 +22,7 @@ FILE = "splits.json"
 _log = logging.getLogger(__name__)
 
 
-def patient_of(name: str, pattern: str) -> str | None:
+def find_patient(name: str, pattern: str) -> str | None:
     """The patient in a file name without its suffix; None where the pattern finds none.
 
     The pattern's first group if it has one, else all it matches.
@@ -33,22 +33,26 @@ def patient_of(name: str, pattern: str) -> str | None:
     return (found[1] if found.re.groups else found[0]) or None
 
 
-def agreed(foreground: Mapping[str, float], data: Data, seed: int, place: Storage) -> Patients:
+def load_or_create_splits(
+    foreground: Mapping[str, float], data: Data, seed: int, place: Storage
+) -> Patients:
     """The patients of each split: as splits.json at place says, else dealt now and written there.
 
     foreground: every patient of the pool with the mean foreground fraction of its slices.
     Raises DataError for a patient that the file does not name.
     """
     if not place.exists(FILE):
-        dealt = deal(foreground, data.valid_fraction, data.test_fraction, seed)
+        dealt = stratified_split(foreground, data.valid_fraction, data.test_fraction, seed)
         # Of two processes that deal at once the first is obeyed by both.
         place.create(FILE, json.dumps(dealt, indent=2).encode() + b"\n")
     patients = _read(place)
-    _refuse_strangers(patients, foreground.keys(), place)
+    _check_new_patients(patients, foreground.keys(), place)
     return patients
 
 
-def deal(foreground: Mapping[str, float], valid: float, test: float, seed: int) -> Patients:
+def stratified_split(
+    foreground: Mapping[str, float], valid: float, test: float, seed: int
+) -> Patients:
     """Patients dealt to the splits so that each has small and large organs.
 
     valid, test: shares of the patients; each split gets at least one. The patients are sorted by
@@ -61,7 +65,7 @@ def deal(foreground: Mapping[str, float], valid: float, test: float, seed: int) 
         raise DataError(
             f"the pool has {len(foreground)} patients, of whom {counts['valid']} would validate, "
             f"{counts['test']} test and none train: add patients, lower data.valid_fraction or "
-            "data.test_fraction, or mend data.patient_pattern."
+            "data.test_fraction, or mend data.patient_id_regex."
         )
     left = sorted(foreground, key=lambda patient: (foreground[patient], patient))
     drawn: dict[str, set[str]] = {}
@@ -87,7 +91,7 @@ def _read(place: Storage) -> Patients:
     return {split: patients.get(split, []) for split in SPLITS}
 
 
-def _refuse_strangers(patients: Patients, pool: Collection[str], place: Storage) -> None:
+def _check_new_patients(patients: Patients, pool: Collection[str], place: Storage) -> None:
     listed = [patient for split in SPLITS for patient in patients[split]]
     twice = sorted({patient for patient in listed if listed.count(patient) > 1})
     if twice:

@@ -31,19 +31,19 @@ from numpy.typing import NDArray
 from contract import bundle as bundles
 from contract.bundle import Manifest
 from contract.config import Data, Predict
-from contract.confusion import Counts, Spread, count, spread
+from contract.confusion import ConfusionCounts, MetricSummary, confusion_counts, summarize
 from contract.errors import DataError
-from contract.host_info import Environment, environment
-from contract.storage import FolderStorage, Storage, open_storage
-from trainer.data.dataset_index import SPLITS, Case, Dataset, Split, read_image, read_mask
+from contract.host_info import HostInfo, host_info
+from contract.storage import LocalStorage, Storage, open_storage
+from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split, read_image, read_mask
 from trainer.visualization import overlays
 
 Pixels = NDArray[np.uint8 | np.int16]
 Mask = NDArray[np.uint8]
 Segment = Callable[[Pixels], Mask]
-Read = tuple[Case, Pixels, Mask]
+Read = tuple[SliceRecord, Pixels, Mask]
 
-FIGURES = ("dice", "iou", "sensitivity", "specificity")
+METRICS = ("dice", "iou", "sensitivity", "specificity")
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ _COLUMNS = 4
 class SliceScore:
     """The pixels of one slice."""
 
-    case: Case
-    counts: Counts
+    slice: SliceRecord
+    counts: ConfusionCounts
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class PatientScore:
 
     patient: str
     slices: int
-    counts: Counts
+    counts: ConfusionCounts
 
 
 @dataclass(frozen=True)
-class Empties:
+class EmptyMaskCounts:
     """How often the truth has no foreground, and how often something is marked there."""
 
     patients: int
@@ -98,22 +98,22 @@ class Evaluation:
     """By name."""
     slices: tuple[SliceScore, ...]
     """In the dataset's order."""
-    pictures: Mapping[str, bytes]
+    previews: Mapping[str, bytes]
     """PNGs by name: worst, best, worst-patient and, with two patients or more, best-patient."""
-    environment: Environment
+    host_info: HostInfo
     created: str
     """When, ISO 8601 in UTC."""
 
-    def figure(self, name: str) -> Spread:
+    def summary_of(self, name: str) -> MetricSummary:
         """The spread over patients of "dice", "iou", "sensitivity" or "specificity"."""
-        return spread(getattr(patient.counts, name) for patient in self.patients)
+        return summarize(getattr(patient.counts, name) for patient in self.patients)
 
     @property
-    def empties(self) -> Empties:
+    def empty_masks(self) -> EmptyMaskCounts:
         """The empty case, counted."""
         patients = [one.counts for one in self.patients if one.counts.empty]
         slices = [one.counts for one in self.slices if one.counts.empty]
-        return Empties(
+        return EmptyMaskCounts(
             patients=len(patients),
             patients_marked=sum(not counts.predicted_empty for counts in patients),
             slices=len(slices),
@@ -137,19 +137,19 @@ def evaluate(
     predicted masks too. Raises BundleError, StorageError or DataError, the last also where the
     network has learnt from a patient of the split.
     """
-    cases = dataset.of(split)
+    cases = dataset.select(split)
     if not cases:
         raise DataError(f"the {split} split of {dataset.root} is empty: choose another split.")
-    source = FolderStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
+    source = LocalStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
     folder = bundles.fetch(source)
-    manifest = bundles.read_manifest(FolderStorage(folder))
-    judge_patients(manifest, dataset, split, data)
-    slices, segment = Slices(open_storage(dataset.root), data), opened(folder)
-    counted: dict[Case, Counts] = {}
-    for case, mask, counts in scored(cases, slices, segment, predict.batch_size):
+    manifest = bundles.read_manifest(LocalStorage(folder))
+    check_patient_leakage(manifest, dataset, split, data)
+    slices, segment = SliceReader(open_storage(dataset.root), data), load_saved_model(folder)
+    counted: dict[SliceRecord, ConfusionCounts] = {}
+    for case, mask, counts in score_slices(cases, slices, segment, predict.batch_size):
         counted[case] = counts
         if keep_masks:
-            destination.write(f"masks/{case.name}.png", overlays.encode(mask * np.uint8(255)))
+            destination.write(f"masks/{case.name}.png", overlays.encode_png(mask * np.uint8(255)))
         advance(1)
     scores = tuple(SliceScore(case, counted[case]) for case in cases)
     evaluation = Evaluation(
@@ -161,15 +161,15 @@ def evaluate(
         split=split,
         patients=by_patient(scores),
         slices=scores,
-        pictures=drawn(scores, slices, segment),
-        environment=environment(),
+        previews=draw_previews(scores, slices, segment),
+        host_info=host_info(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write(evaluation, destination)
+    write_results(evaluation, destination)
     return evaluation
 
 
-def judge_patients(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:
+def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:
     """DataError (or, where overlap is allowed, a warning) for patients that are not new.
 
     Whom the network was tested on must not have trained or validated it, and whom it was
@@ -201,7 +201,7 @@ def judge_patients(manifest: Manifest, dataset: Dataset, split: Split, data: Dat
     log.warning("%s; the figures are not of new patients", fault)
 
 
-def opened(folder: Path) -> Segment:
+def load_saved_model(folder: Path) -> Segment:
     """The bundle's SavedModel as a function from slices [B, H, W, C] to masks [B, H, W]."""
     loaded = tf.saved_model.load(str(folder / "saved_model"))
 
@@ -213,7 +213,7 @@ def opened(folder: Path) -> Segment:
 
 
 @dataclass(frozen=True)
-class Slices:
+class SliceReader:
     """The pixels of a dataset's cases."""
 
     storage: Storage
@@ -224,15 +224,15 @@ class Slices:
         """The raw intensities that pictures show as black and white."""
         return self.data.intensity_low, self.data.intensity_high
 
-    def read(self, case: Case) -> Read:
+    def read(self, case: SliceRecord) -> Read:
         """The case, its image [H, W, C] and its truth [H, W]."""
         image = read_image(self.storage, case.image)
         return case, image, read_mask(self.storage, case.mask, self.data.mask_threshold)
 
 
-def scored(
-    cases: Sequence[Case], slices: Slices, segment: Segment, size: int
-) -> Iterator[tuple[Case, Mask, Counts]]:
+def score_slices(
+    cases: Sequence[SliceRecord], slices: SliceReader, segment: Segment, size: int
+) -> Iterator[tuple[SliceRecord, Mask, ConfusionCounts]]:
     """Each case with its predicted mask and its counts, in batches of slices of one shape.
 
     The order is that of the batches: a slice of a rare shape waits until its batch is full or
@@ -241,10 +241,10 @@ def scored(
     for batch in batches(read_ahead(cases, slices), size):
         masks = segment(np.stack([image for _, image, _ in batch]))
         for (case, _, truth), mask in zip(batch, masks, strict=True):
-            yield case, mask, count(mask, truth)
+            yield case, mask, confusion_counts(mask, truth)
 
 
-def read_ahead(cases: Sequence[Case], slices: Slices) -> Iterator[Read]:
+def read_ahead(cases: Sequence[SliceRecord], slices: SliceReader) -> Iterator[Read]:
     """The cases' pixels in order, a few decoded ahead while the network works."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="evaluate") as pool:
         coming: deque[Future[Read]] = deque()
@@ -269,27 +269,29 @@ def batches(slices: Iterable[Read], size: int) -> Iterator[list[Read]]:
 
 def by_patient(slices: Iterable[SliceScore]) -> tuple[PatientScore, ...]:
     """The counts of each patient's slices added up, by name."""
-    counts: dict[str, list[Counts]] = {}
+    counts: dict[str, list[ConfusionCounts]] = {}
     for one in slices:
-        counts.setdefault(one.case.patient, []).append(one.counts)
+        counts.setdefault(one.slice.patient, []).append(one.counts)
     return tuple(
-        PatientScore(patient, len(found), sum(found, Counts()))
+        PatientScore(patient, len(found), sum(found, ConfusionCounts()))
         for patient, found in sorted(counts.items())
     )
 
 
-def drawn(scores: Sequence[SliceScore], slices: Slices, segment: Segment) -> dict[str, bytes]:
+def draw_previews(
+    scores: Sequence[SliceScore], slices: SliceReader, segment: Segment
+) -> dict[str, bytes]:
     """The pictures of an evaluation, by name."""
     ranked = worst_first(scores)
     shown = min(_SHOWN_SLICES, (len(ranked) + 1) // 2)
     volumes = sorted(by_patient(scores), key=lambda patient: patient.counts.dice)
     sheets = {
-        "worst": with_close_ups(mixed(ranked)[:shown], slices, segment),
-        "best": with_close_ups(mixed(ranked[::-1])[:shown], slices, segment),
-        "worst-patient": through(volumes[0].patient, scores, slices, segment),
+        "worst": with_close_ups(interleave_patients(ranked)[:shown], slices, segment),
+        "best": with_close_ups(interleave_patients(ranked[::-1])[:shown], slices, segment),
+        "worst-patient": volume_sheet(volumes[0].patient, scores, slices, segment),
     }
     if len(volumes) > 1:
-        sheets["best-patient"] = through(volumes[-1].patient, scores, slices, segment)
+        sheets["best-patient"] = volume_sheet(volumes[-1].patient, scores, slices, segment)
     return sheets
 
 
@@ -304,63 +306,68 @@ def worst_first(scores: Sequence[SliceScore]) -> list[SliceScore]:
     )
 
 
-def mixed(ranked: Sequence[SliceScore]) -> list[SliceScore]:
+def interleave_patients(ranked: Sequence[SliceScore]) -> list[SliceScore]:
     """The same slices, a first two of every patient before any third one."""
     seen: dict[str, int] = {}
     rounds = []
     for one in ranked:
-        seen[one.case.patient] = seen.get(one.case.patient, 0) + 1
-        rounds.append((seen[one.case.patient] - 1) // 2)
+        seen[one.slice.patient] = seen.get(one.slice.patient, 0) + 1
+        rounds.append((seen[one.slice.patient] - 1) // 2)
     return [ranked[place] for place in np.argsort(rounds, kind="stable")]
 
 
-def with_close_ups(chosen: Sequence[SliceScore], slices: Slices, segment: Segment) -> bytes:
+def with_close_ups(chosen: Sequence[SliceScore], slices: SliceReader, segment: Segment) -> bytes:
     """Each slice as a whole and, right of it, the part around the truth; a PNG."""
     tiles, captions = [], []
     for one in chosen:
-        image, truth, mask = judged(one.case, slices, segment)
+        image, truth, mask = predict_slice(one.slice, slices, segment)
         rows, columns = overlays.close_up(truth, mask)
         near = image[rows, columns], truth[rows, columns], mask[rows, columns]
         tiles += [
-            overlays.overlay(*part, window=slices.window) for part in ((image, truth, mask), near)
+            overlays.draw_overlay(*part, window=slices.window)
+            for part in ((image, truth, mask), near)
         ]
-        captions += [one.case.name, f"Dice {one.counts.dice:.3f} · {one.case.patient}"]
-    return overlays.encode(overlays.contact_sheet(tiles, _COLUMNS, captions))
+        captions += [one.slice.name, f"Dice {one.counts.dice:.3f} · {one.slice.patient}"]
+    return overlays.encode_png(overlays.image_grid(tiles, _COLUMNS, captions))
 
 
-def through(patient: str, scores: Sequence[SliceScore], slices: Slices, segment: Segment) -> bytes:
+def volume_sheet(
+    patient: str, scores: Sequence[SliceScore], slices: SliceReader, segment: Segment
+) -> bytes:
     """Slices evenly through a patient's volume; a PNG."""
-    mine = [place for place, one in enumerate(scores) if one.case.patient == patient]
+    mine = [place for place, one in enumerate(scores) if one.slice.patient == patient]
     tiles, captions = [], []
-    for place in overlays.evenly(mine, _SHOWN_OF_A_PATIENT):
+    for place in overlays.evenly_spaced(mine, _SHOWN_OF_A_PATIENT):
         one = scores[place]
-        image, truth, mask = judged(one.case, slices, segment)
-        tiles.append(overlays.overlay(image, truth, mask, slices.window))
-        captions.append(f"{one.case.name} · Dice {one.counts.dice:.2f}")
-    return overlays.encode(overlays.contact_sheet(tiles, _COLUMNS, captions))
+        image, truth, mask = predict_slice(one.slice, slices, segment)
+        tiles.append(overlays.draw_overlay(image, truth, mask, slices.window))
+        captions.append(f"{one.slice.name} · Dice {one.counts.dice:.2f}")
+    return overlays.encode_png(overlays.image_grid(tiles, _COLUMNS, captions))
 
 
-def judged(case: Case, slices: Slices, segment: Segment) -> tuple[Pixels, Mask, Mask]:
+def predict_slice(
+    case: SliceRecord, slices: SliceReader, segment: Segment
+) -> tuple[Pixels, Mask, Mask]:
     """Image, truth and prediction of one slice, made again: masks are not kept in memory."""
     _, image, truth = slices.read(case)
     return image, truth, segment(image[None])[0]
 
 
-def write(evaluation: Evaluation, destination: Storage) -> None:
+def write_results(evaluation: Evaluation, destination: Storage) -> None:
     """Put the pictures and tables of an evaluation, summary.json last."""
-    for name, png in evaluation.pictures.items():
+    for name, png in evaluation.previews.items():
         destination.write(f"{name}.png", png)
-    destination.write("evaluation.csv", table(evaluation.patients).encode())
+    destination.write("evaluation.csv", patients_csv(evaluation.patients).encode())
     destination.write("summary.json", json.dumps(summary(evaluation), indent=2).encode())
 
 
-def table(patients: Iterable[PatientScore]) -> str:
+def patients_csv(patients: Iterable[PatientScore]) -> str:
     """evaluation.csv: one row for each patient; an undefined figure is left empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["patient", "slices", *FIGURES, "tp", "fp", "fn", "tn", "empty"])
+    writer.writerow(["patient", "slices", *METRICS, "tp", "fp", "fn", "tn", "empty"])
     for one in patients:
-        figures = [getattr(one.counts, name) for name in FIGURES]
+        figures = [getattr(one.counts, name) for name in METRICS]
         texts = ["" if figure is None else f"{figure:.6g}" for figure in figures]
         pixels = [getattr(one.counts, name) for name in ("tp", "fp", "fn", "tn")]
         empty = "yes" if one.counts.empty else "no"
@@ -375,8 +382,8 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
         "split": evaluation.split,
         "patients": len(evaluation.patients),
         "slices": len(evaluation.slices),
-        **{name: asdict(evaluation.figure(name)) for name in FIGURES},
-        "empty": asdict(evaluation.empties),
+        **{name: asdict(evaluation.summary_of(name)) for name in METRICS},
+        "empty": asdict(evaluation.empty_masks),
         "model": {
             "name": manifest.name,
             "bundle": evaluation.bundle,
@@ -390,6 +397,6 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
             "fingerprint": evaluation.fingerprint,
             "trained_on": manifest.dataset,
         },
-        "environment": evaluation.environment,
+        "environment": evaluation.host_info,
         "created": evaluation.created,
     }

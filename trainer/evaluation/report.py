@@ -2,14 +2,14 @@
 
 from contract.config import Config
 from contract.storage import Storage
-from trainer.evaluation.evaluate import FIGURES, Evaluation, PatientScore
+from trainer.evaluation.evaluate import METRICS, Evaluation, PatientScore
 from trainer.visualization import html, overlays
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 _CURVES = ("train_metrics.png", "train_losses.png", "pictures/epochs.png")
 
 
-def report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:
+def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:
     """The page: figures, patients, pictures, curves, settings and where all of it was made.
 
     run: where the training that made the bundle is kept, for its curves and pictures; None where
@@ -20,9 +20,9 @@ def report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:
         {
             "it": evaluation,
             "manifest": evaluation.manifest,
-            "figures": {_TITLES[name]: evaluation.figure(name) for name in FIGURES},
+            "figures": {_TITLES[name]: evaluation.summary_of(name) for name in METRICS},
             "patients": worst_first(evaluation),
-            "empties": evaluation.empties,
+            "empties": evaluation.empty_masks,
             "curves": curves_of(run),
             "phantom": config.data.source == "phantom",
             "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,

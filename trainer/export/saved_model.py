@@ -14,35 +14,37 @@ import tf_keras as keras
 
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.storage import Storage
 from trainer import networks
-from trainer.data.preprocessing import fit_slices, match_channels, normalize, resize
-from trainer.training.checkpoints import State, to_bytes
+from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
+from trainer.training.checkpoints import ModelState, to_npz
 
-Maps = Callable[[tf.Tensor], tf.Tensor]
+TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
-def plain_copy(config: Config, state: State | None = None) -> keras.Model:
+def build_inference_model(config: Config, state: ModelState | None = None) -> keras.Model:
     """The network in float32, outside any strategy, with the weights a state begins with."""
     keras.mixed_precision.set_global_policy("float32")
-    network = networks.build(config.network)
+    network = networks.build_network(config.network)
     if state is not None:
         network.set_weights(state[: len(network.weights)])
     return network
 
 
-def export(network: keras.Model, config: Config, facts: bundle.Facts, destination: Storage) -> None:
+def export_bundle(
+    network: keras.Model, config: Config, facts: bundle.BundleMetadata, destination: Storage
+) -> None:
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
     with tempfile.TemporaryDirectory(prefix="segfleet-bundle-") as name:
         folder = Path(name)
-        save(Segmentation(network, config), folder / "saved_model")
-        (folder / "weights.npz").write_bytes(to_bytes(network.get_weights()))
-        (folder / "config.toml").write_text(dump(config), encoding="utf-8")
-        bundle.write(folder, destination, facts)
+        save_graph(SegmentationModule(network, config), folder / "saved_model")
+        (folder / "weights.npz").write_bytes(to_npz(network.get_weights()))
+        (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        bundle.write_bundle(folder, destination, facts)
 
 
-def save(segmentation: "Segmentation", folder: Path) -> None:
+def save_graph(segmentation: "SegmentationModule", folder: Path) -> None:
     """A SavedModel with the signatures serving_default (uint8 slices) and int16."""
     # Nothing in it is Python that depends on a tensor, and looking for it takes half a second.
     segment = tf.function(segmentation.segment, autograph=False)
@@ -55,7 +57,7 @@ def save(segmentation: "Segmentation", folder: Path) -> None:
     tf.saved_model.save(segmentation, str(folder), signatures=signatures)
 
 
-class Segmentation(tf.Module):
+class SegmentationModule(tf.Module):
     """The exported graph: raw slices [B, H, W, C] to probability and mask [B, H, W]."""
 
     def __init__(self, network: keras.Model, config: Config) -> None:
@@ -64,18 +66,18 @@ class Segmentation(tf.Module):
         # The weights are kept, and the network out of TensorFlow's sight: saved as a Keras model
         # it would add a graph for each of its layers that nobody calls.
         self.weights = network.weights
-        self.network: Maps = lambda slices: network(slices, training=False)
+        self.network: TensorFunction = lambda slices: network(slices, training=False)
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 in 0..1; mask: uint8, 1 where it is above the threshold."""
-        maps = self._tiled(slices) if self.config.predict.tiles else self._resized(slices)
+        maps = self._tiled(slices) if self.config.predict.sliding_window else self._resized(slices)
         probability = tf.clip_by_value(maps[:, :, :, 0], 0.0, 1.0)
         mask = tf.cast(probability > self.config.predict.threshold, tf.uint8)
         return {"probability": probability, "mask": mask}
 
     def _resized(self, slices: tf.Tensor) -> tf.Tensor:
         network, shape = self.config.network, tf.shape(slices)
-        fitted = fit_slices(slices, network.image_size, network.image_channels)
+        fitted = resize_slices(slices, network.image_size, network.image_channels)
         return resize(self._probability(fitted), shape[1], shape[2])
 
     def _tiled(self, slices: tf.Tensor) -> tf.Tensor:
@@ -83,7 +85,7 @@ class Segmentation(tf.Module):
         raw = match_channels(tf.cast(slices, tf.float32), network.image_channels)
         predict = self.config.predict
         return blend_tiles(
-            raw, self._probability, network.image_size, predict.tile_steps, predict.batch_size
+            raw, self._probability, network.image_size, predict.windows_per_side, predict.batch_size
         )
 
     def _probability(self, fitted: tf.Tensor) -> tf.Tensor:
@@ -92,7 +94,7 @@ class Segmentation(tf.Module):
 
 
 def blend_tiles(
-    slices: tf.Tensor, probability: Maps, side: int, steps: int, at_once: int
+    slices: tf.Tensor, probability: TensorFunction, side: int, steps: int, at_once: int
 ) -> tf.Tensor:
     """Probabilities of slices of any size from overlapping tiles, weighted by a gaussian.
 
@@ -111,7 +113,7 @@ def blend_tiles(
     return total[:, :height, :width]
 
 
-def _by_parts(tiles: tf.Tensor, probability: Maps, at_once: int) -> tf.Tensor:
+def _by_parts(tiles: tf.Tensor, probability: TensorFunction, at_once: int) -> tf.Tensor:
     """probability(tiles), at_once tiles after another: all of a large slice's would need GBs."""
     shape = [None, *tiles.shape[1:3], 1]
 

@@ -8,6 +8,6 @@ from trainer.networks import unet
 BUILDERS = {"unet": unet.build}
 
 
-def build(network: Network) -> keras.Model:
+def build_network(network: Network) -> keras.Model:
     """The network the settings name: [B, S, S, C] in 0..1 to [B, S, S, 1] probabilities."""
     return BUILDERS[network.name](network)

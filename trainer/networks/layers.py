@@ -35,7 +35,7 @@ class Dropout(keras.layers.Layer):
         return inputs * (tf.cast(kept, inputs.dtype) / (1.0 - self.rate))
 
 
-def bind(model: keras.Model, seed: int) -> None:
+def bind_dropout(model: keras.Model, seed: int) -> None:
     """Key the draws of a compiled network by the seed and its optimiser's count of steps."""
     layers = [layer for layer in model.layers if isinstance(layer, Dropout)]
     for number, layer in enumerate(layers):

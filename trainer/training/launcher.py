@@ -24,15 +24,15 @@ from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
-from cluster.connection import connected
+from cluster.connection import ray_session
 from contract.config import Config
 from contract.errors import ClusterError, StorageError, TrainingError, UserError
-from contract.host_info import environment
+from contract.host_info import host_info
 from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
-from trainer.training.tf_backend import Group
+from trainer.training.tf_backend import MultiWorkerConfig
 
 log = logging.getLogger(__name__)
 
@@ -41,50 +41,52 @@ _POLL_S = 0.5
 # How often rank 0 says that it lives, in seconds.
 _BEAT_S = 5.0
 
-Watch = Callable[[int, int | None, str], None]
+ProgressCallback = Callable[[int, int | None, str], None]
 
 
-def _unwatched(done: int, total: int | None, note: str) -> None:
+def no_progress(done: int, total: int | None, note: str) -> None:
     """For a caller who does not watch."""
 
 
-def run(
-    config: Config, watch: Watch = _unwatched, slices: Dataset | None = None
-) -> run_store.Result:
+def run_training(
+    config: Config, on_progress: ProgressCallback = no_progress, slices: Dataset | None = None
+) -> run_store.RunResult:
     """Train, or continue, or find finished, the run of these settings.
 
     watch is called with (steps done, steps in all or None, a note) as training goes on; slices:
     the prepared ones, where the caller has them. Raises UserError with the cause where the run
     cannot start or end.
     """
-    place = run_store.place(config)
-    slices = slices or dataset_index.prepare(
+    place = run_store.run_storage(config)
+    slices = slices or dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
-    run_store.refuse_others(place, config, slices)
-    if (finished := run_store.result(place)) is not None:
+    run_store.check_resumable(place, config, slices)
+    if (finished := run_store.read_result(place)) is not None:
         log.info("run %s is finished already: %s", config.run.name, finished.bundle)
         return finished
-    if done := run_store.epochs_done(place):
+    if done := run_store.count_epochs(place):
         log.info("run %s continues after epoch %d", config.run.name, done)
-    count = config.train.workers
+    count = config.train.num_workers
     workers = f"{count} worker{'s' if count > 1 else ''}"
-    watch(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
-    with connected(config.cluster) as connection:
+    on_progress(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
+    with ray_session(config.cluster) as connection:
         # A private cluster never grows: what it cannot hold now would be waited for in vain.
         if connection.private and (
-            told := resources.reasons(resources.training(config), resources.alive())
+            told := resources.placement_errors(
+                resources.training_request(config), resources.alive_nodes()
+            )
         ):
             raise ClusterError(told[0])
         # Not before there is a cluster: a name whose run never began stays free.
-        run_store.note_beginning(place, config, slices)
-        train_group(config, slices, watch)
-    finished = run_store.result(place)
+        run_store.write_run_metadata(place, config, slices)
+        run_worker_group(config, slices, on_progress)
+    finished = run_store.read_result(place)
     assert finished, "a group that ended without error has written run.json"
     return finished
 
 
-def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
+def run_worker_group(config: Config, slices: Dataset, on_progress: ProgressCallback) -> None:
     """Run one worker group to its end, telling the watcher how far it is."""
     board = Board.remote()
     trainer = make_trainer(config, slices, board)
@@ -99,16 +101,16 @@ def train_group(config: Config, slices: Dataset, watch: Watch) -> None:
     # In a thread, because in the main thread Ray Train takes over Ctrl-C.
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     thread.start()
-    follow(thread, board, config, watch)
+    monitor_progress(thread, board, config, on_progress)
     if failed:
-        raise explain(failed[0], config) from failed[0]
+        raise user_error_from(failed[0], config) from failed[0]
 
 
 def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTrainer:
     """Ray Train's trainer for these settings."""
     train = config.train
     scaling = ScalingConfig(
-        num_workers=train.workers,
+        num_workers=train.num_workers,
         use_gpu=train.gpus_per_worker > 0,
         resources_per_worker={"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker},
     )
@@ -117,12 +119,12 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTra
     name = f"{config.run.name}-{secrets.token_hex(4)}"
     state = str(Path(tempfile.gettempdir()) / "segfleet-ray-train")
     return Trainer(
-        group_worker,
-        backend_config=Group(),
+        train_loop_per_worker,
+        backend_config=MultiWorkerConfig(),
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "slices": slices,
-            "commit": environment()["commit"],
+            "commit": host_info()["commit"],
             "board": board,
         },
         scaling_config=scaling,
@@ -130,7 +132,7 @@ def make_trainer(config: Config, slices: Dataset, board: Any) -> DataParallelTra
             name=name,
             storage_path=state,
             failure_config=FailureConfig(max_failures=train.max_failures),
-            callbacks=[GivingUp()],
+            callbacks=[FailFastCallback()],
         ),
     )
 
@@ -148,7 +150,7 @@ class Trainer(DataParallelTrainer):
         return [one for one in super()._create_default_callbacks() if not isinstance(one, idle)]
 
 
-class GivingUp(UserCallback):
+class FailFastCallback(UserCallback):
     """Ends a run at once for an error that would come again with every start of the workers."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -162,32 +164,32 @@ class GivingUp(UserCallback):
                 raise error
 
 
-def group_worker(message: dict[str, Any]) -> None:
+def train_loop_per_worker(message: dict[str, Any]) -> None:
     """What every worker of the group runs: train, and rank 0 makes the bundle."""
     config = Config.model_validate(message["config"])
-    place = run_store.place(config)
-    run_store.refuse_unseen(place)
+    place = run_store.run_storage(config)
+    run_store.check_storage_visible(place)
     # TensorFlow is imported here so that the driver starts without it.
-    from trainer.data.pipeline import Place
-    from trainer.training.finalize import conclude
-    from trainer.training.train_loop import Surroundings, train
+    from trainer.data.pipeline import WorkerRank
+    from trainer.training.finalize import finalize_run
+    from trainer.training.train_loop import WorkerContext, train
 
     context = ray.train.get_context()
-    with Telling(message["board"]) as telling:
-        around = Surroundings(
-            place=Place(context.get_world_rank(), context.get_world_size()),
-            agree=broadcast_from_rank_zero,
+    with ProgressReporter(message["board"]) as telling:
+        around = WorkerContext(
+            rank=WorkerRank(context.get_world_rank(), context.get_world_size()),
+            broadcast=broadcast_from_rank_zero,
             report_epoch=lambda row: ray.train.report(dict(row)),
-            tell=telling,
+            report_progress=telling,
         )
         history = train(config, message["slices"], place, around)
-        if around.place.rank == 0:
-            conclude(place, config, history, message["commit"])
+        if around.rank.rank == 0:
+            finalize_run(place, config, history, message["commit"])
         # A worker that leaves early breaks the collectives of the others.
         barrier()
 
 
-class Telling:
+class ProgressReporter:
     """Tells the board how far training is, not more often than the board is read.
 
     From the first time to the end of the block it also says that this worker lives: reading
@@ -195,25 +197,25 @@ class Telling:
     """
 
     def __init__(self, board: Any) -> None:
-        self.board, self.told, self.over = board, 0.0, threading.Event()
+        self.progress_actor, self.last_sent, self.stopped = board, 0.0, threading.Event()
 
-    def __enter__(self) -> "Telling":
+    def __enter__(self) -> "ProgressReporter":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
+        self.stopped.set()
 
-    def _beat(self) -> None:
-        while not self.over.wait(_BEAT_S):
-            self.board.beat.remote()
+    def _send_heartbeats(self) -> None:
+        while not self.stopped.wait(_BEAT_S):
+            self.progress_actor.beat.remote()
 
     def __call__(self, done: int, total: int | None, note: str) -> None:
         """Pass on that so many steps of so many are done."""
-        if not self.told:
-            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        if done in (0, total) or time.monotonic() - self.told > _POLL_S:
-            self.told = time.monotonic()
-            self.board.put.remote(done, total, note)
+        if not self.last_sent:
+            threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
+        if done in (0, total) or time.monotonic() - self.last_sent > _POLL_S:
+            self.last_sent = time.monotonic()
+            self.progress_actor.put.remote(done, total, note)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -241,7 +243,9 @@ class Board:
         return self.latest, time.monotonic() - self.heard
 
 
-def follow(thread: threading.Thread, board: Any, config: Config, watch: Watch) -> None:
+def monitor_progress(
+    thread: threading.Thread, board: Any, config: Config, on_progress: ProgressCallback
+) -> None:
     """Pass progress on until the group has ended.
 
     Raises ClusterError where its workers do not start, or where they were lost and do not start
@@ -253,12 +257,12 @@ def follow(thread: threading.Thread, board: Any, config: Config, watch: Watch) -
         latest, silence = ray.get(board.get.remote())
         if latest:
             started = True
-            watch(*latest)
-        if silence > patience(config, started):
-            raise ClusterError(not_placed(config, started))
+            on_progress(*latest)
+        if silence > silence_limit_s(config, started):
+            raise ClusterError(startup_error(config, started))
 
 
-def patience(config: Config, started: bool) -> float:
+def silence_limit_s(config: Config, started: bool) -> float:
     """Seconds of silence after which a group is given up.
 
     One that has started may be hanging until train.stall_timeout_s ends it.
@@ -267,25 +271,25 @@ def patience(config: Config, started: bool) -> float:
     return max(start, config.train.stall_timeout_s) if started else start
 
 
-def not_placed(config: Config, started: bool) -> str:
+def startup_error(config: Config, started: bool) -> str:
     """Why a group did not start, or not again, as far as the cluster tells."""
     train, free = config.train, ray.available_resources()
     settings = "cluster.start_timeout_s and train.stall_timeout_s"
     fault = (
-        f"were lost and did not begin again within {patience(config, started):.0f} s ({settings})"
+        f"were lost and did not begin again within {silence_limit_s(config, started):.0f} s ({settings})"
         if started
         else "did not begin within cluster.start_timeout_s = "
         f"{config.cluster.start_timeout_s:.0f} s"
     )
     kept = ", and run the same command again to continue" if started else ", or wait longer"
     return (
-        f"the {train.workers} training workers ({train.cpus_per_worker} CPUs and "
+        f"the {train.num_workers} training workers ({train.cpus_per_worker} CPUs and "
         f"{train.gpus_per_worker} GPUs each) {fault}; the cluster has {free.get('CPU', 0):.0f} "
         f"CPUs and {free.get('GPU', 0):.0f} GPUs free: ask for less or add nodes{kept}."
     )
 
 
-def explain(error: BaseException, config: Config) -> BaseException:
+def user_error_from(error: BaseException, config: Config) -> BaseException:
     """The user's error behind a failed group, or one sentence on what was lost and what was not."""
     controller = getattr(error, "controller_failure", error)
     causes = list(getattr(error, "worker_failures", {}).values()) or [controller]

@@ -21,53 +21,59 @@ _TRAIN = {"loss", "optimizer", "weight_decay", "clip_value", "clip_norm", "batch
 
 
 @dataclass(frozen=True)
-class Built:
+class CompiledModel:
     """A compiled network, and the first values of all its variables."""
 
     key: str
     policy: str
     model: keras.Model
-    first: list[NDArray]
+    initial_values: list[NDArray]
 
     @property
     def size(self) -> int:
         """Bytes of its variables and of their first values."""
-        return 2 * sum(value.nbytes for value in self.first)
+        return 2 * sum(value.nbytes for value in self.initial_values)
 
 
 @final
-class Shelf:
+class ModelCache:
     """The networks of earlier trainings, the one that was used last at the end."""
 
     def __init__(self) -> None:
-        self._kept: list[Built] = []
+        self._models: list[CompiledModel] = []
 
-    def take(self, config: Config, policy: str, build: Callable[[Config], keras.Model]) -> Built:
+    def acquire(
+        self, config: Config, policy: str, build: Callable[[Config], keras.Model]
+    ) -> CompiledModel:
         """A network for these settings with its first weights: a kept one, or one that is built.
 
         policy: the number format it computes in.
         """
         key = _key(config, policy)
-        for built in self._kept:
+        for built in self._models:
             if built.key == key:
-                self._kept.remove(built)
-                for variable, value in zip(variables(built.model), built.first, strict=True):
+                self._models.remove(built)
+                for variable, value in zip(
+                    state_variables(built.model), built.initial_values, strict=True
+                ):
                     variable.assign(value)
                 return built
         model = build(config)
-        return Built(key, policy, model, [variable.numpy() for variable in variables(model)])
+        return CompiledModel(
+            key, policy, model, [variable.numpy() for variable in state_variables(model)]
+        )
 
-    def put(self, built: Built) -> None:
+    def release(self, built: CompiledModel) -> None:
         """Keep a network whose training has come to an orderly end; the oldest make room."""
         if built.policy == "mixed_float16":
             # The scale of its losses is no variable that could be set back.
             return
-        self._kept.append(built)
-        while len(self._kept) > _MOST or sum(one.size for one in self._kept) > _MOST_BYTES:
-            self._kept.pop(0)
+        self._models.append(built)
+        while len(self._models) > _MOST or sum(one.size for one in self._models) > _MOST_BYTES:
+            self._models.pop(0)
 
 
-def variables(model: keras.Model) -> list[Any]:
+def state_variables(model: keras.Model) -> list[Any]:
     """What a training goes on from, weights first; a scale of losses finds its value again."""
     return [*model.weights, *model.optimizer.variables]
 

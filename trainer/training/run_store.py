@@ -11,61 +11,61 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from contract.config import Config, validated
-from contract.config.loader import dump, parse
+from contract.config import Config, validate
+from contract.config.loader import parse_toml, to_toml
 from contract.errors import TrainingError
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import Dataset, refuse_other_sizes
+from trainer.data.dataset_index import Dataset, check_tile_sizes
 from trainer.training import checkpoints
-from trainer.training.checkpoints import Row
+from trainer.training.checkpoints import EpochMetrics
 
-FINISHED = "run.json"
+RUN_RECORD = "run.json"
 _CONFIG, _SLICES = "config.toml", "dataset.json"
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """A finished run: where it and its bundle lie, every epoch's row, and the best one."""
 
     run: str
     bundle: str
-    history: tuple[Row, ...]
-    best: Row
+    history: tuple[EpochMetrics, ...]
+    best: EpochMetrics
 
 
 @dataclass(frozen=True)
-class TrainedOn:
+class TrainingDataInfo:
     """The slices a run was begun with.
 
     dataset: their fingerprint; patients: who trains and validates, {"train": …, "valid": …}.
     """
 
-    dataset: str
+    fingerprint: str
     patients: dict[str, tuple[str, ...]]
 
 
-def place(config: Config) -> Storage:
+def run_storage(config: Config) -> Storage:
     """Where the run of these settings is kept."""
-    return open_storage(config.storage.root).at(f"runs/{config.run.name}")
+    return open_storage(config.storage.root).child(f"runs/{config.run.name}")
 
 
-def begin(run: Storage, config: Config, slices: Dataset) -> None:
+def create_run(run: Storage, config: Config, slices: Dataset) -> None:
     """Write the settings and the slices of a new run; raises as refuse_others does."""
-    refuse_others(run, config, slices)
-    note_beginning(run, config, slices)
+    check_resumable(run, config, slices)
+    write_run_metadata(run, config, slices)
 
 
-def refuse_others(run: Storage, config: Config, slices: Dataset) -> None:
+def check_resumable(run: Storage, config: Config, slices: Dataset) -> None:
     """TrainingError where a run was begun with other settings or slices.
 
     Raises DataError where the settings cannot use these slices.
     """
-    refuse_other_sizes(slices, config)
-    called, empty = f"run {config.run.name!r}", not history(run)
-    refuse_begun_otherwise(called, run, config, slices, Config.deciding, empty)
+    check_tile_sizes(slices, config)
+    called, empty = f"run {config.run.name!r}", not read_history(run)
+    check_same_settings(called, run, config, slices, Config.training_settings, empty)
 
 
-def refuse_begun_otherwise(
+def check_same_settings(
     called: str,
     store: Storage,
     config: Config,
@@ -80,14 +80,14 @@ def refuse_begun_otherwise(
     """
     if not store.exists(_CONFIG):
         return
-    begun = validated(parse(store.read(_CONFIG).decode(), store.url), store.url)
-    if changed := differences(deciding(begun), deciding(config)):
+    begun = validate(parse_toml(store.read(_CONFIG).decode(), store.url), store.url)
+    if changed := changed_settings(deciding(begun), deciding(config)):
         back = "go back to those settings to continue it"
         raise TrainingError(
             f"{called} in {store.url} was begun with other settings ({'; '.join(changed)}): set "
-            f"run.name to a new name, or {_nothing_lost(store) if empty else back}."
+            f"run.name to a new name, or {_delete_hint(store) if empty else back}."
         )
-    known = trained_on(store).dataset
+    known = read_training_data(store).fingerprint
     if known != slices.fingerprint:
         # A network that goes on learning from patients it was tested on, or the other way round,
         # has figures that mean nothing.
@@ -95,15 +95,15 @@ def refuse_begun_otherwise(
         raise TrainingError(
             f"{called} in {store.url} was begun with other slices or splits (dataset {known}, now "
             f"{slices.fingerprint} in {slices.root}): set run.name to a new name, or "
-            f"{_nothing_lost(store) if empty else back}."
+            f"{_delete_hint(store) if empty else back}."
         )
 
 
-def _nothing_lost(store: Storage) -> str:
+def _delete_hint(store: Storage) -> str:
     return f"delete {store.url}, which holds no epoch yet"
 
 
-def refuse_unseen(run: Storage) -> None:
+def check_storage_visible(run: Storage) -> None:
     """TrainingError where a worker does not see the run that its driver began."""
     if not run.exists(_CONFIG):
         raise TrainingError(
@@ -112,23 +112,23 @@ def refuse_unseen(run: Storage) -> None:
         )
 
 
-def note_beginning(store: Storage, config: Config, slices: Dataset) -> None:
+def write_run_metadata(store: Storage, config: Config, slices: Dataset) -> None:
     """Write the slices and the settings that a new run or sweep begins with, config.toml last."""
     if not store.exists(_CONFIG):
         patients = {split: slices.patients(split) for split in ("train", "valid")}
-        facts = TrainedOn(slices.fingerprint, patients)
-        store.write(_SLICES, TypeAdapter(TrainedOn).dump_json(facts, indent=1))
-        store.write(_CONFIG, dump(config).encode())
+        facts = TrainingDataInfo(slices.fingerprint, patients)
+        store.write(_SLICES, TypeAdapter(TrainingDataInfo).dump_json(facts, indent=1))
+        store.write(_CONFIG, to_toml(config).encode())
 
 
-def trained_on(begun: Storage) -> TrainedOn:
+def read_training_data(begun: Storage) -> TrainingDataInfo:
     """The slices that a run or sweep was begun with."""
-    return TypeAdapter(TrainedOn).validate_json(begun.read(_SLICES))
+    return TypeAdapter(TrainingDataInfo).validate_json(begun.read(_SLICES))
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings that differ, as "train.epochs was 3, now 5"."""
-    old, new = flat(before), flat(now)
+    old, new = flatten(before), flatten(now)
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -136,31 +136,31 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{key}.")
+            leaves |= flatten(value, f"{prefix}{key}.")
         else:
             leaves[prefix + key] = value
     return leaves
 
 
-def result(run: Storage) -> Result | None:
+def read_result(run: Storage) -> RunResult | None:
     """What a finished run says; None while it is not finished."""
-    if not run.exists(FINISHED):
+    if not run.exists(RUN_RECORD):
         return None
-    facts = json.loads(run.read(FINISHED))
-    return Result(run.url, run.at("bundle").url, tuple(facts["history"]), facts["best"])
+    facts = json.loads(run.read(RUN_RECORD))
+    return RunResult(run.url, run.child("bundle").url, tuple(facts["history"]), facts["best"])
 
 
-def history(run: Storage) -> tuple[Row, ...]:
+def read_history(run: Storage) -> tuple[EpochMetrics, ...]:
     """The row of every epoch that the newest checkpoint of a run holds; none without one."""
-    found = checkpoints.found(run.at("checkpoints"))
+    found = checkpoints.list_checkpoints(run.child("checkpoints"))
     return found[0].history if found else ()
 
 
-def epochs_done(run: Storage) -> int:
+def count_epochs(run: Storage) -> int:
     """Epochs that the newest checkpoint of a run holds; 0 without one."""
-    return len(history(run))
+    return len(read_history(run))

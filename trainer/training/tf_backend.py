@@ -14,29 +14,29 @@ import ray
 from ray.train.backend import Backend, BackendConfig
 
 
-class Addresses(Backend):
+class MultiWorkerBackend(Backend):
     """Sets TF_CONFIG in every worker before training begins."""
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         """Ask each worker for an address, and tell all of them to each."""
-        addresses = worker_group.execute(free_address)
+        addresses = worker_group.execute(find_free_address)
         told = [
-            worker_group.execute_single_async(rank, join, addresses, rank)
+            worker_group.execute_single_async(rank, set_tf_config, addresses, rank)
             for rank in range(len(addresses))
         ]
         ray.get(told)
 
 
-class Group(BackendConfig):
+class MultiWorkerConfig(BackendConfig):
     """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy."""
 
     @property
     def backend_cls(self) -> type[Backend]:
         """What prepares them."""
-        return Addresses
+        return MultiWorkerBackend
 
 
-def free_address() -> str:
+def find_free_address() -> str:
     """This node's address with a port that nothing listens on: 10.0.0.7:40001, [fd00::7]:40001."""
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -46,7 +46,7 @@ def free_address() -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def join(addresses: list[str], rank: int) -> None:
+def set_tf_config(addresses: list[str], rank: int) -> None:
     """Make this process the worker of a rank, as tf.distribute reads it from TF_CONFIG."""
     task = {"type": "worker", "index": rank}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})

@@ -24,28 +24,28 @@ from trainer import networks
 from trainer.components import lr_schedule, metrics, optimizers, precision
 from trainer.components.losses import SegmentationLoss
 from trainer.data import cache, pipeline
-from trainer.data.dataset_index import Case, Dataset
-from trainer.data.pipeline import Place
-from trainer.export.saved_model import plain_copy
-from trainer.networks.layers import bind
+from trainer.data.dataset_index import Dataset, SliceRecord
+from trainer.data.pipeline import WorkerRank
+from trainer.export.saved_model import build_inference_model
+from trainer.networks.layers import bind_dropout
 from trainer.training import checkpoints
-from trainer.training.checkpoints import Row, State
-from trainer.training.loggers.run_logger import Drawing, Journal
-from trainer.training.model_cache import Shelf, variables
+from trainer.training.checkpoints import EpochMetrics, ModelState
+from trainer.training.loggers.run_logger import PredictionPreview, RunLogger
+from trainer.training.model_cache import ModelCache, state_variables
 from trainer.training.watchdog import Watchdog
 
 
-def _nothing(*_: Any) -> None:
+def _do_nothing(*_: Any) -> None:
     """For a worker whom nobody watches."""
 
 
-def _itself(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     """For a worker without peers: what it says is agreed."""
     return value
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class WorkerContext:
     """What a worker knows of the world.
 
     agree: returns rank 0's value on every rank; report_epoch: called by every rank with the
@@ -54,55 +54,63 @@ class Surroundings:
     a use for them.
     """
 
-    place: Place = field(default_factory=Place)
-    agree: Callable[[Any], Any] = _itself
-    report_epoch: Callable[[Row], None] = _nothing
-    tell: Callable[[int, int | None, str], None] = _nothing
-    shelf: Shelf | None = None
+    rank: WorkerRank = field(default_factory=WorkerRank)
+    broadcast: Callable[[Any], Any] = _identity
+    report_epoch: Callable[[EpochMetrics], None] = _do_nothing
+    report_progress: Callable[[int, int | None, str], None] = _do_nothing
+    model_cache: ModelCache | None = None
 
 
-def train(config: Config, slices: Dataset, run: Storage, around: Surroundings) -> tuple[Row, ...]:
+def train(
+    config: Config, slices: Dataset, run: Storage, ctx: WorkerContext
+) -> tuple[EpochMetrics, ...]:
     """Train until the last epoch or an early stop; returns one row of scores an epoch.
 
     Starts from the run's newest checkpoint if there is one. Raises TrainingError where the loss
     stops being a number.
     """
-    set_up_process(config.train)
-    strategy = make_strategy(around.place)
-    if around.place.rank == 0:
-        around.tell(0, None, "reading slices")
-    policy = around.agree(
-        precision.choose(config.train.precision, precision.cpu(), precision.capability())
+    configure_process(config.train)
+    strategy = create_strategy(ctx.rank)
+    if ctx.rank.rank == 0:
+        ctx.report_progress(0, None, "reading slices")
+    policy = ctx.broadcast(
+        precision.select_policy(
+            config.train.precision, precision.read_cpu_flags(), precision.gpu_compute_capability()
+        )
     )
-    arrays = {split: cache.arrays(config, slices, split) for split in ("train", "valid")}
+    arrays = {split: cache.load_split(config, slices, split) for split in ("train", "valid")}
     journal = None
-    if around.place.rank == 0:
-        around.tell(0, None, "building the network")
-        journal = make_journal(config, run, arrays["valid"], slices.of("valid"))
+    if ctx.rank.rank == 0:
+        ctx.report_progress(0, None, "building the network")
+        journal = create_run_logger(config, run, arrays["valid"], slices.select("valid"))
     keras.mixed_precision.set_global_policy(policy)
     with strategy.scope():
-        built = around.shelf.take(config, policy, compiled) if around.shelf else None
-        model = built.model if built else compiled(config)
-        history = restore(model, run, around)
-    if finished(history, config.train):
+        built = (
+            ctx.model_cache.acquire(config, policy, build_compiled_model)
+            if ctx.model_cache
+            else None
+        )
+        model = built.model if built else build_compiled_model(config)
+        history = restore_checkpoint(model, run, ctx)
+    if is_finished(history, config.train):
         return history
-    epochs = Epochs(config, history, around, journal, len(arrays["train"].images))
+    epochs = TrainingCallback(config, history, ctx, journal, len(arrays["train"].images))
     with epochs.watchdog:
-        fit(model, config, arrays, strategy, epochs, around.place)
-    if built and around.shelf:
-        around.shelf.put(built)
-    if epochs.ended_by:
-        raise epochs.ended_by
+        fit(model, config, arrays, strategy, epochs, ctx.rank)
+    if built and ctx.model_cache:
+        ctx.model_cache.release(built)
+    if epochs.stop_reason:
+        raise epochs.stop_reason
     return tuple(epochs.history)
 
 
-def finished(history: tuple[Row, ...] | list[Row], train: Train) -> bool:
+def is_finished(history: tuple[EpochMetrics, ...] | list[EpochMetrics], train: Train) -> bool:
     """Whether there is nothing left to train: all epochs done, or stopped early."""
     scores = [row[train.monitor] for row in history]
     return len(history) >= train.epochs or lr_schedule.should_stop(scores, train)
 
 
-def set_up_process(train: Train) -> None:
+def configure_process(train: Train) -> None:
     """Give TensorFlow and OpenCV the CPUs that were reserved, and GPUs their memory bit by bit."""
     cv2.setNumThreads(1)  # tf.data already runs one sample per thread
     try:
@@ -115,12 +123,12 @@ def set_up_process(train: Train) -> None:
             raise
 
 
-def make_strategy(place: Place) -> tf.distribute.Strategy:
+def create_strategy(place: WorkerRank) -> tf.distribute.Strategy:
     """MultiWorkerMirroredStrategy over the workers of TF_CONFIG; TensorFlow's default alone.
 
     It must come before anything TensorFlow computes, or it cannot set up its collectives.
     """
-    if place.workers == 1:
+    if place.world_size == 1:
         return tf.distribute.get_strategy()
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.NCCL
@@ -130,7 +138,7 @@ def make_strategy(place: Place) -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
 
-def compiled(config: Config) -> keras.Model:
+def build_compiled_model(config: Config) -> keras.Model:
     """The network with its loss, metrics and optimiser, whose variables exist already.
 
     The seed decides its first weights.
@@ -139,28 +147,32 @@ def compiled(config: Config) -> keras.Model:
     # draws by that, and with it TensorFlow forgets all graphs that it has made ready, which costs
     # two seconds in the next network that is used again.
     backend._SEED_GENERATOR.generator = random.Random(config.run.seed)
-    model = networks.build(config.network)
-    optimizer = optimizers.build(config.train)
-    model.compile(optimizer, SegmentationLoss(config.train.loss), weighted_metrics=metrics.build())
+    model = networks.build_network(config.network)
+    optimizer = optimizers.build_optimizer(config.train)
+    model.compile(
+        optimizer, SegmentationLoss(config.train.loss), weighted_metrics=metrics.build_metrics()
+    )
     model.optimizer.build(model.trainable_variables)
-    bind(model, config.run.seed)
+    bind_dropout(model, config.run.seed)
     return model
 
 
-def restore(model: keras.Model, run: Storage, around: Surroundings) -> tuple[Row, ...]:
+def restore_checkpoint(
+    model: keras.Model, run: Storage, ctx: WorkerContext
+) -> tuple[EpochMetrics, ...]:
     """Set the model to the newest checkpoint that rank 0 sees; its history, or none."""
-    store = run.at("checkpoints")
-    seen = checkpoints.newest(store) if around.place.rank == 0 else None
-    checkpoint = around.agree(seen[0] if seen else None)
+    store = run.child("checkpoints")
+    seen = checkpoints.load_latest(store) if ctx.rank.rank == 0 else None
+    checkpoint = ctx.broadcast(seen[0] if seen else None)
     if checkpoint is None:
         return ()
-    state = seen[1] if seen else checkpoints.load(store, checkpoint)
+    state = seen[1] if seen else checkpoints.load_state(store, checkpoint)
     if state is None:
         raise TrainingError(
-            f"worker {around.place.rank} cannot read checkpoint {checkpoint.place} in {store.url}: "
+            f"worker {ctx.rank.rank} cannot read checkpoint {checkpoint.place} in {store.url}: "
             "storage.root must be reachable from every node; use an s3:// address."
         )
-    for variable, value in zip(variables(model), state, strict=True):
+    for variable, value in zip(state_variables(model), state, strict=True):
         variable.assign(value)
     return checkpoint.history
 
@@ -168,10 +180,10 @@ def restore(model: keras.Model, run: Storage, around: Surroundings) -> tuple[Row
 def fit(
     model: keras.Model,
     config: Config,
-    arrays: dict[str, cache.Arrays],
+    arrays: dict[str, cache.CachedSplit],
     strategy: tf.distribute.Strategy,
-    epochs: "Epochs",
-    place: Place,
+    epochs: "TrainingCallback",
+    place: WorkerRank,
 ) -> None:
     """Keras's fit over this worker's share of the samples."""
 
@@ -181,54 +193,54 @@ def fit(
 
     first = len(epochs.history)
     model.fit(
-        spread(pipeline.training(config, arrays["train"], place, first)),
+        spread(pipeline.training_dataset(config, arrays["train"], place, first)),
         initial_epoch=first,
         epochs=config.train.epochs,
-        steps_per_epoch=epochs.steps,
-        validation_data=spread(pipeline.validation(config, arrays["valid"], place)),
+        steps_per_epoch=epochs.steps_per_epoch,
+        validation_data=spread(pipeline.validation_dataset(config, arrays["valid"], place)),
         validation_steps=pipeline.validation_steps(config, len(arrays["valid"].images)),
         verbose=0,
         callbacks=[epochs],
     )
 
 
-class Epochs(keras.callbacks.Callback):
+class TrainingCallback(keras.callbacks.Callback):
     """Sets the learning rate before each step; after each epoch checks, keeps and reports it."""
 
     def __init__(
         self,
         config: Config,
-        history: tuple[Row, ...],
-        around: Surroundings,
-        journal: Journal | None,
+        history: tuple[EpochMetrics, ...],
+        around: WorkerContext,
+        journal: RunLogger | None,
         samples: int,
     ) -> None:
         super().__init__()
-        self.config, self.around, self.journal = config, around, journal
+        self.config, self.ctx, self.run_logger = config, around, journal
         self.history = list(history)
-        self.steps = pipeline.steps_per_epoch(config, samples)
+        self.steps_per_epoch = pipeline.steps_per_epoch(config, samples)
         self.watchdog = Watchdog(config.train.stall_timeout_s)
-        self.ended_by: BaseException | None = None
+        self.stop_reason: BaseException | None = None
         """What ended the training from outside, after an epoch."""
-        self.began = time.monotonic()
+        self.epoch_start = time.monotonic()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the epoch's clock."""
-        self.began = time.monotonic()
+        self.epoch_start = time.monotonic()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Set the learning rate of this step."""
-        self.model.optimizer.learning_rate = self._rate(batch)
+        self.model.optimizer.learning_rate = self._learning_rate(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Say that a step was done."""
         self.watchdog.beat()
-        if self.around.place.rank == 0:
-            done = len(self.history) * self.steps + batch + 1
-            total = self.config.train.epochs * self.steps
+        if self.ctx.rank.rank == 0:
+            done = len(self.history) * self.steps_per_epoch + batch + 1
+            total = self.config.train.epochs * self.steps_per_epoch
             # Keras adds the workers' losses up in a batch's logs, and only there.
-            loss = (logs or {})["loss"] / self.around.place.workers
-            self.around.tell(done, total, f"loss {loss:.4f}")
+            loss = (logs or {})["loss"] / self.ctx.rank.world_size
+            self.ctx.report_progress(done, total, f"loss {loss:.4f}")
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation moves too."""
@@ -237,39 +249,39 @@ class Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Check the epoch, keep it (rank 0), report it (every rank), stop early if it is time."""
         row = {"epoch": float(epoch + 1), **{name: float(v) for name, v in (logs or {}).items()}}
-        row["learning_rate"] = self._rate(self.steps - 1)
-        row["seconds"] = time.monotonic() - self.began
-        refuse_what_is_no_number(row)
+        row["learning_rate"] = self._learning_rate(self.steps_per_epoch - 1)
+        row["seconds"] = time.monotonic() - self.epoch_start
+        check_finite_metrics(row)
         self.history.append(row)
         # Reading a variable may be a collective (statistics of batch normalisation): every rank.
-        state = [variable.numpy() for variable in variables(self.model)]
-        if self.journal:
-            self.journal.note(state, self.history)
-        self.model.stop_training = finished(self.history, self.config.train)
+        state = [variable.numpy() for variable in state_variables(self.model)]
+        if self.run_logger:
+            self.run_logger.log_epoch(state, self.history)
+        self.model.stop_training = is_finished(self.history, self.config.train)
         try:
             # A trial that is stopped waits in there until its process has another one to train.
-            with self.watchdog.asleep():
-                self.around.report_epoch(row)
+            with self.watchdog.paused():
+                self.ctx.report_epoch(row)
         except BaseException as error:
             # Raised when Keras has put the network in order, which the next training may use.
-            self.ended_by = error
+            self.stop_reason = error
             self.model.stop_training = True
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Say what the seconds after the last step are for."""
-        if self.around.place.rank == 0:
-            total = self.config.train.epochs * self.steps
-            self.around.tell(total, total, "making the bundle")
+        if self.ctx.rank.rank == 0:
+            total = self.config.train.epochs * self.steps_per_epoch
+            self.ctx.report_progress(total, total, "making the bundle")
 
-    def _rate(self, batch: int) -> float:
+    def _learning_rate(self, batch: int) -> float:
         train = self.config.train
-        progress = len(self.history) + batch / self.steps
+        progress = len(self.history) + batch / self.steps_per_epoch
         return lr_schedule.learning_rate(
             progress, [row[train.monitor] for row in self.history], train
         )
 
 
-def refuse_what_is_no_number(row: Row) -> None:
+def check_finite_metrics(row: EpochMetrics) -> None:
     """Raise TrainingError where a score of an epoch is NaN or infinite."""
     bad = [name for name, value in row.items() if not np.isfinite(value)]
     if bad:
@@ -279,32 +291,32 @@ def refuse_what_is_no_number(row: Row) -> None:
         )
 
 
-def make_journal(
-    config: Config, run: Storage, valid: cache.Arrays, cases: Sequence[Case]
-) -> Journal:
+def create_run_logger(
+    config: Config, run: Storage, valid: cache.CachedSplit, cases: Sequence[SliceRecord]
+) -> RunLogger:
     """The run's journal, with a copy of the network that rank 0 can ask without its peers.
 
     Made before the training model: inside a strategy's scope even reading the weights is a
     collective, which rank 0 alone would wait in for ever.
     """
-    chosen = chosen_slices(valid, config.train.pictures)
-    samples = [pipeline.plain(config, valid, int(index)) for index in chosen]
+    chosen = select_preview_slices(valid, config.train.preview_images)
+    samples = [pipeline.load_sample(config, valid, int(index)) for index in chosen]
     if not samples:
-        return Journal(run, config)
+        return RunLogger(run, config)
     images = np.array([image for image, _ in samples], np.float32)
     truths = np.array([truth[..., 0] for _, truth in samples], np.uint8)
-    copy = plain_copy(config)
+    copy = build_inference_model(config)
     ask = tf.function(lambda images: copy(images, training=False)[..., 0], autograph=False)
 
-    def probabilities(state: State, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.float32]:
         copy.set_weights(state[: len(copy.weights)])
         return ask(tf.constant(images)).numpy()
 
     names = [cases[index].name for index in chosen]
-    return Journal(run, config, Drawing(probabilities, images, truths, names))
+    return RunLogger(run, config, PredictionPreview(probabilities, images, truths, names))
 
 
-def chosen_slices(valid: cache.Arrays, count: int) -> NDArray[np.int64]:
+def select_preview_slices(valid: cache.CachedSplit, count: int) -> NDArray[np.int64]:
     """Slices to draw: evenly over the validation slices with foreground, in their order."""
     with_foreground = np.flatnonzero(valid.masks.reshape(len(valid.masks), -1).any(axis=1))
     places = np.linspace(0, len(with_foreground) - 1, min(count, len(with_foreground)))

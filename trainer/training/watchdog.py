@@ -24,7 +24,7 @@ class Watchdog:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self.last = time.monotonic()
+        self.last_beat = time.monotonic()
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -38,12 +38,12 @@ class Watchdog:
 
     def beat(self) -> None:
         """Say that a step was finished."""
-        self.last = time.monotonic()
+        self.last_beat = time.monotonic()
 
     @contextmanager
-    def asleep(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """For a block that may wait for others as long as it takes."""
-        self.last = math.inf
+        self.last_beat = math.inf
         try:
             yield
         finally:
@@ -51,7 +51,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self.stopped.wait(min(5.0, self.limit_s / 4)):
-            if time.monotonic() - self.last > self.limit_s:
+            if time.monotonic() - self.last_beat > self.limit_s:
                 log.error(
                     "no training step was finished for %.0f s (train.stall_timeout_s): "
                     "this worker ends itself so that the group is started again",

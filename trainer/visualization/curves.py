@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from trainer.components.lr_schedule import best_epoch
-from trainer.training.loggers.history import Row, has, metric_names
+from trainer.training.loggers.history import Row, has_metric, metric_names
 
 # Okabe and Ito's palette again: two curves that differ in lightness as well.
 TRAIN, VALID, OTHER, MARK = "#56b4e9", "#00446e", "#666666", "#d55e00"
@@ -26,7 +26,7 @@ def metrics_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes
     """A panel for each metric and one for the learning rate, the best epoch marked; a PNG."""
     panels = [
         *metric_names(history),
-        *(["learning_rate"] if has(history, "learning_rate") else []),
+        *(["learning_rate"] if has_metric(history, "learning_rate") else []),
     ]
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -52,7 +52,7 @@ def losses_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
 def draw_scores(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
     """One score of training and of validation over the epochs."""
     for key, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALID)):
-        if has(history, key):
+        if has_metric(history, key):
             # A single epoch has no line: the marker shows it.
             marker = "o" if len(history) < 3 else ""
             axis.plot(*_points(history, key), color=colour, label=label, lw=1.8, marker=marker)

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_NOTHING = "–"
+_MISSING = "–"
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
@@ -26,25 +26,25 @@ def render(template: str, values: Mapping[str, object]) -> str:
         "score": score,
         "percent": percent,
         "number": number,
-        "picture": picture,
-        "moment": moment,
+        "picture": data_uri,
+        "moment": format_time,
     }
     return environment.get_template(template).render(values)
 
 
-def picture(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
     """A PNG as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def score(value: float | None, digits: int = 3) -> str:
     """0.8342 as "0.834"; a dash where there is none."""
-    return _NOTHING if value is None else f"{value:.{digits}f}"
+    return _MISSING if value is None else f"{value:.{digits}f}"
 
 
 def percent(share: float | None, digits: int = 2) -> str:
     """0.0123 as "1.23 %"; a dash where there is none."""
-    return _NOTHING if share is None else f"{100 * share:.{digits}f} %"
+    return _MISSING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def number(value: int) -> str:
@@ -52,6 +52,6 @@ def number(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
-def moment(iso: str) -> str:
+def format_time(iso: str) -> str:
     """2026-01-31T12:34:56+00:00 as "2026-01-31 12:34 UTC"."""
     return f"{iso[:10]} {iso[11:16]} UTC"

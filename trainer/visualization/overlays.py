@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contract import confusion
 
-Picture = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 Pixels = NDArray[np.uint8 | np.int16 | np.float32]
 
 FOUND = (86, 180, 233)
@@ -39,13 +39,13 @@ _SHEET_TILE = 208
 EPOCHS_SIDE_BY_SIDE = 8
 
 
-def overlay(
+def draw_overlay(
     image: Pixels,
     truth: NDArray[np.uint8],
     prediction: NDArray[np.uint8] | None = None,
     window: tuple[float, float] = (0.0, 255.0),
     size: int = TILE,
-) -> Picture:
+) -> RgbImage:
     """A slice in grey (or its colours) with the truth outlined and the pixels judged by tint.
 
     image: [H, W, C], C 1 or 3 (RGB); truth, prediction: [H, W], not 0 is foreground; window: the
@@ -53,7 +53,7 @@ def overlay(
     and more lightly. Returns RGB [h, w, 3] of the same proportions with a longest side of `size`
     pixels.
     """
-    height, width = fitted(image.shape[0], image.shape[1], size)
+    height, width = fit_size(image.shape[0], image.shape[1], size)
     base = _resized(_windowed(image, window), height, width)
     wanted = _resized_mask(truth, height, width)
     found = wanted if prediction is None else _resized_mask(prediction, height, width)
@@ -99,15 +99,15 @@ def _inside(places: NDArray[np.int64], side: int, size: int) -> slice:
     return slice(start, start + side)
 
 
-def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+def fit_size(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width scaled so that the longer one is `size`; each at least 1."""
     scale = size / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def contact_sheet(
-    tiles: Sequence[Picture], columns: int, captions: Sequence[str] | None = None
-) -> Picture:
+def image_grid(
+    tiles: Sequence[RgbImage], columns: int, captions: Sequence[str] | None = None
+) -> RgbImage:
     """Tiles in rows on white paper, each centred in its cell with its caption below.
 
     tiles: RGB, at least one, of any sizes; captions: one a tile, cut where it is too long.
@@ -142,28 +142,28 @@ def epoch_sheet(
     """
     masks = (probabilities > threshold).astype(np.uint8)
     tiles = [
-        overlay(image, truth, mask, window=(0.0, 1.0), size=_SHEET_TILE)
+        draw_overlay(image, truth, mask, window=(0.0, 1.0), size=_SHEET_TILE)
         for image, truth, mask in zip(images, truths, masks, strict=True)
     ]
     captions = [
-        f"Dice {confusion.count(mask, truth).dice:.2f} · {name}"
+        f"Dice {confusion.confusion_counts(mask, truth).dice:.2f} · {name}"
         for mask, truth, name in zip(masks, truths, names, strict=True)
     ]
-    sheet = contact_sheet(tiles, _SHEET_COLUMNS, captions)
-    return encode(np.concatenate([sheet, _legend(sheet.shape[1])]))
+    sheet = image_grid(tiles, _SHEET_COLUMNS, captions)
+    return encode_png(np.concatenate([sheet, _legend(sheet.shape[1])]))
 
 
-def side_by_side(sheets: Mapping[int, bytes]) -> bytes:
+def epoch_comparison(sheets: Mapping[int, bytes]) -> bytes:
     """The sheets of several epochs in one picture, the earliest first; a PNG.
 
     sheets: {epoch: PNG of epoch_sheet}; their sizes differ where a run was continued with another
     number of pictures. Of more than eight epochs eight are taken evenly, the first and the last
     among them.
     """
-    epochs = evenly(sorted(sheets), EPOCHS_SIDE_BY_SIDE)
-    pictures = [decode(sheets[epoch]) for epoch in epochs]
+    epochs = evenly_spaced(sorted(sheets), EPOCHS_SIDE_BY_SIDE)
+    pictures = [decode_png(sheets[epoch]) for epoch in epochs]
     width = max(picture.shape[1] for picture in pictures)
-    parts: list[Picture] = []
+    parts: list[RgbImage] = []
     for epoch, picture in zip(epochs, pictures, strict=True):
         # The legend stands once, below the last epoch.
         height = picture.shape[0] - _legend(picture.shape[1]).shape[0]
@@ -171,10 +171,10 @@ def side_by_side(sheets: Mapping[int, bytes]) -> bytes:
         _write(part, f"Epoch {epoch}", (_GAP + 1, _TITLE - 8), 17, _INK, weight=600)
         _lay(part, picture[:height], _TITLE, 0)
         parts.append(part)
-    return encode(np.concatenate([*parts, _legend(width)]))
+    return encode_png(np.concatenate([*parts, _legend(width)]))
 
 
-def _legend(width: int) -> Picture:
+def _legend(width: int) -> RgbImage:
     """What outline and colours mean, in as many lines as a width needs."""
     outline = "outline of the truth"
     meanings = {outline: _SLICE, "found": FOUND, "missed": MISSED, "wrongly marked": WRONG}
@@ -196,19 +196,19 @@ def _legend(width: int) -> Picture:
     return sheet
 
 
-def evenly(items: Sequence[int], most: int) -> list[int]:
+def evenly_spaced(items: Sequence[int], most: int) -> list[int]:
     """At most `most` of the items, evenly spaced, first and last among them, in their order."""
     places = np.linspace(0, len(items) - 1, min(most, len(items))).round()
     return [items[int(place)] for place in places]
 
 
-def encode(picture: Picture) -> bytes:
+def encode_png(picture: RgbImage) -> bytes:
     """RGB [H, W, 3], or a mask [H, W], as PNG."""
     stored = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", stored)[1].tobytes()
 
 
-def decode(png: bytes) -> Picture:
+def decode_png(png: bytes) -> RgbImage:
     """RGB uint8 [H, W, 3] of a PNG that `encode` or matplotlib made."""
     stored = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     if stored is None:
@@ -235,16 +235,16 @@ def _resized_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return share >= min(0.5, float(share.max()) or 1.0)
 
 
-def _paper(height: int, width: int) -> Picture:
+def _paper(height: int, width: int) -> RgbImage:
     return np.full((height, width, 3), _PAPER, np.uint8)
 
 
-def _lay(sheet: Picture, tile: Picture, y: int, x: int) -> None:
+def _lay(sheet: RgbImage, tile: RgbImage, y: int, x: int) -> None:
     sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
 
 
 def _write(
-    sheet: Picture,
+    sheet: RgbImage,
     text: str,
     place: tuple[int, int],
     size: int,

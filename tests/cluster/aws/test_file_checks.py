@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.aws.file_checks import dangers
-from cluster.aws.launcher import read
+from cluster.aws.file_checks import security_issues
+from cluster.aws.launcher import read_cluster_file
 from contract.errors import ClusterError
 
 FILE = Path(__file__).parents[3] / "ray_cluster.yaml"
@@ -18,7 +18,7 @@ Tree = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def shipped() -> Tree:
-    return read(FILE)
+    return read_cluster_file(FILE)
 
 
 def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
@@ -28,7 +28,7 @@ def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
 
 
 def test_the_shipped_file_is_safe(shipped: Tree) -> None:
-    assert dangers(shipped, spot=True) == []
+    assert security_issues(shipped, spot=True) == []
 
 
 def node(tree: Tree, name: str = "worker-spot") -> Tree:
@@ -79,14 +79,14 @@ CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
 def test_each_danger_is_found(change: Callable[[Tree], Any], danger: str, shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     change(tree)
-    found = dangers(tree, spot=True)
+    found = security_issues(tree, spot=True)
     assert any(danger in one for one in found), found
 
 
 def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     del tree["available_node_types"]["worker-spot"]
-    assert dangers(tree, spot=False) == []
+    assert security_issues(tree, spot=False) == []
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_cluster_file_is_refused(text: str, reason: str, tmp_p
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(ClusterError, match=reason):
-        read(path)
+        read_cluster_file(path)
 
 
 @pytest.mark.parametrize("disks", [[], [{"VirtualName": "ephemeral0"}], "none"])
@@ -118,4 +118,4 @@ def test_a_node_without_its_one_disk_is_refused(disks: Any, shipped: Tree, tmp_p
     path = tmp_path / "cluster.yaml"
     path.write_text(yaml.safe_dump(tree))
     with pytest.raises(ClusterError, match="worker-spot: BlockDeviceMappings must name one Ebs"):
-        read(path)
+        read_cluster_file(path)

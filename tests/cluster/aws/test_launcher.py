@@ -13,15 +13,15 @@ import pytest
 import yaml
 
 from cluster.aws import file_checks, launcher, resources
-from cluster.aws.resources import Buckets, Ground
+from cluster.aws.resources import AwsResources, Buckets
 from cluster.capacity_check import nodes_of_file
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.errors import ClusterError
 
 ROOT = Path(__file__).parents[3]
 FILE = ROOT / "ray_cluster.yaml"
-GROUND = Ground(
+GROUND = AwsResources(
     "ami-0123456789abcdef0",
     "sg-0123456789abcdef0",
     "arn:aws:iam::123456789012:instance-profile/head",
@@ -57,20 +57,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_plan_names_what_is_made_and_its_price() -> None:
     asked = config(min_workers=1, max_workers=8, worker_type="g5.xlarge", disk_gb=100)
-    plan = launcher.plan(asked, BUCKETS, spot_usd=0.4)
+    plan = launcher.create_plan(asked, BUCKETS, spot_usd=0.4)
     disk = 100 * launcher.GB_MONTH_USD / 730
     assert plan.idle_usd == pytest.approx(0.192 + disk + 0.4 + disk)
     assert plan.most_usd == pytest.approx(0.192 + disk + 8 * (1.006 + disk))
     text = "\n".join(plan.lines)
     assert "1 to 8 g5.xlarge (4 CPUs, 1 GPU (A10G, 24 GB)): 0.400 USD now as spot" in text
     assert "SSH from 203.0.113.7/32, nothing else" in text
-    unknown = launcher.plan(asked, BUCKETS, spot_usd=None)
+    unknown = launcher.create_plan(asked, BUCKETS, spot_usd=None)
     assert unknown.idle_usd == pytest.approx(0.192 + disk + 1.006 + disk)
 
 
 def test_an_unknown_instance_type_has_no_price() -> None:
     with pytest.raises(ClusterError, match=r"did you mean g5\.xlarge"):
-        launcher.plan(config(worker_type="g5.xlrge"), BUCKETS, None)
+        launcher.create_plan(config(worker_type="g5.xlrge"), BUCKETS, None)
 
 
 def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
         subnet="subnet-1",
         private_addresses=True,
     ).cluster.cloud
-    tree = launcher.filled(launcher.read(FILE), cloud, GROUND)
-    assert file_checks.dangers(tree, spot=True) == []
+    tree = launcher.fill_cluster_file(launcher.read_cluster_file(FILE), cloud, GROUND)
+    assert file_checks.security_issues(tree, spot=True) == []
     assert (tree["cluster_name"], tree["max_workers"]) == ("segfleet-mine", 5)
     assert tree["idle_timeout_minutes"] == 3
     assert tree["provider"]["region"] == "eu-central-1"
@@ -117,8 +117,8 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
 def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
     settings = tmp_path / "cloud.toml"
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
-    settings.write_text(dump(config(max_workers=8).with_values({"sweep.space": space})))
-    words = ("check", str(settings), "--cloud", "train.workers=8", "train.gpus_per_worker=1")
+    settings.write_text(to_toml(config(max_workers=8).with_values({"sweep.space": space})))
+    words = ("check", str(settings), "--cloud", "train.num_workers=8", "train.gpus_per_worker=1")
 
     def judged(*more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -129,10 +129,10 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
             check=False,
         )
 
-    refused = judged("sweep.workers=1")
+    refused = judged("sweep.num_workers=1")
     assert refused.returncode == 1
-    assert "set sweep.parallel to 8 for the cluster to grow" in refused.stdout
-    told = judged("sweep.workers=1", "sweep.parallel=8")
+    assert "set sweep.max_concurrent_trials to 8 for the cluster to grow" in refused.stdout
+    told = judged("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "nodes 9, CPUs 34, GPUs 8" in told.stdout
     assert "training  yes 8 training workers of 1 CPU and 1 GPU: room for 8" in told.stdout
@@ -140,19 +140,19 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
 
 def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
     cloud = config(spot=False, worker_type="c7i.4xlarge", min_workers=2).cluster.cloud
-    tree = launcher.filled(launcher.read(FILE), cloud, GROUND)
+    tree = launcher.fill_cluster_file(launcher.read_cluster_file(FILE), cloud, GROUND)
     assert list(tree["available_node_types"]) == ["head", "worker-on-demand"]
     worker = tree["available_node_types"]["worker-on-demand"]
     assert (worker["min_workers"], worker["resources"]) == (2, {"CPU": 16})
     assert tree["worker_setup_commands"] == []
-    assert file_checks.dangers(tree, spot=False) == []
+    assert file_checks.security_issues(tree, spot=False) == []
 
 
 def test_a_file_without_on_demand_workers_cannot_do_without_spot(checkout: Path) -> None:
-    tree = launcher.read(checkout / "ray_cluster.yaml")
+    tree = launcher.read_cluster_file(checkout / "ray_cluster.yaml")
     del tree["available_node_types"]["worker-on-demand"]
     with pytest.raises(ClusterError, match="no type of on-demand workers"):
-        launcher.filled(tree, config(spot=False).cluster.cloud, GROUND)
+        launcher.fill_cluster_file(tree, config(spot=False).cluster.cloud, GROUND)
 
 
 def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
@@ -188,9 +188,11 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
     asked = config(name=f"t{uuid4().hex[:8]}", machine_image=image)
     cloud = asked.cluster.cloud
-    ground = launcher.make_ground(asked, Buckets(f"kept-{cloud.name}", None))
+    ground = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
     assert resources.open_ports([ground.group], cloud.region) == []
-    tree = launcher.filled(launcher.read(checkout / "ray_cluster.yaml"), cloud, ground)
+    tree = launcher.fill_cluster_file(
+        launcher.read_cluster_file(checkout / "ray_cluster.yaml"), cloud, ground
+    )
     file = launcher.write(tree, cloud, checkout)
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
     name = launcher.name(cloud)
@@ -205,7 +207,7 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
         ground.worker_profile,
     ]
     settings = checkout / "cloud.toml"
-    settings.write_text(dump(asked))
+    settings.write_text(to_toml(asked))
     told = subprocess.run(
         [sys.executable, "-m", "cluster", "down", str(settings), "--yes"],
         cwd=ROOT,
@@ -247,7 +249,7 @@ def start_as_ray_does(file: Path, types: tuple[str, ...]) -> list[dict[str, Any]
 
 def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: str) -> None:
     settings = checkout / "cloud.toml"
-    settings.write_text(dump(config(name="planned")))
+    settings.write_text(to_toml(config(name="planned")))
     words = ("up", str(settings), "--file", str(checkout / "ray_cluster.yaml"))
 
     def run(*more: str) -> "subprocess.CompletedProcess[str]":

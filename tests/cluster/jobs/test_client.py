@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from cluster.jobs import job_store
-from cluster.jobs.client import Seen, Tail, exit_code, merged
-from cluster.jobs.job_store import Record
+from cluster.jobs.client import JobInfo, LogFollower, exit_code, merge_statuses
+from cluster.jobs.job_store import JobRecord
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, without_ray
 from tests.small import FEW_SLICES, NETWORK
@@ -42,15 +42,15 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
             "cluster": {"address": head.jobs},
             "data": {"phantom": FEW_SLICES},
             "network": NETWORK,
-            "train": {"workers": 1, "batch_size": 4, "patience": None, "pictures": 0},
+            "train": {"num_workers": 1, "batch_size": 4, "patience": None, "preview_images": 0},
         }
     )
     path = tmp_path / "demo.toml"
-    path.write_text(dump(config))
+    path.write_text(to_toml(config))
     return path
 
 
-def jobs_kept(settings: Path) -> list[Record]:
+def jobs_kept(settings: Path) -> list[JobRecord]:
     return job_store.found(
         job_store.jobs_of(Config.model_validate(tomllib.loads(settings.read_text())))
     )
@@ -196,7 +196,7 @@ def test_a_failed_command_tells_why_and_outlives_its_head(head: Head, settings: 
 def checkpoints(settings: Path) -> set[str]:
     """Every checkpoint of the run that counts."""
     root = open_storage(tomllib.loads(settings.read_text())["storage"]["root"])
-    keys = {entry.key for entry in root.entries("runs/demo")}
+    keys = {entry.key for entry in root.list_objects("runs/demo")}
     return {key for key in keys if key.endswith("/checkpoint.json")}
 
 
@@ -210,7 +210,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 150.0) -> None:
 
 def test_a_log_read_twice_is_written_once() -> None:
     written: list[str] = []
-    tail = Tail(written.append)
+    tail = LogFollower(written.append)
 
     async def texts(*pieces: str) -> AsyncIterator[str]:
         for piece in pieces:
@@ -235,12 +235,14 @@ def test_the_exit_code_of_a_job(state: str, code: int | None, expected: int) -> 
     assert exit_code(state, code) == expected
 
 
-def kept(state: job_store.State, code: int | None = None) -> Record:
-    return Record(job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code)
+def kept(state: job_store.State, code: int | None = None) -> JobRecord:
+    return JobRecord(
+        job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code
+    )
 
 
-def seen(state: str, ended: bool, code: int | None = None) -> Seen:
-    return Seen("a", "demo", "trainer", state, "1", ended, code, "")
+def seen(state: str, ended: bool, code: int | None = None) -> JobInfo:
+    return JobInfo("a", "demo", "trainer", state, "1", ended, code, "")
 
 
 @pytest.mark.parametrize(
@@ -255,14 +257,14 @@ def seen(state: str, ended: bool, code: int | None = None) -> Seen:
     ],
 )
 def test_what_ray_and_the_storage_know_becomes_one_line(
-    ray_knows: list[Seen],
-    storage_knows: list[Record],
+    ray_knows: list[JobInfo],
+    storage_knows: list[JobRecord],
     reachable: bool,
     state: str,
     code: int | None,
     live: bool,
 ) -> None:
-    (line,) = merged(ray_knows, storage_knows, reachable)
+    (line,) = merge_statuses(ray_knows, storage_knows, reachable)
     assert (line.state, line.exit_code, line.live) == (state, code, live)
 
 
@@ -309,7 +311,7 @@ def written(folder: Path, address: str) -> Path:
     )
     job_store.write(job_store.jobs_of(config), kept("running"))
     path = folder / "demo.toml"
-    path.write_text(dump(config))
+    path.write_text(to_toml(config))
     return path
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.jobs import job_package
 from contract.config import Config
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.errors import ClusterError, ConfigError
 
 COMMANDS = [
@@ -25,32 +25,32 @@ COMMANDS = [
 def test_the_command_is_as_typed_with_the_settings_that_are_sent(
     words: list[str], run: list[str]
 ) -> None:
-    assert job_package.told(Config(), words, "my.toml")[1] == run
+    assert job_package.parse_job_command(Config(), words, "my.toml")[1] == run
 
 
 @pytest.mark.parametrize("words", [[], ["trainer"], ["python", "x.py"], ["cluster", "down"]])
 def test_only_commands_of_the_rooms_are_run(words: list[str]) -> None:
     with pytest.raises(ClusterError, match="must stand a command of trainer, tuning, inference"):
-        job_package.told(Config(), words, "my.toml")
+        job_package.parse_job_command(Config(), words, "my.toml")
 
 
 def test_overrides_become_part_of_the_settings_that_are_sent() -> None:
     words = ["trainer", "train", "train.epochs=3", "data.source=folder", "data.root=/slices"]
-    sent, _ = job_package.told(Config(), words, "my.toml")
+    sent, _ = job_package.parse_job_command(Config(), words, "my.toml")
     assert (sent.train.epochs, sent.data.root) == (3, "/slices")
     with pytest.raises(ConfigError, match=r"did you mean train\.epochs"):
-        job_package.told(Config(), ["trainer", "train", "train.epoch=3"], "my.toml")
+        job_package.parse_job_command(Config(), ["trainer", "train", "train.epoch=3"], "my.toml")
 
 
 def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     config = Config().with_values({"cluster.address": "http://head:8265", "storage.root": "s3://b"})
-    packed = job_package.pack(tmp_path / "job", config)
+    packed = job_package.build(tmp_path / "job", config)
     top = {path.name for path in packed.folder.iterdir()}
     assert top == {"contract", "cluster", "trainer", "tuning", "inference", "settings.toml"}
     kinds = {path.suffix for path in packed.folder.rglob("*") if path.is_file()}
     assert kinds <= {".py", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
     assert packed.size < 5e6
-    sent = load(packed.folder / "settings.toml")
+    sent = load_config(packed.folder / "settings.toml")
     assert sent.cluster.address is None
     assert sent.storage.root == "s3://b"
 
@@ -68,4 +68,4 @@ def test_folders_of_this_machine_are_refused_unless_shared() -> None:
 def test_too_much_to_send_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_package, "LIMIT_BYTES", 1000)
     with pytest.raises(ClusterError, match="keep data out of them"):
-        job_package.pack(tmp_path / "job", Config())
+        job_package.build(tmp_path / "job", Config())

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.jobs import job_store
-from cluster.jobs.job_store import LogKeeper, Record
+from cluster.jobs.job_store import JobRecord, LogUploader
 from contract.storage import Storage, open_storage
 
 
@@ -12,22 +12,22 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     return open_storage(str(tmp_path_factory.mktemp("store")))
 
 
-def a_record(job: str, began: str) -> Record:
-    return Record(job=job, command=("trainer",), state="running", began=began, heard=began)
+def a_record(job: str, began: str) -> JobRecord:
+    return JobRecord(job=job, command=("trainer",), state="running", began=began, heard=began)
 
 
 def test_a_log_kept_again_and_again_reads_as_one(
     jobs: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_store, "PART_BYTES", 10)
-    keeper, whole = LogKeeper(jobs, "job"), b""
+    keeper, whole = LogUploader(jobs, "job"), b""
     for count in (0, 3, 7, 1, 25, 10, 4):
         text = bytes([65 + count]) * count
         keeper.add(text)
         whole += text
         keeper.keep()
         assert job_store.log_of(jobs, "job") == whole
-    assert len(jobs.entries("job/log")) == 5
+    assert len(jobs.list_objects("job/log")) == 5
 
 
 def test_jobs_are_listed_by_age_and_damaged_ones_left_out(jobs: Storage) -> None:

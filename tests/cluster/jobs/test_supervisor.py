@@ -10,13 +10,13 @@ import pytest
 
 from cluster.jobs import job_store
 from cluster.jobs.job_store import StopRequest
-from cluster.jobs.supervisor import Clock, Supervisor, checkpoints, should_end
+from cluster.jobs.supervisor import Intervals, Supervisor, checkpoints, should_end
 from contract.config import Config
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.storage import open_storage
 
 ROOT = Path(__file__).parents[3]
-QUICK = Clock(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
+QUICK = Intervals(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ time.sleep(float(sys.argv[2]))
 
 def test_a_command_ends_when_ray_is_gone(config: Config, tmp_path: Path) -> None:
     settings = tmp_path / "settings.toml"
-    settings.write_text(dump(config))
+    settings.write_text(to_toml(config))
     subprocess.run(
         [sys.executable, "-c", ORPHAN, str(settings), "5"], cwd=ROOT, check=True, timeout=60
     )

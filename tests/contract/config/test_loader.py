@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.config import Config, validated
-from contract.config.loader import dump, line_of, load, parse, parse_override
+from contract.config import Config, validate
+from contract.config.loader import find_line, load_config, parse_override, parse_toml, to_toml
 from contract.errors import ConfigError
 
 TEXT = """\
@@ -20,7 +20,7 @@ noise = 0.1
 
 [train]
 epochs = 3
-workers = 2
+num_workers = 2
 
 [sweep.space]
 "train.learning_rate" = { loguniform = [1e-4, 1e-2] }
@@ -36,31 +36,33 @@ def file(tmp_path: Path) -> Path:
 
 class TestLoading:
     def test_a_file_names_only_what_differs(self, file: Path) -> None:
-        config = load(file)
+        config = load_config(file)
         assert (config.run.name, config.train.epochs, config.data.augment.noise) == ("try", 3, 0.1)
         assert config.serve == Config().serve
 
     def test_overrides_win_and_the_last_one_most(self, file: Path) -> None:
-        config = load(file, ["train.epochs=4", "train.epochs=5", "train.batch_size=4"])
+        config = load_config(file, ["train.epochs=4", "train.epochs=5", "train.batch_size=4"])
         assert (config.train.epochs, config.train.batch_size) == (5, 4)
 
     def test_an_override_may_make_a_setting_absent(self, file: Path) -> None:
-        assert load(file, ["train.patience=3"]).train.patience == 3
-        assert load(file, ["train.patience=3", "train.patience="]).train.patience is None
+        assert load_config(file, ["train.patience=3"]).train.patience == 3
+        assert load_config(file, ["train.patience=3", "train.patience="]).train.patience is None
 
     def test_folders_become_absolute(
         self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", "/home/me")
-        config = load(file, ["storage.root=here", "data.source=folder", "data.root=~/slices"])
+        config = load_config(
+            file, ["storage.root=here", "data.source=folder", "data.root=~/slices"]
+        )
         assert config.storage.root == str(tmp_path / "here")
         assert config.data.root == "/home/me/slices"
-        assert load(file, ["storage.root=s3://b/p"]).storage.root == "s3://b/p"
+        assert load_config(file, ["storage.root=s3://b/p"]).storage.root == "s3://b/p"
 
     def test_an_empty_file_is_all_defaults(self, tmp_path: Path) -> None:
         (tmp_path / "empty.toml").touch()
-        assert load(tmp_path / "empty.toml").train == Config().train
+        assert load_config(tmp_path / "empty.toml").train == Config().train
 
 
 class TestMistakes:
@@ -73,7 +75,7 @@ class TestMistakes:
             (["train.epochs=x"], "train.epochs (command line) = 'x': input should be"),
             (
                 ["train.batch_size=7"],
-                "(command line) = 7 must be divisible by train.workers (line 9)",
+                "(command line) = 7 must be divisible by train.num_workers (line 9)",
             ),
             (["train.epochs="], "train.epochs (command line) = None: "),
             (["sweep.space.train.epochs=3"], "sweep.space.train.epochs"),
@@ -82,7 +84,7 @@ class TestMistakes:
     )
     def test_in_overrides(self, file: Path, overrides: list[str], message: str) -> None:
         with pytest.raises(ConfigError) as caught:
-            load(file, overrides)
+            load_config(file, overrides)
         assert message in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -104,22 +106,22 @@ class TestMistakes:
     def test_in_the_file(self, file: Path, old: str, new: str, message: str) -> None:
         file.write_text(TEXT.replace(old, new), encoding="utf-8")
         with pytest.raises(ConfigError) as caught:
-            load(file)
+            load_config(file)
         assert message in str(caught.value)
 
     def test_a_section_that_is_a_value(self, file: Path) -> None:
         file.write_text("train = 3", encoding="utf-8")
         with pytest.raises(ConfigError, match="train is a section of settings, not a value"):
-            load(file, ["train.epochs=3"])
+            load_config(file, ["train.epochs=3"])
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"toml \(No such file .*\): name a TOML file"):
-            load(tmp_path / "nowhere.toml")
+            load_config(tmp_path / "nowhere.toml")
         with pytest.raises(ConfigError, match=r"\(Is a directory\): name a TOML file"):
-            load(tmp_path)
+            load_config(tmp_path)
         (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
         with pytest.raises(ConfigError, match="is not text in UTF-8"):
-            load(tmp_path / "binary.toml")
+            load_config(tmp_path / "binary.toml")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ class TestMistakes:
         ("train.learning_rate=1e-3", ("train.learning_rate", 1e-3)),
         ("data.root=/slices", ("data.root", "/slices")),
         ("data.root=s3://b/a=b", ("data.root", "s3://b/a=b")),
-        ("predict.tiles=true", ("predict.tiles", True)),
+        ("predict.sliding_window=true", ("predict.sliding_window", True)),
         ('run.name="7"', ("run.name", "7")),
         ("run.name=2024-05-01", ("run.name", "2024-05-01")),
         ("sweep.space.train.epochs={int=[1,3]}", ("sweep.space.train.epochs", {"int": [1, 3]})),
@@ -142,9 +144,11 @@ def test_override_values_are_toml_or_plain_text(override: str, expected: tuple[s
 
 class TestDumping:
     def test_what_is_dumped_loads_the_same(self, file: Path, tmp_path: Path) -> None:
-        config = load(file, ["train.clip_norm=1.5", "sweep.space.network.num_layers={int=[3,5]}"])
-        (tmp_path / "again.toml").write_text(dump(config), encoding="utf-8")
-        again = load(tmp_path / "again.toml")
+        config = load_config(
+            file, ["train.clip_norm=1.5", "sweep.space.network.num_layers={int=[3,5]}"]
+        )
+        (tmp_path / "again.toml").write_text(to_toml(config), encoding="utf-8")
+        again = load_config(tmp_path / "again.toml")
         assert again == config
         assert again.fingerprint() == config.fingerprint()
 
@@ -155,7 +159,7 @@ class TestDumping:
                     {"name": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,20}\Z")}
                 ),
                 "data": st.fixed_dictionaries(
-                    {"patient_pattern": st.sampled_from([r"^\d+", '"', "'''", "[\\s\"']", "ü|\t"])}
+                    {"patient_id_regex": st.sampled_from([r"^\d+", '"', "'''", "[\\s\"']", "ü|\t"])}
                 ),
                 "storage": st.fixed_dictionaries(
                     {"root": st.text(st.characters(exclude_categories=["Cs"]), max_size=20)}
@@ -164,8 +168,8 @@ class TestDumping:
         )
     )
     def test_any_text_survives(self, tree: dict[str, Any]) -> None:
-        config = validated(tree, origin="given")
-        assert validated(parse(dump(config), origin="dumped"), origin="dumped") == config
+        config = validate(tree, origin="given")
+        assert validate(parse_toml(to_toml(config), origin="dumped"), origin="dumped") == config
 
 
 @pytest.mark.parametrize(
@@ -174,10 +178,10 @@ class TestDumping:
         ("run.name", 2),
         ("data.augment.noise", 5),
         ("data.augment", 4),
-        ("train.workers", 9),
+        ("train.num_workers", 9),
         ("train.batch_size", None),
         ("sweep.space.train.learning_rate", 12),
     ],
 )
 def test_line_of(key: str, line: int | None) -> None:
-    assert line_of(key, TEXT) == line
+    assert find_line(key, TEXT) == line

@@ -12,23 +12,23 @@ from contract.config import (
     Config,
     Data,
     Network,
+    ParameterSpec,
     Predict,
-    Range,
     Run,
     Train,
-    nearest,
+    closest_match,
     sections,
     setting_types,
-    validated,
+    validate,
 )
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.errors import ConfigError
 
 
 def refused(tree: dict[str, Any]) -> str:
     """The message with which a tree of settings is refused."""
     with pytest.raises(ConfigError) as caught:
-        validated(tree, origin="a.toml")
+        validate(tree, origin="a.toml")
     return str(caught.value)
 
 
@@ -82,8 +82,8 @@ class TestFaults:
             ),
             ({"network": {"base_kernels": 4}}, "network.base_kernels = 4 must be odd"),
             (
-                {"train": {"batch_size": 3, "workers": 2}},
-                "train.batch_size = 3 must be divisible by train.workers = 2",
+                {"train": {"batch_size": 3, "num_workers": 2}},
+                "train.batch_size = 3 must be divisible by train.num_workers = 2",
             ),
             (
                 {"train": {"clip_norm": 1.0, "clip_value": 1.0}},
@@ -104,11 +104,11 @@ class TestFaults:
             (
                 {
                     "network": {"image_size": 50, "num_layers": 2},
-                    "predict": {"tiles": True, "tile_steps": 4},
+                    "predict": {"sliding_window": True, "overlap": 0.75},
                 },
-                "network.image_size = 50 must be divisible by predict.tile_steps = 4",
+                "network.image_size = 50 must be divisible by 4 where",
             ),
-            ({"data": {"patient_pattern": "("}}, "data.patient_pattern is no regular expression"),
+            ({"data": {"patient_id_regex": "("}}, "data.patient_id_regex is no regular expression"),
         ],
     )
     def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:
@@ -120,7 +120,7 @@ class TestFaults:
 
     def test_without_tiles_their_steps_do_not_matter(self) -> None:
         network = {"image_size": 50, "num_layers": 2}
-        validated({"network": network, "predict": {"tile_steps": 4}}, origin="a.toml")
+        validate({"network": network, "predict": {"overlap": 0.75}}, origin="a.toml")
 
     def test_all_faults_are_told_at_once(self) -> None:
         text = refused({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})
@@ -129,8 +129,11 @@ class TestFaults:
         assert "xyz" in text
 
     def test_nearest_is_silent_without_a_likely_word(self) -> None:
-        assert nearest("epochs", ["train.epochs", "serve.port"]) == "; did you mean train.epochs?"
-        assert nearest("zzz", ["train.epochs"]) == ""
+        assert (
+            closest_match("epochs", ["train.epochs", "serve.port"])
+            == "; did you mean train.epochs?"
+        )
+        assert closest_match("zzz", ["train.epochs"]) == ""
 
 
 class TestSweepSpace:
@@ -138,7 +141,7 @@ class TestSweepSpace:
         return {"sweep": {"space": {key.replace("__", "."): r for key, r in ranges.items()}}}
 
     def test_each_kind_of_range(self) -> None:
-        config = validated(
+        config = validate(
             self.space(
                 train__learning_rate={"loguniform": [1e-4, 1e-2]},
                 network__dropout_rate={"uniform": [0, 0.5]},
@@ -155,7 +158,7 @@ class TestSweepSpace:
         assert Config.model_validate(config.model_dump(mode="json")) == config
 
     def test_a_choice_keeps_the_types_of_its_values(self) -> None:
-        values = Range.model_validate({"choice": [1, 1.0, True, "1"]}).choice
+        values = ParameterSpec.model_validate({"choice": [1, 1.0, True, "1"]}).choice
         assert values is not None
         assert [type(value) for value in values] == [int, float, bool, str]
 
@@ -181,7 +184,7 @@ class TestSweepSpace:
         assert message in refused(self.space(**{key: given}))
 
     def test_a_value_at_odds_with_another_setting_is_left_to_the_trial(self) -> None:
-        validated(self.space(network__num_layers={"choice": [5, 9]}), origin="a.toml")
+        validate(self.space(network__num_layers={"choice": [5, 9]}), origin="a.toml")
 
 
 class TestWithValues:
@@ -220,10 +223,10 @@ class TestFingerprint:
             ("run.name", "other"),
             ("storage.root", "s3://bucket/x"),
             ("cluster.cpus", 4),
-            ("train.workers", 4),
+            ("train.num_workers", 4),
             ("train.max_failures", 0),
             ("serve.port", 9000),
-            ("sweep.trials", 3),
+            ("sweep.num_samples", 3),
         ],
     )
     def test_place_and_spread_do_not_count(self, key: str, value: Any) -> None:
@@ -275,4 +278,4 @@ def test_every_shipped_file_is_good() -> None:
     files = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
     assert files
     for file in files:
-        load(file)
+        load_config(file)

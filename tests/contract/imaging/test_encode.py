@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import DataError
 from contract.imaging.decode import read_image, read_mask
-from contract.imaging.encode import decode, decode_mask, encode_mask, encode_overlay
+from contract.imaging.encode import decode_bytes, decode_mask, encode_mask, encode_overlay
 from contract.storage import open_storage
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
@@ -37,7 +37,7 @@ LOSSLESS = {
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_intensities_survive(name: str) -> None:
     stored = LOSSLESS[name]
-    found = decode(encoded(Path(name).suffix, stored))
+    found = decode_bytes(encoded(Path(name).suffix, stored))
     assert found.dtype == (np.uint8 if stored.dtype == np.uint8 else np.int16)
     np.testing.assert_array_equal(found.squeeze(), stored)
     assert found.ndim == 3
@@ -50,8 +50,8 @@ def test_the_trainer_reads_the_same(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(data)
     store = open_storage(str(tmp_path))
     expected = read_image(store, name)
-    np.testing.assert_array_equal(decode(data), expected)
-    assert decode(data).dtype == expected.dtype
+    np.testing.assert_array_equal(decode_bytes(data), expected)
+    assert decode_bytes(data).dtype == expected.dtype
 
 
 @pytest.mark.parametrize("values", [GREY, GREY.astype(np.uint16) * 257])
@@ -69,21 +69,21 @@ def test_the_trainer_reads_the_same_mask(
 
 def test_an_alpha_channel_is_dropped() -> None:
     alpha = cv2.imencode(".png", np.dstack([RGB[..., ::-1], GREY]))[1].tobytes()
-    np.testing.assert_array_equal(decode(alpha), RGB)
+    np.testing.assert_array_equal(decode_bytes(alpha), RGB)
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match="above 32767"):
-        decode(encoded(".png", np.full((4, 4), 40000, np.uint16)))
+        decode_bytes(encoded(".png", np.full((4, 4), 40000, np.uint16)))
     with pytest.raises(DataError, match="16 bits"):
-        decode(encoded(".tif", GREY.astype(np.float32)))
+        decode_bytes(encoded(".tif", GREY.astype(np.float32)))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
 def test_an_image_that_breaks_off_is_refused(suffix: str) -> None:
     data = encoded(suffix, GREY)
     with pytest.raises(DataError, match="breaks off"):
-        decode(data[: len(data) * 3 // 4])
+        decode_bytes(data[: len(data) * 3 // 4])
 
 
 def test_a_coloured_mask_is_refused() -> None:
@@ -104,7 +104,7 @@ def test_a_mask_comes_back_as_0_and_255() -> None:
 def test_an_overlay_tints_the_mask_alone(image: np.ndarray) -> None:
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[5:9, 5:9] = 1
-    drawn, plain = (decode(encode_overlay(image, kind)) for kind in (mask, mask * 0))
+    drawn, plain = (decode_bytes(encode_overlay(image, kind)) for kind in (mask, mask * 0))
     np.testing.assert_array_equal((drawn != plain).any(axis=-1), mask != 0)
     if image.dtype == np.uint8:
         np.testing.assert_array_equal(plain, np.broadcast_to(image, plain.shape))

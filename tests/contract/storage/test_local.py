@@ -17,21 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto.s3.models import s3_backends
 
-from contract.errors import MissingError, StorageError
+from contract.errors import NotFoundError, StorageError
 from contract.storage import (
-    PARTIAL,
-    FolderStorage,
+    TEMP_PREFIX,
+    LocalStorage,
     Storage,
-    checked_key,
+    atomic_path,
     open_storage,
-    partial_beside,
+    validate_key,
 )
 
 BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
 
 
 def keys(store: Storage, prefix: str = "") -> list[str]:
-    return [entry.key for entry in store.entries(prefix)]
+    return [entry.key for entry in store.list_objects(prefix)]
 
 
 class TestObjects:
@@ -50,7 +50,7 @@ class TestObjects:
 
     @BOTH
     def test_reading_what_is_missing_names_its_address(self, store: Storage) -> None:
-        with pytest.raises(MissingError, match=r"there is no (file|object) .*/a/b\.bin\.$"):
+        with pytest.raises(NotFoundError, match=r"there is no (file|object) .*/a/b\.bin\.$"):
             store.read("a/b.bin")
 
     @BOTH
@@ -83,7 +83,7 @@ class TestObjects:
 @given(st.text(alphabet="ab./\\ ", max_size=12))
 def test_checked_keys_stay_inside(key: str) -> None:
     try:
-        trimmed = checked_key(key)
+        trimmed = validate_key(key)
     except StorageError:
         return
     inside = os.path.normpath(f"/store/{trimmed}")
@@ -93,14 +93,14 @@ def test_checked_keys_stay_inside(key: str) -> None:
 class TestListing:
     @BOTH
     def test_a_store_that_does_not_exist_yet_is_empty(self, store: Storage) -> None:
-        assert store.entries() == []
-        assert store.at("deeper").entries() == []
+        assert store.list_objects() == []
+        assert store.child("deeper").list_objects() == []
 
     @BOTH
     def test_entries_are_sorted_with_size_and_time(self, store: Storage) -> None:
         for key in ("b", "a/c/d", "a/b"):
             store.write(key, b"123")
-        entries = store.entries()
+        entries = store.list_objects()
         assert [(entry.key, entry.size) for entry in entries] == [
             ("a/b", 3),
             ("a/c/d", 3),
@@ -114,8 +114,8 @@ class TestListing:
         for key in ("run/a", "run2/a", "run/b/c"):
             store.write(key, b"")
         assert keys(store, "run") == keys(store, "run/") == ["run/a", "run/b/c"]
-        assert keys(store.at("run")) == ["a", "b/c"]
-        assert store.at("run").at("b").read("c") == b""
+        assert keys(store.child("run")) == ["a", "b/c"]
+        assert store.child("run").child("b").read("c") == b""
 
     def test_a_thousand_and_more_are_listed(self, s3: str) -> None:
         store = open_storage(s3)
@@ -123,13 +123,13 @@ class TestListing:
         backend = s3_backends["123456789012"]["aws"]
         for number in range(1003):
             backend.put_object(s3.removeprefix("s3://"), f"many/{number:04d}", b"")
-        assert len(store.entries("many")) == 1003
+        assert len(store.list_objects("many")) == 1003
 
     def test_temporary_files_never_show(self, tmp_path: Path) -> None:
-        with partial_beside(tmp_path / "sub" / "file") as partial:
+        with atomic_path(tmp_path / "sub" / "file") as partial:
             partial.write_bytes(b"half")
-            assert partial.name.startswith(PARTIAL)
-            assert open_storage(str(tmp_path)).entries() == []
+            assert partial.name.startswith(TEMP_PREFIX)
+            assert open_storage(str(tmp_path)).list_objects() == []
         assert list((tmp_path / "sub").iterdir()) == []
 
     def test_links_are_followed_but_not_in_circles(self, tmp_path: Path) -> None:
@@ -139,19 +139,19 @@ class TestListing:
         (tmp_path / "here" / "link").symlink_to(tmp_path / "there")
         (tmp_path / "here" / "circle").symlink_to(tmp_path)
         (tmp_path / "here" / "broken").symlink_to(tmp_path / "nowhere")
-        assert keys(FolderStorage(tmp_path / "here")) == ["link/file"]
+        assert keys(LocalStorage(tmp_path / "here")) == ["link/file"]
 
     def test_empty_objects_that_stand_for_folders_are_left_out(self, s3: str) -> None:
         boto3.client("s3").put_object(Bucket=s3.removeprefix("s3://"), Key="images/", Body=b"")
-        assert open_storage(s3).entries() == []
+        assert open_storage(s3).list_objects() == []
 
 
 class TestFolders:
     @BOTH
     def test_upload_keeps_the_tree(self, store: Storage, tmp_path: Path) -> None:
         source = tree(tmp_path / "source", "a", "b/c/d", "manifest.json")
-        store.at("x").upload(source, last="manifest.json")
-        assert keys(store.at("x")) == ["a", "b/c/d", "manifest.json"]
+        store.child("x").upload_folder(source, last="manifest.json")
+        assert keys(store.child("x")) == ["a", "b/c/d", "manifest.json"]
         assert store.read("x/b/c/d") == b"b/c/d"
 
     @BOTH
@@ -160,31 +160,31 @@ class TestFolders:
         (source / "b").unlink()
         (source / "b").symlink_to(tmp_path / "nowhere")
         with pytest.raises(StorageError):
-            store.upload(source, last="last")
+            store.upload_folder(source, last="last")
         assert not store.exists("last")
 
     def test_a_folder_may_be_its_own_destination(self, tmp_path: Path) -> None:
         source = tree(tmp_path / "source", "a", "last")
-        FolderStorage(source).upload(source, last="last")
+        LocalStorage(source).upload_folder(source, last="last")
         assert (source / "a").read_text() == "a"
 
     @BOTH
     def test_uploading_a_missing_folder_is_refused(self, store: Storage, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"there is no folder .*nowhere"):
-            store.upload(tmp_path / "nowhere")
+            store.upload_folder(tmp_path / "nowhere")
 
     @BOTH
     def test_a_large_file_goes_in_parts(self, store: Storage, tmp_path: Path) -> None:
         data = os.urandom(9 * 2**20)
         (tmp_path / "large").write_bytes(data)
-        store.put_file("large", tmp_path / "large")
-        store.get_file("large", tmp_path / "copy")
+        store.upload_file("large", tmp_path / "large")
+        store.download_file("large", tmp_path / "copy")
         assert (tmp_path / "copy").read_bytes() == data
 
     @BOTH
     def test_a_download_that_fails_leaves_nothing(self, store: Storage, tmp_path: Path) -> None:
-        with pytest.raises(MissingError, match="there is no"):
-            store.get_file("missing", tmp_path / "target" / "file")
+        with pytest.raises(NotFoundError, match="there is no"):
+            store.download_file("missing", tmp_path / "target" / "file")
         assert list((tmp_path / "target").iterdir()) == []
 
 
@@ -244,15 +244,15 @@ class TestTrouble:
             lambda: store.write("a", b""),
             lambda: store.create("a", b""),
             lambda: store.exists("a"),
-            lambda: store.entries(),
+            lambda: store.list_objects(),
             lambda: store.delete("a"),
-            lambda: store.put_file("a", tmp_path / "file"),
+            lambda: store.upload_file("a", tmp_path / "file"),
         )
         for act in acts:
             with pytest.raises(StorageError, match=r"no bucket no-such-bucket .*: create it"):
                 act()
         with pytest.raises(StorageError, match="or no such bucket"):
-            store.get_file("a", tmp_path / "copy")
+            store.download_file("a", tmp_path / "copy")
 
     def test_no_credentials(self, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         forget_credentials(tmp_path, monkeypatch)
@@ -269,7 +269,7 @@ class TestTrouble:
             address = f"http://127.0.0.1:{closed.getsockname()[1]}"
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         with pytest.raises(StorageError, match=f"cannot reach .*{address}.*AWS_ENDPOINT_URL"):
-            open_storage(s3).entries()
+            open_storage(s3).list_objects()
 
     def test_a_malformed_endpoint(self, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "not an address")

@@ -11,21 +11,21 @@ import cv2
 import numpy as np
 import pytest
 
-from contract.confusion import count
+from contract.confusion import confusion_counts
 from contract.errors import DataError
 from contract.imaging.encode import decode_mask
 from contract.registry import Registry
-from contract.storage import FolderStorage, Storage, open_storage
-from inference.batch.predict_files import begin, open_task, segment_files
+from contract.storage import LocalStorage, Storage, open_storage
+from inference.batch.predict_files import create_job, predict_files, resume_keys
 from inference.batch.scoring import overlap
-from inference.predictor import Segmenter, open_segmenter
+from inference.predictor import Predictor, load_predictor
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def segmenter(bright: FolderStorage) -> Segmenter:
-    return open_segmenter(bright)
+def segmenter(bright: LocalStorage) -> Predictor:
+    return load_predictor(bright)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def write_truth(slices: Path, masks: Path) -> None:
 
 
 def test_the_command_writes_masks_overlays_and_dice(
-    bright: FolderStorage, slices: Path, tmp_path: Path
+    bright: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
     store = open_storage(str(tmp_path / "kept"))
     registry = Registry(store)
@@ -83,7 +83,7 @@ def test_the_command_writes_masks_overlays_and_dice(
     names = {"P0-0", "P1-1", "P0-2", "P1-3", "deep/P0-4"}
     pictures = {f"{place}{name}.png" for name in names for place in ("", "overlays/")}
     tables = {"prediction.json", "dice.csv", "dice_by_patient.csv"}
-    assert {e.key for e in out.entries()} == pictures | tables
+    assert {e.key for e in out.list_objects()} == pictures | tables
     files, patients = rows_of(out, "dice.csv"), rows_of(out, "dice_by_patient.csv")
     assert {row["file"] for row in files} == {"P0-0.jpg", *(f"{n}.png" for n in names - {"P0-0"})}
     assert [row["patient"] for row in patients] == ["P0", "P1"]
@@ -100,7 +100,7 @@ def test_the_command_writes_masks_overlays_and_dice(
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(
-    bright: FolderStorage, slices: Path, tmp_path: Path
+    bright: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
     (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (slices / "empty.jpg").write_bytes(b"")
@@ -114,10 +114,10 @@ def test_a_bad_file_is_named_and_the_others_are_done(
     assert "5 masks in" in result.stdout
 
 
-def test_one_file_is_enough(segmenter: Segmenter, bright: FolderStorage, slices: Path) -> None:
-    task, keys = open_task(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
-    assert begin(task, keys, bright) == ["P1-1.png"]
-    assert segment_files(task, segmenter, keys, 8, lambda _: None) == {}
+def test_one_file_is_enough(segmenter: Predictor, bright: LocalStorage, slices: Path) -> None:
+    task, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
+    assert resume_keys(task, keys, bright) == ["P1-1.png"]
+    assert predict_files(task, segmenter, keys, 8, lambda _: None) == {}
     image = cv2.imread(str(slices / "P1-1.png"), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     found = overlap(decode_mask(task.output.read("P1-1.png"), 127), image > 120)
@@ -125,51 +125,51 @@ def test_one_file_is_enough(segmenter: Segmenter, bright: FolderStorage, slices:
 
 
 def test_a_mask_may_lie_beside_its_slice_but_not_on_it(slices: Path) -> None:
-    beside, keys = open_task(str(slices / "P0-0.jpg"), str(slices), overlays=True)
+    beside, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
     assert keys == ["P0-0.jpg"]
     assert beside.outputs("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
     with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
-        open_task(str(slices / "P1-1.png"), str(slices), overlays=False)
+        create_job(str(slices / "P1-1.png"), str(slices), overlays=False)
     (slices / "deep").rename(slices / "overlays")
     with pytest.raises(DataError, match=r"P0-4\.png would be overwritten"):
-        open_task(str(slices / "overlays"), str(slices), overlays=True)
+        create_job(str(slices / "overlays"), str(slices), overlays=True)
 
 
 def test_a_graph_that_fails_leaves_a_sentence_for_each_slice(
-    failing: FolderStorage, slices: Path, tmp_path: Path
+    failing: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
-    failures = segment_files(task, open_segmenter(failing), keys, 8, lambda _: None)
+    task, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    failures = predict_files(task, load_predictor(failing), keys, 8, lambda _: None)
     assert set(failures) == set(keys)
     assert "P1-1.png: TensorFlow cannot segment it (InvalidArgumentError)." in failures.values()
 
 
-def test_the_output_is_of_one_bundle(bright: FolderStorage, slices: Path, tmp_path: Path) -> None:
-    task, keys = open_task(str(slices), str(tmp_path / "out"), overlays=False)
-    assert begin(task, keys, bright) == keys
+def test_the_output_is_of_one_bundle(bright: LocalStorage, slices: Path, tmp_path: Path) -> None:
+    task, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    assert resume_keys(task, keys, bright) == keys
     record = json.loads(task.output.read("prediction.json"))
     task.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
     with pytest.raises(DataError, match="masks of another bundle"):
-        begin(task, keys, bright)
+        resume_keys(task, keys, bright)
     task.output.delete("prediction.json")
     task.output.write("P0-2.png", b"whose?")
     with pytest.raises(DataError, match=r"P0-2\.png, and nothing tells"):
-        begin(task, keys, bright)
+        resume_keys(task, keys, bright)
 
 
 def test_inputs_that_cannot_work_are_refused(slices: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
-        open_task(str(slices), str(tmp_path / "mask.png"), overlays=False)
+        create_job(str(slices), str(tmp_path / "mask.png"), overlays=False)
     with pytest.raises(DataError, match="lies in INPUT"):
-        open_task(str(slices), str(slices / "masks"), overlays=False)
+        create_job(str(slices), str(slices / "masks"), overlays=False)
     with pytest.raises(DataError, match="there is no image"):
-        open_task(str(tmp_path / "nowhere"), str(tmp_path / "out"), overlays=False)
+        create_job(str(tmp_path / "nowhere"), str(tmp_path / "out"), overlays=False)
     (slices / "P0-2.bmp").write_bytes((slices / "P0-2.png").read_bytes())
     with pytest.raises(DataError, match=r"P0-2\.bmp and P0-2\.png .* would both become P0-2\.png"):
-        open_task(str(slices), str(tmp_path / "out"), overlays=False)
+        create_job(str(slices), str(tmp_path / "out"), overlays=False)
 
 
-def test_a_missing_truth_is_named(bright: FolderStorage, slices: Path, tmp_path: Path) -> None:
+def test_a_missing_truth_is_named(bright: LocalStorage, slices: Path, tmp_path: Path) -> None:
     write_truth(slices, tmp_path / "truth")
     (tmp_path / "truth/P0-2.png").unlink()
     cv2.imwrite(str(tmp_path / "truth/P1-1.png"), np.zeros((9, 9), np.uint8))
@@ -185,4 +185,4 @@ def test_dice_is_the_trainers() -> None:
     draw = np.random.default_rng(0)
     for share in (0.0, 0.01, 0.5):
         mask, truth = (draw.random((2, 20, 20)) < share).astype(np.uint8)
-        assert overlap(mask, truth).dice == pytest.approx(count(mask, truth).dice)
+        assert overlap(mask, truth).dice == pytest.approx(confusion_counts(mask, truth).dice)

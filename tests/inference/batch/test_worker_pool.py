@@ -13,10 +13,10 @@ import pytest
 import ray
 
 from contract.errors import ClusterError
-from contract.storage import FolderStorage, Storage, open_storage
-from inference.batch.predict_files import Task, begin, open_task, segment_files
-from inference.batch.worker_pool import segment_on_cluster
-from inference.predictor import open_segmenter
+from contract.storage import LocalStorage, Storage, open_storage
+from inference.batch.predict_files import PredictionJob, create_job, predict_files, resume_keys
+from inference.batch.worker_pool import predict_on_cluster
+from inference.predictor import load_predictor
 from tests.processes import titled
 
 
@@ -31,23 +31,23 @@ def fill(store: Storage, count: int, side: int) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_cluster_gives_what_one_machine_gives(
-    bright: FolderStorage, s3: str, tmp_path: Path
+    bright: LocalStorage, s3: str, tmp_path: Path
 ) -> None:
     """The bundle, the slices and the masks lie in S3."""
-    open_storage(f"{s3}/bundle").upload(bright.path, last="manifest.json")
+    open_storage(f"{s3}/bundle").upload_folder(bright.path, last="manifest.json")
     bundle = open_storage(f"{s3}/bundle")
     fill(open_storage(f"{s3}/slices"), 70, 64)
     fill(open_storage(str(tmp_path / "slices")), 70, 64)
 
-    spread, keys = open_task(f"{s3}/slices", f"{s3}/masks", overlays=True)
+    spread, keys = create_job(f"{s3}/slices", f"{s3}/masks", overlays=True)
     done: list[int] = []
-    todo = begin(spread, keys, bundle)
-    assert segment_on_cluster(spread, bundle, todo, 4, done.append) == {}
+    todo = resume_keys(spread, keys, bundle)
+    assert predict_on_cluster(spread, bundle, todo, 4, done.append) == {}
     assert sum(done) == 70
-    assert begin(spread, keys, bundle) == []
+    assert resume_keys(spread, keys, bundle) == []
 
-    alone, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
-    assert segment_files(alone, open_segmenter(bright), keys, 4, lambda _: None) == {}
+    alone, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
+    assert predict_files(alone, load_predictor(bright), keys, 4, lambda _: None) == {}
     for key in keys:
         for name in alone.outputs(key):
             assert spread.output.read(name) == alone.output.read(name)
@@ -55,48 +55,46 @@ def test_a_cluster_gives_what_one_machine_gives(
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_bad_file_is_told_and_a_lost_worker_replaced(
-    bright: FolderStorage, tmp_path: Path
+    bright: LocalStorage, tmp_path: Path
 ) -> None:
     """Also where somebody else takes the lost worker's CPU and keeps it."""
     fill(open_storage(str(tmp_path / "slices")), 60, 900)
     (tmp_path / "slices/case-000.png").write_bytes(b"nothing")
-    task, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
     others: list[Any] = []
     killer = threading.Thread(target=kill_a_worker, args=(others,))
     killer.start()
-    failures = segment_on_cluster(task, bright, keys, 2, lambda _: None)
+    failures = predict_on_cluster(task, bright, keys, 2, lambda _: None)
     killer.join()
     assert ray.wait(others, timeout=0)[0] == []
     ray.cancel(others[0], force=True)
     assert list(failures) == ["case-000.png"]
     assert "case-000.png: this is no PNG" in failures["case-000.png"]
-    assert len(task.output.entries()) == 59
+    assert len(task.output.list_objects()) == 59
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_masks_that_went_elsewhere_are_missed(bright: FolderStorage, tmp_path: Path) -> None:
-    class Nowhere(Task):
+def test_masks_that_went_elsewhere_are_missed(bright: LocalStorage, tmp_path: Path) -> None:
+    class Nowhere(PredictionJob):
         """A task whose workers write into folders of their own machines."""
 
         def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
             """Write where the driver does not look."""
 
     fill(open_storage(str(tmp_path / "slices")), 2, 32)
-    task, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
     lost = Nowhere(task.source, task.output, overlays=False)
     with pytest.raises(ClusterError, match="2 masks are not in"):
-        segment_on_cluster(lost, bright, keys, 2, lambda _: None)
+        predict_on_cluster(lost, bright, keys, 2, lambda _: None)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_bundle_that_the_workers_do_not_see_is_told(
-    bright: FolderStorage, tmp_path: Path
-) -> None:
+def test_a_bundle_that_the_workers_do_not_see_is_told(bright: LocalStorage, tmp_path: Path) -> None:
     fill(open_storage(str(tmp_path / "slices")), 2, 32)
-    task, keys = open_task(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    assert begin(task, keys, bright) == keys
+    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    assert resume_keys(task, keys, bright) == keys
     with pytest.raises(ClusterError) as caught:
-        segment_on_cluster(task, open_storage(str(tmp_path / "here")), keys, 2, lambda _: None)
+        predict_on_cluster(task, open_storage(str(tmp_path / "here")), keys, 2, lambda _: None)
     told = str(caught.value)
     assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}: " in told
     assert told.endswith("in a folder that all nodes mount.")

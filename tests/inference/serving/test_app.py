@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 
 from contract.config import Serve
 from contract.imaging.encode import decode_mask
-from inference.serving.app import build
-from inference.serving.model_manager import Hosted
-from inference.serving.request_parsing import RefusalError, Room, chosen_type
-from inference.serving.schemas import Status
-from inference.serving.stats import Tally
+from inference.serving.app import build_app
+from inference.serving.model_manager import LoadedModel
+from inference.serving.request_parsing import (
+    ConcurrencyLimiter,
+    RequestError,
+    negotiate_content_type,
+)
+from inference.serving.schemas import ServiceStatus
+from inference.serving.stats import RequestStats
 from tests.processes import resident_bytes, titled
 
 PNG = {"Content-Type": "image/png"}
@@ -301,28 +305,28 @@ class Slow:
 
     def __init__(self, fails: bool, timeout_s: float = 60.0) -> None:
         self.settings = Serve(request_timeout_s=timeout_s)
-        self.tally = Tally()
-        self.room = Room(slices=1, waiting=1)
+        self.tally = RequestStats()
+        self.room = ConcurrencyLimiter(slices=1, waiting=1)
         self.began = asyncio.Event()
         self._fails = fails
 
     @property
-    def hosted(self) -> Hosted:
+    def hosted(self) -> LoadedModel:
         raise NotImplementedError
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, Hosted]:
+    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
         self.began.set()
         if self._fails:
             raise RuntimeError("a fault of the service")
         return await asyncio.get_running_loop().create_future()
 
-    async def status(self) -> Status:
+    async def status(self) -> ServiceStatus:
         raise NotImplementedError
 
 
 def asking(service: Slow) -> httpx.AsyncClient:
     """A client of an application in this process."""
-    transport = httpx.ASGITransport(build(service), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://here")
 
 
@@ -343,7 +347,7 @@ def test_a_slice_is_not_decoded_before_there_is_room(slice_png: bytes) -> None:
 
 @pytest.mark.parametrize(("fails", "errors"), [(False, 0), (True, 1)])
 def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, errors: int) -> None:
-    async def ask() -> Tally:
+    async def ask() -> RequestStats:
         service = Slow(fails)
         async with asking(service) as client:
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
@@ -357,7 +361,7 @@ def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, error
         return service.tally
 
     tally = asyncio.run(ask())
-    assert (tally.requests, tally.refused, tally.errors) == (1, 0, errors)
+    assert (tally.requests, tally.rejected, tally.errors) == (1, 0, errors)
     assert not tally.latencies
 
 
@@ -370,7 +374,7 @@ def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> No
     answer, service = asyncio.run(ask())
     assert answer.status_code == 408
     assert answer.json()["error"].startswith("The request was not answered within 0.2 s")
-    assert (service.tally.refused, service.room.slices.locked()) == (1, False)
+    assert (service.tally.rejected, service.room.slices.locked()) == (1, False)
 
 
 def test_who_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
@@ -396,12 +400,12 @@ def test_who_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
         async def send(_: Any) -> None:
             pass
 
-        await build(service)(scope, receive, send)
+        await build_app(service)(scope, receive, send)
         return service
 
     service = asyncio.run(ask())
     assert not service.began.is_set()
-    assert (service.tally.requests, service.tally.refused, service.tally.errors) == (1, 0, 0)
+    assert (service.tally.requests, service.tally.rejected, service.tally.errors) == (1, 0, 0)
 
 
 ACCEPTED = {
@@ -418,10 +422,10 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("accept", ACCEPTED)
 def test_accept_chooses_the_answer(accept: str | None) -> None:
-    assert chosen_type(accept) == ACCEPTED[accept]
+    assert negotiate_content_type(accept) == ACCEPTED[accept]
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
 def test_what_cannot_be_accepted_is_refused(accept: str) -> None:
-    with pytest.raises(RefusalError, match="accept one of them"):
-        chosen_type(accept)
+    with pytest.raises(RequestError, match="accept one of them"):
+        negotiate_content_type(accept)

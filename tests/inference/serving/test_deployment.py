@@ -16,13 +16,13 @@ import httpx
 import pytest
 
 from contract.config import Config, Serve
-from contract.config.loader import dump
+from contract.config.loader import to_toml
 from contract.errors import ClusterError, RegistryError
 from contract.registry import Registry
 from contract.storage import open_storage
 from inference.__main__ import deploy, models
 from inference.serving.client import read_status
-from inference.serving.deployment import Plan, start
+from inference.serving.deployment import ReplicaSpec, start_service
 from tests.inference.conftest import TIMEOUT_S
 from tests.nodes import ROOT, free_port, without_ray
 from tests.processes import titled
@@ -149,7 +149,7 @@ def test_serve_that_listens_in_another_way_is_refused(
     known = {"port": port, "request_timeout_s": TIMEOUT_S}[name]
     told = rf"runs with serve\.{name} = {known} already, not {value}:"
     with pytest.raises(ClusterError, match=told):
-        start(Plan(other, "nowhere", key_digest=None, private=False), timeout_s=1.0)
+        start_service(ReplicaSpec(other, "nowhere", key_digest=None, private=False), timeout_s=1.0)
 
 
 def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) -> None:
@@ -195,7 +195,7 @@ def alone(bright: Any, tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[
     registry.promote("bright", 1, "production")
     config = tmp_path / "alone.toml"
     settings = {"storage": {"root": store}, "serve": {"model": "bright@production", "port": port}}
-    config.write_text(dump(Config.model_validate(settings)))
+    config.write_text(to_toml(Config.model_validate(settings)))
     words = [sys.executable, "-m", "inference", "deploy", str(config)]
     with subprocess.Popen(
         words, cwd=ROOT, env=without_ray(), stdout=subprocess.PIPE, text=True

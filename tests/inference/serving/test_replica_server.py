@@ -10,8 +10,8 @@ import pytest
 
 from contract.config import Serve
 from contract.errors import ClusterError, ConfigError
-from inference.serving.client import claimed
-from inference.serving.replica_server import Door, own_listener, shared_listener
+from inference.serving.client import reserve_address
+from inference.serving.replica_server import ReplicaServer, own_listener, shared_listener
 from tests.nodes import free_port
 
 
@@ -45,19 +45,22 @@ def test_replicas_share_an_address_and_nobody_else_may() -> None:
         shared_listener(settings),
         shared_listener(settings),
         pytest.raises(ConfigError, match="cannot listen"),
-        claimed(settings),
+        reserve_address(settings),
     ):
         pass
 
 
 def test_of_two_services_that_begin_one_has_the_address() -> None:
     settings = Serve(port=free_port())
-    with claimed(settings):
-        with pytest.raises(ConfigError, match=r"another .* begins to listen"), claimed(settings):
+    with reserve_address(settings):
+        with (
+            pytest.raises(ConfigError, match=r"another .* begins to listen"),
+            reserve_address(settings),
+        ):
             pass
         with shared_listener(settings):
             pass
-    with claimed(settings):
+    with reserve_address(settings):
         pass
 
 
@@ -73,7 +76,7 @@ def test_what_was_taken_in_is_answered_when_it_closes() -> None:
         await send({"type": "http.response.body", "body": b"answered"})
 
     async def serve() -> str:
-        door = Door(app, shared_listener(settings), settings)
+        door = ReplicaServer(app, shared_listener(settings), settings)
         assert not door.closed
         asking = asyncio.create_task(asyncio.to_thread(httpx.get, door.address, timeout=60))
         await asyncio.to_thread(begun.wait)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from inference.serving.schemas import Answer, BoundingBox, bounding_box, run_lengths
+from inference.serving.schemas import BoundingBox, SegmentResponse, bounding_box, run_lengths
 
 masks = arrays(
     np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1])
@@ -37,7 +37,7 @@ def test_the_box_is_the_smallest_one(mask: np.ndarray) -> None:
 def test_an_answer_reads_as_documented() -> None:
     mask = np.zeros((3, 4), np.uint8)
     mask[1:, 2] = 1
-    answer = Answer.of(mask, "pancreas", 3, 0.0123456789)
+    answer = SegmentResponse.from_mask(mask, "pancreas", 3, 0.0123456789)
     assert answer.model_dump() == {
         "model": "pancreas",
         "version": 3,

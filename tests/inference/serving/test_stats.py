@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.serving.stats import Tally
+from inference.serving.stats import RequestStats
 
 seconds = st.lists(st.floats(1e-3, 100.0), min_size=1, max_size=50)
 
 
-def tally_of(values: list[float]) -> Tally:
-    tally = Tally()
+def tally_of(values: list[float]) -> RequestStats:
+    tally = RequestStats()
     for value in values:
         tally.record(200, value)
     return tally
@@ -32,12 +32,12 @@ def test_tallies_add_up(first: list[float], second: list[float]) -> None:
 
 
 def test_only_answers_count_for_latency() -> None:
-    tally = Tally()
+    tally = RequestStats()
     for status in (200, 404, 413, 500, 503, None):
         tally.record(status, 1.0)
-    assert (tally.requests, tally.refused, tally.errors) == (6, 3, 1)
+    assert (tally.requests, tally.rejected, tally.errors) == (6, 3, 1)
     assert tally.percentile(0.99) == pytest.approx(1.0, rel=0.05)
-    assert Tally().percentile(0.5) is None
+    assert RequestStats().percentile(0.5) is None
 
 
 def test_a_copy_stays_as_it_was() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.components.losses import TERMS, SegmentationLoss
+from trainer.components.losses import LOSS_TERMS, SegmentationLoss
 
 RANDOM = np.random.default_rng(0)
 TRUTH = (RANDOM.random((3, 16, 16, 1)) > 0.7).astype(np.float32)
@@ -31,14 +31,14 @@ def ssim(y: np.ndarray, p: np.ndarray) -> float:
 FORMULAS = {"bce": bce, "dice": dice, "iou": iou, "ssim": ssim}
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSS_TERMS)
 def test_a_loss_is_the_mean_of_its_terms(name: str) -> None:
-    expected = np.mean([FORMULAS[term](TRUTH, PROBABILITY) for term in TERMS[name]])
+    expected = np.mean([FORMULAS[term](TRUTH, PROBABILITY) for term in LOSS_TERMS[name]])
     loss = SegmentationLoss(name)(tf.constant(TRUTH), tf.constant(PROBABILITY))
     assert float(loss) == pytest.approx(float(expected), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSS_TERMS)
 def test_samples_of_weight_zero_do_not_count(name: str) -> None:
     loss = SegmentationLoss(name)
     two = loss(tf.constant(TRUTH[:2]), tf.constant(PROBABILITY[:2]))
@@ -46,7 +46,7 @@ def test_samples_of_weight_zero_do_not_count(name: str) -> None:
     assert float(padded) == pytest.approx(float(two), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", LOSS_TERMS)
 def test_certain_and_wrong_or_empty_is_still_a_number(name: str) -> None:
     nothing, everything = np.zeros_like(TRUTH), np.ones_like(TRUTH)
     for truth in (nothing, everything):

@@ -25,19 +25,19 @@ def test_without_patience_training_never_stops_early() -> None:
 
 
 def test_plateau_cuts_after_each_patience_and_starts_to_wait_again() -> None:
-    train = Train(schedule="plateau", plateau_patience=2, plateau_factor=0.5, learning_rate=1.0)
+    train = Train(lr_schedule="plateau", plateau_patience=2, plateau_factor=0.5, learning_rate=1.0)
     rates = [lr_schedule.learning_rate(0.0, scores, train) for scores in _growing([0.5] * 6)]
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_a_better_score_keeps_the_plateau_from_cutting() -> None:
-    train = Train(schedule="plateau", plateau_patience=2)
-    assert lr_schedule.reductions([0.1, 0.1, 0.2, 0.2, 0.3], train) == 0
+    train = Train(lr_schedule="plateau", plateau_patience=2)
+    assert lr_schedule.count_reductions([0.1, 0.1, 0.2, 0.2, 0.3], train) == 0
 
 
 @pytest.mark.parametrize("name", ["polynomial", "cosine"])
 def test_decay_falls_from_the_learning_rate_to_nothing(name: str) -> None:
-    train = Train.model_validate({"schedule": name, "epochs": 10, "learning_rate": 0.1})
+    train = Train.model_validate({"lr_schedule": name, "epochs": 10, "learning_rate": 0.1})
     rates = [lr_schedule.learning_rate(epoch, [], train) for epoch in range(11)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.0)
@@ -45,7 +45,7 @@ def test_decay_falls_from_the_learning_rate_to_nothing(name: str) -> None:
 
 
 def test_warm_up_rises_linearly_and_hands_over_at_the_top() -> None:
-    train = Train(warmup_epochs=2, epochs=10, learning_rate=0.1, schedule="cosine")
+    train = Train(warmup_epochs=2, epochs=10, learning_rate=0.1, lr_schedule="cosine")
     assert lr_schedule.learning_rate(1.0, [], train) == pytest.approx(0.05)
     assert lr_schedule.learning_rate(2.0, [], train) == pytest.approx(0.1)
 

@@ -23,7 +23,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("batch", [1, 2, 6])
 def test_the_size_of_a_batch_does_not_change_a_metric(batch: int) -> None:
-    for metric in metrics.build():
+    for metric in metrics.build_metrics():
         for start in range(0, 6, batch):
             part = slice(start, start + batch)
             metric.update_state(tf.constant(TRUTH[part]), tf.constant(PROBABILITY[part]))
@@ -31,7 +31,7 @@ def test_the_size_of_a_batch_does_not_change_a_metric(batch: int) -> None:
 
 
 def test_an_epoch_begins_from_nothing() -> None:
-    metric = metrics.build()[0]
+    metric = metrics.build_metrics()[0]
     metric.update_state(tf.constant(1 - TRUTH), tf.constant(PROBABILITY))
     metric.reset_state()
     metric.update_state(tf.constant(TRUTH), tf.constant(PROBABILITY))
@@ -41,6 +41,6 @@ def test_an_epoch_begins_from_nothing() -> None:
 def test_samples_of_weight_zero_do_not_count() -> None:
     weights = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)
     padded = [tf.concat([array, array[:2]], axis=0) for array in (TRUTH, PROBABILITY)]
-    for metric in metrics.build():
+    for metric in metrics.build_metrics():
         metric.update_state(*padded, sample_weight=tf.constant(weights))
         assert float(metric.result()) == pytest.approx(EXPECTED[metric.name], rel=1e-5)

@@ -29,9 +29,9 @@ def fitted(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", THEIRS)
 def test_the_updates_are_those_of_keras(name: str) -> None:
     train = Train.model_validate(
-        {"optimizer": name, "weight_decay": 0.1, "clip_value": 0.5, "workers": 1}
+        {"optimizer": name, "weight_decay": 0.1, "clip_value": 0.5, "num_workers": 1}
     )
-    ours, theirs = fitted(optimizers.build(train)), fitted(THEIRS[name]())
+    ours, theirs = fitted(optimizers.build_optimizer(train)), fitted(THEIRS[name]())
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_the_updates_are_those_of_keras(name: str) -> None:
 def test_the_optimiser_is_the_one_asked_for(
     settings: dict[str, object], name: str, clip: float | None
 ) -> None:
-    optimizer = optimizers.build(Train.model_validate(settings))
+    optimizer = optimizers.build_optimizer(Train.model_validate(settings))
     assert type(optimizer).__name__ == name
     assert optimizer.clipvalue == clip
     assert optimizer.global_clipnorm == settings.get("clip_norm")

@@ -24,16 +24,16 @@ from trainer.components import precision
 def test_auto_takes_what_the_hardware_computes(
     cpu: set[str], capability: tuple[int, int] | None, policy: str
 ) -> None:
-    assert precision.choose("auto", cpu, capability) == policy
+    assert precision.select_policy("auto", cpu, capability) == policy
 
 
 def test_a_named_precision_is_taken_as_it_is() -> None:
-    assert precision.choose("mixed_float16", set(), None) == "mixed_float16"
+    assert precision.select_policy("mixed_float16", set(), None) == "mixed_float16"
 
 
 def test_this_machines_cpu_is_what_linux_says() -> None:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
-    found = precision.cpu()
+    found = precision.read_cpu_flags()
     assert all(f" {word}" in text for word in found)
     assert bool(found) == ("flags\t" in text)

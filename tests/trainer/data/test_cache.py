@@ -14,13 +14,13 @@ from trainer.data import cache
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
 def test_what_the_system_has_cleared_is_made_again(name, place, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    made = cache.arrays(place.config, place.dataset, "valid")
+    made = cache.load_split(place.config, place.dataset, "valid")
     assert made.images.dtype == made.masks.dtype == np.uint8
     assert made.images.shape == (1, 128, 128, 1)
     # A user need not have a name.
     (kept,) = (tmp_path / f"segfleet-slices-{os.getuid()}").glob(f"*/{name}")
     kept.unlink()
-    again = cache.arrays(place.config, place.dataset, "valid")
+    again = cache.load_split(place.config, place.dataset, "valid")
     assert np.array_equal(again.images, made.images)
     assert np.array_equal(again.masks, made.masks)
 

@@ -12,7 +12,13 @@ import pytest
 from contract.config import Config, Data
 from contract.errors import DataError
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import SPLITS, Dataset, identity, prepare, refuse_other_sizes
+from trainer.data.dataset_index import (
+    SPLITS,
+    Dataset,
+    check_tile_sizes,
+    dataset_id,
+    prepare_dataset,
+)
 
 PATTERN = r"^P\d+"
 SIDE = 24
@@ -56,20 +62,20 @@ def put_pool(storage: Storage, patients: int = 10) -> None:
 
 
 def empty(storage: Storage, folder: str) -> None:
-    for entry in storage.entries(folder):
+    for entry in storage.list_objects(folder):
         storage.delete(entry.key)
 
 
 def settings(source: Storage, **changes: object) -> Data:
     return Data.model_validate(
-        {"source": "folder", "root": source.url, "patient_pattern": PATTERN, **changes}
+        {"source": "folder", "root": source.url, "patient_id_regex": PATTERN, **changes}
     )
 
 
 def refusal(source: Storage, home: Storage, **changes: object) -> str:
     """The message with which a dataset is refused."""
     with pytest.raises(DataError) as error:
-        prepare(settings(source, **changes), 0, home)
+        prepare_dataset(settings(source, **changes), 0, home)
     return str(error.value)
 
 
@@ -106,10 +112,10 @@ def spoil(file: Path) -> None:
 
 def test_cases_of_the_splits(source: Storage, home: Storage) -> None:
     told: list[tuple[int, int, str]] = []
-    dataset = prepare(settings(source), 0, home, lambda *progress: told.append(progress))
+    dataset = prepare_dataset(settings(source), 0, home, lambda *progress: told.append(progress))
     assert dataset.root == source.url
-    assert [len(dataset.of(split)) for split in SPLITS] == [4, 4, 4]
-    case = dataset.of("valid")[1]
+    assert [len(dataset.select(split)) for split in SPLITS] == [4, 4, 4]
+    case = dataset.select("valid")[1]
     assert (case.name, case.patient, case.split) == ("P10-1", "P10", "valid")
     assert (case.image, case.mask) == ("valid/images/P10-1.png", "valid/masks/P10-1.png")
     assert (case.height, case.width, case.foreground) == (SIDE, SIDE, 4 / SIDE)
@@ -119,144 +125,144 @@ def test_cases_of_the_splits(source: Storage, home: Storage) -> None:
 def test_images_and_masks_pair_by_stem(source: Storage, home: Storage) -> None:
     source.delete("train/images/P00-0.png")
     source.write("train/images/P00-0.jpg", image_of("P00-0", ".jpg"))
-    case = prepare(settings(source), 0, home).of("train")[0]
+    case = prepare_dataset(settings(source), 0, home).select("train")[0]
     assert (case.image, case.mask) == ("train/images/P00-0.jpg", "train/masks/P00-0.png")
 
 
 def test_other_files_are_passed_over(
     source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = prepare(settings(source), 0, home)
+    plain = prepare_dataset(settings(source), 0, home)
     source.write("train/images/.DS_Store", b"x")
     source.write("train/images/notes.txt", b"x")
     source.write("elsewhere/P99-0.png", b"x")
     with caplog.at_level(logging.WARNING):
-        assert prepare(settings(source), 0, home) == plain
+        assert prepare_dataset(settings(source), 0, home) == plain
     assert "1 files" in caplog.text
     assert "train/images/notes.txt" in caplog.text
 
 
 def test_the_threshold_decides_the_foreground(source: Storage, home: Storage) -> None:
     source.write("train/masks/P00-0.png", mask_of(12, value=100))
-    assert prepare(settings(source), 0, home).cases[0].foreground == 0.0
-    assert prepare(settings(source, mask_threshold=50), 0, home).cases[0].foreground == 0.5
+    assert prepare_dataset(settings(source), 0, home).slices[0].foreground == 0.0
+    assert prepare_dataset(settings(source, mask_threshold=50), 0, home).slices[0].foreground == 0.5
 
 
 def test_the_fingerprint_names_the_content(
     source: Storage, home: Storage, tmp_path: Path, s3: str
 ) -> None:
-    first = prepare(settings(source), 0, home)
+    first = prepare_dataset(settings(source), 0, home)
     for copy in (open_storage(str(tmp_path / "copy")), open_storage(f"{s3}/slices")):
-        copy.upload(Path(source.url))
-        there = prepare(settings(copy), 5, home)
+        copy.upload_folder(Path(source.url))
+        there = prepare_dataset(settings(copy), 5, home)
         assert there.fingerprint == first.fingerprint
-        assert (there.root, there.cases) == (copy.url, first.cases)
+        assert (there.root, there.slices) == (copy.url, first.slices)
     put(source, "train/", "P00-0", rows=9)
-    assert prepare(settings(source), 0, home).fingerprint != first.fingerprint
+    assert prepare_dataset(settings(source), 0, home).fingerprint != first.fingerprint
 
 
 def test_everything_may_lie_in_s3(s3: str) -> None:
     slices, home = open_storage(f"{s3}/pool"), open_storage(f"{s3}/home")
     put_pool(slices, patients=4)
-    data = settings(slices, layout="pool")
-    dataset = prepare(data, 0, home)
-    assert dataset == prepare(data, 0, home)
+    data = settings(slices, layout="unsplit")
+    dataset = prepare_dataset(data, 0, home)
+    assert dataset == prepare_dataset(data, 0, home)
     assert dataset.root == f"{s3}/pool"
-    assert home.exists(f"datasets/{identity(data, 0)}/splits.json")
+    assert home.exists(f"datasets/{dataset_id(data, 0)}/splits.json")
 
 
 # -- the index ---------------------------------------------------------------------------------
 
 
 def test_an_unchanged_dataset_is_not_read_again(source: Storage, home: Storage) -> None:
-    first = prepare(settings(source), 0, home)
+    first = prepare_dataset(settings(source), 0, home)
     spoil(Path(source.url) / "train/images/P00-0.png")
-    assert prepare(settings(source), 0, home) == first
+    assert prepare_dataset(settings(source), 0, home) == first
     assert "P00-0.png cannot be read" in refusal(source, home, mask_threshold=1)
 
 
-@pytest.mark.parametrize("layout", ["split", "pool"])
+@pytest.mark.parametrize("layout", ["presplit", "unsplit"])
 def test_a_changed_file_is_read_again(
     layout: str, source: Storage, pool: Storage, home: Storage
 ) -> None:
-    slices, folder = (source, "train/") if layout == "split" else (pool, "")
+    slices, folder = (source, "train/") if layout == "presplit" else (pool, "")
     data = settings(slices, layout=layout)
-    first = prepare(data, 0, home)
+    first = prepare_dataset(data, 0, home)
     slices.write(f"{folder}masks/P00-0.png", mask_of(11))
-    second = prepare(data, 0, home)
+    second = prepare_dataset(data, 0, home)
     assert second.fingerprint != first.fingerprint
-    assert next(case for case in second.cases if case.name == "P00-0").foreground == 11 / SIDE
+    assert next(case for case in second.slices if case.name == "P00-0").foreground == 11 / SIDE
 
 
 def test_a_damaged_index_is_made_again(source: Storage, home: Storage) -> None:
     data = settings(source)
-    first = prepare(data, 0, home)
-    home.write(f"datasets/{identity(data, 0)}/index.json", b'{"stamp": ')
-    assert prepare(data, 0, home) == first
+    first = prepare_dataset(data, 0, home)
+    home.write(f"datasets/{dataset_id(data, 0)}/index.json", b'{"stamp": ')
+    assert prepare_dataset(data, 0, home) == first
 
 
 def test_the_index_is_readable(source: Storage, home: Storage) -> None:
     data = settings(source)
-    prepare(data, 0, home)
-    index = json.loads(home.read(f"datasets/{identity(data, 0)}/index.json"))
+    prepare_dataset(data, 0, home)
+    index = json.loads(home.read(f"datasets/{dataset_id(data, 0)}/index.json"))
     assert index["dataset"]["cases"][0]["patient"] == "P00"
 
 
 def test_the_name_tells_the_source_and_its_settings(source: Storage) -> None:
     data = settings(source)
-    assert identity(data, 0).startswith("slices-")
-    assert identity(data, 0) == identity(data, 1)
+    assert dataset_id(data, 0).startswith("slices-")
+    assert dataset_id(data, 0) == dataset_id(data, 1)
     others = [
         settings(source, mask_threshold=1),
         settings(source, patient_pattern="^P"),
-        settings(source, layout="pool"),
+        settings(source, layout="unsplit"),
     ]
-    assert len({identity(each, 0) for each in [data, *others]}) == 4
-    assert identity(others[2], 0) != identity(others[2], 1)
-    assert identity(Data(), 0) != identity(Data(), 1)
-    assert identity(settings(open_storage("s3://b/a b")), 0).startswith("a-b-")
+    assert len({dataset_id(each, 0) for each in [data, *others]}) == 4
+    assert dataset_id(others[2], 0) != dataset_id(others[2], 1)
+    assert dataset_id(Data(), 0) != dataset_id(Data(), 1)
+    assert dataset_id(settings(open_storage("s3://b/a b")), 0).startswith("a-b-")
 
 
 # -- a pool ------------------------------------------------------------------------------------
 
 
 def test_a_pool_is_split_by_patient(pool: Storage, home: Storage) -> None:
-    data = settings(pool, layout="pool", valid_fraction=0.2, test_fraction=0.3)
-    dataset = prepare(data, 0, home)
-    homes = {split: {case.patient for case in dataset.of(split)} for split in SPLITS}
+    data = settings(pool, layout="unsplit", valid_fraction=0.2, test_fraction=0.3)
+    dataset = prepare_dataset(data, 0, home)
+    homes = {split: {case.patient for case in dataset.select(split)} for split in SPLITS}
     assert [len(homes[split]) for split in SPLITS] == [5, 2, 3]
     assert len(set.union(*homes.values())) == 10
-    written = json.loads(home.read(f"datasets/{identity(data, 0)}/splits.json"))
+    written = json.loads(home.read(f"datasets/{dataset_id(data, 0)}/splits.json"))
     assert {split: set(patients) for split, patients in written.items()} == homes
 
 
 def test_a_pools_split_stays_when_slices_are_added(pool: Storage, home: Storage) -> None:
-    data = settings(pool, layout="pool")
-    first = {case.name: case.split for case in prepare(data, 0, home).cases}
+    data = settings(pool, layout="unsplit")
+    first = {case.name: case.split for case in prepare_dataset(data, 0, home).slices}
     put(pool, "", "P03-9", rows=20)
-    second = {case.name: case.split for case in prepare(data, 0, home).cases}
+    second = {case.name: case.split for case in prepare_dataset(data, 0, home).slices}
     assert second.pop("P03-9") == first["P03-0"]
     assert second == first
 
 
 def test_a_pools_new_patient_is_refused(pool: Storage, home: Storage) -> None:
-    prepare(settings(pool, layout="pool"), 0, home)
+    prepare_dataset(settings(pool, layout="unsplit"), 0, home)
     put(pool, "", "P77-0")
-    message = refusal(pool, home, layout="pool")
+    message = refusal(pool, home, layout="unsplit")
     assert "patient P77 came to the pool after it was split" in message
     assert "splits.json" in message
 
 
 def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
-    data = settings(pool, layout="pool")
-    prepare(data, 0, home)
-    key = f"datasets/{identity(data, 0)}/splits.json"
+    data = settings(pool, layout="unsplit")
+    prepare_dataset(data, 0, home)
+    key = f"datasets/{dataset_id(data, 0)}/splits.json"
     splits = json.loads(home.read(key))
     moved = splits["train"].pop()
     splits["test"].append(moved)
     home.write(key, json.dumps(splits).encode())
-    dataset = prepare(data, 0, home)
-    assert {case.split for case in dataset.cases if case.patient == moved} == {"test"}
+    dataset = prepare_dataset(data, 0, home)
+    assert {case.split for case in dataset.slices if case.patient == moved} == {"test"}
 
 
 # -- what is refused ---------------------------------------------------------------------------
@@ -307,33 +313,33 @@ def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None
     put(source, "train/", "odd-1")
     message = refusal(source, home)
     assert (
-        r"data.patient_pattern = '^P\d+' finds no patient in the name of train/images/odd-1.png"
+        r"data.patient_id_regex = '^P\d+' finds no patient in the name of train/images/odd-1.png"
     ) in message
     assert "or rename the files" in message
 
 
 def test_names_without_patient_are_told_once(source: Storage, home: Storage) -> None:
     message = refusal(source, home, patient_pattern="^it's_(.)")
-    assert message.count("data.patient_pattern") == 1
+    assert message.count("data.patient_id_regex") == 1
     assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
     assert "train/images/P00-0.png: write one that does" in message
 
 
 def test_a_pool_whose_every_slice_were_a_patient_is_refused(pool: Storage, home: Storage) -> None:
-    message = refusal(pool, home, layout="pool", patient_pattern="^.+")
+    message = refusal(pool, home, layout="unsplit", patient_id_regex="^.+")
     assert "takes the whole name of every file, such as P00-0, for its patient" in message
-    assert 'divide them yourself with data.layout = "split"' in message
-    assert home.entries() == []
+    assert 'divide them yourself with data.layout = "presplit"' in message
+    assert home.list_objects() == []
 
 
 def test_tiles_refuse_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
-    dataset = prepare(settings(source), 0, home)
-    config = Config().with_values({"network.image_size": 16, "predict.tiles": True})
+    dataset = prepare_dataset(settings(source), 0, home)
+    config = Config().with_values({"network.image_size": 16, "predict.sliding_window": True})
     with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):
-        refuse_other_sizes(dataset, config)
-    refuse_other_sizes(dataset, config.with_values({"predict.tiles": False}))
+        check_tile_sizes(dataset, config)
+    check_tile_sizes(dataset, config.with_values({"predict.sliding_window": False}))
     fitting = config.with_values({"network.num_layers": 4, "network.image_size": SIDE})
-    refuse_other_sizes(dataset, fitting)
+    check_tile_sizes(dataset, fitting)
 
 
 def test_a_patient_in_two_splits_is_refused_unless_allowed(
@@ -345,8 +351,8 @@ def test_a_patient_in_two_splits_is_refused_unless_allowed(
         assert "patient P00 stands in train and test" in message
         assert "data.allow_patient_overlap" in message
     with caplog.at_level(logging.WARNING):
-        dataset = prepare(settings(source, allow_patient_overlap=True), 0, home)
-    assert len(dataset.of("test")) == 5
+        dataset = prepare_dataset(settings(source, allow_patient_overlap=True), 0, home)
+    assert len(dataset.select("test")) == 5
     assert "patient P00 stands in train and test" in caplog.text
     refusal(source, home)
 
@@ -358,7 +364,7 @@ def test_a_split_without_foreground_is_refused(source: Storage, home: Storage) -
     assert "none of the 4 masks of the valid split (valid/masks/P10-0.png, …)" in message
     assert "their greatest value is 1, and foreground is above data.mask_threshold = 127" in message
     source.write("valid/masks/P11-1.png", mask_of(5))
-    assert prepare(settings(source), 0, home).of("valid")[0].foreground == 0.0
+    assert prepare_dataset(settings(source), 0, home).select("valid")[0].foreground == 0.0
 
 
 def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
@@ -385,8 +391,8 @@ def test_pictures_in_subfolders_are_named(source: Storage, home: Storage) -> Non
 
 
 def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: Storage) -> None:
-    assert 'are those of data.layout = "pool"' in refusal(pool, home)
-    assert 'are those of data.layout = "split"' in refusal(source, home, layout="pool")
+    assert 'are those of data.layout = "unsplit"' in refusal(pool, home)
+    assert 'are those of data.layout = "presplit"' in refusal(source, home, layout="unsplit")
 
 
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
@@ -400,7 +406,7 @@ def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
 def test_a_refused_dataset_leaves_no_index(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
     refusal(source, home)
-    assert home.entries() == []
+    assert home.list_objects() == []
 
 
 # -- the phantom -------------------------------------------------------------------------------
@@ -408,7 +414,7 @@ def test_a_refused_dataset_leaves_no_index(source: Storage, home: Storage) -> No
 PHANTOM = Data.model_validate(
     {
         # The phantom's names are its own business.
-        "patient_pattern": PATTERN,
+        "patient_id_regex": PATTERN,
         "phantom": {
             "train_patients": 2,
             "valid_patients": 1,
@@ -422,27 +428,30 @@ PHANTOM = Data.model_validate(
 
 def test_the_phantom_is_drawn_once(home: Storage) -> None:
     told: list[tuple[int, int, str]] = []
-    dataset = prepare(PHANTOM, 0, home, lambda *progress: told.append(progress))
-    assert [len(dataset.of(split)) for split in SPLITS] == [4, 2, 2]
-    assert dataset.root == home.at(f"datasets/{identity(PHANTOM, 0)}").url
-    assert dataset.of("test")[0].patient == "PHANTOM_2001"
+    dataset = prepare_dataset(PHANTOM, 0, home, lambda *progress: told.append(progress))
+    assert [len(dataset.select(split)) for split in SPLITS] == [4, 2, 2]
+    assert dataset.root == home.child(f"datasets/{dataset_id(PHANTOM, 0)}").url
+    assert dataset.select("test")[0].patient == "PHANTOM_2001"
     assert told == [(done, 8, what) for what in ("drawn", "checked") for done in range(1, 9)]
-    spoil(Path(dataset.root) / dataset.cases[0].image)
-    assert prepare(PHANTOM, 0, home) == dataset
+    spoil(Path(dataset.root) / dataset.slices[0].image)
+    assert prepare_dataset(PHANTOM, 0, home) == dataset
 
 
 def test_a_damaged_phantom_is_drawn_again(home: Storage) -> None:
-    first = prepare(PHANTOM, 0, home)
+    first = prepare_dataset(PHANTOM, 0, home)
     place = open_storage(first.root)
-    place.delete(first.cases[0].mask)
-    place.write(first.cases[1].image, b"broken")
-    assert prepare(PHANTOM, 0, home) == first
+    place.delete(first.slices[0].mask)
+    place.write(first.slices[1].image, b"broken")
+    assert prepare_dataset(PHANTOM, 0, home) == first
 
 
 def test_the_phantom_is_the_same_in_s3(home: Storage, s3: str) -> None:
-    here, there = prepare(PHANTOM, 0, home), prepare(PHANTOM, 0, open_storage(f"{s3}/root"))
+    here, there = (
+        prepare_dataset(PHANTOM, 0, home),
+        prepare_dataset(PHANTOM, 0, open_storage(f"{s3}/root")),
+    )
     assert there.fingerprint == here.fingerprint
-    assert there.cases == here.cases
+    assert there.slices == here.slices
     assert there.root.startswith(f"{s3}/root/datasets/phantom-")
 
 
@@ -454,9 +463,9 @@ PANCREAS = Path(__file__).parents[3] / "../shared/data/Cropped-Pancreas"
 @pytest.mark.skipif(not PANCREAS.is_dir(), reason="the Cropped-Pancreas slices are not here")
 def test_the_pancreas_slices(home: Storage) -> None:
     source = open_storage(str(PANCREAS))
-    dataset: Dataset = prepare(settings(source, patient_pattern=r"^PANCREAS_\d+"), 0, home)
-    assert [len(dataset.of(split)) for split in SPLITS] == [480, 85, 102]
-    patients = [len({case.patient for case in dataset.of(split)}) for split in SPLITS]
+    dataset: Dataset = prepare_dataset(settings(source, patient_pattern=r"^PANCREAS_\d+"), 0, home)
+    assert [len(dataset.select(split)) for split in SPLITS] == [480, 85, 102]
+    patients = [len({case.patient for case in dataset.select(split)}) for split in SPLITS]
     assert patients == [37, 7, 7]
-    assert {(case.height, case.width) for case in dataset.cases} == {(512, 512)}
-    assert all(0.0 < case.foreground < 0.1 for case in dataset.cases)
+    assert {(case.height, case.width) for case in dataset.slices} == {(512, 512)}
+    assert all(0.0 < case.foreground < 0.1 for case in dataset.slices)

@@ -5,9 +5,9 @@ import io
 import pytest
 
 from contract.errors import StorageError
-from contract.storage import FolderStorage
-from trainer.data.dataset_index import Case, Dataset
-from trainer.data.dataset_report import Inspection, chosen, inspect
+from contract.storage import LocalStorage
+from trainer.data.dataset_index import Dataset, SliceRecord
+from trainer.data.dataset_report import DatasetReport, chosen, create_report
 from trainer.visualization import overlays
 
 
@@ -15,16 +15,16 @@ from trainer.visualization import overlays
 class Done:
     """An inspection, what it wrote, and how many slices it told of."""
 
-    inspection: Inspection
-    destination: FolderStorage
+    inspection: DatasetReport
+    destination: LocalStorage
     advanced: int
 
 
 @pytest.fixture(scope="module")
 def done(place, tmp_path_factory) -> Done:
-    destination = FolderStorage(tmp_path_factory.mktemp("inspection"))
+    destination = LocalStorage(tmp_path_factory.mktemp("inspection"))
     steps: list[int] = []
-    found = inspect(place.dataset, place.config.data, destination, steps.append)
+    found = create_report(place.dataset, place.config.data, destination, steps.append)
     return Done(found, destination, sum(steps))
 
 
@@ -47,7 +47,7 @@ def test_pixels_outside_the_window_are_told(done):
 
 def test_a_narrow_window_clips_on_both_sides(place, tmp_path):
     data = place.config.with_values({"data.intensity_low": 40.5, "data.intensity_high": 199.5}).data
-    train, _, _ = inspect(place.dataset, data, FolderStorage(tmp_path), lambda _: None).splits
+    train, _, _ = create_report(place.dataset, data, LocalStorage(tmp_path), lambda _: None).splits
     bright = 200 / 2400
     assert train.above == pytest.approx(bright)
     assert train.below == pytest.approx(1 - bright)
@@ -73,7 +73,7 @@ def test_the_table_has_a_row_for_each_patient_of_a_split(done):
 
 def test_the_pictures_are_written(done):
     for name in ("counts", "foreground", "intensity", "overlays"):
-        assert overlays.decode(done.destination.read(f"{name}.png")).shape[2] == 3
+        assert overlays.decode_png(done.destination.read(f"{name}.png")).shape[2] == 3
 
 
 def test_the_page_holds_all_of_it(done, place):
@@ -90,8 +90,8 @@ def test_the_page_holds_all_of_it(done, place):
 
 def test_a_phantom_is_called_one(place, tmp_path):
     data = place.config.with_values({"data.source": "phantom", "data.root": None}).data
-    destination = FolderStorage(tmp_path)
-    inspect(place.dataset, data, destination, lambda _: None)
+    destination = LocalStorage(tmp_path)
+    create_report(place.dataset, data, destination, lambda _: None)
     assert "built-in phantom" in destination.read("index.html").decode()
 
 
@@ -99,14 +99,14 @@ def test_a_missing_slice_is_named(place, tmp_path):
     gone = dataclasses.replace(place.dataset.cases[0], image="train/images/gone.png")
     dataset = Dataset(place.dataset.root, (gone,), "f")
     with pytest.raises(StorageError, match=r"gone\.png"):
-        inspect(dataset, place.config.data, FolderStorage(tmp_path), lambda _: None)
-    assert not FolderStorage(tmp_path).exists("index.html")
+        create_report(dataset, place.config.data, LocalStorage(tmp_path), lambda _: None)
+    assert not LocalStorage(tmp_path).exists("index.html")
 
 
 def many(fingerprint: str) -> Dataset:
     """Ten patients of twenty slices each in one split."""
     cases = tuple(
-        Case(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, 0.1)
+        SliceRecord(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, 0.1)
         for patient in range(10)
         for number in range(20)
     )

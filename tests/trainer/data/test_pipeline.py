@@ -5,16 +5,16 @@ import pytest
 
 from contract.config import Config
 from trainer.data import pipeline
-from trainer.data.cache import Arrays
-from trainer.data.pipeline import Place
+from trainer.data.cache import CachedSplit
+from trainer.data.pipeline import WorkerRank
 
 RANDOM = np.random.default_rng(0)
 
 
-def arrays(count: int) -> Arrays:
+def arrays(count: int) -> CachedSplit:
     images = RANDOM.integers(0, 255, (count, 16, 16, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
-    return Arrays(images, (images[..., 0] > 128).astype(np.uint8))
+    return CachedSplit(images, (images[..., 0] > 128).astype(np.uint8))
 
 
 def config(**train: object) -> Config:
@@ -22,7 +22,7 @@ def config(**train: object) -> Config:
         {
             "run": {"seed": 3},
             "network": {"image_size": 16, "num_layers": 2},
-            "train": {"batch_size": 4, "epochs": 3, "workers": 2, **train},
+            "train": {"batch_size": 4, "epochs": 3, "num_workers": 2, **train},
         }
     )
 
@@ -46,16 +46,16 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_a_step_holds_the_same_samples_however_many_workers_share_it(workers: int) -> None:
     order = np.arange(24)
-    shares = [pipeline.share(order, 8, Place(rank, workers)) for rank in range(workers)]
+    shares = [pipeline.shard(order, 8, WorkerRank(rank, workers)) for rank in range(workers)]
     steps = [np.concatenate([share.reshape(3, -1)[step] for share in shares]) for step in range(3)]
     assert np.array_equal(np.concatenate(steps), order)
 
 
 def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
     samples, settings = arrays(10), config()
-    place = Place(1, 2)
-    whole = list(pipeline.training(settings, samples, place, 0).as_numpy_iterator())
-    rest = list(pipeline.training(settings, samples, place, 2).as_numpy_iterator())
+    place = WorkerRank(1, 2)
+    whole = list(pipeline.training_dataset(settings, samples, place, 0).as_numpy_iterator())
+    rest = list(pipeline.training_dataset(settings, samples, place, 2).as_numpy_iterator())
     steps = pipeline.steps_per_epoch(settings, 10)
     assert len(whole) == 3 * steps
     assert len(rest) == steps
@@ -66,9 +66,13 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
 
 def test_workers_together_train_on_what_one_alone_would() -> None:
     samples = arrays(8)
-    alone = list(pipeline.training(config(workers=1), samples, Place(), 0).as_numpy_iterator())
+    alone = list(
+        pipeline.training_dataset(config(workers=1), samples, WorkerRank(), 0).as_numpy_iterator()
+    )
     pairs = [
-        list(pipeline.training(config(), samples, Place(rank, 2), 0).as_numpy_iterator())
+        list(
+            pipeline.training_dataset(config(), samples, WorkerRank(rank, 2), 0).as_numpy_iterator()
+        )
         for rank in range(2)
     ]
     for (images, _), (left, _), (right, _) in zip(alone, *pairs, strict=True):
@@ -77,14 +81,16 @@ def test_workers_together_train_on_what_one_alone_would() -> None:
 
 def test_a_sample_that_comes_twice_in_an_epoch_is_shown_differently() -> None:
     samples, settings = arrays(2), config(steps_per_epoch=1, epochs=1, workers=1)
-    ((images, _),) = pipeline.training(settings, samples, Place(), 0).as_numpy_iterator()
+    ((images, _),) = pipeline.training_dataset(
+        settings, samples, WorkerRank(), 0
+    ).as_numpy_iterator()
     # Two samples, two turns each.
     assert len({image.tobytes() for image in images}) == 4
 
 
 def test_epochs_show_a_sample_differently() -> None:
     samples, settings = arrays(4), config()
-    first, second = (pipeline.augmented(settings, samples, epoch, 0)[0] for epoch in (0, 1))
+    first, second = (pipeline.load_augmented(settings, samples, epoch, 0)[0] for epoch in (0, 1))
     assert not np.array_equal(first, second)
 
 
@@ -94,7 +100,7 @@ def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
     steps = pipeline.validation_steps(settings, count)
     seen: list[int] = []
     for rank in range(2):
-        batches = pipeline.validation(settings, samples, Place(rank, 2)).take(steps)
+        batches = pipeline.validation_dataset(settings, samples, WorkerRank(rank, 2)).take(steps)
         for images, _, weights in batches.as_numpy_iterator():
             assert len(images) == 2
             ids = np.round(images[:, 0, 0, 0] * 255).astype(int)
@@ -105,7 +111,7 @@ def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
 @pytest.mark.parametrize("count", [5, 9, 11])
 def test_no_validation_batch_counts_for_more_than_its_samples(count: int) -> None:
     settings = config(workers=1)
-    batches = pipeline.validation(settings, arrays(count), Place())
+    batches = pipeline.validation_dataset(settings, arrays(count), WorkerRank())
     steps = pipeline.validation_steps(settings, count)
     held = [weights.sum() for _, _, weights in batches.take(steps).as_numpy_iterator()]
     assert sum(held) == count

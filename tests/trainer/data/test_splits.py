@@ -10,9 +10,9 @@ import pytest
 from contract.config import Data
 from contract.errors import DataError
 from contract.storage import Storage, open_storage
-from trainer.data.splits import SPLITS, agreed, deal, patient_of
+from trainer.data.splits import SPLITS, find_patient, load_or_create_splits, stratified_split
 
-DATA = Data(source="folder", root="/nowhere", layout="pool")
+DATA = Data(source="folder", root="/nowhere", layout="unsplit")
 POOL = {f"P{number:02d}": number / 100 for number in range(20)}
 
 
@@ -22,29 +22,34 @@ def place(tmp_path: Path) -> Storage:
 
 
 def test_the_patient_is_what_the_pattern_finds() -> None:
-    assert patient_of("PANCREAS_0002-cropped-0-1064", r"^PANCREAS_\d+") == "PANCREAS_0002"
-    assert patient_of("ct_17_3", r"^ct_(\d+)_") == "17"
-    assert patient_of("scan-3", Data().patient_pattern) == "scan"
+    assert find_patient("PANCREAS_0002-cropped-0-1064", r"^PANCREAS_\d+") == "PANCREAS_0002"
+    assert find_patient("ct_17_3", r"^ct_(\d+)_") == "17"
+    assert find_patient("scan-3", Data().patient_id_regex) == "scan"
     # Every slice would be a patient of its own.
-    assert patient_of("scan3", Data().patient_pattern) is None
-    assert patient_of("other", r"^PANCREAS_\d+") is None
-    assert patient_of("-3", r"^([^-]*)") is None
+    assert find_patient("scan3", Data().patient_id_regex) is None
+    assert find_patient("other", r"^PANCREAS_\d+") is None
+    assert find_patient("-3", r"^([^-]*)") is None
 
 
 def test_every_patient_is_dealt_once() -> None:
-    dealt = deal(POOL, valid=0.15, test=0.25, seed=0)
+    dealt = stratified_split(POOL, valid=0.15, test=0.25, seed=0)
     assert [len(dealt[split]) for split in SPLITS] == [12, 3, 5]
     assert sorted(patient for split in SPLITS for patient in dealt[split]) == sorted(POOL)
 
 
 def test_the_deal_is_the_seeds() -> None:
-    assert deal(POOL, 0.2, 0.2, seed=1) == deal(dict(reversed(POOL.items())), 0.2, 0.2, seed=1)
-    assert any(deal(POOL, 0.2, 0.2, seed=1) != deal(POOL, 0.2, 0.2, seed=s) for s in range(2, 5))
+    assert stratified_split(POOL, 0.2, 0.2, seed=1) == stratified_split(
+        dict(reversed(POOL.items())), 0.2, 0.2, seed=1
+    )
+    assert any(
+        stratified_split(POOL, 0.2, 0.2, seed=1) != stratified_split(POOL, 0.2, 0.2, seed=s)
+        for s in range(2, 5)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_each_split_has_small_and_large_organs(seed: int) -> None:
-    dealt = deal(POOL, 0.25, 0.25, seed)
+    dealt = stratified_split(POOL, 0.25, 0.25, seed)
     means = [np.mean([POOL[patient] for patient in dealt[split]]) for split in SPLITS]
     assert max(means) - min(means) < 0.05
     for split in ("valid", "test"):
@@ -53,37 +58,37 @@ def test_each_split_has_small_and_large_organs(seed: int) -> None:
 
 
 def test_three_patients_are_enough_and_two_are_not() -> None:
-    dealt = deal({"a": 0.1, "b": 0.2, "c": 0.3}, 0.15, 0.15, seed=0)
+    dealt = stratified_split({"a": 0.1, "b": 0.2, "c": 0.3}, 0.15, 0.15, seed=0)
     assert [len(dealt[split]) for split in SPLITS] == [1, 1, 1]
     with pytest.raises(DataError, match=r"the pool has 2 patients, .* none train"):
-        deal({"a": 0.1, "b": 0.2}, 0.15, 0.15, seed=0)
+        stratified_split({"a": 0.1, "b": 0.2}, 0.15, 0.15, seed=0)
 
 
 def test_the_split_is_written_for_people_and_obeyed(place: Storage) -> None:
-    first = agreed(POOL, DATA, 0, place)
+    first = load_or_create_splits(POOL, DATA, 0, place)
     text = place.read("splits.json").decode()
     assert json.loads(text) == first
     assert len(text.splitlines()) > len(POOL)
     # Neither another seed nor other foreground deals anew.
-    assert agreed(dict.fromkeys(POOL, 0.5), DATA, 9, place) == first
+    assert load_or_create_splits(dict.fromkeys(POOL, 0.5), DATA, 9, place) == first
 
 
 def test_a_split_made_by_hand_is_obeyed(place: Storage) -> None:
     mine = {"train": ["a"], "valid": ["c"], "test": ["b"]}
     place.write("splits.json", json.dumps(mine).encode())
-    assert agreed({"a": 0.1, "b": 0.2, "c": 0.3}, DATA, 0, place) == mine
+    assert load_or_create_splits({"a": 0.1, "b": 0.2, "c": 0.3}, DATA, 0, place) == mine
 
 
 def test_a_new_patient_is_an_error_with_the_way_out(place: Storage) -> None:
-    agreed(POOL, DATA, 0, place)
+    load_or_create_splits(POOL, DATA, 0, place)
     with pytest.raises(DataError, match=r"patient NEW1 and 1 more .* delete that file"):
-        agreed({**POOL, "NEW1": 0.1, "NEW2": 0.1}, DATA, 0, place)
+        load_or_create_splits({**POOL, "NEW1": 0.1, "NEW2": 0.1}, DATA, 0, place)
 
 
 def test_a_patient_who_left_is_a_warning(place: Storage, caplog: pytest.LogCaptureFixture) -> None:
-    agreed(POOL, DATA, 0, place)
+    load_or_create_splits(POOL, DATA, 0, place)
     with caplog.at_level(logging.WARNING):
-        agreed({name: POOL[name] for name in list(POOL)[1:]}, DATA, 0, place)
+        load_or_create_splits({name: POOL[name] for name in list(POOL)[1:]}, DATA, 0, place)
     assert "P00" in caplog.text
 
 
@@ -91,10 +96,10 @@ def test_a_patient_who_left_is_a_warning(place: Storage, caplog: pytest.LogCaptu
 def test_a_damaged_split_is_named(text: str, place: Storage) -> None:
     place.write("splits.json", text.encode())
     with pytest.raises(DataError, match=r"splits\.json is damaged"):
-        agreed(POOL, DATA, 0, place)
+        load_or_create_splits(POOL, DATA, 0, place)
 
 
 def test_a_patient_twice_in_the_split_is_named(place: Storage) -> None:
     place.write("splits.json", b'{"train": ["a"], "valid": ["a"], "test": ["b"]}')
     with pytest.raises(DataError, match="names patient a more than once"):
-        agreed({"a": 0.1, "b": 0.1}, DATA, 0, place)
+        load_or_create_splits({"a": 0.1, "b": 0.1}, DATA, 0, place)

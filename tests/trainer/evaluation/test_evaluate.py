@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from contract.bundle import read_manifest
-from contract.confusion import Counts
+from contract.confusion import ConfusionCounts
 from contract.errors import BundleError, ConfigError, DataError
-from contract.storage import FolderStorage
+from contract.storage import LocalStorage
 from trainer.__main__ import refuse_idle
-from trainer.data.dataset_index import Case
+from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation import evaluate as evaluation_of
 from trainer.evaluation.evaluate import (
     Evaluation,
     SliceScore,
     batches,
+    check_patient_leakage,
     evaluate,
-    judge_patients,
-    mixed,
+    interleave_patients,
     worst_first,
 )
 from trainer.visualization import overlays
@@ -32,13 +32,13 @@ class Done:
     """An evaluation, what it wrote, and how many slices it told of."""
 
     evaluation: Evaluation
-    destination: FolderStorage
+    destination: LocalStorage
     advanced: int
 
 
 @pytest.fixture(scope="module")
 def done(place, thresholding, tmp_path_factory) -> Done:
-    destination = FolderStorage(tmp_path_factory.mktemp("evaluation"))
+    destination = LocalStorage(tmp_path_factory.mktemp("evaluation"))
     steps: list[int] = []
     evaluation = evaluate(
         thresholding,
@@ -111,21 +111,21 @@ def test_the_pictures_are_written(done):
     for name in ("worst", "best", "worst-patient", "best-patient"):
         png = done.destination.read(f"{name}.png")
         assert png == done.evaluation.pictures[name]
-        assert overlays.decode(png).shape[2] == 3
+        assert overlays.decode_png(png).shape[2] == 3
 
 
 def test_predicted_masks_are_kept_on_request(done, place, thresholding, tmp_path):
     names = {entry.key for entry in done.destination.entries("masks")}
     assert names == {f"masks/{case.name}.png" for case in place.dataset.of("test")}
-    mask = overlays.decode(done.destination.read("masks/half-2.png"))
+    mask = overlays.decode_png(done.destination.read("masks/half-2.png"))
     assert mask.shape == (40, 60, 3)
     assert (np.unique(mask) == [0, 255]).all()
     assert (mask[10:20, 20:40] == 255).all()
-    without = FolderStorage(tmp_path)
+    without = LocalStorage(tmp_path)
     config = place.config
-    store = FolderStorage(thresholding)
+    store = LocalStorage(thresholding)
     evaluate(store, place.dataset, "valid", config.data, config.predict, without, lambda _: None)
-    assert without.entries("masks") == []
+    assert without.list_objects("masks") == []
     assert without.exists("worst-patient.png")
     # With one patient the worst is the best.
     assert not without.exists("best-patient.png")
@@ -141,7 +141,7 @@ def test_an_empty_split_is_refused(place, thresholding, tmp_path):
             "test",
             config.data,
             config.predict,
-            FolderStorage(tmp_path),
+            LocalStorage(tmp_path),
             lambda _: None,
         )
 
@@ -157,7 +157,7 @@ def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
             "test",
             config.data,
             config.predict,
-            FolderStorage(tmp_path / "out"),
+            LocalStorage(tmp_path / "out"),
             lambda _: None,
         )
     assert not (tmp_path / "out").exists()
@@ -175,7 +175,7 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
             "test",
             config.data,
             config.predict,
-            FolderStorage(out),
+            LocalStorage(out),
             lambda _: None,
         )
     assert not out.exists()
@@ -194,23 +194,23 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
 def test_a_split_may_hold_nobody_of_an_earlier_one(
     split, patient, refused, place, thresholding, caplog
 ):
-    manifest = read_manifest(FolderStorage(thresholding))
+    manifest = read_manifest(LocalStorage(thresholding))
     one = dataclasses.replace(place.dataset.cases[0], split=split, patient=patient)
     dataset = dataclasses.replace(place.dataset, cases=(one,), fingerprint=manifest.dataset)
     if refused:
         with pytest.raises(DataError, match=r"learnt from patients.*allow_patient_overlap"):
-            judge_patients(manifest, dataset, split, place.config.data)
+            check_patient_leakage(manifest, dataset, split, place.config.data)
         allowed = place.config.with_values({"data.allow_patient_overlap": True})
-        judge_patients(manifest, dataset, split, allowed.data)
+        check_patient_leakage(manifest, dataset, split, allowed.data)
         assert "not of new patients" in caplog.text
     else:
-        judge_patients(manifest, dataset, split, place.config.data)
+        check_patient_leakage(manifest, dataset, split, place.config.data)
         assert caplog.text == ""
 
 
 def test_slices_that_are_not_those_of_the_training_are_told(place, thresholding, caplog):
-    manifest = read_manifest(FolderStorage(thresholding))
-    judge_patients(manifest, place.dataset, "test", place.config.data)
+    manifest = read_manifest(LocalStorage(thresholding))
+    check_patient_leakage(manifest, place.dataset, "test", place.config.data)
     assert f"dataset {place.dataset.fingerprint}) are not those" in caplog.text
 
 
@@ -222,8 +222,8 @@ def test_overrides_that_would_do_nothing_are_refused():
             refuse_idle([override])
 
 
-def case(name: str, patient: str = "p") -> Case:
-    return Case(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, 0.1)
+def case(name: str, patient: str = "p") -> SliceRecord:
+    return SliceRecord(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, 0.1)
 
 
 def test_batches_hold_slices_of_one_shape_and_type():
@@ -242,7 +242,7 @@ def test_batches_hold_slices_of_one_shape_and_type():
 
 
 def score(name: str, patient: str, tp: int, fp: int, fn: int) -> SliceScore:
-    return SliceScore(case(name, patient), Counts(tp, fp, fn, 1000))
+    return SliceScore(case(name, patient), ConfusionCounts(tp, fp, fn, 1000))
 
 
 def test_the_worst_slices_come_first_and_quiet_ones_not_at_all():
@@ -252,7 +252,7 @@ def test_the_worst_slices_come_first_and_quiet_ones_not_at_all():
         score("missed", "p", 0, 0, 10),
         score("invented", "p", 0, 50, 0),
     ]
-    names = [one.case.name for one in worst_first(scores)]
+    names = [one.slice.name for one in worst_first(scores)]
     assert names == ["invented", "missed", "good"]
 
 
@@ -264,7 +264,7 @@ def test_quiet_slices_are_shown_where_there_is_nothing_else():
 def test_a_first_two_of_every_patient_come_before_any_third():
     ranked = [score(f"p{number}", "p", 1, 1, 1) for number in range(5)]
     ranked += [score(f"q{number}", "q", 1, 1, 1) for number in range(3)]
-    names = [one.case.name for one in mixed(ranked)]
+    names = [one.slice.name for one in interleave_patients(ranked)]
     assert names == ["p0", "p1", "q0", "q1", "p2", "p3", "q2", "p4"]
 
 

@@ -3,17 +3,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from contract.storage import FolderStorage
+from contract.storage import LocalStorage
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import Evaluation, evaluate
-from trainer.evaluation.report import report
+from trainer.evaluation.report import render_report
 from trainer.visualization import curves
 
 
 @pytest.fixture(scope="module")
 def evaluation(place, thresholding, tmp_path_factory) -> Evaluation:
     config = place.config
-    destination = FolderStorage(tmp_path_factory.mktemp("evaluation"))
+    destination = LocalStorage(tmp_path_factory.mktemp("evaluation"))
     return evaluate(
         thresholding,
         place.dataset,
@@ -26,9 +26,9 @@ def evaluation(place, thresholding, tmp_path_factory) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> FolderStorage:
+def run(tmp_path_factory) -> LocalStorage:
     """What a training leaves of its curves."""
-    run = FolderStorage(tmp_path_factory.mktemp("run"))
+    run = LocalStorage(tmp_path_factory.mktemp("run"))
     history = [{"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "dice_coef": 0.5}]
     run.write("train_losses.png", curves.losses_png(history))
     run.write("train_metrics.png", curves.metrics_png(history))
@@ -51,7 +51,7 @@ class Links(HTMLParser):
 
 
 def test_the_report_loads_nothing_from_anywhere(evaluation, run, place):
-    html = report(run, evaluation, place.config)
+    html = render_report(run, evaluation, place.config)
     links = Links(html)
     assert len(links.addresses) == 6
     assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
@@ -63,7 +63,7 @@ def test_the_report_loads_nothing_from_anywhere(evaluation, run, place):
 
 
 def test_the_report_names_its_figures_and_their_origin(evaluation, place):
-    html = report(None, evaluation, place.config)
+    html = render_report(None, evaluation, place.config)
     assert "not a medical device" in html
     for text in ("0.550", "± 0.512", "undefined for 2", "invented", "quiet"):
         assert text in html
@@ -77,40 +77,40 @@ def test_the_report_names_its_figures_and_their_origin(evaluation, place):
 
 
 def test_the_worst_patient_is_met_first(evaluation, place):
-    html = report(None, evaluation, place.config)
+    html = render_report(None, evaluation, place.config)
     assert html.index("<td>missed") < html.index("<td>half") < html.index("<td>quiet")
 
 
 def test_the_curves_are_shown_where_the_run_is_at_hand(evaluation, run, place):
-    assert "Loss of each epoch" in report(run, evaluation, place.config)
-    assert "<h2>Training</h2>" not in report(None, evaluation, place.config)
+    assert "Loss of each epoch" in render_report(run, evaluation, place.config)
+    assert "<h2>Training</h2>" not in render_report(None, evaluation, place.config)
 
 
 def test_a_phantom_is_called_one(evaluation, place):
     phantom = place.config.with_values({"data.source": "phantom", "data.root": None})
-    assert "built-in phantom" in report(None, evaluation, phantom)
-    assert "built-in phantom" not in report(None, evaluation, place.config)
+    assert "built-in phantom" in render_report(None, evaluation, phantom)
+    assert "built-in phantom" not in render_report(None, evaluation, place.config)
 
 
 def test_other_settings_are_told(evaluation, place):
     told = "are not the ones the model was trained with"
     other = place.config.with_values({"train.epochs": 3})
-    assert told in report(None, evaluation, other)
+    assert told in render_report(None, evaluation, other)
     same = place.config.with_values({"data.source": "phantom", "data.root": None})
-    assert told not in report(None, evaluation, same)
+    assert told not in render_report(None, evaluation, same)
 
 
 def test_other_slices_are_told(evaluation, place):
     told = "are not the ones the model was trained on"
-    assert told in report(None, evaluation, place.config)
+    assert told in render_report(None, evaluation, place.config)
     same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
-    assert told not in report(None, same, place.config)
+    assert told not in render_report(None, same, place.config)
 
 
 def test_names_are_text_and_never_markup(evaluation, place):
     first = dataclasses.replace(evaluation.patients[0], patient="<script>alert(1)</script>")
     marked = dataclasses.replace(evaluation, patients=(first, *evaluation.patients[1:]))
-    html = report(None, marked, place.config)
+    html = render_report(None, marked, place.config)
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
 
@@ -124,9 +124,9 @@ def test_a_split_without_empty_slices_says_so(place, thresholding, tmp_path):
         "valid",
         config.data,
         config.predict,
-        FolderStorage(tmp_path),
+        LocalStorage(tmp_path),
         lambda _: None,
     )
-    html = report(None, scored, config)
+    html = render_report(None, scored, config)
     assert "every slice has foreground" in html
     assert "Through the best patient" not in html

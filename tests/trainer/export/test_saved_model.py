@@ -9,25 +9,25 @@ import pytest
 import tensorflow as tf
 
 from contract.config import Config
-from trainer.data.cache import Arrays
-from trainer.data.pipeline import plain
-from trainer.data.preprocessing import fit_slices, resize
+from trainer.data.cache import CachedSplit
+from trainer.data.pipeline import load_sample
+from trainer.data.preprocessing import resize, resize_slices
 from trainer.export import saved_model
 
 RANDOM = np.random.default_rng(0)
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
 
 
-def make(**predict: object) -> tuple[Config, saved_model.Segmentation]:
+def make(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     config = Config.model_validate({"network": SMALL, "predict": predict})
-    return config, saved_model.Segmentation(saved_model.plain_copy(config), config)
+    return config, saved_model.SegmentationModule(saved_model.build_inference_model(config), config)
 
 
 def test_serving_sees_what_training_saw() -> None:
     config, segmentation = make()
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
-    cached = fit_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
-    image, _ = plain(config, Arrays(cached, np.zeros((1, 32, 32), np.uint8)), 0)
+    cached = resize_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
+    image, _ = load_sample(config, CachedSplit(cached, np.zeros((1, 32, 32), np.uint8)), 0)
     trained = segmentation.network(tf.constant(image[None]))
     expected = resize(trained, 90, 70)[0, :, :, 0]
     served = segmentation.segment(tf.constant(raw))
@@ -70,7 +70,7 @@ def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
     expected = segmentation.network(tf.constant(image))[0, :, :, 0]
-    assert config.predict.tiles
+    assert config.predict.sliding_window
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
 
 
@@ -92,7 +92,7 @@ assert not foreign, foreign
 
 def test_a_process_without_our_code_gets_the_same_probabilities(tmp_path: Path) -> None:
     _, segmentation = make()
-    saved_model.save(segmentation, tmp_path / "saved_model")
+    saved_model.save_graph(segmentation, tmp_path / "saved_model")
     slices = RANDOM.integers(0, 255, (2, 50, 40, 1), np.uint8)
     np.save(tmp_path / "slices.npy", slices)
     names = [str(tmp_path / name) for name in ("saved_model", "slices.npy", "out.npy")]

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.networks.layers import Dropout, bind
+from trainer.networks.layers import Dropout, bind_dropout
 
 # Not TensorFlow's: it would begin to work when the tests are collected, and could then no longer be
 # given its threads.
@@ -29,12 +29,12 @@ def drawn(model: keras.Model, step: int) -> np.ndarray:
 
 def test_draws_depend_on_seed_step_and_layer_alone() -> None:
     model, other = network(), network()
-    bind(model, 7)
-    bind(other, 7)
+    bind_dropout(model, 7)
+    bind_dropout(other, 7)
     first = drawn(model, 3)
     assert not np.array_equal(drawn(model, 4), first)
     assert np.array_equal(drawn(other, 3), first)
-    bind(other, 8)
+    bind_dropout(other, 8)
     assert not np.array_equal(drawn(other, 3), first)
     # Had both layers the same draws, what one leaves the other would.
     kept = (first > 0).mean()

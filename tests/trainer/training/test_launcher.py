@@ -15,7 +15,7 @@ from contract.errors import ClusterError
 from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.training import launcher
-from trainer.training.launcher import Board, follow
+from trainer.training.launcher import Board, monitor_progress
 
 HURRIED = Config().with_values({"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2})
 
@@ -51,13 +51,13 @@ def test_what_is_waited_for_is_told_before_ray_starts(
 
     small = {"data.phantom.slices": 4, "data.phantom.size": 64}
     config = Config().with_values({"storage.root": str(tmp_path), **small})
-    slices = dataset_index.prepare(config.data, 0, open_storage(str(tmp_path)))
+    slices = dataset_index.prepare_dataset(config.data, 0, open_storage(str(tmp_path)))
     told: list[tuple[object, ...]] = []
     monkeypatch.setattr(launcher, "connected", refuse)
     # The slices that the caller has are not looked at, and told of, a second time.
     monkeypatch.setattr(dataset_index, "prepare", refuse)
     with pytest.raises(ClusterError, match="no Ray here"):
-        launcher.run(config, lambda *progress: told.append(progress), slices)
+        launcher.run_training(config, lambda *progress: told.append(progress), slices)
     ((done, total, note),) = told
     assert (done, total) == (0, None)
     assert str(note).startswith("starting 2 workers")
@@ -72,7 +72,7 @@ def test_a_board_starts_again_where_its_process_is_lost(board: Any) -> None:
 
 def test_a_group_that_does_not_start_is_given_up(board: Any, group: threading.Thread) -> None:
     with pytest.raises(ClusterError, match=r"did not begin within cluster\.start_timeout_s"):
-        follow(group, board, HURRIED, lambda done, total, note: None)
+        monitor_progress(group, board, HURRIED, lambda done, total, note: None)
 
 
 def test_a_group_that_is_lost_and_does_not_start_again_is_given_up(
@@ -81,5 +81,5 @@ def test_a_group_that_is_lost_and_does_not_start_again_is_given_up(
     told: list[tuple[object, ...]] = []
     ray.get(board.put.remote(1, 9, "loss 1"))
     with pytest.raises(ClusterError, match=r"were lost and did not begin again"):
-        follow(group, board, HURRIED, lambda *progress: told.append(progress))
+        monitor_progress(group, board, HURRIED, lambda *progress: told.append(progress))
     assert set(told) == {(1, 9, "loss 1")}

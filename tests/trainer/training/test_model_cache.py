@@ -6,21 +6,21 @@ import tf_keras as keras
 
 from contract.config import Config
 from tests.small import NETWORK
-from trainer.training.model_cache import Built, Shelf, variables
-from trainer.training.train_loop import compiled
+from trainer.training.model_cache import CompiledModel, ModelCache, state_variables
+from trainer.training.train_loop import build_compiled_model
 
-CONFIG = Config.model_validate({"network": NETWORK, "train": {"workers": 1}})
+CONFIG = Config.model_validate({"network": NETWORK, "train": {"num_workers": 1}})
 
 
 def values(model: keras.Model) -> list[np.ndarray]:
-    return [variable.numpy() for variable in variables(model)]
+    return [variable.numpy() for variable in state_variables(model)]
 
 
-def taken(shelf: Shelf, config: Config) -> Built:
-    return shelf.take(config, "float32", compiled)
+def taken(shelf: ModelCache, config: Config) -> CompiledModel:
+    return shelf.acquire(config, "float32", build_compiled_model)
 
 
-def trained(built: Built) -> Built:
+def trained(built: CompiledModel) -> CompiledModel:
     side = CONFIG.network.image_size
     images = np.random.default_rng(0).random((2, side, side, 1), np.float32)
     built.model.fit(images, np.round(images), sample_weight=np.ones(2), verbose=0)
@@ -28,16 +28,16 @@ def trained(built: Built) -> Built:
 
 
 def test_a_network_that_is_used_again_begins_as_a_new_one() -> None:
-    shelf = Shelf()
+    shelf = ModelCache()
     first = trained(taken(shelf, CONFIG))
     assert any(
         not np.array_equal(now, before)
-        for now, before in zip(values(first.model), first.first, strict=True)
+        for now, before in zip(values(first.model), first.initial_values, strict=True)
     )
-    shelf.put(first)
+    shelf.release(first)
     again = taken(shelf, CONFIG.with_values({"train.learning_rate": 0.5, "train.epochs": 3}))
     assert again.model is first.model
-    new = taken(Shelf(), CONFIG)
+    new = taken(ModelCache(), CONFIG)
     for used, fresh in zip(values(again.model), values(new.model), strict=True):
         np.testing.assert_array_equal(used, fresh)
     # It is taken: nobody else is given it.
@@ -60,9 +60,9 @@ def test_a_network_that_is_used_again_begins_as_a_new_one() -> None:
 def test_what_changes_the_graph_or_its_first_weights_is_built_anew(
     name: str, value: object
 ) -> None:
-    shelf = Shelf()
+    shelf = ModelCache()
     first = taken(shelf, CONFIG)
-    shelf.put(first)
+    shelf.release(first)
     assert taken(shelf, CONFIG.with_values({name: value})).model is not first.model
 
 
@@ -72,22 +72,22 @@ def test_a_network_trains_in_every_number_format(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
         config = CONFIG.with_values({"network.dropout_rate": 0.2})
-        shelf = Shelf()
-        built = trained(shelf.take(config, policy, compiled))
+        shelf = ModelCache()
+        built = trained(shelf.acquire(config, policy, build_compiled_model))
         assert np.isfinite(np.concatenate([v.ravel() for v in values(built.model)])).all()
-        shelf.put(built)
+        shelf.release(built)
         # The scale of float16's losses could not be set back.
-        again = shelf.take(config, policy, compiled).model is built.model
+        again = shelf.acquire(config, policy, build_compiled_model).model is built.model
         assert again == (policy != "mixed_float16")
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
 
 def test_the_oldest_make_room() -> None:
-    shelf = Shelf()
+    shelf = ModelCache()
     configs = [CONFIG.with_values({"run.seed": seed}) for seed in range(9)]
     built = [taken(shelf, config) for config in configs]
     for one in built:
-        shelf.put(one)
+        shelf.release(one)
     assert taken(shelf, configs[1]).model is built[1].model
     assert taken(shelf, configs[0]).model is not built[0].model

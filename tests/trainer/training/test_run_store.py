@@ -9,15 +9,15 @@ import pytest
 from contract.config import Config
 from contract.errors import DataError, TrainingError
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import Case, Dataset, Split
+from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.training import checkpoints, run_store
 
 CONFIG = Config()
 
 
-def case(patient: str, split: Split) -> Case:
+def case(patient: str, split: Split) -> SliceRecord:
     name = f"{patient}-1"
-    return Case(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
+    return SliceRecord(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
 
 
 SLICES = Dataset(
@@ -33,45 +33,47 @@ def run(tmp_path: Path) -> Storage:
 
 
 def test_a_run_knows_whom_it_learns_from(run: Storage) -> None:
-    run_store.begin(run, CONFIG, SLICES)
-    known = run_store.trained_on(run)
-    assert known.dataset == SLICES.fingerprint
+    run_store.create_run(run, CONFIG, SLICES)
+    known = run_store.read_training_data(run)
+    assert known.fingerprint == SLICES.fingerprint
     assert known.patients == {"train": ("a", "b"), "valid": ("c",)}
 
 
 def an_epoch_is_done(run: Storage) -> None:
-    checkpoints.save(run.at("checkpoints"), [np.zeros(3)], [{"epoch": 1.0, "val_dice_coef": 0.5}])
+    checkpoints.save_checkpoint(
+        run.child("checkpoints"), [np.zeros(3)], [{"epoch": 1.0, "val_dice_coef": 0.5}]
+    )
 
 
 def test_a_run_without_an_epoch_is_not_begun_anew_but_may_be_deleted(run: Storage) -> None:
-    run_store.begin(run, CONFIG, SLICES)
+    run_store.create_run(run, CONFIG, SLICES)
     others = CONFIG.with_values({"train.batch_size": 4})
     with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
-        run_store.begin(run, others, SLICES)
+        run_store.create_run(run, others, SLICES)
     an_epoch_is_done(run)
     with pytest.raises(TrainingError, match=r"was 8, now 4.* or go back to those settings"):
-        run_store.begin(run, others, SLICES)
+        run_store.create_run(run, others, SLICES)
 
 
 def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
-    run_store.begin(run, CONFIG, SLICES)
+    run_store.create_run(run, CONFIG, SLICES)
     an_epoch_is_done(run)
-    before = run.entries()
+    before = run.list_objects()
     # The same slices may have moved.
-    run_store.begin(run, CONFIG, dataclasses.replace(SLICES, root="s3://bucket/pool"))
-    assert run.entries() == before
+    run_store.create_run(run, CONFIG, dataclasses.replace(SLICES, root="s3://bucket/pool"))
+    assert run.list_objects() == before
 
 
 def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> None:
-    run_store.begin(run, CONFIG, SLICES)
+    run_store.create_run(run, CONFIG, SLICES)
     an_epoch_is_done(run)
     dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
     with pytest.raises(TrainingError, match=r"begun with other slices .*run\.name .*splits\.json"):
-        run_store.begin(run, CONFIG, dealt_again)
-    assert run_store.trained_on(run).dataset == SLICES.fingerprint
+        run_store.create_run(run, CONFIG, dealt_again)
+    assert run_store.read_training_data(run).fingerprint == SLICES.fingerprint
 
 
 def test_tiles_of_slices_that_training_shrinks_begin_no_run(run: Storage) -> None:
     with pytest.raises(DataError, match=r"images/a-1\.png is 64 x 64"):
-        run_store.begin(run, CONFIG.with_values({"predict.tiles": True}), SLICES)
-    assert run.entries() == []
+        run_store.create_run(run, CONFIG.with_values({"predict.sliding_window": True}), SLICES)
+    assert run.list_objects() == []

@@ -7,7 +7,7 @@ from trainer.visualization import curves, overlays
 @pytest.mark.parametrize("epochs", [0, 1, 5])
 def test_the_curves_are_pictures(epochs):
     for png in (curves.metrics_png(history(epochs)), curves.losses_png(history(epochs))):
-        picture = overlays.decode(png)
+        picture = overlays.decode_png(png)
         assert picture.shape[0] > 200
         assert picture.shape[1] > 300
 

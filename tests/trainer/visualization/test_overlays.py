@@ -44,7 +44,7 @@ def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
 
 def test_the_three_judgements_have_their_colours():
     truth, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
-    picture = overlays.overlay(grey(64), truth, prediction, size=64)
+    picture = overlays.draw_overlay(grey(64), truth, prediction, size=64)
     for place, colour in (((20, 30), FOUND), ((20, 16), MISSED), ((20, 50), WRONG)):
         tint = 0.4 * 100 + 0.6 * np.array(colour)
         assert picture[place] == pytest.approx(tint, abs=1)
@@ -52,38 +52,38 @@ def test_the_three_judgements_have_their_colours():
 
 
 def test_the_truth_is_outlined():
-    picture = overlays.overlay(grey(64), square(64, 8, 8, 32), square(64, 0, 0, 64), size=64)
+    picture = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), square(64, 0, 0, 64), size=64)
     assert (picture[8, 8:40] == overlays.OUTLINE).all()
     assert (picture[8:40, 39] == overlays.OUTLINE).all()
 
 
 def test_without_a_prediction_the_truth_alone_is_tinted_so_that_the_slice_is_seen():
-    picture = overlays.overlay(grey(64), square(64, 8, 8, 32), size=64)
+    picture = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), size=64)
     assert picture[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(FOUND), abs=1)
 
 
 def test_the_window_decides_black_and_white():
     image = np.array([[[-1000], [0], [400], [3000]]], np.int16)
-    picture = overlays.overlay(image, np.zeros((1, 4), np.uint8), window=(-200, 600), size=4)
+    picture = overlays.draw_overlay(image, np.zeros((1, 4), np.uint8), window=(-200, 600), size=4)
     assert picture[0, :, 0].tolist() == [0, 64, 191, 255]
 
 
 def test_colour_slices_stay_coloured():
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0] = 200
-    picture = overlays.overlay(image, np.zeros((8, 8), np.uint8), size=8)
+    picture = overlays.draw_overlay(image, np.zeros((8, 8), np.uint8), size=8)
     assert picture[4, 4].tolist() == [200, 0, 0]
 
 
 @pytest.mark.parametrize("size", [50, 256])
 def test_a_slice_keeps_its_proportions(size):
     image = np.zeros((40, 100, 1), np.uint8)
-    picture = overlays.overlay(image, np.zeros((40, 100), np.uint8), size=size)
+    picture = overlays.draw_overlay(image, np.zeros((40, 100), np.uint8), size=size)
     assert picture.shape == (size * 40 // 100 + (size * 40 % 100 >= 50), size, 3)
 
 
 def test_a_single_pixel_survives_shrinking():
-    picture = overlays.overlay(grey(512), square(512, 100, 100, 1), size=64)
+    picture = overlays.draw_overlay(grey(512), square(512, 100, 100, 1), size=64)
     assert (picture == overlays.OUTLINE).all(axis=-1).any()
 
 
@@ -132,7 +132,7 @@ def test_a_close_up_of_nothing_is_the_middle():
 
 def test_a_contact_sheet_lays_tiles_in_rows():
     tiles = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = overlays.contact_sheet(tiles, 2)
+    sheet = overlays.image_grid(tiles, 2)
     assert sheet.shape == (2 * 16 + 6, 2 * 26 + 6, 3)
     assert sheet[6 + 5, 6 + 10, 0] == 10
     assert sheet[6 + 5, 32 + 10, 0] == 20
@@ -142,7 +142,7 @@ def test_a_contact_sheet_lays_tiles_in_rows():
 
 def test_a_caption_stays_below_its_own_tile():
     tiles = [np.zeros((20, 60, 3), np.uint8)] * 2
-    sheet = overlays.contact_sheet(tiles, 2, ["a very long name of a patient and a slice", ""])
+    sheet = overlays.image_grid(tiles, 2, ["a very long name of a patient and a slice", ""])
     caption = sheet[26:46]
     assert (caption[:, :66] < 128).any()
     assert (caption[:, 67:] == 255).all()
@@ -150,7 +150,7 @@ def test_a_caption_stays_below_its_own_tile():
 
 def test_a_contact_sheet_of_nothing_is_a_bug():
     with pytest.raises(ValueError, match="at least one"):
-        overlays.contact_sheet([], 3)
+        overlays.image_grid([], 3)
 
 
 def epoch(slices: int, level: float) -> bytes:
@@ -161,7 +161,7 @@ def epoch(slices: int, level: float) -> bytes:
 
 
 def test_an_epoch_sheet_judges_against_the_threshold():
-    found, missed = (overlays.decode(epoch(2, level)) for level in (0.9, 0.4))
+    found, missed = (overlays.decode_png(epoch(2, level)) for level in (0.9, 0.4))
     middle = (6 + 96, 6 + 96)
     assert found[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FOUND), abs=1)
     assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(MISSED), abs=1)
@@ -169,7 +169,7 @@ def test_an_epoch_sheet_judges_against_the_threshold():
 
 def test_an_epoch_sheet_says_what_its_colours_mean():
     for slices in (1, 3):
-        sheet = overlays.decode(epoch(slices, 0.9))
+        sheet = overlays.decode_png(epoch(slices, 0.9))
         legend = sheet[-50:]
         for colour in (FOUND, MISSED, WRONG):
             assert (legend == colour).all(axis=-1).sum() == 12 * 12
@@ -185,15 +185,15 @@ def test_an_epoch_sheet_names_its_slices():
 
 
 def test_epochs_are_laid_in_their_order_over_one_legend():
-    one = overlays.decode(epoch(3, 0.9))
-    page = overlays.decode(overlays.side_by_side({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
+    one = overlays.decode_png(epoch(3, 0.9))
+    page = overlays.decode_png(overlays.epoch_comparison({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
     assert page.shape == (2 * (one.shape[0] + 34) - LEGEND, one.shape[1], 3)
     assert (page[-one.shape[0] :] == one).all()
 
 
 def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
-    wide, narrow = overlays.decode(epoch(3, 0.9)), overlays.decode(epoch(1, 0.9))
-    page = overlays.decode(overlays.side_by_side({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
+    wide, narrow = overlays.decode_png(epoch(3, 0.9)), overlays.decode_png(epoch(1, 0.9))
+    page = overlays.decode_png(overlays.epoch_comparison({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
     assert page.shape[1] == wide.shape[1] > narrow.shape[1]
     assert (page[-wide.shape[0] :] == wide).all()
     above = narrow[: -LEGEND - 20]
@@ -202,16 +202,16 @@ def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
 
 def test_at_most_eight_epochs_are_shown():
     sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
-    height = overlays.decode(sheets[1]).shape[0]
+    height = overlays.decode_png(sheets[1]).shape[0]
     # One slice is so narrow that its legend takes a second line.
     legend = LEGEND + 20
-    page = overlays.decode(overlays.side_by_side(sheets))
+    page = overlays.decode_png(overlays.epoch_comparison(sheets))
     assert page.shape[0] == 8 * (height - legend + 34) + legend
 
 
 @pytest.mark.parametrize(("count", "most"), [(3, 8), (8, 8), (20, 8), (100, 5)])
 def test_the_first_and_the_last_are_chosen(count, most):
-    chosen = overlays.evenly(range(1, count + 1), most)
+    chosen = overlays.evenly_spaced(range(1, count + 1), most)
     assert len(chosen) == len(set(chosen)) == min(count, most)
     assert (chosen[0], chosen[-1]) == (1, count)
     assert chosen == sorted(chosen)
@@ -219,9 +219,9 @@ def test_the_first_and_the_last_are_chosen(count, most):
 
 def test_png_keeps_every_pixel():
     picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
-    assert (overlays.decode(overlays.encode(picture)) == picture).all()
+    assert (overlays.decode_png(overlays.encode_png(picture)) == picture).all()
 
 
 def test_bytes_that_are_no_picture_are_a_bug():
     with pytest.raises(ValueError, match="no picture"):
-        overlays.decode(b"nothing")
+        overlays.decode_png(b"nothing")

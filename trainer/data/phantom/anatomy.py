@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Place:
+class SamplePoints:
     """Points of one slice, where depths are asked for: x, y [H, W]; z the height of the slice."""
 
     x: Field
@@ -45,7 +45,7 @@ class Shape(Protocol):
         """Left, right, front and back of the cut at a height; None where it is not cut."""
         ...
 
-    def depth(self, at: Place) -> Field:
+    def depth(self, at: SamplePoints) -> Field:
         """[H, W] about how deep a point lies below the surface, in cm; negative outside.
 
         To be asked only at a height where there is a box.
@@ -77,7 +77,7 @@ class Ellipse:
         (x, y), longest = self._centre(z), size * max(self.a, self.b)
         return x - longest, x + longest, y - longest, y + longest
 
-    def depth(self, at: Place) -> Field:
+    def depth(self, at: SamplePoints) -> Field:
         size = self._size(at.z)
         centre = self._centre(at.z)
         x, y = at.x - centre[0], at.y - centre[1]
@@ -119,7 +119,7 @@ class Tube:
             max(y + r for _, y, r in discs),
         )
 
-    def depth(self, at: Place) -> Field:
+    def depth(self, at: SamplePoints) -> Field:
         depth = np.full_like(at.x, -VIEW)
         for x, y, radius in self._discs(at.z):
             distance = np.sqrt((at.x - x) ** 2 + (at.y - y) ** 2)
@@ -150,7 +150,7 @@ class Waves:
     vectors: tuple[tuple[float, float, float], ...]
     phases: tuple[float, ...]
 
-    def at(self, place: Place) -> Field:
+    def at(self, place: SamplePoints) -> Field:
         total = np.zeros_like(place.x)
         for (kx, ky, kz), phase in zip(self.vectors, self.phases, strict=True):
             total += np.sin(kx * place.x + ky * place.y + (kz * place.z + phase))
@@ -186,7 +186,7 @@ class Patient:
     noise: float
 
 
-def invent(draw: Generator) -> Patient:
+def create_anatomy(draw: Generator) -> Patient:
     """A patient from a generator; the same state gives the same patient."""
     wall, cavity = _wall(draw)
     organ, vein = _pancreas(draw)

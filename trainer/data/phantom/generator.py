@@ -25,9 +25,9 @@ from trainer.data.phantom.anatomy import (
     Field,
     Layer,
     Patient,
-    Place,
+    SamplePoints,
     Shape,
-    invent,
+    create_anatomy,
 )
 
 # Finds the patient in PHANTOM_0003-0007.
@@ -44,7 +44,7 @@ _WRITERS, _WAITING = 8, 64
 
 
 @dataclass(frozen=True)
-class Slice:
+class PhantomSlice:
     """One slice of an invented patient: which split, number and height index it has."""
 
     split: str
@@ -56,7 +56,7 @@ class Slice:
         return f"PHANTOM_{self.patient:04d}-{self.index:04d}"
 
 
-def slices(phantom: Phantom) -> Iterator[Slice]:
+def list_slices(phantom: Phantom) -> Iterator[PhantomSlice]:
     """Every slice of a phantom.
 
     Each split has its own thousand of patient numbers, so that a larger training split leaves the
@@ -65,10 +65,10 @@ def slices(phantom: Phantom) -> Iterator[Slice]:
     counts = (phantom.train_patients, phantom.valid_patients, phantom.test_patients)
     for place, (split, count) in enumerate(zip(("train", "valid", "test"), counts, strict=True)):
         for patient, index in product(range(count), range(phantom.slices)):
-            yield Slice(split, 1000 * place + patient + 1, index)
+            yield PhantomSlice(split, 1000 * place + patient + 1, index)
 
 
-def write(
+def write_phantom(
     phantom: Phantom, seed: int, storage: Storage, watch: Callable[[int, int], object]
 ) -> None:
     """Draw a phantom as split/images/NAME.png and split/masks/NAME.png (0 and 255).
@@ -77,12 +77,12 @@ def write(
     the same pixels.
     """
     patients: dict[int, Patient] = {}
-    wanted = list(slices(phantom))
+    wanted = list(list_slices(phantom))
     for each in wanted:
         if each.patient not in patients:
-            patients[each.patient] = invented(seed, each.patient)
+            patients[each.patient] = create_patient(seed, each.patient)
 
-    def keep(each: Slice, image: bytes, mask: bytes) -> None:
+    def keep(each: PhantomSlice, image: bytes, mask: bytes) -> None:
         storage.write(f"{each.split}/images/{each.name}.png", image)
         storage.write(f"{each.split}/masks/{each.name}.png", mask)
 
@@ -91,7 +91,7 @@ def write(
     writing: deque[Future[None]] = deque()
     with ThreadPoolExecutor(_WRITERS) as pool:
         for done, each in enumerate(wanted, start=1):
-            image, mask = draw(patients[each.patient], each, phantom, seed)
+            image, mask = render_slice(patients[each.patient], each, phantom, seed)
             writing.append(pool.submit(keep, each, _png(image), _png(mask * np.uint8(255))))
             if len(writing) > _WAITING:
                 writing.popleft().result()
@@ -100,13 +100,13 @@ def write(
             written.result()
 
 
-def invented(seed: int, patient: int) -> Patient:
+def create_patient(seed: int, patient: int) -> Patient:
     """The anatomy of a numbered patient."""
-    return invent(np.random.default_rng((seed, patient, 0)))
+    return create_anatomy(np.random.default_rng((seed, patient, 0)))
 
 
-def draw(
-    anatomy: Patient, which: Slice, phantom: Phantom, seed: int
+def render_slice(
+    anatomy: Patient, which: PhantomSlice, phantom: Phantom, seed: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Image [size, size] of 0 to 255 and mask [size, size] of 0 and 1 of one slice."""
     canvas = Canvas(anatomy, (which.index + 0.5) / phantom.slices * HEIGHT, phantom.size)
@@ -127,7 +127,7 @@ class Canvas:
         self.anatomy, self.pixel = anatomy, VIEW / size
         straight = _grid(size, z)
         across, along = (_WARP * warp.at(straight) for warp in anatomy.warps)
-        self.at = Place(straight.x + across, straight.y + along, z)
+        self.at = SamplePoints(straight.x + across, straight.y + along, z)
         self.hu = np.full((size, size), AIR, np.float32)
 
     def paint_patient(self) -> NDArray[np.uint8]:
@@ -151,7 +151,7 @@ class Canvas:
         window = self._window(layer.shape)
         if window is None:
             return mask
-        depth = layer.shape.depth(Place(self.at.x[window], self.at.y[window], self.at.z))
+        depth = layer.shape.depth(SamplePoints(self.at.x[window], self.at.y[window], self.at.z))
         if within is not None:
             depth = np.minimum(depth, within[window])
         if dents is not None:
@@ -174,11 +174,11 @@ class Canvas:
         return slice(front, back + 1), slice(left, right + 1)
 
 
-def _grid(size: int, z: float) -> Place:
+def _grid(size: int, z: float) -> SamplePoints:
     """The middles of the pixels in cm."""
     axis = ((np.arange(size) + 0.5) * (VIEW / size) - VIEW / 2).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
-    return Place(x, y, z)
+    return SamplePoints(x, y, z)
 
 
 def _scanned(hu: Field, pixel: float, deviation: float, draw: Generator) -> Field:

@@ -32,14 +32,14 @@ def metric_names(history: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(metrics))
 
 
-def has(history: Sequence[Row], key: str) -> bool:
+def has_metric(history: Sequence[Row], key: str) -> bool:
     """Whether an epoch has a score."""
     return any(key in row for row in history)
 
 
 def _table(history: Sequence[Row], columns: Sequence[str]) -> str:
     """CSV of the columns that the history has; a value that a row lacks is left empty."""
-    kept = [name for name in columns if name == "epoch" or has(history, name)]
+    kept = [name for name in columns if name == "epoch" or has_metric(history, name)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(kept)

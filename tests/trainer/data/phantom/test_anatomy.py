@@ -8,17 +8,17 @@ from trainer.data.phantom.anatomy import (
     VIEW,
     Ellipse,
     Patient,
-    Place,
+    SamplePoints,
     Shape,
     Tube,
-    invent,
+    create_anatomy,
 )
 
 
-def place(z: float, side: int = 120) -> Place:
+def place(z: float, side: int = 120) -> SamplePoints:
     axis = ((np.arange(side) + 0.5) * (VIEW / side) - VIEW / 2).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
-    return Place(x, y, z)
+    return SamplePoints(x, y, z)
 
 
 SHAPES = [
@@ -57,7 +57,7 @@ def test_depth_is_measured_in_centimetres() -> None:
 
 
 def test_all_is_drawn_in_float32() -> None:
-    patient, at = invent(np.random.default_rng(0)), place(HEIGHT / 2)
+    patient, at = create_anatomy(np.random.default_rng(0)), place(HEIGHT / 2)
     layers = (*patient.wall, *patient.viscera, *patient.spine, patient.organ)
     cut = [layer.shape for layer in layers if layer.shape.box(at.z)]
     assert {shape.depth(at).dtype for shape in cut} == {np.dtype(np.float32)}
@@ -81,4 +81,4 @@ def test_the_organ_is_cut_by_every_slice() -> None:
 
 
 def invented(seed: int) -> Patient:
-    return invent(np.random.default_rng(seed))
+    return create_anatomy(np.random.default_rng(seed))

@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from contract.config import Phantom
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import open_storage
-from trainer.data.phantom.generator import Slice, draw, invented, slices, write
+from trainer.data.phantom.generator import (
+    PhantomSlice,
+    create_patient,
+    list_slices,
+    render_slice,
+    write_phantom,
+)
 
 SMALL = Phantom(train_patients=3, valid_patients=2, test_patients=3, slices=4)
 
@@ -17,7 +23,7 @@ SMALL = Phantom(train_patients=3, valid_patients=2, test_patients=3, slices=4)
 @pytest.fixture(scope="module")
 def volumes() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images and masks [patients, slices, size, size] of a small phantom."""
-    numbers = sorted({each.patient for each in slices(SMALL)})
+    numbers = sorted({each.patient for each in list_slices(SMALL)})
     pairs = [[drawn(patient, index, SMALL) for index in range(SMALL.slices)] for patient in numbers]
     stacked = np.array(pairs)
     return stacked[:, :, 0], stacked[:, :, 1]
@@ -26,11 +32,13 @@ def volumes() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def drawn(
     patient: int, index: int, phantom: Phantom, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    return draw(invented(seed, patient), Slice("train", patient, index), phantom, seed)
+    return render_slice(
+        create_patient(seed, patient), PhantomSlice("train", patient, index), phantom, seed
+    )
 
 
 def test_each_split_has_its_own_patients() -> None:
-    found = list(slices(SMALL))
+    found = list(list_slices(SMALL))
     assert len(found) == 8 * 4
     assert len({each.name for each in found}) == len(found)
     homes: dict[int, set[str]] = {}
@@ -42,7 +50,7 @@ def test_each_split_has_its_own_patients() -> None:
 
 def test_more_training_patients_leave_the_others_as_they_are() -> None:
     more = Phantom(train_patients=7, valid_patients=2, test_patients=3, slices=4)
-    assert set(slices(SMALL)) < set(slices(more))
+    assert set(list_slices(SMALL)) < set(list_slices(more))
 
 
 def test_a_slice_is_decided_by_seed_patient_and_index() -> None:
@@ -111,9 +119,9 @@ def test_the_picture_is_the_same_at_any_size(size: int) -> None:
 def test_the_files_are_what_was_drawn(tmp_path: Path) -> None:
     tiny = Phantom(train_patients=1, valid_patients=1, test_patients=1, slices=2, size=64)
     storage, told = open_storage(str(tmp_path)), list[tuple[int, int]]()
-    write(tiny, 0, storage, lambda *progress: told.append(progress))
+    write_phantom(tiny, 0, storage, lambda *progress: told.append(progress))
     assert told == [(done, 6) for done in range(1, 7)]
-    assert len(storage.entries()) == 12
+    assert len(storage.list_objects()) == 12
     image, mask = drawn(1, 1, tiny)
     name = "PHANTOM_0001-0001.png"
     assert np.array_equal(read_image(storage, f"train/images/{name}")[..., 0], image)
