@@ -45,3 +45,18 @@ class TrainingError(UserError):
 def as_sentence(text: str) -> str:
     """The text with a full stop, unless it is a question already."""
     return text if text.endswith("?") else f"{text}."
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of an error's message without its full stop; the error's type if empty."""
+    return _line(error, 0)
+
+
+def last_line(error: BaseException | str) -> str:
+    """The last line of an error's message, where a stack trace names the cause; else its type."""
+    return _line(error, -1)
+
+
+def _line(error: BaseException | str, index: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[index].rstrip(".") if lines else type(error).__name__

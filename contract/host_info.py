@@ -1,5 +1,6 @@
 """Where a result was made: commit, versions and machine, for manifests and reports."""
 
+import math
 import os
 import platform
 import shutil
@@ -80,11 +81,31 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
-def cpu_count() -> int:
-    """Cores this process may use; all of the machine's where the system does not tell."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cpu_count(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that this process may use: its affinity mask, limited by its container's CPU quota."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _cpu_quota(cgroup)
+    return max(1, math.floor(min(available or 1, quota or math.inf)))
+
+
+def _cpu_quota(file: Path) -> float | None:
+    """The CPUs that a cgroup (version 2) may use at a time; None without a limit."""
+    try:
+        quota, period = file.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs that this process may use: CUDA_VISIBLE_DEVICES, else the device files."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if visible is None:
+        return devices
+    return min(
+        devices, len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    )
 
 
 def gpu_names() -> list[str]:

@@ -16,7 +16,7 @@ from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.storage import Storage
-from trainer import networks
+from trainer.networks.registry import build_network
 from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
 from trainer.training.checkpoints import ModelState, to_npz
 
@@ -26,7 +26,7 @@ TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 def build_inference_model(config: Config, state: ModelState | None = None) -> keras.Model:
     """The network in float32, outside any strategy, with the weights a state begins with."""
     keras.mixed_precision.set_global_policy("float32")
-    network = networks.build_network(config.network)
+    network = build_network(config.network)
     if state is not None:
         network.set_weights(state[: len(network.weights)])
     return network

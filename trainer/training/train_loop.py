@@ -20,7 +20,7 @@ from tf_keras.src import backend
 from contract.config import Config, Train
 from contract.errors import TrainingError
 from contract.storage import Storage
-from trainer import networks
+from trainer.networks.registry import build_network
 from trainer.components import lr_schedule, metrics, optimizers, precision
 from trainer.components.losses import SegmentationLoss
 from trainer.data import cache, pipeline
@@ -147,7 +147,7 @@ def build_compiled_model(config: Config) -> keras.Model:
     # draws by that, and with it TensorFlow forgets all graphs that it has made ready, which costs
     # two seconds in the next network that is used again.
     backend._SEED_GENERATOR.generator = random.Random(config.run.seed)
-    model = networks.build_network(config.network)
+    model = build_network(config.network)
     optimizer = optimizers.build_optimizer(config.train)
     model.compile(
         optimizer, SegmentationLoss(config.train.loss), weighted_metrics=metrics.build_metrics()

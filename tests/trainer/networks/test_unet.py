@@ -5,7 +5,7 @@ import pytest
 import tf_keras as keras
 
 from contract.config import Network
-from trainer import networks
+from trainer.networks.registry import build_network
 from trainer.networks import unet
 
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4}
@@ -15,7 +15,7 @@ SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4}
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_maps_slices_to_probabilities(normalization: str, channels: int) -> None:
     settings = {**SMALL, "normalization": normalization, "image_channels": channels}
-    model = networks.build_network(Network.model_validate(settings))
+    model = build_network(Network.model_validate(settings))
     slices = np.random.default_rng(0).random((2, 32, 32, channels), np.float32)
     out = model(slices).numpy()
     assert out.shape == (2, 32, 32, 1)
@@ -24,7 +24,7 @@ def test_it_maps_slices_to_probabilities(normalization: str, channels: int) -> N
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "mish", "silu"])
 def test_every_activation_builds(activation: str) -> None:
-    networks.build_network(Network.model_validate({**SMALL, "activation": activation}))
+    build_network(Network.model_validate({**SMALL, "activation": activation}))
 
 
 def test_kernels_shrink_by_two_and_dilation_by_one() -> None:
@@ -59,7 +59,7 @@ def test_groups_divide_the_filters() -> None:
 def test_probabilities_are_float32_in_mixed_precision() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = networks.build_network(Network.model_validate(SMALL))
+        model = build_network(Network.model_validate(SMALL))
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert model.output.dtype == "float32"
