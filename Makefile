@@ -1,4 +1,4 @@
-# Set-up on a fresh machine is one of these targets: each makes the virtual environment it needs.
+# Each target creates the virtual environment that it needs, also on a new machine.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,19 +9,20 @@ BIN := $(VENV)/bin
 demo: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
-# What the demo promoted, at http://127.0.0.1:8000/ until Ctrl-C; the demo runs first where it has not.
+# Serves the model that the demo promoted at http://127.0.0.1:8000/ until Ctrl-C; runs the demo first
+# if it has not run yet.
 serve: $(VENV)/installed segfleet-data/registry/demo/stages/production
 	$(BIN)/python -m inference deploy configs/demo.toml
 
 segfleet-data/registry/demo/stages/production:
 	$(MAKE) demo
 
-# The page's tests drive a Chromium; where none can be had they are skipped and say so.
+# The tests of the web page need Chromium; without it they are skipped with a message.
 test: $(VENV)/installed-dev
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
 	    || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	        && timeout 180 apt-get install -qq -y chromium chromium-driver >/dev/null 2>&1; } \
-	    || echo "No chromium and chromium-driver here: the tests of the page are skipped."
+	    || echo "chromium and chromium-driver are not installed: the tests of the web page are skipped."
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder \
 	    --durations=40 --durations-min=2
 
@@ -38,7 +39,7 @@ format: $(VENV)/installed-dev
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "segfleet needs Python 3.11, 3.12 or 3.13; this one is %d.%d (name another: make PYTHON=python3.11 ...)" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing about 3.4 GB into $(VENV); this first time it takes some minutes."
+	@echo "Installing about 3.4 GB into $(VENV); the first time this takes a few minutes."
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
@@ -48,7 +49,7 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(VENV)/installed $@
 
-# Quiet machines give better figures; each script prints its table and puts it into benchmarks/README.md.
+# Each script prints its table and writes it to benchmarks/README.md. Run them on an idle machine.
 bench: $(VENV)/installed-dev
 	set -e; for name in start_up training_overhead sweep serving; do \
 	    $(BIN)/python -m benchmarks.$$name --write; \

@@ -1,4 +1,4 @@
-"""What all tests share: an S3 server, a bucket a test, and one small Ray cluster."""
+"""Fixtures that all tests share: an S3 server, a bucket per test, and one small Ray cluster."""
 
 import logging
 import signal
@@ -15,19 +15,19 @@ from xdist.scheduler import LoadFileScheduling
 from cluster.connection import Connection, ray_session
 from contract.config import Cluster
 
-# A shell that runs the tests in the background has them ignore Ctrl-C, and so would the commands
-# they start, which are tested for how they end on it.
+# A shell that runs the tests in the background makes them ignore Ctrl-C. The commands that they
+# start would inherit that, and tests check how these handle Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no fault of the code.
+# A busy machine must not fail a test.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
 
-# Of two processes that share the files of tests, none should begin with the longest at the end.
-LONGEST = ("test_training", "test_sweep", "test_cluster", "test_client")
-# Those that use the fixture ray_cluster, so that one Ray is enough for them all.
-ON_SHARED_RAY = (
+# The longest test files start first, so that the two processes finish at about the same time.
+LONGEST_FIRST = ("test_training", "test_sweep", "test_cluster", "test_client")
+# The files that use the fixture ray_cluster run in one process, so that Ray starts only once.
+SHARED_RAY_FILES = (
     "tests/end_to_end/test_training.py",
     "tests/tuning/test_sweep.py",
     "tests/trainer/training/test_launcher.py",
@@ -41,28 +41,28 @@ ON_SHARED_RAY = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, in their order."""
-    order = {stem: place for place, stem in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+    """Run the longest files first, in the order of LONGEST_FIRST."""
+    order = {stem: index for index, stem in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST_FIRST)))
 
 
-class ByRay(LoadFileScheduling):
-    """Gives each process whole files, and one of them all that share Ray."""
+class SharedRayScheduling(LoadFileScheduling):
+    """Assigns complete files to processes, and all files that share Ray to the same process."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::")[0]
-        return "shared Ray" if file.startswith(ON_SHARED_RAY) else file
+        return "shared Ray" if file.startswith(SHARED_RAY_FILES) else file
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByRay:
-    """How `make test` shares the tests out."""
-    return ByRay(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRayScheduling:
+    """The scheduler that `make test` uses."""
+    return SharedRayScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of moto's S3 server; this process, and those it starts, use it as their S3."""
+    """The URL of moto's S3 server; this process and its child processes use it as S3."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
@@ -79,7 +79,7 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_server: str) -> str:
-    """The address of a fresh, empty bucket, such as s3://test-0a1b."""
+    """The URL of a new, empty bucket, such as s3://test-0a1b."""
     bucket = f"test-{uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
@@ -87,9 +87,9 @@ def s3(s3_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: str) -> Iterator[Connection]:
-    """One Ray of 4 logical CPUs for the whole suite: two training workers and a replica fit.
+    """A Ray cluster of 4 logical CPUs for all tests: two training workers and a replica fit.
 
-    It starts after the S3 server, whose address its workers inherit.
+    It starts after the S3 server, because its workers inherit the URL of that server.
     """
     with ray_session(Cluster(cpus=4)) as connection:
         yield connection
