@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.cli.app import (
-    ConfigFile,
-    Overrides,
-    Verbose,
-    create_app,
-    example_epilog,
-    load_settings,
-    progress,
-    run_app,
-)
+from contract.cli.app import create_app, example_epilog, load_settings, run_app
+from contract.cli.options import ConfigFile, Overrides, Verbose
+from contract.cli.progress import progress_bar
 from contract.config import Config
 from contract.errors import ClusterError
 
@@ -52,7 +45,7 @@ def check(
 
     Asks the cluster that CONFIG or RAY_ADDRESS names; without one, judges this machine.
     """
-    from cluster import capacity_check as checking
+    from cluster import capacity_check
     from cluster.aws import launcher
     from cluster.connection import has_address
 
@@ -60,23 +53,23 @@ def check(
     if cloud:
         tree = launcher.read_cluster_file(file or launcher.CLUSTER_FILE)
         planned = launcher.fill_cluster_file(tree, config.cluster.cloud, launcher.PLACEHOLDER)
-        nodes, where = checking.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
-        first = checking.nodes_of_tree(planned, "min_workers")
+        nodes, where = capacity_check.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
+        first = capacity_check.nodes_of_tree(planned, "min_workers")
     elif file:
-        nodes, where = checking.nodes_of_file(file), str(file)
-        first = checking.nodes_of_file(file, "min_workers")
+        nodes, where = capacity_check.nodes_of_file(file), str(file)
+        first = capacity_check.nodes_of_file(file, "min_workers")
     elif has_address(config.cluster):
-        nodes, where = checking.nodes_of_cluster(config.cluster), "the cluster"
+        nodes, where = capacity_check.nodes_of_cluster(config.cluster), "the cluster"
     else:
-        nodes, where = checking.nodes_of_machine(config.cluster), "a private cluster here"
+        nodes, where = capacity_check.nodes_of_machine(config.cluster), "a private cluster here"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     typer.echo(f"{where}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
-    findings = checking.check_capacity(config, nodes, first)
+    findings = capacity_check.check_capacity(config, nodes, first)
     for finding in findings:
-        typer.echo(f"{finding.purpose:9} {'no ' if finding.reasons else 'yes'} {finding.text}")
-        for reason in finding.reasons:
+        typer.echo(f"{finding.purpose:9} {'no ' if finding.errors else 'yes'} {finding.text}")
+        for reason in finding.errors:
             typer.echo(f"{'':13} {reason}")
-    if any(finding.reasons for finding in findings):
+    if any(finding.errors for finding in findings):
         raise typer.Exit(1)
 
 
@@ -213,7 +206,7 @@ def up(
     launcher.check_ready(config, source)
     price, note = _spot_price(config)
     plan = launcher.create_plan(config, resources.buckets(config), price)
-    table = instances.table()
+    table = instances.load_table()
     for line in plan.lines:
         typer.echo(line)
     typer.echo(
@@ -273,9 +266,9 @@ def upload(
     from contract.storage import open_storage
 
     storage = open_storage(destination)
-    files = uploading.missing(folder, storage)
-    with progress("uploading", len(files)) as advance:
-        uploading.upload(folder, files, storage, advance)
+    files = uploading.find_changed_files(folder, storage)
+    with progress_bar("uploading", len(files)) as bar:
+        uploading.upload_files(folder, files, storage, lambda name: bar.update(1, name))
     typer.echo(f"{len(files)} files sent to {storage.url}")
 
 

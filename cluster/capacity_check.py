@@ -1,6 +1,6 @@
-"""Whether a cluster can hold what the settings ask for, and why not.
+"""Whether a cluster has the resources that the settings request, and why not.
 
-The decision is made on plain numbers; only nodes_of_cluster talks to Ray.
+The decision uses plain numbers; only nodes_of_cluster connects to Ray.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,6 @@ from typing import Any, Literal, cast
 
 import ray
 import yaml
-from ray._private.accelerators import NvidiaGPUAcceleratorManager
-from ray._private.utils import get_num_cpus
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
@@ -29,40 +27,44 @@ from cluster.resources import (
     training_request,
     trial_request,
 )
-from contract.config import Cluster, Config
+from contract.config import Cluster, Config, Serve
 from contract.errors import ClusterError
+from contract.host_info import cpu_count, gpu_count
 
-Extent = Literal["min_workers", "max_workers"]
-"""Of a cluster that grows by itself: as it begins, or as large as it may become."""
+WorkerCount = Literal["min_workers", "max_workers"]
+"""The size of a cluster that scales automatically: at its start, or at its largest."""
 
 
 @dataclass(frozen=True)
 class CapacityCheck:
-    """What was found of one purpose: it fits, or the reasons why not."""
+    """The result for one purpose: it fits, or the errors say why not."""
 
     purpose: str
     text: str
-    reasons: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
 
 def check_capacity(
-    config: Config, nodes: Sequence[Node], first: Sequence[Node] | None = None
+    config: Config, nodes: Sequence[Node], initial_nodes: Sequence[Node] | None = None
 ) -> list[CapacityCheck]:
-    """Training, the sweep (where there is a search space) and the service, each by itself.
+    """Check training, the sweep (if there is a search space) and the service, each by itself.
 
-    first: the nodes of a cluster that has not grown to `nodes` yet; absent: it does not grow.
+    Args:
+        config: The settings.
+        nodes: The nodes of the cluster, at its largest if it scales automatically.
+        initial_nodes: The nodes that it starts with; None if it does not scale.
     """
-    found = [
-        _judged("training", training_request(config), nodes),
-        _judged("service", _service(config), nodes),
+    checks = [
+        _check("training", training_request(config.train), nodes),
+        _check("service", _service_request(config.serve), nodes),
     ]
     if config.sweep.space:
-        found.insert(1, _judged_sweep(config, nodes, nodes if first is None else first))
-    return found
+        initial = nodes if initial_nodes is None else initial_nodes
+        checks.insert(1, _check_sweep(config, nodes, initial))
+    return checks
 
 
-def _service(config: Config) -> ResourceRequest:
-    serve = config.serve
+def _service_request(serve: Serve) -> ResourceRequest:
     return ResourceRequest(
         "replica",
         serve.num_replicas,
@@ -73,89 +75,93 @@ def _service(config: Config) -> ResourceRequest:
     )
 
 
-def _judged(purpose: str, need: ResourceRequest, nodes: Sequence[Node]) -> CapacityCheck:
-    text = f"{_pieces(need)}: room for {max_placements(need, nodes)}"
-    return CapacityCheck(purpose, text, tuple(placement_errors(need, nodes)))
+def _check(purpose: str, request: ResourceRequest, nodes: Sequence[Node]) -> CapacityCheck:
+    text = f"{_describe(request)}: the cluster can hold {max_placements(request, nodes)}"
+    return CapacityCheck(purpose, text, tuple(placement_errors(request, nodes)))
 
 
-def _judged_sweep(config: Config, nodes: Sequence[Node], first: Sequence[Node]) -> CapacityCheck:
-    """A sweep needs room for one trial, and is as fast as there is room for more."""
-    need, parallel = trial_request(config), config.sweep.max_concurrent_trials
-    together = min(max_concurrent_trials(config, nodes), parallel or UNLIMITED)
-    text = f"{config.sweep.num_samples} trials, each {_pieces(need)}: {together} at once"
-    found = placement_errors(need, nodes)
-    begins = max_concurrent_trials(config, first)
-    if parallel is None and begins < min(together, config.sweep.num_samples):
-        found.append(
-            "sweep.max_concurrent_trials is not set, so the sweep counts on the nodes it begins with, which "
-            f"hold {begins} at once: set sweep.max_concurrent_trials to {together} for the cluster to grow."
+def _check_sweep(
+    config: Config, nodes: Sequence[Node], initial_nodes: Sequence[Node]
+) -> CapacityCheck:
+    """A sweep needs the resources of one trial, and is faster with the resources of more."""
+    train, sweep = config.train, config.sweep
+    request, limit = trial_request(train, sweep), sweep.max_concurrent_trials
+    concurrent = min(max_concurrent_trials(train, sweep, nodes), limit or UNLIMITED)
+    text = f"{sweep.num_samples} trials, each {_describe(request)}: {concurrent} at once"
+    errors = placement_errors(request, nodes)
+    initial = max_concurrent_trials(train, sweep, initial_nodes)
+    if limit is None and initial < min(concurrent, sweep.num_samples):
+        errors.append(
+            "sweep.max_concurrent_trials is not set, so the sweep uses only the nodes that the "
+            f"cluster starts with, which hold {initial} at once: set sweep.max_concurrent_trials "
+            f"to {concurrent} to make the cluster grow."
         )
-    return CapacityCheck("sweep", text, tuple(found))
+    return CapacityCheck("sweep", text, tuple(errors))
 
 
-def _pieces(need: ResourceRequest) -> str:
-    return f"{need.count} {need.what}{'s' if need.count > 1 else ''} of {describe_size(need)}"
+def _describe(request: ResourceRequest) -> str:
+    plural = "s" if request.count > 1 else ""
+    return f"{request.count} {request.item}{plural} of {describe_size(request)}"
 
 
 def nodes_of_machine(cluster: Cluster) -> list[Node]:
-    """What a private cluster on this machine would have."""
-    gpus = NvidiaGPUAcceleratorManager.get_current_node_num_accelerators()
-    return [Node("this machine", cluster.cpus or get_num_cpus(), gpus)]
+    """The node of a private cluster on this machine."""
+    return [Node("this machine", cluster.cpus or cpu_count(), gpu_count())]
 
 
 def nodes_of_cluster(cluster: Cluster) -> list[Node]:
-    """The nodes that are alive in the cluster the settings name; ClusterError if unreachable."""
-    api = JobClient(cluster)
-    _check_version(api.ray_version, api.address)
+    """The alive nodes of the cluster that the settings name; ClusterError if it is unreachable."""
+    client = JobClient(cluster)
+    _check_version(client.ray_version, client.address)
     try:
         with environment_variables(NO_RAY_ADDRESS):
-            # Ray's stub of NodeState, a pydantic dataclass, shows none of its fields.
-            found = list_nodes(address=api.address, detail=True)
+            # The type stub of NodeState, a pydantic dataclass, has no fields.
+            states = list_nodes(address=client.address, detail=True)
     except RayStateApiException as error:
-        raise ClusterError(f"{api.address} does not tell of its nodes: {error}.") from error
-    return [_node(state) for state in cast("list[Any]", found) if state.state == "ALIVE"]
+        raise ClusterError(f"{client.address} does not list its nodes: {error}.") from error
+    return [_node(state) for state in cast("list[Any]", states) if state.state == "ALIVE"]
 
 
 def _node(state: Any) -> Node:
-    has: Mapping[str, float] = state.resources_total or {}
-    return Node(state.node_ip, has.get("CPU", 0.0), has.get("GPU", 0.0))
+    resources: Mapping[str, float] = state.resources_total or {}
+    return Node(state.node_ip, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
-def _check_version(running: str, address: str) -> None:
-    if running.split(".")[:2] != ray.__version__.split(".")[:2]:
+def _check_version(cluster_version: str, address: str) -> None:
+    if cluster_version.split(".")[:2] != ray.__version__.split(".")[:2]:
         raise ClusterError(
-            f"the cluster at {address} runs Ray {running}, and this machine has Ray "
-            f"{ray.__version__}: install the same on both."
+            f"the cluster at {address} runs Ray {cluster_version}, and this machine has Ray "
+            f"{ray.__version__}: install the same version on both."
         )
 
 
-def nodes_of_file(path: Path, extent: Extent = "max_workers") -> list[Node]:
-    """The cluster of a cluster file of Ray at an extent; ClusterError where it is none."""
+def nodes_of_file(path: Path, count: WorkerCount = "max_workers") -> list[Node]:
+    """The nodes of a Ray cluster file; ClusterError if it is not a valid one."""
     try:
-        return nodes_of_tree(yaml.safe_load(path.read_text(encoding="utf-8")), extent)
+        return nodes_of_tree(yaml.safe_load(path.read_text(encoding="utf-8")), count)
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ClusterError(
-            f"{path} does not read as a cluster file of Ray: {type(error).__name__} {error}."
+            f"{path} is not a valid Ray cluster file: {type(error).__name__} {error}."
         ) from error
 
 
-def nodes_of_tree(tree: Mapping[str, Any], extent: Extent = "max_workers") -> list[Node]:
-    """The head and, at most max_workers, the largest workers of a cluster file."""
+def nodes_of_tree(tree: Mapping[str, Any], count: WorkerCount = "max_workers") -> list[Node]:
+    """The head and the workers of a parsed cluster file, at most max_workers, largest first."""
     types, head, limit = tree["available_node_types"], tree["head_node_type"], tree["max_workers"]
     nodes = [
-        _typed_node(name, node_type)
+        _node_of_type(name, node_type)
         for name, node_type in types.items()
-        for _ in range(min(node_type.get(extent, 0), limit))
+        for _ in range(min(node_type.get(count, 0), limit))
         if name != head
     ]
     largest_first = sorted(nodes, key=lambda node: (node.gpus, node.cpus), reverse=True)
-    return [_typed_node(head, types[head]), *largest_first[:limit]]
+    return [_node_of_type(head, types[head]), *largest_first[:limit]]
 
 
-def _typed_node(name: str, node_type: Mapping[str, Any]) -> Node:
-    """A node of a type; what the file does not say of it, the instance table does."""
-    has = node_type.get("resources") or {}
-    if "CPU" in has:
-        return Node(name, has["CPU"], has.get("GPU", 0))
-    instance = instances.table().instance(node_type["node_config"]["InstanceType"])
+def _node_of_type(name: str, node_type: Mapping[str, Any]) -> Node:
+    """A node of a type; resources that the file does not name come from the instance table."""
+    resources = node_type.get("resources") or {}
+    if "CPU" in resources:
+        return Node(name, resources["CPU"], resources.get("GPU", 0))
+    instance = instances.load_table().instance(node_type["node_config"]["InstanceType"])
     return Node(name, instance.cpus, instance.gpus)

@@ -1,7 +1,6 @@
-"""How many equal pieces of work the nodes of a cluster hold, and why not more.
+"""How many equal work items the nodes of a cluster can hold, and why not more.
 
-Apart from cluster.capacity_check so that a training's processes, which ask nothing else,
-start sooner.
+Separate from cluster.capacity_check so that the processes of a training start faster.
 """
 
 from collections.abc import Sequence
@@ -10,15 +9,15 @@ from math import floor, inf
 
 import ray
 
-from contract.config import Config
+from contract.config import Sweep, Train
 
 UNLIMITED = 10_000
-"""As many as anybody asks for: where a piece needs nothing."""
+"""The number of placements of an item that needs no resources."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of a cluster and what Ray may give away of it."""
+    """A node of a cluster and the resources that Ray can assign on it."""
 
     name: str
     cpus: float
@@ -27,76 +26,34 @@ class Node:
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """Equal pieces of work that must all be placed at once, each on one node."""
+    """Equal items that must all be placed at the same time, each on one node."""
 
-    what: str
-    """What one is called: "training worker"."""
+    item: str
+    """The name of one item: "training worker"."""
     count: int
     cpus: float
     gpus: float
-    setting: str
-    """Prefix of the settings that decide it: "train.cpus_per_worker"."""
-    number: str
-    """The setting that decides how many there are."""
+    resource_setting: str
+    """The settings of the resources of one item: "train.{}_per_worker"."""
+    count_setting: str
+    """The setting of the number of items."""
 
 
 def alive_nodes() -> list[Node]:
-    """The nodes of the cluster that this process is connected to, as large as they are."""
-    found = [node for node in ray.nodes() if node["Alive"]]
+    """The nodes of the connected cluster with their total resources."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
     return [
         Node(
-            one["NodeManagerAddress"],
-            one["Resources"].get("CPU", 0),
-            one["Resources"].get("GPU", 0),
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0),
+            node["Resources"].get("GPU", 0),
         )
-        for one in found
+        for node in alive
     ]
 
 
-def max_placements(need: ResourceRequest, nodes: Sequence[Node]) -> int:
-    """How many of the pieces the empty nodes hold."""
-    return sum(_places_on(need, node) for node in nodes)
-
-
-def max_concurrent_trials(config: Config, nodes: Sequence[Node]) -> int:
-    """How many trials of the sweep the empty nodes hold side by side."""
-    need = trial_request(config)
-    return max_placements(need, nodes) // need.count
-
-
-def trial_request(config: Config) -> ResourceRequest:
-    """The training workers of one trial of the sweep."""
-    need = training_request(config)
-    if config.sweep.num_workers is None:
-        return need
-    return replace(need, count=config.sweep.num_workers, number="sweep.num_workers")
-
-
-def placement_errors(need: ResourceRequest, nodes: Sequence[Node]) -> list[str]:
-    """Why the nodes cannot hold the need, one sentence each; none where they can."""
-    kinds = (("CPU", need.cpus, "cpus"), ("GPU", need.gpus, "gpus"))
-    missing = [
-        f"no node has the {wanted:g} {kind} of one {need.what} ({need.setting.format(field)} = "
-        f"{wanted:g}): the largest has {most:g}."
-        for kind, wanted, field in kinds
-        if wanted > (most := max((getattr(node, field) for node in nodes), default=0))
-    ]
-    if missing:
-        return missing
-    room = max_placements(need, nodes)
-    if room >= need.count:
-        return []
-    if room == 0:
-        return [f"no single node has both the CPUs and the GPUs of one {need.what}."]
-    return [
-        f"{need.number} asks for {need.count} {need.what}s of {describe_size(need)} each, and there is "
-        f"room for {room}: set {need.number} to {room}, ask for less each, or add nodes."
-    ]
-
-
-def training_request(config: Config) -> ResourceRequest:
-    """The workers of `trainer train`, which are placed all at once."""
-    train = config.train
+def training_request(train: Train) -> ResourceRequest:
+    """The workers of `trainer train`, which are placed at the same time."""
     return ResourceRequest(
         "training worker",
         train.num_workers,
@@ -107,13 +64,55 @@ def training_request(config: Config) -> ResourceRequest:
     )
 
 
-def describe_size(need: ResourceRequest) -> str:
-    """What one piece needs, in words: "2 CPU and 1 GPU"."""
-    gpus = f" and {need.gpus:g} GPU" if need.gpus else ""
-    return f"{need.cpus:g} CPU{gpus}"
+def trial_request(train: Train, sweep: Sweep) -> ResourceRequest:
+    """The training workers of one trial of the sweep."""
+    request = training_request(train)
+    if sweep.num_workers is None:
+        return request
+    return replace(request, count=sweep.num_workers, count_setting="sweep.num_workers")
 
 
-def _places_on(need: ResourceRequest, node: Node) -> int:
-    shares = ((node.cpus, need.cpus), (node.gpus, need.gpus))
-    fitting = min((has / wants for has, wants in shares if wants > 0), default=inf)
-    return min(floor(fitting), UNLIMITED) if fitting != inf else UNLIMITED
+def max_placements(request: ResourceRequest, nodes: Sequence[Node]) -> int:
+    """How many of the items the empty nodes can hold."""
+    return sum(_max_placements_on(request, node) for node in nodes)
+
+
+def max_concurrent_trials(train: Train, sweep: Sweep, nodes: Sequence[Node]) -> int:
+    """How many trials of the sweep the empty nodes can hold at the same time."""
+    request = trial_request(train, sweep)
+    return max_placements(request, nodes) // request.count
+
+
+def placement_errors(request: ResourceRequest, nodes: Sequence[Node]) -> list[str]:
+    """Why the nodes cannot hold the request, one sentence each; empty if they can."""
+    resources = (("CPU", request.cpus, "cpus"), ("GPU", request.gpus, "gpus"))
+    errors = [
+        f"no node has the {requested:g} {name} of one {request.item} "
+        f"({request.resource_setting.format(field)} = {requested:g}): the largest has {largest:g}."
+        for name, requested, field in resources
+        if requested > (largest := max((getattr(node, field) for node in nodes), default=0))
+    ]
+    if errors:
+        return errors
+    placements = max_placements(request, nodes)
+    if placements >= request.count:
+        return []
+    if placements == 0:
+        return [f"no single node has both the CPUs and the GPUs of one {request.item}."]
+    return [
+        f"{request.count_setting} requests {request.count} {request.item}s of "
+        f"{describe_size(request)} each, and the cluster can hold {placements}: set "
+        f"{request.count_setting} to {placements}, request less for each, or add nodes."
+    ]
+
+
+def describe_size(request: ResourceRequest) -> str:
+    """The resources of one item in words: "2 CPU and 1 GPU"."""
+    gpus = f" and {request.gpus:g} GPU" if request.gpus else ""
+    return f"{request.cpus:g} CPU{gpus}"
+
+
+def _max_placements_on(request: ResourceRequest, node: Node) -> int:
+    resources = ((node.cpus, request.cpus), (node.gpus, request.gpus))
+    fit = min((total / needed for total, needed in resources if needed > 0), default=inf)
+    return min(floor(fit), UNLIMITED) if fit != inf else UNLIMITED

@@ -1,48 +1,50 @@
-"""Bringing a folder of slices into storage, several files at once."""
+"""Uploading a folder of slices to storage, several files at once."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from contract.cli.app import ProgressBar
 from contract.errors import DataError
 from contract.storage import ObjectInfo, Storage
 
 _THREADS = 8
 
 
-def missing(folder: Path, destination: Storage) -> list[Path]:
-    """The files below a folder that the destination lacks, or has as they were before, sorted.
+def find_changed_files(folder: Path, destination: Storage) -> list[Path]:
+    """The files below a folder that are missing at the destination or have changed, sorted.
 
-    Raises DataError where there is no file at all.
+    Raises DataError if the folder contains no file.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder.")
+        raise DataError(f"{folder} is not a folder: name the folder of your slices.")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        raise DataError(f"{folder} holds no files to upload.")
-    there = {entry.key: entry for entry in destination.list_objects()}
-    return [path for path in files if _has_changed(path, there.get(_key(folder, path)))]
+        raise DataError(f"{folder} contains no files to upload: name the folder of your slices.")
+    uploaded = {info.key: info for info in destination.list_objects()}
+    return [path for path in files if _has_changed(path, uploaded.get(_key(folder, path)))]
 
 
-def _has_changed(path: Path, entry: ObjectInfo | None) -> bool:
-    """Whether a file is not what was sent: its size differs, or it was written later."""
-    if entry is None:
+def _has_changed(path: Path, info: ObjectInfo | None) -> bool:
+    """Whether a file differs from what was uploaded: in size, or written later."""
+    if info is None:
         return True
-    file, sent = path.stat(), datetime.fromisoformat(entry.modified).timestamp()
-    # S3 tells whole seconds.
-    return file.st_size != entry.size or int(file.st_mtime) > sent
+    file, uploaded_at = path.stat(), datetime.fromisoformat(info.modified).timestamp()
+    # S3 reports whole seconds.
+    return file.st_size != info.size or int(file.st_mtime) > uploaded_at
 
 
-def upload(folder: Path, files: list[Path], destination: Storage, advance: ProgressBar) -> None:
-    """Write files below a folder to the same places below a destination."""
+def upload_files(
+    folder: Path, files: list[Path], destination: Storage, on_file: Callable[[str], None]
+) -> None:
+    """Upload files below a folder under their relative paths; on_file is called with each name."""
 
-    def send(path: Path) -> None:
+    def upload(path: Path) -> None:
         destination.upload_file(_key(folder, path), path)
-        advance(note=path.name)
+        on_file(path.name)
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        list(threads.map(send, files))
+        list(threads.map(upload, files))
 
 
 def _key(folder: Path, path: Path) -> str:

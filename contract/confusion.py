@@ -1,22 +1,19 @@
-"""Hard scores of masks against the truth, from counts of pixels.
+"""Confusion counts of masks, and the metrics that follow from them.
 
-With TP, FP, FN and TN the pixels that are found, wrongly marked, missed and rightly left alone
+With TP, FP, FN and TN the true and false positive and negative pixels
 (Taha & Hanbury 2015, doi:10.1186/s12880-015-0068-x):
 
     Dice = 2 TP / (2 TP + FP + FN)        sensitivity = TP / (TP + FN)
     IoU  = TP / (TP + FP + FN)            specificity = TN / (TN + FP)
 
-A patient's scores come from the sums over all of the patient's slices, the stacked volume: a slice
-with little foreground weighs little. They are not the mean of the slices' scores.
+The metrics of a patient come from the sums over all slices of the patient, the stacked volume: a
+slice with little foreground has little weight. They are not the mean over the slices.
 
-The empty case. Where the truth has no foreground, Dice and IoU are 1 if the prediction has none
-either and 0 otherwise, so that an empty patient counts, and an invented organ costs. Sensitivity is
-then undefined, and so is specificity where the truth has no background: None, left out of the mean
-and counted in Spread.undefined.
+Empty masks: if the ground truth has no foreground, Dice and IoU are 1 if the prediction has none
+either and 0 otherwise, so that an empty patient counts and a false detection costs. Sensitivity is
+then undefined, and so is specificity if the ground truth has no background: None.
 """
 
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,16 +22,16 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class ConfusionCounts:
-    """Pixels by prediction and truth; counts of slices add up to those of a volume."""
+    """Pixels by prediction and ground truth; the counts of slices add up to those of a volume."""
 
     tp: int = 0
-    """Foreground that is found."""
+    """True positives: predicted foreground."""
     fp: int = 0
-    """Background that is marked."""
+    """False positives: background predicted as foreground."""
     fn: int = 0
-    """Foreground that is missed."""
+    """False negatives: foreground predicted as background."""
     tn: int = 0
-    """Background that is left alone."""
+    """True negatives: predicted background."""
 
     def __add__(self, other: "ConfusionCounts") -> "ConfusionCounts":
         return ConfusionCounts(
@@ -43,7 +40,7 @@ class ConfusionCounts:
 
     @property
     def empty(self) -> bool:
-        """Whether the truth has no foreground."""
+        """Whether the ground truth has no foreground."""
         return self.tp + self.fn == 0
 
     @property
@@ -54,8 +51,8 @@ class ConfusionCounts:
     @property
     def dice(self) -> float:
         """Dice coefficient, 0 to 1; 1 where both masks are empty."""
-        marked = 2 * self.tp + self.fp + self.fn
-        return 2 * self.tp / marked if marked else 1.0
+        denominator = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / denominator if denominator else 1.0
 
     @property
     def iou(self) -> float:
@@ -65,52 +62,22 @@ class ConfusionCounts:
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the foreground that is found; None where there is none."""
+        """Fraction of the foreground that is predicted; None without foreground."""
         return None if self.empty else self.tp / (self.tp + self.fn)
 
     @property
     def specificity(self) -> float | None:
-        """Share of the background that is left alone; None where there is none."""
+        """Fraction of the background that is not predicted; None without background."""
         background = self.tn + self.fp
         return self.tn / background if background else None
 
 
-def confusion_counts(prediction: ArrayLike, truth: ArrayLike) -> ConfusionCounts:
-    """Counts of two masks of the same shape; whatever is not 0 is foreground."""
-    found, wanted = np.asarray(prediction) != 0, np.asarray(truth) != 0
-    if found.shape != wanted.shape:
-        raise ValueError(f"masks of shapes {found.shape} and {wanted.shape} cannot be compared")
-    tp = int(np.count_nonzero(found & wanted))
-    fp = int(np.count_nonzero(found)) - tp
-    fn = int(np.count_nonzero(wanted)) - tp
-    return ConfusionCounts(tp, fp, fn, found.size - tp - fp - fn)
-
-
-@dataclass(frozen=True)
-class MetricSummary:
-    """How one score varies over patients."""
-
-    mean: float | None
-    """None where no patient has the score."""
-    sd: float | None
-    """Sample standard deviation (n - 1); None with fewer than two patients."""
-    min: float | None
-    max: float | None
-    defined: int
-    """Patients the score is defined for."""
-    undefined: int
-    """Patients left out because it is not."""
-
-
-def summarize(values: Iterable[float | None]) -> MetricSummary:
-    """Mean, deviation and range of a score over patients; None is an undefined one."""
-    every = list(values)
-    kept = [value for value in every if value is not None]
-    return MetricSummary(
-        mean=statistics.fmean(kept) if kept else None,
-        sd=statistics.stdev(kept) if len(kept) > 1 else None,
-        min=min(kept, default=None),
-        max=max(kept, default=None),
-        defined=len(kept),
-        undefined=len(every) - len(kept),
-    )
+def confusion_counts(prediction: ArrayLike, mask: ArrayLike) -> ConfusionCounts:
+    """The counts of a prediction and a mask of one shape; values other than 0 are foreground."""
+    y_pred, y_true = np.asarray(prediction) != 0, np.asarray(mask) != 0
+    if y_pred.shape != y_true.shape:
+        raise ValueError(f"masks of shapes {y_pred.shape} and {y_true.shape} cannot be compared")
+    tp = int(np.count_nonzero(y_pred & y_true))
+    fp = int(np.count_nonzero(y_pred)) - tp
+    fn = int(np.count_nonzero(y_true)) - tp
+    return ConfusionCounts(tp, fp, fn, y_pred.size - tp - fp - fn)

@@ -1,1 +1,4 @@
-"""From a bundle to masks: offline, over HTTP with Ray Serve, and the page."""
+"""From a bundle to masks: prediction of files, and the HTTP service. Imports no Keras.
+
+May import cluster and contract.
+"""

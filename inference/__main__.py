@@ -1,4 +1,4 @@
-"""`python -m inference predict|deploy|status|undeploy|…`: from bundles to masks."""
+"""`python -m inference predict|deploy|status|shutdown|…`: from bundles to masks."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.cli.app import (
+from contract.cli.app import create_app, example_epilog, load_settings, run_app
+from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
     BundleReference,
     ConfigFile,
@@ -14,12 +15,8 @@ from contract.cli.app import (
     ShowConfig,
     StorageRoot,
     Verbose,
-    create_app,
-    example_epilog,
-    load_settings,
-    progress,
 )
-from contract.cli.app import run_app as run_app
+from contract.cli.progress import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage
@@ -29,46 +26,48 @@ if TYPE_CHECKING:
     from inference.batch.scoring import GroundTruth
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
-VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="Number of a version.")]
 Stage = Annotated[str, typer.Argument(metavar="STAGE", help="A stage, such as production.")]
 
 # Rows of a table on the screen.
-_ROWS = 30
+_MAX_ROWS = 30
 
-app = create_app("Turn slices into masks: of files, or over HTTP with Ray Serve.")
+app = create_app("Predict the masks of slices: of files, or over HTTP with Ray Serve.")
 
 Source = Annotated[
     str, typer.Argument(metavar="INPUT", help="An image, a folder or an s3:// prefix of images.")
 ]
 Output = Annotated[
-    str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix the masks are written to.")
+    str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the masks.")
 ]
 Overlays = Annotated[
-    bool, typer.Option("--overlays", help="Write the slices with their masks tinted over them.")
+    bool, typer.Option("--overlays", help="Write the slices with their masks drawn over them.")
 ]
-Masks = Annotated[
+GroundTruthMasks = Annotated[
     str | None,
-    typer.Option("--masks", help="True masks, named like the slices: dice.csv is made."),
+    typer.Option(
+        "--ground-truth", help="Ground truth masks, named like the slices: writes dice.csv."
+    ),
 ]
 MaskThreshold = Annotated[
     int,
-    typer.Option("--mask-threshold", min=0, help="True masks are foreground above this value."),
+    typer.Option("--mask-threshold", min=0, help="Ground truth is foreground above this value."),
 ]
-Patients = Annotated[
+PatientRegex = Annotated[
     str | None,
     typer.Option(
-        "--patients",
-        help=r"What of a file's name is the patient, such as '^PANCREAS_\d+': "
-        "dice_by_patient.csv is made too.",
+        "--patient-regex",
+        help=r"Regular expression that finds the patient in a file name, such as '^PANCREAS_\d+': "
+        "writes dice_by_patient.csv too.",
     ),
 ]
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Slices segmented together.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices predicted together.")]
 OnCluster = Annotated[
     bool,
     typer.Option("--cluster", help="Use all free CPUs or GPUs of a Ray cluster (RAY_ADDRESS)."),
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Address of the Ray cluster; means --cluster.")
+    str | None, typer.Option("--address", help="Address of the Ray cluster; implies --cluster.")
 ]
 
 
@@ -78,34 +77,35 @@ def predict(
     source: Source,
     output: Output,
     overlays: Overlays = False,
-    masks: Masks = None,
+    ground_truth: GroundTruthMasks = None,
     mask_threshold: MaskThreshold = 127,
-    patients: Patients = None,
+    patient_regex: PatientRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
-    batch: Batch = 8,
+    batch_size: BatchSize = 8,
     cluster: OnCluster = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the mask of every slice of INPUT to OUTPUT; masks that are there are not made again."""
-    from contract.imaging.encode import silence_opencv
+    """Write the mask of every slice in INPUT to OUTPUT; existing masks are not predicted again."""
+    from contract.imaging.decode import silence_opencv
     from contract.registry import open_bundle
     from inference.batch.predict_files import create_job, resume_keys
     from inference.batch.scoring import open_ground_truth
 
     silence_opencv()
-    opened = open_bundle(bundle, storage)
-    task, keys = create_job(source, output, overlays)
-    truth = open_ground_truth(masks, mask_threshold, patients) if masks else None
-    todo = resume_keys(task, keys, opened)
-    if len(todo) < len(keys):
-        typer.echo(f"{len(keys) - len(todo)} of {len(keys)} masks are there already: skipped")
-    ray = Cluster(address=address) if cluster or address else None
-    failures = _segment(task, opened, todo, batch, ray)
-    typer.echo(f"{len(keys) - len(failures)} masks in {task.output.url}")
+    bundle_storage = open_bundle(bundle, storage)
+    job, keys = create_job(source, output, overlays)
+    truth = open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
+    remaining = resume_keys(job, keys, bundle_storage)
+    if len(remaining) < len(keys):
+        typer.echo(f"{len(keys) - len(remaining)} of {len(keys)} masks exist already: skipped")
+    ray_cluster = Cluster(address=address) if cluster or address else None
+    failures = _predict(job, bundle_storage, remaining, batch_size, ray_cluster)
+    count = len(keys) - len(failures)
+    typer.echo(f"{count} mask{'' if count == 1 else 's'} in {job.output.url}")
     if truth:
-        failures |= _score(truth, task, [key for key in keys if key not in failures])
-    _tell(failures)
+        failures |= _score(truth, job, [key for key in keys if key not in failures])
+    _report_failures(failures)
 
 
 @app.command(epilog=example_epilog("python -m inference deploy configs/demo.toml serve.port=8080"))
@@ -115,40 +115,46 @@ def deploy(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Host serve.model over HTTP: on a private cluster until Ctrl-C, on another one for good."""
-    from inference.serving.client import read_api_key, reserve_address, service_url, wait_for_signal
+    """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
+    from inference.serving.client import (
+        read_api_key,
+        reserve_address,
+        service_url,
+        wait_for_signal,
+    )
 
     chosen = load_settings(config, overrides, show_config)
     key = read_api_key(chosen.serve)
     _check_model(chosen)
     from cluster.connection import has_address, ray_session
-    from inference.serving.deployment import ReplicaSpec, start_service, stop_service
-    from inference.serving.request_parsing import digest_of
+    from inference.serving.deployment import ReplicaSpec
+    from inference.serving.request_parsing import key_digest_of
+    from inference.serving.service import start_service, stop_service
 
-    digest = digest_of(key) if key else None
-    alone = nullcontext() if has_address(chosen.cluster) else reserve_address(chosen.serve)
-    with alone, ray_session(chosen.cluster) as connection:
-        plan = ReplicaSpec(chosen.serve, chosen.storage.root, digest, connection.private)
-        start_service(plan, chosen.cluster.start_timeout_s)
+    digest = key_digest_of(key) if key else None
+    reserved = nullcontext() if has_address(chosen.cluster) else reserve_address(chosen.serve)
+    with reserved, ray_session(chosen.cluster) as session:
+        spec = ReplicaSpec(chosen.serve, chosen.storage.root, digest, session.private)
+        start_service(spec, chosen.cluster.start_timeout_s)
         typer.echo(f"{chosen.serve.model} is served at {service_url(chosen.serve)}")
-        if not connection.private:
-            typer.echo("it stays on the cluster until `python -m inference undeploy`")
+        if not session.private:
+            typer.echo("it stays on the cluster until `python -m inference shutdown`")
             return
-        typer.echo("Ctrl-C ends it, and the private cluster it runs on")
+        typer.echo("Ctrl-C stops it, and the private cluster it runs on")
         wait_for_signal()
         stop_service()
 
 
-@app.command(epilog=example_epilog("python -m inference undeploy configs/cloud.toml"))
-def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+@app.command(epilog=example_epilog("python -m inference shutdown configs/cloud.toml"))
+def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
     chosen = load_settings(config, overrides)
     from cluster.connection import has_address, ray_session
-    from inference.serving.deployment import stop_service
+    from inference.serving.service import stop_service
 
     if not has_address(chosen.cluster):
         raise ClusterError(
-            "no cluster is named by cluster.address or RAY_ADDRESS: a service on a private "
+            "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a private "
             "cluster ends with Ctrl-C where `python -m inference deploy` runs."
         )
     with ray_session(chosen.cluster):
@@ -157,24 +163,25 @@ def undeploy(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 @app.command(epilog=example_epilog("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """Ask the service at serve.host and serve.port what it hosts and how it does."""
+    """Print the model and the status of the service at serve.host and serve.port."""
     from inference.serving.client import read_model, read_status
 
     chosen = load_settings(config, overrides)
-    model, found = read_model(chosen.serve), read_status(chosen.serve)
+    model, current = read_model(chosen.serve), read_status(chosen.serve)
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "replicas": "; ".join(
-            f"version {one.version}" + (f" at {one.address}" if one.address else "")
-            for one in found.replicas
+            f"version {replica.version}" + (f" at {replica.address}" if replica.address else "")
+            for replica in current.replicas
         ),
-        "requests": f"{found.requests}, of these refused {found.rejected}, failed {found.errors}",
+        "requests": f"{current.requests}, of these rejected {current.rejected}, failed "
+        f"{current.errors}",
     }
-    if found.latency_s:
-        shares = found.latency_s.model_dump().items()
-        rows["latency"] = ", ".join(f"{share} {1000 * value:.1f} ms" for share, value in shares)
-    problems = {one.load_error for one in found.replicas if one.load_error}
-    rows |= {"problem": " ".join(sorted(problems))} if problems else {}
+    if current.latency_s:
+        percentiles = current.latency_s.model_dump().items()
+        rows["latency"] = ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in percentiles)
+    load_errors = {replica.load_error for replica in current.replicas if replica.load_error}
+    rows |= {"error": " ".join(sorted(load_errors))} if load_errors else {}
     for name, text in rows.items():
         typer.echo(f"{name:10} {text}")
 
@@ -185,7 +192,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
 def register(
     name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_STORAGE_ROOT
 ) -> None:
-    """Give a bundle the next version of a model."""
+    """Register a bundle as the next version of a model."""
     from contract.registry import Registry, open_bundle
     from contract.storage import open_storage
 
@@ -200,7 +207,7 @@ def promote(
     stage: Stage,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Point a stage at a version; a service that hosts the stage follows within seconds."""
+    """Point a stage to a version; a service that follows the stage changes within seconds."""
     from contract.registry import Registry
     from contract.storage import open_storage
 
@@ -208,9 +215,9 @@ def promote(
     typer.echo(f"{name}@{stage} is version {version}")
 
 
-@app.command("roll-back", epilog=example_epilog("python -m inference roll-back demo production"))
-def roll_back(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
-    """Point a stage at what it pointed at before its last promotion."""
+@app.command(epilog=example_epilog("python -m inference rollback demo production"))
+def rollback(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
+    """Point a stage to the version before its last promotion."""
     from contract.registry import Registry
     from contract.storage import open_storage
 
@@ -224,20 +231,21 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     from contract.registry import Registry, registration_hint
     from contract.storage import open_storage
 
-    store = open_storage(storage)
-    registry = Registry(store)
+    root = open_storage(storage)
+    registry = Registry(root)
     names = registry.names()
     if not names:
-        typer.echo(f"no model is registered in {store.url}/registry: {registration_hint(store)}.")
+        typer.echo(f"no model is registered in {root.url}/registry: {registration_hint(root)}.")
     for name in names:
         stages = registry.stages(name)
         for version in registry.versions(name):
-            at = ", ".join(stage for stage, number in stages.items() if number == version.version)
-            typer.echo(f"{name}@{version.version:<4} {at or '-':14} {version.bundle}")
+            pointing = [stage for stage, number in stages.items() if number == version.version]
+            label = ", ".join(pointing) or "-"
+            typer.echo(f"{name}@{version.version:<4} {label:14} {version.bundle}")
 
 
 def _check_model(config: Config) -> None:
-    """RegistryError naming serve.model where no bundle stands behind it."""
+    """RegistryError naming serve.model if there is no valid bundle for it."""
     from contract.registry import Registry, open_version_bundle
     from contract.storage import open_storage
 
@@ -245,57 +253,62 @@ def _check_model(config: Config) -> None:
     try:
         open_version_bundle(Registry(open_storage(config.storage.root)).resolve(reference))
     except RegistryError as error:
-        raise RegistryError(f"serve.model = {reference!r} cannot be hosted: {error}") from error
+        raise RegistryError(f"serve.model = {reference!r} cannot be served: {error}") from error
 
 
-def _segment(
-    task: "PredictionJob", bundle: Storage, keys: Sequence[str], batch: int, cluster: Cluster | None
+def _predict(
+    job: "PredictionJob",
+    bundle: Storage,
+    keys: Sequence[str],
+    batch_size: int,
+    cluster: Cluster | None,
 ) -> "Failures":
-    """Segment on this machine, or on a cluster where one is given."""
+    """Predict on this machine, or on a cluster if one is given."""
     if not keys:
         return {}
-    with progress("segmenting", len(keys)) as advance:
+    with progress_bar("predicting", len(keys)) as bar:
         if cluster is None:
             from inference.batch.predict_files import predict_files
             from inference.predictor import load_predictor
 
-            return predict_files(task, load_predictor(bundle), keys, batch, advance)
+            return predict_files(job, load_predictor(bundle), keys, batch_size, bar.set)
         from cluster.connection import ray_session
         from inference.batch.worker_pool import predict_on_cluster
 
         with ray_session(cluster):
-            return predict_on_cluster(task, bundle, keys, batch, advance)
+            return predict_on_cluster(job, bundle, keys, batch_size, bar.set)
 
 
-def _score(truth: "GroundTruth", task: "PredictionJob", keys: Sequence[str]) -> "Failures":
-    """Print the Dice of the masks and write the tables of files and, if asked for, of patients."""
+def _score(ground_truth: "GroundTruth", job: "PredictionJob", keys: Sequence[str]) -> "Failures":
+    """Print the Dice of the masks and write the tables of files and, if requested, of patients."""
     from inference.batch.scoring import (
-        FILES,
-        PATIENTS,
-        Score,
+        FILES_TABLE,
+        PATIENTS_TABLE,
+        DiceScore,
         mean_dice,
         score_files,
         scores_csv,
     )
 
-    with progress("comparing", len(keys)) as advance:
-        overlaps, failures = score_files(truth, task, keys, advance)
-    if overlaps:
-        files = [Score(key, found.dice) for key, found in overlaps.items()]
-        task.output.write(FILES, scores_csv("file", files))
-        scores = truth.scores(overlaps)
-        if truth.patient:
-            task.output.write(PATIENTS, scores_csv("patient", scores))
-        for score in scores[:_ROWS]:
+    with progress_bar("comparing", len(keys)) as bar:
+        counts, failures = score_files(ground_truth, job, keys, bar.set)
+    if counts:
+        files = [DiceScore(key, of_file.dice) for key, of_file in counts.items()]
+        job.output.write(FILES_TABLE, scores_csv("file", files))
+        scores = ground_truth.scores(counts)
+        if ground_truth.patient_regex:
+            job.output.write(PATIENTS_TABLE, scores_csv("patient", scores))
+        for score in scores[:_MAX_ROWS]:
             typer.echo(f"{score.dice:7.4f}  {score.name}")
-        if len(scores) > _ROWS:
-            typer.echo(f"     …   {len(scores) - _ROWS} more in {task.output.url}/{truth.table}")
-        typer.echo(f"{mean_dice(scores):7.4f}  mean Dice of {len(scores)} {truth.unit}")
+        if len(scores) > _MAX_ROWS:
+            table = f"{job.output.url}/{ground_truth.table}"
+            typer.echo(f"     …   {len(scores) - _MAX_ROWS} more in {table}")
+        typer.echo(f"{mean_dice(scores):7.4f}  mean Dice of {len(scores)} {ground_truth.unit}")
     return failures
 
 
-def _tell(failures: "Failures") -> None:
-    """List what went wrong and end with 1, if anything did."""
+def _report_failures(failures: "Failures") -> None:
+    """Print all failures and exit with 1, if there are any."""
     for reason in failures.values():
         typer.echo(f"error: {reason}", err=True)
     if failures:

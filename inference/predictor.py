@@ -1,6 +1,5 @@
-"""From raw slices to masks through a bundle alone: no Keras, no code of the trainer."""
+"""From raw slices to masks with a bundle alone: no Keras, no code of the trainer."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +9,24 @@ import numpy as np
 
 from contract import bundle
 from contract.bundle import Manifest
+from contract.host_info import cpu_count, gpu_count
 from contract.storage import LocalStorage, Storage
-from inference.engines import Engine, create_engine, has_gpu
+from inference.engines import Engine, create_engine
 
 
 @dataclass(frozen=True)
 class SliceSegmentation:
-    """What a network found in one slice."""
+    """The prediction for one slice."""
 
     mask: np.ndarray
-    """uint8 [H, W]: 1 where the probability is above the bundle's threshold, else 0."""
+    """uint8 [H, W]: 1 where the probability is greater than the bundle's threshold, else 0."""
     probability: np.ndarray | None
-    """float32 [H, W] in 0..1, where it was asked for."""
+    """float32 [H, W] in 0..1, if it was requested."""
 
 
 @final
 class Predictor:
-    """A bundle, ready to segment; made by open_segmenter."""
+    """A bundle that is ready to predict; made by load_predictor."""
 
     def __init__(self, manifest: Manifest, engine: Engine) -> None:
         self.manifest = manifest
@@ -35,46 +35,61 @@ class Predictor:
     def predict(
         self, slices: Sequence[np.ndarray], probability: bool = False
     ) -> list[SliceSegmentation]:
-        """The masks of slices, in their order; each has its slice's height and width.
+        """Predict the masks of slices.
 
-        slices: uint8 or int16, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may differ.
-        Slices of one shape and type go to the engine together.
+        Args:
+            slices: uint8 or int16, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may differ.
+                Slices of one shape and type are passed to the engine together.
+            probability: Whether to return probabilities too.
+
+        Returns:
+            One SliceSegmentation per slice, in their order, with the size of the slice.
+
+        Raises:
+            RuntimeError: The engine cannot process a slice.
+
+        Example:
+            >>> predictor.predict([image])[0].mask.sum()
         """
-        found: list[SliceSegmentation | None] = [None] * len(slices)
-        for places in _group_by_shape(slices):
-            batch = np.stack([slices[place] for place in places])
+        segmentations: dict[int, SliceSegmentation] = {}
+        for indices in _group_by_shape(slices):
+            batch = np.stack([slices[index] for index in indices])
             probabilities, masks = self.engine.infer(batch)
-            for index, place in enumerate(places):
-                kept = probabilities[index] if probability else None
-                found[place] = SliceSegmentation(masks[index], kept)
-        return [segmentation for segmentation in found if segmentation is not None]
+            for position, index in enumerate(indices):
+                kept = probabilities[position] if probability else None
+                segmentations[index] = SliceSegmentation(masks[position], kept)
+        return [segmentations[index] for index in range(len(slices))]
 
 
 def load_predictor(
     source: Storage, threads: int | None = None, gpu: bool | None = None, cache: Path | None = None
 ) -> Predictor:
-    """The segmenter of a bundle, whose files are checked first.
+    """Load the predictor of a bundle, after checking its files.
 
-    threads: CPUs to use; absent: all this process may use. gpu: whether it may use a GPU;
-    absent: if there is one. cache: where a bundle of an object store is copied to (see
-    bundle.fetch). Raises BundleError, naming the bad file.
+    Args:
+        source: The storage of the bundle.
+        threads: CPUs to use; None: all that this process may use.
+        gpu: Whether it may use a GPU; None: if there is one.
+        cache: Where a bundle from an object store is copied to (see bundle.fetch).
+
+    Returns:
+        A Predictor.
+
+    Raises:
+        BundleError: A file of the bundle is missing or damaged; the message names it.
+
+    Example:
+        >>> predictor = load_predictor(open_bundle("demo@production", "segfleet-data"))
     """
     folder = bundle.fetch(source, cache)
     manifest = bundle.read_manifest(LocalStorage(folder))
-    engine = create_engine(folder, threads or cpu_count(), has_gpu() if gpu is None else gpu)
-    return Predictor(manifest, engine)
-
-
-def cpu_count() -> int:
-    """How many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    use_gpu = gpu_count() > 0 if gpu is None else gpu
+    return Predictor(manifest, create_engine(folder, threads or cpu_count(), use_gpu))
 
 
 def _group_by_shape(slices: Sequence[np.ndarray]) -> list[list[int]]:
-    """The places of slices of the same shape and type, group by group."""
+    """The indices of slices of the same shape and type, group by group."""
     groups: dict[tuple[tuple[int, ...], str], list[int]] = {}
-    for place, image in enumerate(slices):
-        groups.setdefault((image.shape, str(image.dtype)), []).append(place)
+    for index, image in enumerate(slices):
+        groups.setdefault((image.shape, str(image.dtype)), []).append(index)
     return list(groups.values())

@@ -1,20 +1,12 @@
-"""`python -m tuning run|leaderboard`: search settings, and see how a search stands."""
+"""`python -m tuning run|leaderboard`: run a sweep, and show its leaderboard."""
 
-import typer
+from typer import echo
 
-from contract.cli.app import (
-    ConfigFile,
-    Overrides,
-    ShowConfig,
-    Verbose,
-    create_app,
-    example_epilog,
-    load_settings,
-    progress,
-)
-from contract.cli.app import run_app as run_app
+from contract.cli.app import create_app, example_epilog, load_settings, run_app
+from contract.cli.options import ConfigFile, Overrides, ShowConfig, Verbose
+from contract.cli.progress import progress_bar
 
-app = create_app("Search settings with Ray Tune, and register the best network that was found.")
+app = create_app("Search settings with Ray Tune, and register the best network.")
 
 
 @app.command(epilog=example_epilog("python -m tuning run configs/demo.toml sweep.num_samples=4"))
@@ -24,17 +16,17 @@ def run(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Try the settings of [sweep], keep the best; the same command continues after a kill."""
+    """Run the sweep of [sweep] and keep its best network; run it again to resume it."""
     chosen = load_settings(config, overrides, show_config)
     from tuning import report, sweep
 
-    with progress(f"sweep {chosen.run.name}", chosen.sweep.num_samples) as advance:
-        result = sweep.run_sweep(chosen, advance.set)
-    typer.echo(report.leaderboard_text(result.trials, chosen.train.monitor))
-    typer.echo(report.source(chosen))
-    typer.echo(f"leaderboard and plots in {result.place}")
-    typer.echo(f"the winner's settings: {result.place}/winner.toml")
-    typer.echo(f"its bundle: {result.version.name}@{result.version.version}")
+    with progress_bar(f"sweep {chosen.run.name}", chosen.sweep.num_samples) as bar:
+        result = sweep.run_sweep(chosen, bar.set)
+    echo(report.leaderboard_text(result.trials, chosen.train.monitor))
+    echo(report.describe_source(chosen))
+    echo(f"leaderboard and plots: {result.storage_url}")
+    echo(f"settings of the winner: {result.storage_url}/winner.toml")
+    echo(f"bundle of the winner: {result.version.name}@{result.version.version}")
 
 
 @app.command(epilog=example_epilog("python -m tuning leaderboard configs/demo.toml"))
@@ -44,11 +36,11 @@ def leaderboard(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show how a sweep stands, running or not; needs no cluster."""
+    """Show the trials of a sweep, running or finished; does not need a cluster."""
     chosen = load_settings(config, overrides, show_config)
     from tuning import report, sweep
 
-    typer.echo(report.leaderboard_text(sweep.read_leaderboard(chosen), chosen.train.monitor))
+    echo(report.leaderboard_text(sweep.read_leaderboard(chosen), chosen.train.monitor))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Which values the trials of a sweep try.
 
-A draw is a function of (seed, trial number, what earlier trials measured) and of nothing else: it
-keeps no state, so a sweep that was killed goes on as if it had not been.
+The values of a trial are a function of (seed, trial number, results of earlier trials) and of
+nothing else. There is no state, so a resumed sweep continues as an uninterrupted one would.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,29 +19,30 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from contract.config import Config, ParameterSpec, Scalar
+from contract.config import Config, ParameterSpec, Scalar, Sweep
 from contract.errors import ConfigError
 from trainer.training.run_store import flatten
 
 Values = Mapping[str, Scalar]
 Direction = Literal["maximize", "minimize"]
+SearchAlgorithm = Literal["random", "tpe"]
 
-# What each trial applies by itself, and what leaves the scores of trials comparable. The rest of
-# [data] decides which slices and masks there are, once for all trials; [predict] comes after them.
+# Settings that each trial applies itself and that keep the scores of trials comparable. The rest of
+# [data] determines the slices and masks, once for all trials; [predict] is applied after training.
 _SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_")
 _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
-    "train.monitor": "is what trials are compared by",
+    "train.monitor": "is the score by which trials are compared",
 }
-# Draws of one trial before the space is taken for exhausted.
-_ATTEMPTS = 100
-# Trials TPE draws at random before it learns from them; Optuna's 10 are a whole small sweep.
-_RANDOM_FIRST = 5
-_STATES = {
+# Attempts to find new values for a trial before the search space counts as exhausted.
+_MAX_ATTEMPTS = 100
+# Random trials before TPE uses results; Optuna's default of 10 is a complete small sweep.
+_STARTUP_TRIALS = 5
+_OPTUNA_STATES = {
     "running": TrialState.RUNNING,
-    "finished": TrialState.COMPLETE,
-    # Optuna ranks a pruned trial by how far it came, then by its score there.
-    "stopped": TrialState.PRUNED,
+    "completed": TrialState.COMPLETE,
+    # Optuna ranks a pruned trial by its last step, then by its score there.
+    "paused": TrialState.PRUNED,
     "out of time": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
@@ -51,28 +52,27 @@ _STATES = {
 class Observation:
     """What is known of an earlier trial.
 
-    state: as a trial's record has it; scores: the monitored score of each of its epochs; best:
-    the best of them.
+    status: as in its record; scores: the monitored metric of each epoch; best: the best of them.
     """
 
     values: Values
-    state: str
+    status: str
     scores: tuple[float, ...] = ()
     best: float | None = None
 
 
 def check_space(config: Config) -> None:
-    """Raise ConfigError where sweep.space cannot be searched."""
+    """Raise ConfigError if sweep.space cannot be searched."""
     if not config.sweep.space:
         raise ConfigError(
             "sweep.space is empty: name at least one setting to search, such as "
             '"train.learning_rate" = { loguniform = [1e-4, 1e-2] }.'
         )
-    deciding = flatten(config.training_settings())
+    training_settings = flatten(config.training_settings())
     for key in config.sweep.space:
-        if key not in deciding or key in _NOT_SEARCHABLE:
-            why = _NOT_SEARCHABLE.get(key, "does not change what is trained")
-            raise ConfigError(f"sweep.space: {key} {why} and cannot be searched.")
+        if key not in training_settings or key in _NOT_SEARCHABLE:
+            reason = _NOT_SEARCHABLE.get(key, "does not change what is trained")
+            raise ConfigError(f"sweep.space: {key} {reason} and cannot be searched.")
         if not key.startswith(_SEARCHABLE):
             raise ConfigError(
                 f"sweep.space: {key} is the same for all trials of a sweep; search settings of "
@@ -80,70 +80,74 @@ def check_space(config: Config) -> None:
             )
         if key == "train.loss" and config.train.monitor == "val_loss":
             raise ConfigError(
-                "sweep.space: train.loss decides what val_loss measures, so trials would not "
-                'compare: set train.monitor to another score, such as "val_dice_coef".'
+                "sweep.space: train.loss determines what val_loss measures, so trials could not "
+                'be compared: set train.monitor to another score, such as "val_dice_coef".'
             )
 
 
-def distributions(space: Mapping[str, ParameterSpec]) -> dict[str, BaseDistribution]:
-    """The space as Optuna knows it, in the order of the settings' names."""
-    return {key: _distribution(space[key]) for key in sorted(space)}
+def create_distributions(space: Mapping[str, ParameterSpec]) -> dict[str, BaseDistribution]:
+    """The search space in Optuna's terms, sorted by the names of the settings."""
+    return {key: _create_distribution(space[key]) for key in sorted(space)}
 
 
-def _distribution(span: ParameterSpec) -> BaseDistribution:
-    if span.choice is not None:
-        return CategoricalDistribution(span.choice)
-    if span.uniform is not None:
-        return FloatDistribution(*span.uniform)
-    if span.loguniform is not None:
-        return FloatDistribution(*span.loguniform, log=True)
-    assert span.integer is not None, "a Range has exactly one of its keys"
-    return IntDistribution(*span.integer)
+def _create_distribution(spec: ParameterSpec) -> BaseDistribution:
+    if spec.choice is not None:
+        return CategoricalDistribution(spec.choice)
+    if spec.uniform is not None:
+        return FloatDistribution(*spec.uniform)
+    if spec.loguniform is not None:
+        return FloatDistribution(*spec.loguniform, log=True)
+    assert spec.integer is not None, "a ParameterSpec has exactly one of its keys"
+    return IntDistribution(*spec.integer)
 
 
 def suggest(
-    space: Mapping[str, ParameterSpec],
-    search: Literal["random", "tpe"],
-    direction: Direction,
-    seed: int,
-    number: int,
-    history: Sequence[Observation],
+    sweep: Sweep, direction: Direction, seed: int, number: int, history: Sequence[Observation]
 ) -> dict[str, Scalar] | None:
-    """The values of trial `number`; None where every draw repeats an earlier trial.
+    """The values of a trial.
 
-    past: the trials before it. random looks only at which values they had, tpe (Bergstra 2011)
-    also at their scores.
+    Args:
+        sweep: The search space and the search algorithm.
+        direction: Whether a higher or a lower score is better.
+        seed: The seed of the sweep.
+        number: The number of the trial.
+        history: The trials before it. "random" uses only their values, "tpe" (Bergstra 2011) also
+            their scores.
+
+    Returns:
+        {"section.key": value}, or None if every attempt repeats the values of an earlier trial.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = distributions(space)
-    frozen = [_frozen(trial, known) for trial in history] if search == "tpe" else []
-    tried = [dict(trial.values) for trial in history]
-    for attempt in range(_ATTEMPTS):
-        sampler = _sampler(search, (seed, number, attempt))
+    distributions = create_distributions(sweep.space)
+    use_scores = sweep.search_algorithm == "tpe"
+    frozen_trials = [_freeze(seen, distributions) for seen in history] if use_scores else []
+    tried = [dict(seen.values) for seen in history]
+    for attempt in range(_MAX_ATTEMPTS):
+        sampler = _create_sampler(sweep.search_algorithm, (seed, number, attempt))
         study = optuna.create_study(sampler=sampler, direction=direction)
-        study.add_trials(frozen)
-        values = study.ask(known).params
+        study.add_trials(frozen_trials)
+        values = study.ask(distributions).params
         if values not in tried:
             return values
     return None
 
 
-def _sampler(search: Literal["random", "tpe"], key: tuple[int, int, int]) -> BaseSampler:
+def _create_sampler(algorithm: SearchAlgorithm, key: tuple[int, int, int]) -> BaseSampler:
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    if search == "random":
+    if algorithm == "random":
         return RandomSampler(seed=seed)
-    # The liar takes running trials for poor ones, so that trials side by side differ.
-    return TPESampler(seed=seed, n_startup_trials=_RANDOM_FIRST, constant_liar=True)
+    # The constant liar assumes that running trials are poor, so that concurrent trials differ.
+    return TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
 
 
-def _frozen(past: Observation, known: Mapping[str, BaseDistribution]) -> FrozenTrial:
-    state = _STATES[past.state]
-    if state is TrialState.PRUNED and past.best is None:
+def _freeze(seen: Observation, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    state = _OPTUNA_STATES[seen.status]
+    if state is TrialState.PRUNED and seen.best is None:
         state = TrialState.FAIL
     return create_trial(
-        params=dict(past.values),
-        distributions=dict(known),
-        value=past.best if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
-        intermediate_values=dict(enumerate(past.scores, start=1)),
+        params=dict(seen.values),
+        distributions=dict(distributions),
+        value=seen.best if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        intermediate_values=dict(enumerate(seen.scores, start=1)),
         state=state,
     )

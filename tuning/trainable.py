@@ -1,8 +1,8 @@
-"""What the process of a trial does: train one network and report its epochs to Ray Tune.
+"""What the process of a trial runs: train one network and report its epochs to Ray Tune.
 
-A trial is a run like any other, named <sweep>-<number>, so an interrupted one continues from its
-last epoch. Trained in this process it leaves no bundle, as only the winner of a sweep needs one; a
-worker group makes one when it has trained to its end.
+A trial is a run like any other, named <sweep>-<number>, so an interrupted trial resumes after its
+last epoch. A trial that trains in this process writes no bundle, because only the winner of a
+sweep needs one; a worker group writes one when it has trained to the end.
 """
 
 import os
@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from contract.config import Config, Scalar
-from contract.errors import UserError
+from contract.errors import UserError, first_line
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
-from trainer.training.checkpoints import EpochMetrics
+from trainer.training.loggers.history import EpochMetrics
 
 if TYPE_CHECKING:
     from trainer.training.model_cache import ModelCache
 
-# Ray waits this long for a stopped trial's thread before it reuses the process, and drops the
-# trial that would have been next without a word where the thread takes longer; 2 by default.
-_UNWIND_S = 300
+# Ray waits this long for the thread of a stopped trial before it reuses the process. If the thread
+# takes longer, Ray drops the next trial without a message. The default is 2 s.
+_THREAD_TIMEOUT_S = 300
 
-Report = Callable[[EpochMetrics], None]
+ReportEpoch = Callable[[EpochMetrics], None]
 
 
 def trial_config(config: Config, number: int, values: Mapping[str, Scalar]) -> Config:
-    """The settings of a trial; ConfigError where its values do not go together."""
-    changed = {**values, "run.name": run_name(config, number)}
+    """The settings of a trial; ConfigError if its values are incompatible."""
+    changes = {**values, "run.name": run_name(config, number)}
     if config.sweep.num_workers is not None:
-        changed["train.num_workers"] = config.sweep.num_workers
-    return config.with_values(changed)
+        changes["train.num_workers"] = config.sweep.num_workers
+    return config.with_values(changes)
 
 
 def run_name(config: Config, number: int) -> str:
@@ -43,96 +43,96 @@ def run_name(config: Config, number: int) -> str:
 
 
 def train_trial(
-    trial_spec: Mapping[str, Any], settings: Mapping[str, Any], slices: Dataset
+    trial_spec: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset
 ) -> None:
     """Ray Tune's trainable.
 
-    order: {"number": 3, "values": {…}}; settings: the sweep's Config as plain values. An error is
-    reported as a result: raised, it would cost the process, and TensorFlow with it.
+    An error is reported as a result. Raised, it would cost the process, and the next trial would
+    have to import TensorFlow again.
+
+    Args:
+        trial_spec: {"number": 3, "values": {"train.learning_rate": 1e-3}}.
+        settings: The Config of the sweep as plain values.
+        dataset: The prepared slices.
     """
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_UNWIND_S)
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_THREAD_TIMEOUT_S)
     config = Config.model_validate(settings)
     monitor = config.train.monitor
 
-    def report(row: EpochMetrics) -> None:
-        tune.report({"epoch": row["epoch"], "score": row[monitor], "row": dict(row)})
+    def report_epoch(metrics: EpochMetrics) -> None:
+        tune.report(
+            {"epoch": metrics["epoch"], "score": metrics[monitor], "metrics": dict(metrics)}
+        )
 
     try:
         chosen = trial_config(config, trial_spec["number"], trial_spec["values"])
-        # A trial may have waited for room until the time budget was spent: told of an epoch 0,
-        # which is before every rung of ASHA, Tune ends it here.
+        # A trial may have waited for resources until the time budget was used up. After epoch 0,
+        # which is below every rung of ASHA, Ray Tune can end it.
         tune.report({"epoch": 0, "score": 0.0})
-        # Nobody watches a trial's pictures; a run of the winner's settings draws them.
-        train_run(chosen.with_values({"train.preview_images": 0}), slices, report)
+        # The previews of trials are not needed; a run of the winner's settings draws them.
+        train_run(chosen.with_values({"train.preview_images": 0}), dataset, report_epoch)
     except Exception as error:
-        tune.report(
-            {
-                "epoch": 0,
-                "score": 0.0,
-                "failed": failure_message(error),
-                "trace": failure_traceback(error),
-            }
-        )
+        failure = {"error": failure_message(error), "traceback": failure_traceback(error)}
+        tune.report({"epoch": 0, "score": 0.0, **failure})
 
 
-def train_run(config: Config, slices: Dataset, report: Report) -> None:
-    """Train a trial's run to its end; the epochs it has already are reported first."""
-    place = run_store.run_storage(config)
-    for row in run_store.read_history(place):
-        report(row)
+def train_run(config: Config, dataset: Dataset, report_epoch: ReportEpoch) -> None:
+    """Train the run of a trial to its end; epochs that it already has are reported first."""
+    for metrics in run_store.read_history(run_store.run_storage(config)):
+        report_epoch(metrics)
     if config.train.num_workers > 1:
-        train_distributed(config, slices, report)
+        train_distributed(config, dataset, report_epoch)
     else:
-        train_in_process(config, slices, report)
+        train_in_process(config, dataset, report_epoch)
 
 
-def train_in_process(config: Config, slices: Dataset, report: Report) -> None:
-    """Train in this process, in a network of an earlier trial where their graphs are the same."""
+def train_in_process(config: Config, dataset: Dataset, report_epoch: ReportEpoch) -> None:
+    """Train in this process, in the network of an earlier trial if their graphs are equal."""
     from trainer.training.train_loop import WorkerContext, train
 
-    place = run_store.run_storage(config)
-    run_store.create_run(place, config, slices)
-    train(config, slices, place, WorkerContext(report_epoch=report, model_cache=model_cache()))
+    run = run_store.run_storage(config)
+    run_store.create_run(run, config, dataset)
+    ctx = WorkerContext(report_epoch=report_epoch, model_cache=model_cache())
+    train(config, dataset, run, ctx)
 
 
 @cache
 def model_cache() -> "ModelCache":
-    """The networks of this process's trials."""
+    """The compiled networks of this process's trials."""
     from trainer.training.model_cache import ModelCache
 
     return ModelCache()
 
 
-def train_distributed(config: Config, slices: Dataset, report: Report) -> None:
+def train_distributed(config: Config, dataset: Dataset, report_epoch: ReportEpoch) -> None:
     """Train on a worker group of the trial's own, which ends with this process."""
-    place = run_store.run_storage(config)
-    told = len(run_store.read_history(place))
+    run = run_store.run_storage(config)
+    reported = len(run_store.read_history(run))
 
-    def tell(rows: tuple[EpochMetrics, ...]) -> None:
-        nonlocal told
-        for row in rows[told:]:
-            report(row)
-            told += 1
+    def report_new(history: tuple[EpochMetrics, ...]) -> None:
+        nonlocal reported
+        for metrics in history[reported:]:
+            report_epoch(metrics)
+            reported += 1
 
-    def watch(done: int, total: int | None, note: str) -> None:
-        # An epoch is in the history as soon as its checkpoint is whole; reading it costs a
-        # listing, so only where the steps done say that there is a new one.
-        if total and done * config.train.epochs // total > told:
-            tell(run_store.read_history(place))
+    def on_progress(done: int, total: int | None, note: str) -> None:
+        # An epoch is in the history as soon as its checkpoint is complete. Reading the history
+        # costs a listing, so it is read only if the number of steps implies a new epoch.
+        if total and done * config.train.epochs // total > reported:
+            report_new(run_store.read_history(run))
 
-    tell(launcher.run_training(config, watch, slices).history)
+    report_new(launcher.run_training(config, on_progress, dataset).history)
 
 
 def failure_message(error: BaseException) -> str:
-    """Why a trial failed, in a sentence."""
+    """Why a trial failed, in one sentence."""
     if isinstance(error, UserError):
         return str(error)
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def failure_traceback(error: BaseException) -> str | None:
-    """The stack of an error that the user did not cause."""
+    """The stack trace of an error that was not a mistake of the user."""
     if isinstance(error, UserError):
         return None
     return "".join(traceback.format_exception(error))

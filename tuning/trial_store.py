@@ -1,9 +1,9 @@
-"""The record of a sweep's trials: one JSON file each, written after every epoch.
+"""The records of a sweep's trials: one JSON file per trial, written after every epoch.
 
     <storage.root>/sweeps/<run.name>/trials/0003.json
 
-The driver alone writes them. They are all that a sweep needs to go on after a kill: which trials
-are done, what each epoch measured and when.
+Only the driver writes them. They are the complete state of a sweep, so a new driver can resume it
+after a kill: which trials are done, and what each epoch measured and when.
 """
 
 import time
@@ -16,89 +16,91 @@ from contract.config import Scalar, Train
 from contract.errors import StorageError
 from contract.storage import Storage
 from trainer.components import lr_schedule
+from trainer.training.loggers.history import EpochMetrics
 
-EpochMetrics = dict[str, float]
-State = Literal["running", "finished", "stopped", "out of time", "failed"]
+Status = Literal["running", "completed", "paused", "out of time", "failed"]
 
 
 class Trial(BaseModel):
-    """One trial: what it tries, how it ended and what each epoch measured."""
+    """One trial: the values it tries, its status, and the metrics of each epoch.
+
+    All times are seconds on the clock of the sweep, which runs only while the sweep runs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     number: int
     """Counts from 1 within the sweep."""
     run: str
-    """Name of the run it trains: <storage.root>/runs/<run>."""
+    """Name of the run that it trains: <storage.root>/runs/<run>."""
     values: dict[str, Scalar]
     """The searched settings, as {"train.learning_rate": 1e-3}."""
     started: float
-    """When it was given to Ray Tune, where it may wait for room, in seconds of the sweep."""
+    """When it was given to Ray Tune, where it may wait for resources."""
     ended: float | None = None
-    """When it ended, or was stopped."""
+    """When it ended or was paused."""
     resumed: float
-    """When it was last given to Ray Tune: when it began, or went on."""
+    """When it was last given to Ray Tune: its start, or the last time it continued."""
     training_seconds: float = 0.0
-    """Seconds from each time it was given to Ray Tune to the stop that followed."""
+    """Seconds between each time it was given to Ray Tune and the following pause or end."""
     budget_epochs: int
-    """Epochs it may train before it is judged by early stopping."""
-    state: State = "running"
-    """stopped: by early stopping, perhaps to go on later; running: also what a killed driver leaves
-    behind."""
+    """Epochs that it may train until its next rung."""
+    status: Status = "running"
+    """paused: by early stopping, and may continue later. running is also what a killed driver
+    leaves behind."""
     error: str | None = None
     """Why it failed."""
     traceback: str | None = None
-    """The stack of an error that was no user's mistake."""
-    losses: int = 0
+    """The stack trace of an error that was not a mistake of the user."""
+    lost_processes: int = 0
     """How often its process was lost."""
     history: tuple[EpochMetrics, ...] = ()
-    """A row an epoch, as the trainer measured it, and "at": when, in seconds of the sweep."""
+    """The metrics of each epoch, and "time_s": when it ended."""
 
     def scores(self, monitor: str) -> tuple[float, ...]:
-        """The monitored score of every epoch."""
-        return tuple(row[monitor] for row in self.history)
+        """The monitored metric of every epoch."""
+        return tuple(metrics[monitor] for metrics in self.history)
 
-    def best(self, monitor: str) -> EpochMetrics | None:
-        """The row of the best epoch, the earlier of equals; None before the first."""
+    def best_epoch(self, monitor: str) -> EpochMetrics | None:
+        """The metrics of the best epoch, the earliest of equals; None before the first."""
         if not self.history:
             return None
         return self.history[lr_schedule.best_epoch(self.scores(monitor), monitor)]
 
 
-def with_epoch(trial: Trial, row: EpochMetrics, at: float) -> Trial:
+def with_epoch(trial: Trial, metrics: EpochMetrics, time_s: float) -> Trial:
     """The trial after an epoch.
 
-    An epoch that is told again changes nothing; one that was trained again, from an older
-    checkpoint, replaces what followed.
+    An epoch that is reported twice changes nothing. One that was trained again, from an older
+    checkpoint, replaces the epochs after that checkpoint.
     """
-    epoch = row["epoch"]
-    known = next((old for old in trial.history if old["epoch"] == epoch), None)
-    if known is not None and {**known, "at": 0.0} == {**row, "at": 0.0}:
+    epoch = metrics["epoch"]
+    known = next((earlier for earlier in trial.history if earlier["epoch"] == epoch), None)
+    if known is not None and {**known, "time_s": 0.0} == {**metrics, "time_s": 0.0}:
         return trial
-    before = tuple(old for old in trial.history if old["epoch"] < epoch)
-    return trial.model_copy(update={"history": (*before, {**row, "at": at})})
+    before = tuple(earlier for earlier in trial.history if earlier["epoch"] < epoch)
+    return trial.model_copy(update={"history": (*before, {**metrics, "time_s": time_s})})
 
 
 def training_seconds(trial: Trial) -> float:
-    """Seconds that a trial was at work, until its end or the last that was heard of it."""
+    """Seconds that a trial has trained, until its end or its last reported epoch."""
     if trial.ended is not None:
         return trial.training_seconds
-    return trial.training_seconds + max(
-        [0.0, *(row["at"] - trial.resumed for row in trial.history)]
-    )
+    times = [metrics["time_s"] - trial.resumed for metrics in trial.history]
+    return trial.training_seconds + max([0.0, *times])
 
 
 def is_trained(trial: Trial, train: Train) -> bool:
-    """Whether a trial has nothing left to train: its last epoch is done, or its patience over."""
+    """Whether no epoch is left to train: the last one is done, or train.patience is exceeded."""
     scores = trial.scores(train.monitor)
     return len(scores) >= train.epochs or lr_schedule.should_stop(scores, train)
 
 
 def rank_trials(trials: Sequence[Trial], monitor: str) -> list[Trial]:
-    """The trials, the best score first, those without a score last; of equals the earlier one."""
+    """The trials from best to worst, those without a score last; the earlier of equals first."""
 
     def rank(trial: Trial) -> tuple[bool, float, int]:
-        best = trial.best(monitor)
+        best = trial.best_epoch(monitor)
         score = lr_schedule.score_sign(monitor) * best[monitor] if best else 0.0
         return best is None, -score, trial.number
 
@@ -106,15 +108,15 @@ def rank_trials(trials: Sequence[Trial], monitor: str) -> list[Trial]:
 
 
 class TrialStore:
-    """All trials of a sweep, in memory and in the store."""
+    """All trials of a sweep, in memory and in storage."""
 
-    def __init__(self, store: Storage, clock: Callable[[], float] = time.monotonic) -> None:
-        """store: the sweep's own place; what is recorded there is read."""
-        self._store = store.child("trials")
+    def __init__(self, sweep: Storage, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the trials that are recorded in the storage of a sweep."""
+        self._storage = sweep.child("trials")
         self._clock = clock
-        self._trials = {trial.number: trial for trial in read_trials(store)}
+        self._trials = {trial.number: trial for trial in read_trials(sweep)}
         # The time between a kill and its resumption does not count.
-        self._start = clock() - max(map(_last_sign, self._trials.values()), default=0.0)
+        self._start = clock() - max(map(_last_time, self._trials.values()), default=0.0)
 
     @property
     def trials(self) -> list[Trial]:
@@ -125,76 +127,81 @@ class TrialStore:
         return self._trials[number]
 
     def now(self) -> float:
-        """Seconds that the sweep has been at work."""
+        """Seconds that the sweep has run."""
         return self._clock() - self._start
 
-    def create(self, number: int, run: str, values: Mapping[str, Scalar], granted: int) -> Trial:
+    def create(
+        self, number: int, run: str, values: Mapping[str, Scalar], budget_epochs: int
+    ) -> Trial:
         """Record a new trial."""
-        return self._keep(
+        now = self.now()
+        return self._save(
             Trial(
                 number=number,
                 run=run,
                 values=dict(values),
-                started=(now := self.now()),
+                started=now,
                 resumed=now,
-                budget_epochs=granted,
+                budget_epochs=budget_epochs,
             )
         )
 
-    def extend_budget(self, number: int, granted: int) -> Trial:
-        """Record that a trial may train so many epochs in all; a stopped one goes on."""
+    def extend_budget(self, number: int, budget_epochs: int) -> Trial:
+        """Record that a trial may train this many epochs in total; a paused one continues."""
         trial = self[number]
-        since = trial.resumed if trial.ended is None else self.now()
-        return self._change(number, granted=granted, state="running", ended=None, since=since)
+        resumed = trial.resumed if trial.ended is None else self.now()
+        return self._update(
+            number, budget_epochs=budget_epochs, status="running", ended=None, resumed=resumed
+        )
 
-    def log_epoch(self, number: int, row: EpochMetrics) -> Trial:
+    def log_epoch(self, number: int, metrics: EpochMetrics) -> Trial:
         """Record an epoch of a trial."""
-        return self._keep(with_epoch(self[number], row, self.now()))
+        return self._save(with_epoch(self[number], metrics, self.now()))
 
-    def finish(self, number: int, state: State) -> Trial:
-        """Record that a trial is over."""
-        return self._close(number, state=state)
+    def finish(self, number: int, status: Status) -> Trial:
+        """Record that a trial has ended or was paused."""
+        return self._close(number, status=status)
 
-    def fail(self, number: int, reason: str, trace: str | None = None) -> Trial:
-        """Record that a trial failed and why."""
-        return self._close(number, state="failed", reason=reason, trace=trace)
+    def fail(self, number: int, error: str, traceback: str | None = None) -> Trial:
+        """Record that a trial failed, and why."""
+        return self._close(number, status="failed", error=error, traceback=traceback)
 
     def record_loss(self, number: int) -> Trial:
         """Record that the process of a trial was lost."""
-        return self._change(number, lost=self[number].losses + 1)
+        return self._update(number, lost_processes=self[number].lost_processes + 1)
 
     def _close(self, number: int, **changes: object) -> Trial:
         trial, now = self[number], self.now()
-        spent = trial.training_seconds + now - trial.resumed
-        return self._change(number, ended=now, spent=spent, **changes)
+        seconds = trial.training_seconds + now - trial.resumed
+        return self._update(number, ended=now, training_seconds=seconds, **changes)
 
-    def _change(self, number: int, **changes: object) -> Trial:
-        return self._keep(self[number].model_copy(update=changes))
+    def _update(self, number: int, **changes: object) -> Trial:
+        return self._save(self[number].model_copy(update=changes))
 
-    def _keep(self, trial: Trial) -> Trial:
+    def _save(self, trial: Trial) -> Trial:
         if self._trials.get(trial.number) != trial:
             self._trials[trial.number] = trial
             key = f"{trial.number:04d}.json"
-            self._store.write(key, trial.model_dump_json(indent=2).encode())
+            self._storage.write(key, trial.model_dump_json(indent=2).encode())
         return trial
 
 
-def read_trials(store: Storage) -> list[Trial]:
-    """The recorded trials of a sweep; StorageError where a record is damaged."""
-    trials = store.child("trials")
-    return [
-        _read(trials, entry.key) for entry in trials.list_objects() if entry.key.endswith(".json")
-    ]
+def read_trials(sweep: Storage) -> list[Trial]:
+    """The recorded trials of a sweep; StorageError if a record is damaged."""
+    trials = sweep.child("trials")
+    keys = [info.key for info in trials.list_objects() if info.key.endswith(".json")]
+    return [_read_trial(trials, key) for key in keys]
 
 
-def _read(store: Storage, key: str) -> Trial:
+def _read_trial(trials: Storage, key: str) -> Trial:
     try:
-        return Trial.model_validate_json(store.read(key))
+        return Trial.model_validate_json(trials.read(key))
     except ValidationError as error:
         raise StorageError(
-            f"the record {store.url}/{key} is damaged: delete it to have the trial done again."
+            f"the trial record {trials.url}/{key} is damaged: delete it to train this trial again."
         ) from error
 
 
-def _last_sign(trial: Trial) -> float:
-    return max([trial.resumed, trial.ended or 0.0, *(row["at"] for row in trial.history)])
+def _last_time(trial: Trial) -> float:
+    times = [metrics["time_s"] for metrics in trial.history]
+    return max([trial.resumed, trial.ended or 0.0, *times])

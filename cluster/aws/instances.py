@@ -1,4 +1,4 @@
-"""What AWS's instance types hold and cost: a dated table, to be looked up before relied on."""
+"""Resources and prices of AWS instance types: a dated table. Look up current prices yourself."""
 
 from importlib.resources import files
 
@@ -15,13 +15,13 @@ class Instance(BaseModel):
 
     cpus: int
     usd: float
-    """Price of an hour on demand, in the table's region."""
+    """On-demand price of an hour in the region of the table."""
     gpus: int = 0
     gpu: str | None = None
 
 
-class Table(BaseModel):
-    """The whole table, with where and when its prices held."""
+class InstanceTable(BaseModel):
+    """All instance types, with the place and date of the prices."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,17 +31,17 @@ class Table(BaseModel):
     types: dict[str, Instance]
 
     def instance(self, name: str) -> Instance:
-        """An instance type; ClusterError where the table has none of this name."""
+        """An instance type; ClusterError if the table does not contain it."""
         if name not in self.types:
             raise ClusterError(
-                f"{name!r} is no instance type of the table cluster/aws/instances.json"
+                f"{name!r} is not an instance type in the table cluster/aws/instances.json"
                 f"{closest_match(name, self.types)}; add it there with its CPUs, GPUs and price."
             )
         return self.types[name]
 
 
-def table() -> Table:
+def load_table() -> InstanceTable:
     """The table of this version of segfleet."""
-    return Table.model_validate_json(
+    return InstanceTable.model_validate_json(
         files("cluster.aws").joinpath("instances.json").read_text(encoding="utf-8")
     )

@@ -50,7 +50,7 @@ def name(cloud: Cloud) -> str:
 
 def create_plan(config: Config, buckets: Buckets, spot_usd: float | None) -> LaunchPlan:
     """What will be made and what an hour costs; spot_usd: an hour of a spot worker, if known."""
-    cloud, table = config.cluster.cloud, instances.table()
+    cloud, table = config.cluster.cloud, instances.load_table()
     head, worker = table.instance(cloud.head_type), table.instance(cloud.worker_type)
     disk = cloud.disk_gb * GB_MONTH_USD / _HOURS_A_MONTH
     first = spot_usd if cloud.spot and spot_usd is not None else worker.usd
@@ -127,7 +127,7 @@ def fill_cluster_file(
     # Only the type that is taken first keeps a minimum.
     first = max(workers, key=lambda key: workers[key].get("priority", 0))
     workers[first]["min_workers"] = cloud.min_workers
-    has = instances.table()
+    has = instances.load_table()
     if has.instance(cloud.worker_type).gpus:
         gpu_setup = [f"pip install --quiet 'tensorflow[and-cuda]' {_constraint()}"]
     else:
@@ -160,7 +160,7 @@ def fill_cluster_file(
 
 
 def _worker(node_type: Mapping[str, Any], cloud: Cloud, ground: AwsResources) -> dict[str, Any]:
-    instance = instances.table().instance(cloud.worker_type)
+    instance = instances.load_table().instance(cloud.worker_type)
     worker = _filled_node(node_type, cloud, ground, cloud.worker_type, ground.worker_profile)
     gpus = {"GPU": instance.gpus} if instance.gpus else {}
     return {

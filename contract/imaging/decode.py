@@ -1,7 +1,8 @@
-"""Pictures of slices and masks, decoded: jpg, png, bmp, tif, of 8 or 16 bits.
+"""Images and masks from files: PNG, JPEG, BMP and TIFF with 8 or 16 bits.
 
-OpenCV refuses files that end too early. A JPEG that was damaged in its middle carries no check
-sum and is decoded as far as it goes; no reader can tell.
+Training and serving decode with these functions, so they cannot differ. OpenCV refuses files that
+end too early. A JPEG that is damaged in the middle has no checksum and is decoded as far as
+possible; no reader can detect that.
 """
 
 from functools import reduce
@@ -11,95 +12,123 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError
+from contract.imaging.headers import UnknownFormatError, read_header
 from contract.storage import Storage
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
-# Grey or colour and 8 or 16 bits as the file has them; drops alpha, turns as EXIF says.
+# Grey or color and 8 or 16 bits as in the file; drops alpha, rotates according to EXIF.
 _AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# JPEG may colour a grey mask by a few levels; a picture in colours differs by far more.
-_COLOUR_TOLERANCE = 16
+# JPEG may change the channels of a grey mask by a few levels; a color image differs by far more.
+_COLOR_TOLERANCE = 16
 
 
 def read_image(storage: Storage, key: str) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """[H, W, C], C = 1 (grey) or 3 (RGB; alpha is dropped), uint8 or, of 16-bit files, int16.
+    """Read an image: [H, W, C], C = 1 (grey) or 3 (RGB), uint8, or int16 from 16-bit files.
 
-    Raises DataError naming the file where it cannot be used, StorageError where it is missing.
+    Raises DataError naming the file if it cannot be used, StorageError if it is missing.
     """
     return decode_image(storage.read(key), f"{storage.url}/{key}")
 
 
 def read_mask(storage: Storage, key: str, threshold: int) -> NDArray[np.uint8]:
-    """[H, W] of 0 and 1: foreground where the value is greater than the threshold.
+    """Read a mask: [H, W] of 0 and 1, foreground where the value is greater than the threshold.
 
-    Raises DataError naming the file where it cannot be used, StorageError where it is missing.
+    Raises DataError naming the file if it cannot be used, StorageError if it is missing.
     """
     values = decode_mask(storage.read(key), f"{storage.url}/{key}")
     return (values > threshold).astype(np.uint8)
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """An image file's bytes as read_image gives them; name: the file's, for the error."""
-    pixels = _pixels(data, name)
+    """Decode an image.
+
+    Args:
+        data: The content of a PNG, JPEG, BMP or TIFF file.
+        name: What an error calls it: the name of the file, or "the image".
+
+    Returns:
+        uint8, or int16 for 16 bits, [H, W, C] with C = 1 (grey) or 3 (RGB); alpha is dropped.
+
+    Raises:
+        DataError: It is damaged, has another format, several pages, or values that do not fit.
+    """
+    pixels = _decode_pixels(data, name)
     if pixels.dtype != np.uint16:
         return pixels
     if pixels.max() > np.iinfo(np.int16).max:
         raise DataError(
-            f"{name} holds the value {pixels.max()}, above 32767, the greatest that fits: save it "
-            "as signed 16-bit TIFF, or subtract an offset from all slices alike."
+            f"{name} contains the value {pixels.max()}, above the maximum of 32767: save it as "
+            "signed 16-bit TIFF, or subtract the same offset from all slices."
         )
     return pixels.astype(np.int16)
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
-    """A mask file's bytes as values [H, W]: its one channel, or the greatest of equal ones.
+    """Decode a mask: values [H, W] of its channel, or the maximum over almost equal channels.
 
-    Channels may differ by the little that JPEG makes of grey; a coloured mask is refused.
+    Channels may differ slightly, as JPEG changes grey; a mask in color is an error.
     """
-    pixels = _pixels(data, name)
-    # Channel by channel: numpy's minimum over an axis of 3 takes ten times as long.
+    pixels = _decode_pixels(data, name)
+    # Channel by channel: NumPy's minimum over an axis of length 3 takes ten times as long.
     channels = [pixels[..., index] for index in range(pixels.shape[2])]
     highest, lowest = reduce(np.maximum, channels), reduce(np.minimum, channels)
-    if (highest.astype(np.int32) - lowest).max() > _COLOUR_TOLERANCE:
+    if (highest.astype(np.int32) - lowest).max() > _COLOR_TOLERANCE:
         raise DataError(
-            f"{name} is in colours, but a mask is grey: save it as one channel, "
-            "foreground bright and background 0."
+            f"{name} is in color, but a mask must be grey: save it as one channel, foreground "
+            "bright and background 0."
         )
     return highest
 
 
-def _pixels(data: bytes, name: str) -> NDArray:
+def silence_opencv() -> None:
+    """Suppress OpenCV's own messages about invalid files; the caller receives ours."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def _decode_pixels(data: bytes, name: str) -> NDArray:
     """[H, W, 1 or 3] as stored (RGB order, no alpha), uint8, uint16 or int16."""
-    pages = _pages(data)
+    _check_header(data, name)
+    pages = _decode_pages(data)
     if not pages:
         raise DataError(
-            f"{name} cannot be read ({len(data)} bytes): it is damaged, cut short or no picture; "
-            "replace it."
+            f"{name} cannot be decoded ({len(data)} bytes): it is damaged or truncated; replace it."
         )
     if len(pages) > 1:
-        raise DataError(f"{name} holds {len(pages)} pictures: save one slice a file.")
+        raise DataError(f"{name} contains {len(pages)} images: save one slice per file.")
     pixels = pages[0]
     if pixels.dtype not in (np.uint8, np.uint16, np.int16):
-        raise DataError(f"{name} holds {pixels.dtype} values: save it with 8 or 16 bits.")
+        raise DataError(f"{name} contains {pixels.dtype} values: save it with 8 or 16 bits.")
     if pixels.ndim == 2:
         return pixels[..., None]
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _pages(file: bytes) -> list[NDArray]:
-    """The pictures in a file (more than one only in a TIFF); none where it cannot be read."""
-    if file.startswith(_PNG) and _PNG_END not in file:
-        return []  # Else libpng writes its own line beside our error.
-    data = np.frombuffer(file, np.uint8)
-    # As does OpenCV.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def _check_header(data: bytes, name: str) -> None:
     try:
-        if file[:4] in _TIFF:
-            read, pages = cv2.imdecodemulti(data, _AS_STORED)
-            return list(pages) if read else []
-        pixels = cv2.imdecode(data, _AS_STORED)
+        read_header(data)
+    except UnknownFormatError as error:
+        raise DataError(
+            f"{name} cannot be decoded ({len(data)} bytes): it is not a PNG, JPEG, BMP or TIFF "
+            "image; replace it."
+        ) from error
+    except DataError as error:
+        raise DataError(f"{name} cannot be decoded: {error}") from error
+
+
+def _decode_pages(data: bytes) -> list[NDArray]:
+    """The images in a file (more than one only in a TIFF); none if it cannot be decoded."""
+    if data.startswith(_PNG) and _PNG_END not in data:
+        return []  # Otherwise libpng prints a line of its own.
+    silence_opencv()
+    encoded = np.frombuffer(data, np.uint8)
+    try:
+        if data[:4] in _TIFF:
+            is_decoded, pages = cv2.imdecodemulti(encoded, _AS_STORED)
+            return list(pages) if is_decoded else []
+        pixels = cv2.imdecode(encoded, _AS_STORED)
     except cv2.error:
         return []
     return [] if pixels is None else [pixels]

@@ -1,8 +1,8 @@
 """An image's format and size from its first bytes, without decoding it.
 
-A few bytes can claim any number of pixels, so a service looks at the claim before it decodes.
-Read here: PNG (W3C PNG 3, 11.2.1), JPEG (ITU-T T.81, B.2.2), BMP (both headers) and TIFF 6.0 with
-BigTIFF; nothing else is decoded.
+A few bytes can declare any number of pixels, so a service checks the declared size before it
+decodes. Supported: PNG (W3C PNG 3, 11.2.1), JPEG (ITU-T T.81, B.2.2), BMP (both headers) and TIFF
+6.0 with BigTIFF; other formats are not decoded.
 """
 
 import struct
@@ -14,35 +14,35 @@ from contract.errors import DataError
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Start-of-frame markers of JPEG: C0 to CF but DHT (C4), JPG (C8) and DAC (CC).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers of JPEG that stand alone: TEM and the restarts.
-_BARE = frozenset((0x01, *range(0xD0, 0xD9)))
-# The struct letters of TIFF's whole numbers: BYTE, SHORT, LONG, LONG8.
-_WHOLE = {1: "B", 3: "H", 4: "I", 16: "Q"}
+# Markers of JPEG without a segment: TEM and the restarts.
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+# The struct letters of TIFF's integer types: BYTE, SHORT, LONG, LONG8.
+_INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 322, 323
 _TIFF_TAGS = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT}
-_MOST_TAGS = 4096
+_MAX_TAGS = 4096
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image says of itself."""
+    """What the header of an image declares."""
 
     kind: str
     """"PNG", "JPEG", "BMP" or "TIFF"."""
     width: int
     height: int
     pixels: int
-    """Pixels a decoder has to make room for: width x height, or those of a larger TIFF tile."""
+    """Pixels that a decoder must allocate: width x height, or those of a larger TIFF tile."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where TIFF and BigTIFF differ."""
+    """The differences between TIFF and BigTIFF."""
 
     start: int
-    """Where the offset of the first page stands."""
+    """The position of the offset of the first page."""
     offset: str
-    """Struct letter of an offset, a count of values and the values' field."""
+    """Struct letter of an offset, of a count of values and of the value field."""
     count: str
     """Struct letter of the number of entries."""
     entry: int
@@ -53,21 +53,21 @@ _CLASSIC, _BIG = _Layout(4, "I", "H", 12), _Layout(8, "Q", "Q", 20)
 
 
 class UnknownFormatError(DataError):
-    """The bytes are no image of a format that is read here."""
+    """The bytes are not an image in a supported format."""
 
 
 def read_header(data: bytes) -> Header:
-    """The header of an image; DataError where it is damaged or of another format."""
+    """The header of an image; DataError if it is damaged or has another format."""
     for magic, (kind, read) in _READERS.items():
         if data.startswith(magic):
             try:
                 width, height, tile = read(data)
             except (struct.error, IndexError, OverflowError) as error:
-                raise DataError(f"the {kind} image breaks off within its header.") from error
+                raise DataError(f"the {kind} image is truncated within its header.") from error
             if width < 1 or height < 1:
-                raise DataError(f"the {kind} image says it has {width} x {height} pixels.")
+                raise DataError(f"the {kind} image declares {width} x {height} pixels.")
             return Header(kind, width, height, max(width * height, tile))
-    raise UnknownFormatError("this is no PNG, JPEG, BMP or TIFF image.")
+    raise UnknownFormatError("this is not a PNG, JPEG, BMP or TIFF image.")
 
 
 def _png(data: bytes) -> tuple[int, int, int]:
@@ -80,62 +80,62 @@ def _png(data: bytes) -> tuple[int, int, int]:
 def _bmp(data: bytes) -> tuple[int, int, int]:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
-    # A negative height is an image from top to bottom.
+    # A negative height means that rows are stored from top to bottom.
     return width, abs(height), 0
 
 
 def _jpeg(data: bytes) -> tuple[int, int, int]:
-    """Walk the segments to the frame header; bytes between them are skipped, as in libjpeg."""
-    place = 2
+    """Read the segments up to the frame header; bytes between them are skipped, as in libjpeg."""
+    position = 2
     while True:
-        place = data.find(b"\xff", place)
-        if place < 0:
+        position = data.find(b"\xff", position)
+        if position < 0:
             raise IndexError
-        while data[place] == 0xFF:
-            place += 1
-        marker, place = data[place], place + 1
+        while data[position] == 0xFF:
+            position += 1
+        marker, position = data[position], position + 1
         if marker in _FRAMES:
-            height, width = struct.unpack_from(">HH", data, place + 3)
+            height, width = struct.unpack_from(">HH", data, position + 3)
             return width, height, 0
         if marker in (0xD9, 0xDA):
             raise DataError("the JPEG image has no frame header before its data.")
-        if marker and marker not in _BARE:
-            place += max(struct.unpack_from(">H", data, place)[0], 2)
+        if marker and marker not in _STANDALONE:
+            position += max(struct.unpack_from(">H", data, position)[0], 2)
 
 
 def _tiff(data: bytes) -> tuple[int, int, int]:
-    """The one page of a TIFF file; several are refused, as the trainer does."""
+    """The only page of a TIFF file; several pages are an error."""
     order = "<" if data[:2] == b"II" else ">"
     layout = _BIG if data[2] + data[3] == 43 else _CLASSIC
     (start,) = struct.unpack_from(order + layout.offset, data, layout.start)
     (count,) = struct.unpack_from(order + layout.count, data, start)
-    if count > _MOST_TAGS:
-        raise DataError("the TIFF image has more tags than any image needs.")
+    if count > _MAX_TAGS:
+        raise DataError("the TIFF image has more tags than an image needs.")
     first = start + struct.calcsize(order + layout.count)
     tags: dict[int, int] = {}
-    for place in range(first, first + count * layout.entry, layout.entry):
-        tag, kind = struct.unpack_from(order + "HH", data, place)
+    for position in range(first, first + count * layout.entry, layout.entry):
+        tag, kind = struct.unpack_from(order + "HH", data, position)
         if tag in _TIFF_TAGS:
-            # Decoders believe signed numbers as well, which TIFF 6.0 has for none of these.
-            if kind not in _WHOLE:
+            # Decoders also accept signed numbers, which TIFF 6.0 does not allow for these tags.
+            if kind not in _INTEGER_TYPES:
                 raise DataError(
-                    f"the TIFF image states its tag {tag} in field type {kind}, where an unsigned "
-                    "whole number belongs: save it anew."
+                    f"the TIFF image has its tag {tag} in field type {kind} instead of an unsigned "
+                    "integer: save it again."
                 )
-            tags.setdefault(tag, _tiff_value(data, place, order, layout))
+            tags.setdefault(tag, _tiff_value(data, position, order, layout))
     if any(struct.unpack_from(order + layout.offset, data, first + count * layout.entry)):
-        raise DataError("the TIFF image holds several pictures: one slice is expected.")
+        raise DataError("the TIFF image contains several images: save one slice per file.")
     if tags.get(_SAMPLES, 1) > 4 or tags.get(_BITS, 1) > 16:
         raise DataError("the TIFF image has more than 4 channels or more than 16 bits a channel.")
     tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
     return tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0), tile
 
 
-def _tiff_value(data: bytes, place: int, order: str, layout: _Layout) -> int:
-    """The first value of an entry, which lies in the entry itself or where it points."""
-    kind, count = struct.unpack_from(order + "H" + layout.offset, data, place + 2)
-    letter = _WHOLE[kind]
-    value = place + 4 + struct.calcsize(layout.offset)
+def _tiff_value(data: bytes, position: int, order: str, layout: _Layout) -> int:
+    """The first value of an entry, stored in the entry itself or at its offset."""
+    kind, count = struct.unpack_from(order + "H" + layout.offset, data, position + 2)
+    letter = _INTEGER_TYPES[kind]
+    value = position + 4 + struct.calcsize(layout.offset)
     if count * struct.calcsize(letter) > struct.calcsize(layout.offset):
         (value,) = struct.unpack_from(order + layout.offset, data, value)
     return struct.unpack_from(order + letter, data, value)[0]

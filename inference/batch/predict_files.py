@@ -1,14 +1,14 @@
-"""Masks of files: one slice, a folder or a prefix of an object store, through a bundle alone.
+"""Masks of files: one slice, a folder or a prefix of an object store.
 
-What is written below OUTPUT, for a slice ct/001.jpg below INPUT:
+Output files below OUTPUT, for a slice ct/001.jpg below INPUT:
 
-    prediction.json        whose masks these are; written first
+    prediction.json        which bundle predicted the masks; written first
     ct/001.png             the mask, 0 and 255
-    overlays/ct/001.png    the slice with its mask tinted over it, if asked for
-    dice.csv               where the true masks are given (inference.batch.scoring), and
-    dice_by_patient.csv    where a file's name tells its patient
+    overlays/ct/001.png    the slice with its mask drawn over it, if requested
+    dice.csv               if the ground truth is given (inference.batch.scoring), and
+    dice_by_patient.csv    if the patient can be found in the name of a file
 
-A mask that is there already is not made again, so a prediction that was cut off goes on.
+A mask that exists is not predicted again, so an interrupted prediction can be resumed.
 """
 
 import json
@@ -23,52 +23,47 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from contract import bundle
-from contract.errors import DataError, UserError
-from contract.imaging.encode import decode_bytes, encode_mask, encode_overlay
+from contract.errors import DataError, UserError, last_line
+from contract.imaging.decode import IMAGE_SUFFIXES, decode_image
+from contract.imaging.encode import encode_mask, encode_overlay
+from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
-from inference.engines import last_line
 from inference.predictor import Predictor, SliceSegmentation
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 RECORD = "prediction.json"
 OVERLAYS = "overlays"
 _READERS = 4
 
-Advance = Callable[[int], None]
 Failures = dict[str, str]
-"""The slices that could not be segmented, by key, and why."""
+"""The slices that could not be predicted, by key, and why."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PredictionJob:
-    """Where slices come from and where their masks go; the same on every machine."""
+    """Where slices are read from and masks are written to; the same on every machine."""
 
     source: Storage
     output: Storage
     overlays: bool
-    """Write overlays as well."""
+    """Write overlays too."""
 
     def read(self, key: str) -> np.ndarray:
-        """The slice of a key; DataError naming the file where it is none."""
-        data = self.source.read(key)
-        try:
-            return decode_bytes(data)
-        except DataError as error:
-            raise DataError(f"{self.source.url}/{key}: {error}") from error
+        """The slice of a key; DataError naming the file if it is not valid."""
+        return decode_image(self.source.read(key), f"{self.source.url}/{key}")
 
     def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
-        """Put what is wanted of a slice; the mask last, as it says that the slice is done."""
-        name = stem_of(key)
+        """Write the output files of a slice; the mask last, because it marks the slice as done."""
+        stem = stem_of(key)
         if self.overlays:
-            self.output.write(f"{OVERLAYS}/{name}.png", encode_overlay(image, mask))
-        self.output.write(f"{name}.png", encode_mask(mask))
+            self.output.write(f"{OVERLAYS}/{stem}.png", encode_overlay(image, mask))
+        self.output.write(f"{stem}.png", encode_mask(mask))
 
-    def outputs(self, key: str) -> set[str]:
-        """The keys of what write puts for a slice."""
-        name = stem_of(key)
-        return {f"{name}.png"} | ({f"{OVERLAYS}/{name}.png"} if self.overlays else set())
+    def output_keys(self, key: str) -> set[str]:
+        """The keys of the output files of a slice."""
+        stem = stem_of(key)
+        return {f"{stem}.png"} | ({f"{OVERLAYS}/{stem}.png"} if self.overlays else set())
 
 
 def stem_of(key: str) -> str:
@@ -77,118 +72,135 @@ def stem_of(key: str) -> str:
 
 
 def create_job(source: str, output: str, overlays: bool) -> tuple[PredictionJob, list[str]]:
-    """The task that a user's INPUT and OUTPUT name, and the keys of its slices.
+    """The job for a user's INPUT and OUTPUT, and the keys of its slices.
 
-    Raises DataError where there is no slice, two slices would have one mask, OUTPUT is named like
-    an image, or the masks would lie among the slices of a folder or take the place of one.
+    Raises DataError if there is no slice, two slices would have the same mask, OUTPUT is named like
+    an image, or masks would be written among the slices of a folder or overwrite one.
     """
     if _is_image(output):
         raise DataError(
             f"OUTPUT {output} is named like an image: name a folder, such as masks, in which each "
-            "mask keeps the name of its slice."
+            "mask has the name of its slice."
         )
-    store, keys = find_slices(source)
-    task = PredictionJob(store, open_storage(output), overlays)
-    _check_apart(task, keys, alone=_is_image(source))
+    storage, keys = find_slices(source)
+    job = PredictionJob(storage, open_storage(output), overlays)
+    _check_overwrites(job, keys, is_single=_is_image(source))
     owners: dict[str, str] = {}
     for key in keys:
-        for name in task.outputs(key):
-            if owners.setdefault(name, key) != key:
+        for output_key in job.output_keys(key):
+            if owners.setdefault(output_key, key) != key:
                 raise DataError(
-                    f"{owners[name]} and {key} of {store.url} would both become {name}: "
-                    "rename one of them."
+                    f"{owners[output_key]} and {key} of {storage.url} would both become "
+                    f"{output_key}: rename one of them."
                 )
-    return task, keys
+    return job, keys
 
 
 def find_slices(source: str) -> tuple[Storage, list[str]]:
-    """The store of an image, folder or prefix, and the keys of the images in it."""
+    """The storage of an image, folder or prefix, and the keys of its images."""
     if _is_image(source):
         parent, _, name = source.rpartition("/")
         return open_storage(parent or str(Path.cwd())), [name]
-    store = open_storage(source)
-    keys = [entry.key for entry in store.list_objects() if entry.key.lower().endswith(SUFFIXES)]
+    storage = open_storage(source)
+    keys = [
+        info.key for info in storage.list_objects() if info.key.lower().endswith(IMAGE_SUFFIXES)
+    ]
     if not keys:
-        raise DataError(f"there is no image ({', '.join(SUFFIXES)}) in {store.url}.")
-    return store, keys
+        raise DataError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}.")
+    return storage, keys
 
 
 def _is_image(name: str) -> bool:
     """Whether a user's INPUT or OUTPUT names one image, and not a folder or prefix."""
-    return name.lower().endswith(SUFFIXES) and not Path(name).is_dir()
+    return name.lower().endswith(IMAGE_SUFFIXES) and not Path(name).is_dir()
 
 
-def _check_apart(task: PredictionJob, keys: Sequence[str], alone: bool) -> None:
-    """Refuse masks that would be slices of INPUT the next time, or take the place of one.
+def _check_overwrites(job: PredictionJob, keys: Sequence[str], is_single: bool) -> None:
+    """DataError for masks that would be slices of INPUT the next time, or would overwrite one.
 
-    alone: INPUT is one image, beside which its mask may lie.
+    is_single: INPUT is one image; its mask may be written to the same folder.
     """
-    source, output = task.source.url, task.output.url
-    if not alone and f"{output}/".startswith(f"{source}/"):
-        raise DataError(f"OUTPUT {output} lies in INPUT: name a folder outside of it.")
+    source, output = job.source.url, job.output.url
+    if not is_single and f"{output}/".startswith(f"{source}/"):
+        raise DataError(f"OUTPUT {output} is inside INPUT: name a folder outside of it.")
     slices = {f"{source}/{key}" for key in keys}
-    written = {f"{output}/{name}" for key in keys for name in task.outputs(key)}
-    if lost := sorted(slices & written):
-        raise DataError(f"{lost[0]} would be overwritten with a mask: name another OUTPUT.")
+    written = {f"{output}/{name}" for key in keys for name in job.output_keys(key)}
+    if overwritten := sorted(slices & written):
+        raise DataError(f"{overwritten[0]} would be overwritten by a mask: name another OUTPUT.")
 
 
-def resume_keys(task: PredictionJob, keys: Sequence[str], source: Storage) -> list[str]:
-    """The keys that are still to be segmented; records at the output whose masks it holds.
+def resume_keys(job: PredictionJob, keys: Sequence[str], source: Storage) -> list[str]:
+    """The keys that are not predicted yet; records at the output which bundle predicts.
 
-    source: the bundle. Raises DataError where the output holds masks of another one.
+    source: the bundle. Raises DataError if the output contains masks of another bundle.
     """
     manifest, digest = bundle.identify(source)
-    present = {entry.key for entry in task.output.list_objects()}
+    present = {info.key for info in job.output.list_objects()}
+    existing = sorted(name for key in keys for name in job.output_keys(key) if name in present)
     if RECORD in present:
-        _check_record(task, digest)
-    elif clash := sorted(name for key in keys for name in task.outputs(key) if name in present):
+        _check_record(job, digest)
+    elif existing:
         raise DataError(
-            f"{task.output.url} holds {clash[0]}, and nothing tells which bundle it is of: "
-            "choose another OUTPUT."
+            f"{job.output.url} contains {existing[0]}, but no record of the bundle that predicted "
+            "it: choose another OUTPUT."
         )
     record = {"bundle": manifest.name, "digest": digest, "fingerprint": manifest.fingerprint}
-    task.output.write(RECORD, json.dumps(record, indent=2).encode())
-    return [key for key in keys if not task.outputs(key) <= present]
+    job.output.write(RECORD, json.dumps(record, indent=2).encode())
+    return [key for key in keys if not job.output_keys(key) <= present]
 
 
 def predict_files(
-    task: PredictionJob, segmenter: Predictor, keys: Sequence[str], batch: int, advance: Advance
+    job: PredictionJob,
+    predictor: Predictor,
+    keys: Sequence[str],
+    batch_size: int,
+    on_progress: ProgressCallback = no_progress,
 ) -> Failures:
-    """Segment slices one after the other, reading ahead and writing behind; gives the failures.
+    """Predict slices; reads ahead and writes in the background.
 
-    batch: slices given to the segmenter together. advance: told how many more are done.
+    Args:
+        job: Where slices are read from and masks are written to.
+        predictor: The bundle.
+        keys: The slices.
+        batch_size: Slices given to the predictor together.
+        on_progress: Called after each batch.
+
+    Returns:
+        The slices that could not be predicted, and why.
     """
     failures: Failures = {}
     writes: deque[Future[None]] = deque()
+    done = 0
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        reads = _read_ahead(keys, lambda key: pool.submit(task.read, key), 2 * batch)
-        while group := list(islice(reads, batch)):
-            slices = dict(_read_slices(group, failures))
-            for key, found in _predict_batch(segmenter, slices, failures):
-                writes.append(pool.submit(task.write, key, slices[key], found.mask))
-            while len(writes) > batch:
+        reads = _read_ahead(keys, lambda key: pool.submit(job.read, key), 2 * batch_size)
+        while batch := list(islice(reads, batch_size)):
+            slices = dict(_read_slices(batch, failures))
+            for key, segmentation in _predict_batch(predictor, slices, failures):
+                writes.append(pool.submit(job.write, key, slices[key], segmentation.mask))
+            while len(writes) > batch_size:
                 writes.popleft().result()
-            advance(len(group))
+            done += len(batch)
+            on_progress(done, len(keys), "")
         for write in writes:
             write.result()
     return failures
 
 
 def _read_ahead(
-    keys: Iterable[str], submit: Callable[[str], Future[np.ndarray]], most: int
+    keys: Iterable[str], submit: Callable[[str], Future[np.ndarray]], max_pending: int
 ) -> Iterator[tuple[str, Future[np.ndarray]]]:
-    """Every key with its read under way, at most so many before they are asked for."""
-    rest = iter(keys)
-    waiting = deque((key, submit(key)) for key in islice(rest, most))
-    while waiting:
-        yield waiting.popleft()
-        waiting.extend((key, submit(key)) for key in islice(rest, 1))
+    """Every key with its pending read; at most max_pending reads are started ahead."""
+    remaining = iter(keys)
+    pending = deque((key, submit(key)) for key in islice(remaining, max_pending))
+    while pending:
+        yield pending.popleft()
+        pending.extend((key, submit(key)) for key in islice(remaining, 1))
 
 
 def _read_slices(
     reads: Iterable[tuple[str, Future[np.ndarray]]], failures: Failures
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The slices that could be read; the others join the failures."""
+    """The slices that could be read; the others are added to the failures."""
     for key, read in reads:
         try:
             yield key, read.result()
@@ -197,29 +209,29 @@ def _read_slices(
 
 
 def _predict_batch(
-    segmenter: Predictor, slices: dict[str, np.ndarray], failures: Failures
+    predictor: Predictor, slices: dict[str, np.ndarray], failures: Failures
 ) -> Iterator[tuple[str, SliceSegmentation]]:
-    """The segmentation of each slice; one that the engine refuses leaves the others be."""
+    """The segmentation of each slice; one that the engine cannot process does not affect others."""
     try:
-        yield from zip(slices, segmenter.predict(list(slices.values())), strict=True)
+        yield from zip(slices, predictor.predict(list(slices.values())), strict=True)
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices
             reason = last_line(error)
-            failures[key] = f"{key}: {segmenter.engine.name} cannot segment it ({reason})."
+            failures[key] = f"{key}: {predictor.engine.name} cannot process it ({reason})."
             return
         for key, image in slices.items():
-            yield from _predict_batch(segmenter, {key: image}, failures)
+            yield from _predict_batch(predictor, {key: image}, failures)
 
 
-def _check_record(task: PredictionJob, digest: str) -> None:
+def _check_record(job: PredictionJob, digest: str) -> None:
     try:
-        known = json.loads(task.output.read(RECORD))
-        other = known["digest"] != digest
+        record = json.loads(job.output.read(RECORD))
+        is_other = record["digest"] != digest
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{task.output.url}/{RECORD} is damaged: choose another OUTPUT.") from error
-    if other:
+        raise DataError(f"{job.output.url}/{RECORD} is damaged: choose another OUTPUT.") from error
+    if is_other:
         raise DataError(
-            f"{task.output.url} holds masks of another bundle ({known.get('bundle')}): "
+            f"{job.output.url} contains masks of another bundle ({record.get('bundle')}): "
             "choose another OUTPUT, or delete them first."
         )

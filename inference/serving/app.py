@@ -1,6 +1,6 @@
-"""The service over HTTP: what is asked for, what is refused, what is answered.
+"""The HTTP routes of the service, as an ASGI application.
 
-Everything wrong with a request is a 4xx with one sentence in JSON, {"error": …}.
+An invalid request is a 4xx with one sentence in JSON, {"error": …}.
 """
 
 import asyncio
@@ -19,16 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.config import Serve
 from contract.imaging.encode import encode_mask
 from inference.serving.model_manager import LoadedModel
+from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
 from inference.serving.request_parsing import (
     JSON,
     PNG,
-    ConcurrencyLimiter,
-    RequestError,
-    authorizer,
+    create_key_check,
     decode_slice,
     negotiate_content_type,
     read_image,
-    time_limit,
 )
 from inference.serving.schemas import (
     ErrorResponse,
@@ -49,7 +47,7 @@ _PAGES = {
     "/web/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/web/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
-# The pages load nothing from elsewhere and may not be framed.
+# The pages load nothing from other hosts and may not be framed.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -67,12 +65,15 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": ErrorResponse,
         "description": "The body has too many bytes or the image pixels.",
     },
-    415: {"model": ErrorResponse, "description": "The body is no PNG, JPEG, BMP or TIFF image."},
-    408: {"model": ErrorResponse, "description": "It took longer than the service allows."},
+    415: {"model": ErrorResponse, "description": "The body is not a supported image."},
+    408: {
+        "model": ErrorResponse,
+        "description": "The response took too long.",
+    },
     503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
-# Nobody reads it; nginx made this number usual.
-_HUNG_UP = 499
+# No client receives it; nginx uses the same number.
+_CLIENT_CLOSED = 499
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -94,30 +95,30 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What the routes need of the process that answers."""
+    """What the routes need from the replica."""
 
     settings: Serve
     key_digest: str | None
-    """SHA-256, in hex, of the API key; None where none is asked for."""
+    """SHA-256, in hex, of the API key; None if none is required."""
     stats: RequestStats
     limiter: ConcurrencyLimiter
 
     @property
     def loaded_model(self) -> LoadedModel:
-        """What answers now."""
+        """The model that is served."""
         ...
 
     async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
-        """The mask [H, W] of a slice [H, W, C], and what made it."""
+        """The mask [H, W] of a slice [H, W, C], and its model."""
         ...
 
     async def status(self) -> ServiceStatus:
-        """How the service does, all replicas together."""
+        """The status of the service, over all replicas."""
         ...
 
 
 def build_app(service: Service) -> ASGIApp:
-    """The ASGI application over a service."""
+    """The ASGI application of a service."""
     app = FastAPI(
         title="segfleet",
         description="Masks of image slices. Research software, not a medical device.",
@@ -125,25 +126,27 @@ def build_app(service: Service) -> ASGIApp:
         docs_url=None,
         redoc_url=None,
         exception_handlers={
-            RequestError: _tell_refusal,
-            HTTPException: _tell_http,
-            Exception: _tell_fault,
+            RequestError: _handle_request_error,
+            HTTPException: _handle_http_exception,
+            Exception: _handle_exception,
         },
     )
     for path, (name, kind) in _PAGES.items():
         app.add_api_route(path, _page(name, kind), include_in_schema=False)
-    app.add_api_route("/healthz", _health, response_model=Health, summary="Whether it answers")
-    _add_segment(app, service)
-    _add_facts(app, service)
-    return _Counted(app, service.stats)
+    app.add_api_route(
+        "/healthz", _health, response_model=Health, summary="Whether the service responds"
+    )
+    _add_segment_route(app, service)
+    _add_status_routes(app, service)
+    return _CountingMiddleware(app, service.stats)
 
 
-def _add_segment(app: FastAPI, service: Service) -> None:
+def _add_segment_route(app: FastAPI, service: Service) -> None:
     @app.post(
         SEGMENT,
         summary="The mask of a slice",
-        description="The image is the body itself, or the file called image of a form. Accept "
-        "chooses the answer: image/png (0 and 255) or application/json.",
+        description="The image is the body, or the file named image of a form. Accept "
+        "selects the response: image/png (0 and 255) or application/json.",
         dependencies=_secured(service),
         response_model=None,
         responses={
@@ -154,50 +157,50 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     )
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
-        kind = negotiate_content_type(request.headers.get("accept"))
+        content_type = negotiate_content_type(request.headers.get("accept"))
         async with time_limit(service.settings.request_timeout_s):
             with service.limiter.request():
                 data = await read_image(request, service.settings)
                 async with service.limiter.slices:
                     if await request.is_disconnected():
-                        return Response(status_code=_HUNG_UP)
-                    mask, hosted = await service.segment(await decode_slice(data))
-        headers = {MODEL_HEADER: hosted.label}
-        if kind == PNG:
+                        return Response(status_code=_CLIENT_CLOSED)
+                    mask, model = await service.segment(await decode_slice(data))
+        headers = {MODEL_HEADER: model.label}
+        if content_type == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
         seconds = time.perf_counter() - start
         return Response(
-            await asyncio.to_thread(_encode_answer, mask, hosted, seconds), 200, headers, JSON
+            await asyncio.to_thread(_encode_response, mask, model, seconds), 200, headers, JSON
         )
 
 
-def _encode_answer(mask: np.ndarray, hosted: LoadedModel, seconds: float) -> str:
-    version = hosted.version
+def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> str:
+    version = model.version
     return SegmentResponse.from_mask(mask, version.name, version.version, seconds).model_dump_json()
 
 
-def _add_facts(app: FastAPI, service: Service) -> None:
+def _add_status_routes(app: FastAPI, service: Service) -> None:
     secured = _secured(service)
 
-    @app.get("/v1/model", summary="What is hosted", dependencies=secured)
+    @app.get("/v1/model", summary="The model that is served", dependencies=secured)
     async def model() -> ModelInfo:
-        return facts(service.loaded_model, service.settings.model)
+        return model_info(service.loaded_model, service.settings.model)
 
-    @app.get("/v1/status", summary="How the service does", dependencies=secured)
+    @app.get("/v1/status", summary="The status of the service", dependencies=secured)
     async def status() -> ServiceStatus:
         return await service.status()
 
 
 def _secured(service: Service) -> list[Any]:
-    return [] if service.key_digest is None else [Depends(authorizer(service.key_digest))]
+    return [] if service.key_digest is None else [Depends(create_key_check(service.key_digest))]
 
 
-def facts(hosted: LoadedModel, reference: str) -> ModelInfo:
-    """What /v1/model answers. reference: what the service follows."""
-    manifest = hosted.predictor.manifest
+def model_info(model: LoadedModel, reference: str) -> ModelInfo:
+    """The response of /v1/model. reference: serve.model."""
+    manifest = model.predictor.manifest
     return ModelInfo(
-        model=hosted.version.name,
-        version=hosted.version.version,
+        model=model.version.name,
+        version=model.version.version,
         reference=reference,
         run=manifest.name,
         created=manifest.created,
@@ -207,12 +210,12 @@ def facts(hosted: LoadedModel, reference: str) -> ModelInfo:
         image_channels=manifest.image_channels,
         threshold=manifest.threshold,
         metrics=manifest.metrics,
-        engine=hosted.predictor.engine.name,
+        engine=model.predictor.engine.name,
     )
 
 
 def _page(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
-    """A route that answers a file of web/, read once."""
+    """A route that returns a file of web/, read once."""
     content = (_WEB / name).read_bytes()
 
     async def page() -> Response:
@@ -225,29 +228,29 @@ async def _health() -> Health:
     return Health()
 
 
-def _failure(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(ErrorResponse(error=sentence).model_dump(), status, headers)
+def _error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(ErrorResponse(error=detail).model_dump(), status, headers)
 
 
-async def _tell_refusal(_: Request, error: Any) -> Response:
-    return _failure(error.status, str(error), error.headers)
+async def _handle_request_error(_: Request, error: Any) -> Response:
+    return _error_response(error.status, str(error), error.headers)
 
 
-async def _tell_http(request: Request, error: Any) -> Response:
-    sentence = {
-        404: f"There is nothing at {request.url.path[:200]}; /docs lists what there is.",
-        405: f"{request.url.path[:200]} does not answer {request.method[:20]}; see /docs.",
+async def _handle_http_exception(request: Request, error: Any) -> Response:
+    detail = {
+        404: f"There is nothing at {request.url.path[:200]}; /docs lists the available paths.",
+        405: f"{request.url.path[:200]} does not support {request.method[:20]}; see /docs.",
     }.get(error.status_code, f"{error.detail}.")
-    return _failure(error.status_code, sentence, error.headers)
+    return _error_response(error.status_code, detail, error.headers)
 
 
-async def _tell_fault(_: Request, error: Exception) -> Response:
+async def _handle_exception(_: Request, error: Exception) -> Response:
     log.error("a request failed", exc_info=error)
-    return _failure(500, "The service failed; its log tells why.")
+    return _error_response(500, "The service failed; see its log for the reason.")
 
 
-class _Counted:
-    """Counts the requests for segmentation and how they end."""
+class _CountingMiddleware:
+    """Counts the requests for segmentation and their outcome."""
 
     def __init__(self, app: ASGIApp, tally: RequestStats) -> None:
         self._app = app
@@ -258,17 +261,17 @@ class _Counted:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        # None where the client hangs up before there is an answer; of a fault the application's
-        # own 500 comes by.
+        # None if the client closes the connection before the response; an exception becomes the
+        # application's own 500.
         status: int | None = None
 
-        async def noting(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start" and message["status"] != _HUNG_UP:
+            if message["type"] == "http.response.start" and message["status"] != _CLIENT_CLOSED:
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, record_status)
         finally:
             self._tally.record(status, time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""The service as a command sees it: its address, whether it can be there, how it does."""
+"""The service as commands see it: its address, whether it is free, and its status."""
 
 import signal
 import socket
@@ -19,99 +19,101 @@ from inference.serving.schemas import ErrorResponse, ModelInfo, ServiceStatus
 
 _TIMEOUT_S = 10.0
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Hosts that stand for all addresses of a machine, and where it finds itself then."""
+"""Hosts that stand for all addresses of a machine, and how the machine reaches itself then."""
 
-_A = TypeVar("_A", bound=BaseModel)
-
-
-def service_url(settings: Serve) -> str:
-    """Where a client on the service's machine finds it: http://127.0.0.1:8000."""
-    host = WILDCARD_HOSTS.get(settings.host, settings.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+_Response = TypeVar("_Response", bound=BaseModel)
 
 
-def read_api_key(settings: Serve) -> str | None:
-    """The key clients must send; None where none is asked for, ConfigError where it is not set."""
-    return None if settings.api_key is None else read_secret("serve.api_key", settings.api_key)
+def service_url(serve: Serve) -> str:
+    """The URL of the service for a client on its machine: http://127.0.0.1:8000."""
+    host = WILDCARD_HOSTS.get(serve.host, serve.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{serve.port}"
+
+
+def read_api_key(serve: Serve) -> str | None:
+    """The key that clients must send; None if none is required, ConfigError if it is not set."""
+    return None if serve.api_key is None else read_secret("serve.api_key", serve.api_key)
 
 
 @contextmanager
-def reserve_address(settings: Serve) -> Iterator[None]:
-    """Keep the service's address from other commands for the time of the block.
+def reserve_address(serve: Serve) -> Iterator[None]:
+    """Keep the address of the service from other commands for the time of the block.
 
-    All replicas of a user may listen at one address, and would of two services too.
-    Raises ConfigError where another program has the address, or none can listen there.
+    All replicas of a user may listen on one address, and those of two services could too. Raises
+    ConfigError if another program uses the address, or listening on it is not possible.
     """
-    _check_free(settings)
-    with socket.socket(socket.AF_UNIX) as claim:
+    _check_port_is_free(serve)
+    with socket.socket(socket.AF_UNIX) as lock:
         try:
-            # A name that no file stands for, and that is gone with this process.
-            claim.bind(f"\0segfleet-{settings.host}-{settings.port}")
+            # A name without a file, which disappears with this process.
+            lock.bind(f"\0segfleet-{serve.host}-{serve.port}")
         except OSError as error:
             raise ConfigError(
-                f"another `python -m inference deploy` begins to listen at "
-                f"{settings.host}:{settings.port}: change serve.port, or end it."
+                f"another `python -m inference deploy` is starting to listen on "
+                f"{serve.host}:{serve.port}: change serve.port, or stop it."
             ) from error
         yield
 
 
-def _check_free(settings: Serve) -> None:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as door:
-        # As the service's own server does, so that a port that was just left can be taken.
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _check_port_is_free(serve: Serve) -> None:
+    family = socket.AF_INET6 if ":" in serve.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        # As the server of the service does, so that a port that was just released can be used.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            door.bind((settings.host, settings.port))
+            listener.bind((serve.host, serve.port))
         except OSError as error:
             raise ConfigError(
-                f"the service cannot listen at {settings.host}:{settings.port} "
+                f"the service cannot listen on {serve.host}:{serve.port} "
                 f"({error.strerror or error}): change serve.host or serve.port."
             ) from error
 
 
-def read_status(settings: Serve) -> ServiceStatus:
-    """How the service does; ClusterError where it does not answer."""
-    return _read(settings, "/v1/status", ServiceStatus)
+def read_status(serve: Serve) -> ServiceStatus:
+    """The status of the service; ClusterError if it does not respond."""
+    return _get(serve, "/v1/status", ServiceStatus)
 
 
-def read_model(settings: Serve) -> ModelInfo:
-    """What the service hosts; ClusterError where it does not answer."""
-    return _read(settings, "/v1/model", ModelInfo)
+def read_model(serve: Serve) -> ModelInfo:
+    """The model of the service; ClusterError if it does not respond."""
+    return _get(serve, "/v1/model", ModelInfo)
 
 
 def wait_for_signal() -> None:
-    """Wait for Ctrl-C or a request to terminate.
+    """Wait for Ctrl-C or SIGTERM.
 
-    The handlers are set and not only left as they are, because a shell starts a command in the
-    background with Ctrl-C ignored.
+    The handlers are set explicitly, because a shell starts a background command with Ctrl-C
+    ignored.
     """
-    ended = threading.Event()
+    received = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    ended.wait()
+        signal.signal(number, lambda *_: received.set())
+    received.wait()
 
 
-def _read(settings: Serve, path: str, kind: type[_A]) -> _A:
-    place, key = service_url(settings), read_api_key(settings)
+def _get(serve: Serve, path: str, response_type: type[_Response]) -> _Response:
+    url, key = service_url(serve), read_api_key(serve)
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    request = urllib.request.Request(place + path, headers=headers)
+    request = urllib.request.Request(url + path, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
-            return kind.model_validate_json(answer.read())
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+            return response_type.model_validate_json(response.read())
     except HTTPError as error:
-        raise ClusterError(f"the service at {place} refuses: {_said(error)}") from error
+        raise ClusterError(
+            f"the service at {url} rejects the request: {_error_detail(error)}"
+        ) from error
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ClusterError(
-            f"no service answers at {place} ({reason}): start it with `python -m inference deploy`."
+            f"no service responds at {url} ({reason}): start it with `python -m inference deploy`."
         ) from error
     except (ValidationError, HTTPException) as error:
         raise ClusterError(
-            f"what answers at {place} is not this service: change serve.host or serve.port."
+            f"what responds at {url} is not this service: change serve.host or serve.port."
         ) from error
 
 
-def _said(error: HTTPError) -> str:
+def _error_detail(error: HTTPError) -> str:
     try:
         return ErrorResponse.model_validate_json(error.read()).error
     except ValidationError:

@@ -1,9 +1,9 @@
-"""The model that a service hosts, and how it follows the registry.
+"""The model that a replica serves, and how it follows the registry.
 
-A promotion is a new record in the registry. A host looks there now and then, opens the new bundle
-beside the old one, tries it, and only then answers with it; what is under way ends on the old one.
-Whatever goes wrong with a new one, there is something to answer with: what was hosted, and for a
-host that has just started what the stage stood at before.
+A promotion is a new record in the registry. A model manager polls the registry, loads a new bundle
+next to the old one, runs it once, and only then serves it; requests in flight end on the old one.
+If a new bundle cannot be served, there is still a model: the old one, or for a replica that just
+started the version that the stage pointed to before.
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from contract.errors import UserError
+from contract.errors import UserError, last_line
 from contract.registry import (
     Registry,
     Version,
@@ -21,7 +21,6 @@ from contract.registry import (
     rollback_targets,
 )
 from contract.storage import open_storage
-from inference.engines import last_line
 from inference.predictor import Predictor, load_predictor
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A version of a model, ready to answer."""
+    """A version of a model, ready to predict."""
 
     version: Version
     predictor: Predictor
@@ -45,77 +44,78 @@ class ModelManager:
     """Follows NAME@STAGE (or stays at NAME@VERSION) of a registry."""
 
     def __init__(self, reference: str, storage_root: str, threads: int, gpu: bool) -> None:
-        """threads: CPUs to use. gpu: whether to compute on a GPU."""
+        """threads: CPUs to use; gpu: whether to compute on a GPU."""
         self.reference = reference
         self._registry = Registry(open_storage(storage_root))
         self._threads = threads
         self._gpu = gpu
         self._current: LoadedModel | None = None
         self.load_error: str | None = None
-        """Why the last look did not end with what the registry says; None where it did."""
+        """Why the version that the registry names is not served; None if it is."""
 
     @property
     def current(self) -> LoadedModel:
-        """What answers now; there is none before `begin`."""
-        assert self._current is not None, "begin() comes first"
+        """The model that is served; there is none before `load`."""
+        assert self._current is not None, "load() must be called first"
         return self._current
 
     def load(self) -> None:
-        """Host what the reference points at, else the last version its stage stood at before.
+        """Load the version that the reference names, else the last earlier one of its stage.
 
-        The latter is a `problem`. Raises what stands against the first one where neither can be
-        hosted: UserError, or whatever the engine raises.
+        The latter is a load_error. If neither can be loaded, raises the error of the first one: a
+        UserError, or any exception of the engine.
         """
         try:
             self._follow()
         except Exception as error:
-            self._current = self._earlier()
+            self._current = self._load_earlier()
             if self._current is None:
                 raise
-            self._keep_problem(error)
+            self._set_load_error(error)
 
     def refresh(self) -> None:
-        """Host what the reference points at now; a failure is a `problem`, and nothing changes."""
+        """Load the version that the reference names now; a failure only sets load_error."""
         try:
             self._follow()
-        # An engine may raise anything for a bundle that it cannot run.
+        # An engine may raise any exception for a bundle that it cannot run.
         except Exception as error:
-            self._keep_problem(error)
+            self._set_load_error(error)
         else:
             self.load_error = None
 
     def _follow(self) -> None:
         version = self._registry.resolve(self.reference)
         if self._current is None or self._current.version != version:
-            self._current = self._opened(version)
-            log.info("answering with %s", self._current.label)
+            self._current = self._load_version(version)
+            log.info("serving %s", self._current.label)
 
-    def _earlier(self) -> LoadedModel | None:
-        """The last version that the stage stood at before, and that can be hosted."""
-        name, which = parse_reference(self.reference)
-        if which.isdecimal():
+    def _load_earlier(self) -> LoadedModel | None:
+        """The last version that the stage pointed to before and that can be loaded."""
+        name, stage_or_version = parse_reference(self.reference)
+        if stage_or_version.isdecimal():
             return None
-        for number in reversed(rollback_targets(self._registry.history(name, which))[:-1]):
+        earlier = rollback_targets(self._registry.history(name, stage_or_version))[:-1]
+        for number in reversed(earlier):
             try:
-                return self._opened(self._registry.resolve(f"{name}@{number}"))
+                return self._load_version(self._registry.resolve(f"{name}@{number}"))
             except Exception as error:
-                log.warning("%s@%d cannot be hosted either: %s", name, number, last_line(error))
+                log.warning("%s@%d cannot be served either: %s", name, number, last_line(error))
         return None
 
-    def _keep_problem(self, error: Exception) -> None:
-        """Remember why the reference is not followed, and tell it once."""
-        problem = str(error)
+    def _set_load_error(self, error: Exception) -> None:
+        """Keep why the reference is not followed, and log it once."""
+        message = str(error)
         if not isinstance(error, UserError):
-            problem = f"{self.reference} cannot be hosted: {last_line(error).rstrip('.')}."
-        if problem != self.load_error:
-            log.warning("%s answers: %s", self.current.label, problem)
-        self.load_error = problem
+            message = f"{self.reference} cannot be served: {last_line(error)}."
+        if message != self.load_error:
+            log.warning("%s is served: %s", self.current.label, message)
+        self.load_error = message
 
-    def _opened(self, version: Version) -> LoadedModel:
-        segmenter = load_predictor(open_version_bundle(version), self._threads, self._gpu)
-        side = segmenter.manifest.image_size
-        blank = np.zeros((side, side, segmenter.manifest.image_channels), np.uint8)
-        # The first slice alone and the first two together have graphs compiled.
+    def _load_version(self, version: Version) -> LoadedModel:
+        predictor = load_predictor(open_version_bundle(version), self._threads, self._gpu)
+        size = predictor.manifest.image_size
+        blank = np.zeros((size, size, predictor.manifest.image_channels), np.uint8)
+        # Graphs are compiled for the first single slice and for the first two slices together.
         for count in (1, 2):
-            segmenter.predict([blank] * count)
-        return LoadedModel(version, segmenter)
+            predictor.predict([blank] * count)
+        return LoadedModel(version, predictor)

@@ -1,4 +1,4 @@
-"""What the service answers, as JSON; /openapi.json and the docs page are made of these."""
+"""The JSON responses of the service; /openapi.json and the docs page are generated from them."""
 
 from typing import Self
 
@@ -6,13 +6,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model_config = ConfigDict(
         frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
 
 
-class BoundingBox(_Answer):
+class BoundingBox(_Response):
     """The smallest upright rectangle around the foreground, in pixels from the upper left."""
 
     x: int
@@ -21,8 +21,8 @@ class BoundingBox(_Answer):
     height: int
 
 
-class RunLengths(_Answer):
-    """A mask as COCO's uncompressed run-length code (pycocotools reads it)."""
+class RunLengths(_Response):
+    """A mask in COCO's uncompressed run-length encoding (pycocotools reads it)."""
 
     size: tuple[int, int]
     """Height and width."""
@@ -31,13 +31,13 @@ class RunLengths(_Answer):
     columns from left to right."""
 
 
-class SegmentResponse(_Answer):
-    """What was found in a slice."""
+class SegmentResponse(_Response):
+    """The segmentation of a slice."""
 
     model: str
     """Name of the model in the registry."""
     version: int
-    """Its version, which answered this request."""
+    """The version that processed this request."""
     width: int
     """Of the slice, in pixels."""
     height: int
@@ -45,15 +45,15 @@ class SegmentResponse(_Answer):
     area: int
     """Foreground in pixels."""
     bounding_box: BoundingBox | None
-    """Around all foreground; absent where there is none."""
+    """Around all foreground; null without foreground."""
     mask: RunLengths
     """The foreground."""
     seconds: float
-    """From the whole request to the mask, in the service."""
+    """From the complete request to the mask, in the service."""
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, model: str, version: int, seconds: float) -> Self:
-        """The answer for a mask [H, W], foreground where it is not 0."""
+        """The response for a mask [H, W], foreground where it is not 0."""
         return cls(
             model=model,
             version=version,
@@ -66,87 +66,86 @@ class SegmentResponse(_Answer):
         )
 
 
-class ErrorResponse(_Answer):
+class ErrorResponse(_Response):
     """What is wrong with a request, in one sentence."""
 
     error: str
 
 
-class Health(_Answer):
+class Health(_Response):
     """That the service answers."""
 
     status: str = "ok"
 
 
-class ModelInfo(_Answer):
-    """What is hosted."""
+class ModelInfo(_Response):
+    """The model that the service serves."""
 
     model: str
     """Name of the model in the registry."""
     version: int
     """Its version."""
     reference: str
-    """What the service follows: NAME@STAGE or NAME@VERSION."""
+    """serve.model: NAME@STAGE or NAME@VERSION."""
     run: str
-    """The training run the bundle comes from."""
+    """The training run of the bundle."""
     created: str
-    """When the bundle was made, ISO 8601 in UTC."""
+    """When the bundle was created, ISO 8601 in UTC."""
     fingerprint: str
     """Of the settings it was trained with."""
     commit: str | None
     """Commit of segfleet it was trained by."""
     image_size: int
-    """Side of the square the network works at, in pixels."""
+    """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB."""
     threshold: float
-    """A pixel is foreground where its probability is above."""
+    """A pixel is foreground where its probability is greater."""
     metrics: dict[str, float]
     """The scores of its checkpoint."""
     engine: str
-    """What computes: OpenVINO or TensorFlow."""
+    """The inference engine: OpenVINO or TensorFlow."""
 
 
-class ReplicaInfo(_Answer):
+class ReplicaInfo(_Response):
     """One process that answers requests."""
 
     version: int
-    """The version it answers with."""
+    """The version that it serves."""
     load_error: str | None
-    """Why it does not answer with what the registry says, if it does not."""
+    """Why it does not serve the version that the registry names, if so."""
     address: str | None = None
-    """Where it answers by itself, without Ray Serve's proxy, as its own node or, where the service
-    listens to all, as others see it; absent where it does not."""
+    """The URL of the replica itself, without Ray Serve's proxy, as seen from its node or, if the
+    service listens on all addresses, from other machines; null if it has none."""
 
 
-class Latency(_Answer):
-    """Seconds from a request's arrival at a replica to its answer, over all requests counted."""
+class Latency(_Response):
+    """Seconds from the arrival of a request at a replica to its response, over all requests."""
 
     p50: float
     p90: float
     p99: float
 
 
-class ServiceStatus(_Answer):
-    """How the service does."""
+class ServiceStatus(_Response):
+    """The status of the service."""
 
     reference: str
-    """What the service follows: NAME@STAGE or NAME@VERSION."""
+    """serve.model: NAME@STAGE or NAME@VERSION."""
     replicas: list[ReplicaInfo]
-    """The replicas heard of in the last seconds."""
+    """The replicas with a heartbeat in the last seconds."""
     requests: int
     """Requests for segmentation since the deployment."""
     rejected: int
-    """Of these, refused for what was wrong with them (4xx), or as the service was too busy (408,
-    503)."""
+    """Of these, rejected because they were invalid (4xx) or the service was too busy (408, 503)."""
     errors: int
-    """Of these, failed through a fault of the service (any other 5xx)."""
+    """Of these, failed because of an error of the service (any other 5xx)."""
     latency_s: Latency | None
-    """Of the requests that were answered; absent where there are none."""
+    """Of the requests that succeeded; null without any."""
 
 
 def bounding_box(mask: np.ndarray) -> BoundingBox | None:
-    """The box around what is not 0 in a mask [H, W]."""
+    """The box around the foreground (not 0) of a mask [H, W]."""
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(columns):
         return None

@@ -1,32 +1,32 @@
-"""Counts and latencies of requests that can be added up over replicas."""
+"""Counts and latencies of requests, which can be summed over replicas."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
-# Latencies are counted in classes 5 % wide, so that a percentile is at most 5 % off and a day of
-# requests takes a few hundred numbers.
-_STEP = 1.05
-_LEAST_S = 1e-4
+# Latencies are counted in bins 5 % wide, so that a percentile has an error of at most 5 % and a day
+# of requests takes a few hundred numbers.
+_BIN_RATIO = 1.05
+_MIN_LATENCY_S = 1e-4
 
 
 @dataclass
 class RequestStats:
-    """Requests by how they ended."""
+    """Requests by their outcome."""
 
     requests: int = 0
     rejected: int = 0
-    """Ended with 4xx, or with 503: 408 and 503 tell of too much to do, not of a fault."""
+    """Ended with 4xx or 503: 408 and 503 mean that the service is too busy, not an error."""
     errors: int = 0
     """Ended with any other 5xx."""
     latencies: Counter[int] = field(default_factory=Counter)
-    """Requests answered with 2xx by latency class."""
+    """Requests that ended with 2xx, by latency bin."""
 
     def record(self, status: int | None, seconds: float) -> None:
         """Count one request by its HTTP status and how long it took.
 
-        status: None where it was given up before it was answered.
+        status: None if the client closed the connection before the response.
         """
         self.requests += 1
         if status is None:
@@ -36,7 +36,7 @@ class RequestStats:
         elif status >= 500:
             self.errors += 1
         else:
-            self.latencies[_class(seconds)] += 1
+            self.latencies[_latency_bin(seconds)] += 1
 
     def __add__(self, other: Self) -> "RequestStats":
         return RequestStats(
@@ -50,23 +50,23 @@ class RequestStats:
         """The counts as they are now."""
         return self + type(self)()
 
-    def percentile(self, share: float) -> float | None:
-        """Seconds within which this share (0 to 1) was answered; None where none was."""
+    def percentile(self, fraction: float) -> float | None:
+        """Seconds within which this fraction (0 to 1) was answered; None without requests."""
         total = self.latencies.total()
         if not total:
             return None
-        wanted, seen = math.ceil(share * total), 0
-        for place in sorted(self.latencies):
-            seen += self.latencies[place]
-            if seen >= wanted:
-                return _seconds(place)
+        rank, seen = math.ceil(fraction * total), 0
+        for index in sorted(self.latencies):
+            seen += self.latencies[index]
+            if seen >= rank:
+                return _bin_limit(index)
         return None
 
 
-def _class(seconds: float) -> int:
-    return max(0, math.ceil(math.log(max(seconds, _LEAST_S) / _LEAST_S, _STEP)))
+def _latency_bin(seconds: float) -> int:
+    return max(0, math.ceil(math.log(max(seconds, _MIN_LATENCY_S) / _MIN_LATENCY_S, _BIN_RATIO)))
 
 
-def _seconds(place: int) -> float:
-    """The upper end of a latency class."""
-    return round(_LEAST_S * _STEP**place, 6)
+def _bin_limit(index: int) -> float:
+    """The upper limit of a latency bin."""
+    return round(_MIN_LATENCY_S * _BIN_RATIO**index, 6)

@@ -1,0 +1,1 @@
+"""Losses, metrics, optimizers, learning rate schedules and precision; imports contract only."""

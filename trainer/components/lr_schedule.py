@@ -1,7 +1,7 @@
-"""The decisions of training over time, as pure functions of the history of scores.
+"""Learning rate, early stopping and the best epoch, as pure functions of the history of scores.
 
-They keep no state of their own: a resumed run replays them over the history of its checkpoint and
-decides as an uninterrupted one would.
+They have no state: a resumed run evaluates them on the history in its checkpoint and decides as an
+uninterrupted run would.
 """
 
 import math
@@ -11,12 +11,12 @@ from contract.config import Train
 
 
 def score_sign(monitor: str) -> int:
-    """+1 where a higher score is better, -1 where a lower one is."""
+    """+1 if a higher score is better, -1 if a lower one is."""
     return -1 if monitor.endswith("loss") else 1
 
 
 def best_epoch(scores: Sequence[float], monitor: str) -> int:
-    """Index of the best score; the earlier one of equals."""
+    """Index of the best score; the earliest of equals."""
     return max(range(len(scores)), key=lambda epoch: score_sign(monitor) * scores[epoch])
 
 
@@ -28,18 +28,18 @@ def should_stop(scores: Sequence[float], train: Train) -> bool:
 
 
 def count_reductions(scores: Sequence[float], train: Train) -> int:
-    """How often the plateau has cut the learning rate so far."""
-    cuts, waited, best = 0, 0, -math.inf
+    """How often the plateau schedule has reduced the learning rate so far."""
+    reductions, waited, best = 0, 0, -math.inf
     for score in (score_sign(train.monitor) * score for score in scores):
         waited = 0 if score > best else waited + 1
         best = max(best, score)
         if waited == train.plateau_patience:
-            cuts, waited = cuts + 1, 0
-    return cuts
+            reductions, waited = reductions + 1, 0
+    return reductions
 
 
 def learning_rate(progress: float, scores: Sequence[float], train: Train) -> float:
-    """The learning rate at a point of the training.
+    """The learning rate at a point in training.
 
     progress: epochs done, as a fraction (2.5 is the middle of the third epoch); scores: the
     monitored score of every finished epoch. Polynomial decay with power 0.9 is nnU-Net's
@@ -47,14 +47,14 @@ def learning_rate(progress: float, scores: Sequence[float], train: Train) -> flo
     """
     if progress < train.warmup_epochs:
         return train.learning_rate * progress / train.warmup_epochs
-    left = 1.0 - (progress - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
+    remaining = 1.0 - (progress - train.warmup_epochs) / (train.epochs - train.warmup_epochs)
     match train.lr_schedule:
         case "constant":
             factor = 1.0
         case "plateau":
             factor = train.plateau_factor ** count_reductions(scores, train)
         case "polynomial":
-            factor = left**0.9
+            factor = remaining**0.9
         case "cosine":
-            factor = (1.0 - math.cos(math.pi * left)) / 2.0
+            factor = (1.0 - math.cos(math.pi * remaining)) / 2.0
     return train.learning_rate * factor

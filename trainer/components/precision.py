@@ -1,4 +1,4 @@
-"""Which number format a worker computes in."""
+"""The Keras mixed precision policy of a worker."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,17 @@ def select_policy(
     cpu_flags: set[str],
     compute_capability: tuple[int, int] | None,
 ) -> Policy:
-    """The Keras policy for a setting on this hardware: bfloat16 where it is the faster one.
+    """The Keras policy for a setting on this hardware: bfloat16 if it is faster.
 
-    cpu: its vendor and instruction sets, as Linux names them; capability: CUDA compute capability
-    of the GPU, None without one. bfloat16 is faster than float32 from capability 8.0 (Ampere), on
-    CPUs with amx_bf16, and on AMD's with avx512_bf16. Intel's with the latter alone compute it
-    more slowly, and where it is emulated it is nine times slower (docs/lab-notes.md). Tensor cores
-    of capability 7.0 to 7.5 compute float16.
+    bfloat16 is faster than float32 from compute capability 8.0 (Ampere), on CPUs with amx_bf16, and
+    on AMD CPUs with avx512_bf16. Intel CPUs that have only the latter compute it more slowly, and
+    an emulation is nine times slower (docs/lab-notes.md). Tensor cores of capability 7.0 to 7.5
+    compute float16.
+
+    Args:
+        requested: train.precision.
+        cpu_flags: The vendor and the instruction sets of the CPU, as Linux names them.
+        compute_capability: The CUDA compute capability of the GPU; None without a GPU.
     """
     if requested != "auto":
         return requested
@@ -33,7 +37,7 @@ def select_policy(
 
 
 def read_cpu_flags() -> set[str]:
-    """Vendor and instruction sets of this machine's CPU; empty where Linux does not tell."""
+    """Vendor and instruction sets of this machine's CPU; empty if /proc/cpuinfo is missing."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

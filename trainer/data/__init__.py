@@ -1,1 +1,4 @@
-"""Slices and masks: where they lie, how they are split, what a worker sees of them."""
+"""Datasets: pairing, checks, splits by patient, cache, tf.data pipeline, augmentation, phantom.
+
+May import trainer.visualization (for reports) and contract. dataset_index imports no TensorFlow.
+"""

@@ -1,8 +1,9 @@
 """Slices decoded and resized once per machine, then read as memory-mapped arrays.
 
-Decoding 667 slices of 512 pixels takes seconds; the workers of one machine, their restarts and the
-trials of a sweep share the result. It lies in the machine's temporary folder under a name made of
-everything that decides its content, so a stale one cannot be met and the system may delete it.
+Decoding 667 slices of 512 pixels takes seconds. The workers of one machine, their restarts and the
+trials of a sweep share the result. It is stored in the machine's temporary folder under a name
+derived from everything that determines its content, so a stale cache cannot be read and the system
+may delete it.
 """
 
 import fcntl
@@ -20,50 +21,52 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from contract.config import Config
+from contract.config import Data, Network
+from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage, open_storage, translate_errors
-from trainer.data.dataset_index import Dataset, SliceRecord, Split, read_image, read_mask
+from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.data.preprocessing import resize, resize_slices
 
-# Raised when what is written below changes, so that older caches are not read.
+# Increased when the content below changes, so that older caches are not read.
 _FORMAT = 2
 _IMAGES, _MASKS = "images.npy", "masks.npy"
 _READERS = 8
 
+_ResizedSlice = tuple[NDArray[np.int16], NDArray[np.uint8], bool]
+
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """The slices of a split at the network's size.
+    """The slices of a split at the size of the network.
 
-    images: [n, S, S, C] raw intensities, uint8 or int16; masks: [n, S, S] of 0 and 1. Both in the
-    order of Dataset.of(split).
+    images: raw intensities [n, S, S, C], uint8 or int16; masks: [n, S, S] of 0 and 1. Both are in
+    the order of Dataset.select(split).
     """
 
     images: NDArray[np.uint8] | NDArray[np.int16]
     masks: NDArray[np.uint8]
 
 
-def load_split(config: Config, dataset: Dataset, split: Split) -> CachedSplit:
-    """The slices of a split, from this machine's cache or made now."""
-    folder = _home() / _key(config, dataset, split)
+def load_split(dataset: Dataset, split: Split, data: Data, network: Network) -> CachedSplit:
+    """The slices of a split, from this machine's cache; the cache is filled if necessary."""
+    folder = _cache_root() / _cache_key(dataset, split, data, network)
     with _locked(folder.with_suffix(".lock")):
-        # The system clears its temporary folder file by file.
+        # The system may clear its temporary folder file by file.
         if not all((folder / name).exists() for name in (_IMAGES, _MASKS)):
-            _fill(folder, config, dataset, split)
+            _fill(folder, dataset, split, data, network)
     return CachedSplit(
         np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r")
     )
 
 
-def _home() -> Path:
-    # By number, as a container's user may have no name.
-    home = Path(tempfile.gettempdir()) / f"segfleet-slices-{os.getuid()}"
-    home.mkdir(mode=0o700, exist_ok=True)
-    return home
+def _cache_root() -> Path:
+    # By user id, because the user of a container may have no name.
+    root = Path(tempfile.gettempdir()) / f"segfleet-slices-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    return root
 
 
-def _key(config: Config, dataset: Dataset, split: Split) -> str:
-    network, data = config.network, config.data
+def _cache_key(dataset: Dataset, split: Split, data: Data, network: Network) -> str:
     parts = (_FORMAT, dataset.fingerprint, split, network.image_size, network.image_channels)
     text = repr((*parts, data.mask_threshold))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -71,58 +74,58 @@ def _key(config: Config, dataset: Dataset, split: Split) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Only one process of the machine fills a cache; the system lets go of the lock if it dies."""
+    """Only one process of the machine fills a cache; the lock is released if that process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _fill(folder: Path, config: Config, dataset: Dataset, split: Split) -> None:
-    """Write both arrays into a folder of another name, then rename it."""
-    slices = open_storage(dataset.root)
+def _fill(folder: Path, dataset: Dataset, split: Split, data: Data, network: Network) -> None:
+    """Write both arrays to a folder with a temporary name, then rename it."""
+    storage = open_storage(dataset.root)
 
-    def fit(case: SliceRecord) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
-        return _fit(config, slices, case)
+    def resize_record(record: SliceRecord) -> _ResizedSlice:
+        return _resize_record(record, storage, data, network)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        fitted = list(pool.map(fit, dataset.select(split)))
-    wide = any(wide for _, _, wide in fitted)
+        resized = list(pool.map(resize_record, dataset.select(split)))
+    dtype = np.int16 if any(is_16_bit for _, _, is_16_bit in resized) else np.uint8
     unfinished = folder.with_suffix(".unfinished")
     for stale in (unfinished, folder):
         shutil.rmtree(stale, ignore_errors=True)
     with translate_errors("write", unfinished):
         unfinished.mkdir()
-    _save(unfinished / _IMAGES, [image for image, _, _ in fitted], np.int16 if wide else np.uint8)
-    _save(unfinished / _MASKS, [mask for _, mask, _ in fitted], np.uint8)
+    _save_array(unfinished / _IMAGES, [image for image, _, _ in resized], dtype)
+    _save_array(unfinished / _MASKS, [mask for _, mask, _ in resized], np.uint8)
     unfinished.rename(folder)
 
 
-def _fit(
-    config: Config, slices: Storage, case: SliceRecord
-) -> tuple[NDArray[np.int16], NDArray[np.uint8], bool]:
+def _resize_record(
+    record: SliceRecord, storage: Storage, data: Data, network: Network
+) -> _ResizedSlice:
     """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
 
-    On the CPU, whatever there is: with eight threads on one GPU TensorFlow 2.21 took the network's
-    side for a slice's (docs/lab-notes.md).
+    On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
+    size of the network with the size of a slice (docs/lab-notes.md).
     """
-    side = config.network.image_size
-    raw = read_image(slices, case.image)
-    truth = read_mask(slices, case.mask, config.data.mask_threshold)
+    size = network.image_size
+    raw = read_image(storage, record.image)
+    full_mask = read_mask(storage, record.mask, data.mask_threshold)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), side, config.network.image_channels)[0]
-        share = resize(tf.constant(truth[None, ..., None], tf.float32), side, side)[0, :, :, 0]
+        image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
+        coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
     return (
         image.numpy().astype(np.int16),
-        (share.numpy() > 0.5).astype(np.uint8),
+        (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8),
         raw.dtype != np.uint8,
     )
 
 
-def _save(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> None:
-    """Write values of one shape as a single .npy file, without a second copy of them in memory.
+def _save_array(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> None:
+    """Write values of one shape as a single .npy file without a second copy in memory.
 
-    By ordinary writes, which a full disk refuses with an error: written through a memory map, it
-    ends the process by a signal.
+    With ordinary writes, to which a full disk responds with an error. Written through a memory
+    map, a full disk ends the process with a signal.
     """
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),

@@ -1,4 +1,4 @@
-"""Images and masks of a dataset's folders, paired by their files' stems, and whose they are."""
+"""Images and masks in the folders of a dataset, paired by file stem, with their patients."""
 
 import json
 import logging
@@ -8,19 +8,21 @@ from pathlib import PurePosixPath
 
 from contract.config import Data
 from contract.errors import DataError
-from contract.imaging.decode import SUFFIXES
+from contract.imaging.decode import IMAGE_SUFFIXES
 from contract.storage import LocalStorage, ObjectInfo, Storage
 from trainer.data.splits import SPLITS, Split, find_patient
 
-_FAULTS_TOLD = 5
-_PARTNERS = "an image and its mask have the same stem; add the missing ones or remove the others"
+_MAX_LISTED = 5
+_PAIRING_HINT = (
+    "an image and its mask have the same stem; add the missing files or remove the others"
+)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one stem; split is None in a pool."""
+    """An image and a mask with the same stem; split is None in an unsplit dataset."""
 
     name: str
     patient: str
@@ -29,139 +31,145 @@ class Pair:
     mask: str
 
 
-def list_files(data: Data, source: Storage) -> list[ObjectInfo]:
+def list_files(data: Data, storage: Storage) -> list[ObjectInfo]:
     """Every file below the folders of the layout."""
-    return [entry for folder in _folders(data) for entry in source.list_objects(folder)]
+    return [info for folder in _layout_folders(data) for info in storage.list_objects(folder)]
 
 
-def _folders(data: Data) -> list[str]:
+def _layout_folders(data: Data) -> list[str]:
     prefixes = [""] if data.layout == "unsplit" else [f"{split}/" for split in SPLITS]
     return [f"{prefix}{kind}" for prefix in prefixes for kind in ("images", "masks")]
 
 
-def pair_files(listing: Sequence[ObjectInfo], data: Data, source: Storage) -> list[Pair]:
-    """Images and masks by stem; one DataError for all without partner, or without patient."""
-    found = _group_by_stem(listing, data, source)
-    faults: list[str] = []
-    alone: list[str] = []
-    nameless: list[str] = []
+def pair_files(files: Sequence[ObjectInfo], data: Data, storage: Storage) -> list[Pair]:
+    """Images and masks by stem.
+
+    Raises one DataError for all files without a partner, or without a patient in their name.
+    """
+    grouped = _group_by_stem(files, data, storage)
+    errors: list[str] = []
+    unpaired: list[str] = []
+    without_patient: list[str] = []
     pairs: list[Pair] = []
     for split in [None] if data.layout == "unsplit" else SPLITS:
         prefix = "" if split is None else f"{split}/"
-        images, masks = found[f"{prefix}images"], found[f"{prefix}masks"]
-        faults += _duplicate_stems(images) + _duplicate_stems(masks)
-        alone += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
-        alone += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
+        images, masks = grouped[f"{prefix}images"], grouped[f"{prefix}masks"]
+        errors += _duplicate_stems(images) + _duplicate_stems(masks)
+        unpaired += [f"{images[stem][0]} has no mask" for stem in images.keys() - masks.keys()]
+        unpaired += [f"{masks[stem][0]} has no image" for stem in masks.keys() - images.keys()]
         for stem in sorted(images.keys() & masks.keys()):
             patient = find_patient(stem, data.patient_id_regex)
             if patient is None:
-                nameless.append(images[stem][0])
+                without_patient.append(images[stem][0])
             else:
                 pairs.append(Pair(stem, patient, split, images[stem][0], masks[stem][0]))
-    raise_data_errors(faults + alone, source, _PARTNERS if alone else "")
-    if nameless:
-        raise DataError(_no_patient_error(nameless, data, source))
+    raise_data_errors(errors + unpaired, storage, _PAIRING_HINT if unpaired else "")
+    if without_patient:
+        raise DataError(_no_patient_error(without_patient, data, storage))
     if data.layout == "unsplit" and len(pairs) > 1:
-        _check_patients_differ_from_slices(pairs, data, source)
+        _check_patients_differ_from_slices(pairs, data, storage)
     return pairs
 
 
-def _no_patient_error(nameless: Sequence[str], data: Data, source: Storage) -> str:
-    """The message for images in whose names the pattern finds nobody."""
-    files = f"the names of {len(nameless)} files, such as" if nameless[1:] else "the name of"
+def _no_patient_error(keys: Sequence[str], data: Data, storage: Storage) -> str:
+    """The message for images in whose names the regular expression finds no patient."""
+    names = f"the names of {len(keys)} files, such as" if keys[1:] else "the name of"
     return (
-        f"{source.url}: data.patient_id_regex = {_in_toml(data.patient_id_regex)} finds no patient "
-        f"in {files} {nameless[0]}: write one that does ('^([^_]+)_' takes what stands before "
-        "the first underscore), or rename the files."
+        f"{storage.url}: data.patient_id_regex = {_as_toml(data.patient_id_regex)} finds no "
+        f"patient in {names} {keys[0]}: change it ('^([^_]+)_' takes everything before the first "
+        "underscore), or rename the files."
     )
 
 
-def _in_toml(pattern: str) -> str:
-    """A pattern as a settings file holds it: in single quotes, where backslashes stay single."""
-    plain = "'" not in pattern and pattern.isprintable()
-    return f"'{pattern}'" if plain else json.dumps(pattern, ensure_ascii=False)
+def _as_toml(pattern: str) -> str:
+    """A pattern as in a settings file: in single quotes, in which backslashes are literal."""
+    is_literal = "'" not in pattern and pattern.isprintable()
+    return f"'{pattern}'" if is_literal else json.dumps(pattern, ensure_ascii=False)
 
 
-def _check_patients_differ_from_slices(pairs: Sequence[Pair], data: Data, source: Storage) -> None:
-    """DataError where the pattern takes every whole name for a patient.
+def _check_patients_differ_from_slices(pairs: Sequence[Pair], data: Data, storage: Storage) -> None:
+    """DataError if the regular expression takes every complete name for a patient.
 
-    Slices of one patient would then stand in several splits, and nothing would tell.
+    Slices of one patient would then be assigned to several splits without any error.
     """
     if all(pair.patient == pair.name for pair in pairs):
         raise DataError(
-            f"{source.url}: data.patient_id_regex = {_in_toml(data.patient_id_regex)} takes the "
-            f"whole name of every file, such as {pairs[0].name}, for its patient: write one that "
-            "stops before the slice, or, where every patient has but one slice, divide them "
+            f"{storage.url}: data.patient_id_regex = {_as_toml(data.patient_id_regex)} takes the "
+            f"complete name of every file, such as {pairs[0].name}, for its patient: change it so "
+            "that it stops before the slice, or, if every patient has only one slice, split them "
             'yourself with data.layout = "presplit".'
         )
 
 
 def _group_by_stem(
-    listing: Sequence[ObjectInfo], data: Data, source: Storage
+    files: Sequence[ObjectInfo], data: Data, storage: Storage
 ) -> dict[str, dict[str, list[str]]]:
-    """Keys of the pictures of each folder by stem; other files are passed over, and said so."""
-    found: dict[str, dict[str, list[str]]] = {folder: {} for folder in _folders(data)}
-    passed: list[str] = []
+    """Keys of the image files of each folder by stem; other files are skipped with a warning."""
+    grouped: dict[str, dict[str, list[str]]] = {folder: {} for folder in _layout_folders(data)}
+    skipped: list[str] = []
     nested: list[str] = []
-    for entry in listing:
-        path = PurePosixPath(entry.key)
-        if path.suffix.lower() in SUFFIXES and str(path.parent) in found:
-            found[str(path.parent)].setdefault(path.stem, []).append(entry.key)
+    for info in files:
+        path = PurePosixPath(info.key)
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES
+        if is_image and str(path.parent) in grouped:
+            grouped[str(path.parent)].setdefault(path.stem, []).append(info.key)
         elif any(part.startswith(".") for part in path.parts):
             continue
-        elif path.suffix.lower() in SUFFIXES:
-            folder = next(folder for folder in found if path.is_relative_to(folder))
-            nested.append(f"{entry.key} lies in a subfolder: move it directly into {folder}")
+        elif is_image:
+            folder = next(folder for folder in grouped if path.is_relative_to(folder))
+            nested.append(f"{info.key} is in a subfolder: move it directly into {folder}")
         else:
-            passed.append(entry.key)
-    raise_data_errors(nested, source)
-    for folder, stems in found.items():
-        if not stems and not (folder.endswith("masks") and found[folder[:-5] + "images"]):
-            raise DataError(_empty_folder_error(folder, data, source, passed))
-    if passed:
+            skipped.append(info.key)
+    raise_data_errors(nested, storage)
+    for folder, stems in grouped.items():
+        if not stems and not (folder.endswith("masks") and grouped[folder[:-5] + "images"]):
+            raise DataError(_empty_folder_error(folder, data, storage, skipped))
+    if skipped:
         _log.warning(
-            "%d files in %s are no pictures and passed over, such as %s",
-            len(passed),
-            source.url,
-            passed[0],
+            "%d files in %s are not image files and are skipped, such as %s",
+            len(skipped),
+            storage.url,
+            skipped[0],
         )
-    return found
+    return grouped
 
 
-def _empty_folder_error(folder: str, data: Data, source: Storage, passed: Sequence[str]) -> str:
-    """The message for a folder without pictures, with the likeliest cause."""
-    wanted = (
+def _empty_folder_error(folder: str, data: Data, storage: Storage, skipped: Sequence[str]) -> str:
+    """The message for a folder without images, with the most likely cause."""
+    expected = (
         "train|valid|test, each with images and masks"
         if data.layout == "presplit"
         else "images and masks"
     )
-    if isinstance(source, LocalStorage) and not source.path.is_dir():
-        return f"there is no folder {source.url}: data.root must name one that holds {wanted}."
-    text = f"there are no pictures ({', '.join(SUFFIXES)}) in {source.url}/{folder}"
-    if passed:
-        return f"{text}, but {len(passed)} other files such as {passed[0]}: convert them."
+    if isinstance(storage, LocalStorage) and not storage.path.is_dir():
+        return f"there is no folder {storage.url}: data.root must contain {expected}."
+    text = f"there are no images ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}/{folder}"
+    if skipped:
+        return f"{text}, but {len(skipped)} other files such as {skipped[0]}: convert them."
     other = "unsplit" if data.layout == "presplit" else "presplit"
-    if any(source.list_objects(f) for f in _folders(data.model_copy(update={"layout": other}))):
+    other_folders = _layout_folders(data.model_copy(update={"layout": other}))
+    if any(storage.list_objects(other_folder) for other_folder in other_folders):
         return f'{text}: your folders are those of data.layout = "{other}".'
-    return f"{text}: data.root must hold {wanted}."
+    return f"{text}: data.root must contain {expected}."
 
 
 def _duplicate_stems(stems: Mapping[str, list[str]]) -> list[str]:
     return [f"{' and '.join(keys)} have the same stem" for keys in stems.values() if len(keys) > 1]
 
 
-def raise_data_errors(faults: Iterable[str], source: Storage, remedy: str = "") -> None:
-    """One DataError for all faults, the first few told; nothing where there are none.
+def raise_data_errors(errors: Iterable[str], storage: Storage, hint: str = "") -> None:
+    """Raise one DataError for all errors, listing the first few; do nothing if there are none.
 
-    remedy: what the sentence ends with.
+    hint: the remedy at the end of the sentence.
     """
-    told = sorted(faults)
-    if not told:
+    listed = sorted(errors)
+    if not listed:
         return
-    end = f": {remedy}." if remedy else "."
-    if len(told) == 1:
-        raise DataError(f"{source.url}: {told[0]}{end}")
-    more = f"; and {len(told) - _FAULTS_TOLD} more" if len(told) > _FAULTS_TOLD else ""
+    end = f": {hint}." if hint else "."
+    if len(listed) == 1:
+        raise DataError(f"{storage.url}: {listed[0]}{end}")
+    more = f"; and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
     raise DataError(
-        f"{source.url}: {len(told)} files are at fault: {'; '.join(told[:_FAULTS_TOLD])}{more}{end}"
+        f"{storage.url}: {len(listed)} files are invalid: {'; '.join(listed[:_MAX_LISTED])}"
+        f"{more}{end}"
     )

@@ -1,4 +1,4 @@
-"""Which patient stands in which split of a pool: drawn once, written down, then obeyed."""
+"""Which patient is in which split of an unsplit dataset: drawn once, saved, then reused."""
 
 import json
 import logging
@@ -15,102 +15,117 @@ from contract.storage import Storage
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-Patients = dict[Split, list[str]]
+SplitPatients = dict[Split, list[str]]
 
-FILE = "splits.json"
+SPLITS_FILE = "splits.json"
 
 _log = logging.getLogger(__name__)
 
 
 def find_patient(name: str, pattern: str) -> str | None:
-    """The patient in a file name without its suffix; None where the pattern finds none.
+    """The patient in a file name without suffix; None if the regular expression finds none.
 
-    The pattern's first group if it has one, else all it matches.
+    It is the first group of the expression if it has one, else the complete match.
     """
-    found = re.search(pattern, name)
-    if found is None:
+    match = re.search(pattern, name)
+    if match is None:
         return None
-    return (found[1] if found.re.groups else found[0]) or None
+    return (match[1] if match.re.groups else match[0]) or None
 
 
 def load_or_create_splits(
-    foreground: Mapping[str, float], data: Data, seed: int, place: Storage
-) -> Patients:
-    """The patients of each split: as splits.json at place says, else dealt now and written there.
+    foreground: Mapping[str, float], data: Data, seed: int, storage: Storage
+) -> SplitPatients:
+    """The patients of each split: from splits.json if it exists, else drawn and saved there.
 
-    foreground: every patient of the pool with the mean foreground fraction of its slices.
-    Raises DataError for a patient that the file does not name.
+    Args:
+        foreground: Every patient of the dataset with the mean foreground fraction of its slices.
+        data: The fractions of the splits.
+        seed: The seed of the draw.
+        storage: Where splits.json is stored.
+
+    Raises:
+        DataError: The dataset has a patient that the file does not name.
     """
-    if not place.exists(FILE):
-        dealt = stratified_split(foreground, data.valid_fraction, data.test_fraction, seed)
-        # Of two processes that deal at once the first is obeyed by both.
-        place.create(FILE, json.dumps(dealt, indent=2).encode() + b"\n")
-    patients = _read(place)
-    _check_new_patients(patients, foreground.keys(), place)
+    if not storage.exists(SPLITS_FILE):
+        created = stratified_split(foreground, data.valid_fraction, data.test_fraction, seed)
+        # If two processes draw at the same time, both use the file of the first.
+        storage.create(SPLITS_FILE, json.dumps(created, indent=2).encode() + b"\n")
+    patients = _read_splits(storage)
+    _check_new_patients(patients, foreground.keys(), storage)
     return patients
 
 
 def stratified_split(
-    foreground: Mapping[str, float], valid: float, test: float, seed: int
-) -> Patients:
-    """Patients dealt to the splits so that each has small and large organs.
+    foreground: Mapping[str, float], valid_fraction: float, test_fraction: float, seed: int
+) -> SplitPatients:
+    """Patients assigned to splits so that each split has small and large organs.
 
-    valid, test: shares of the patients; each split gets at least one. The patients are sorted by
-    foreground and cut into as many strata as the split needs patients; a seeded generator draws
-    one of each. Raises DataError where too few are left to train on.
+    The patients are sorted by foreground and divided into as many strata as a split needs
+    patients; a seeded generator draws one patient from each stratum. Each split has at least one.
+    Raises DataError if too few patients remain for training.
     """
-    draw = np.random.default_rng(seed)
-    counts = {"test": _count(test, foreground), "valid": _count(valid, foreground)}
+    rng = np.random.default_rng(seed)
+    counts = {
+        "test": _count(test_fraction, foreground),
+        "valid": _count(valid_fraction, foreground),
+    }
     if sum(counts.values()) >= len(foreground):
         raise DataError(
-            f"the pool has {len(foreground)} patients, of whom {counts['valid']} would validate, "
-            f"{counts['test']} test and none train: add patients, lower data.valid_fraction or "
-            "data.test_fraction, or mend data.patient_id_regex."
+            f"the dataset has {len(foreground)} patients: {counts['valid']} would be for "
+            f"validation, {counts['test']} for testing and none for training: add patients, lower "
+            "data.valid_fraction or data.test_fraction, or correct data.patient_id_regex."
         )
-    left = sorted(foreground, key=lambda patient: (foreground[patient], patient))
-    drawn: dict[str, set[str]] = {}
+    remaining = sorted(foreground, key=lambda patient: (foreground[patient], patient))
+    chosen: dict[str, set[str]] = {}
     for split, count in counts.items():
-        strata = np.array_split(np.array(left, dtype=object), count)
-        drawn[split] = {str(stratum[draw.integers(len(stratum))]) for stratum in strata}
-        left = [patient for patient in left if patient not in drawn[split]]
-    return {"train": sorted(left), "valid": sorted(drawn["valid"]), "test": sorted(drawn["test"])}
+        strata = np.array_split(np.array(remaining, dtype=object), count)
+        chosen[split] = {str(stratum[rng.integers(len(stratum))]) for stratum in strata}
+        remaining = [patient for patient in remaining if patient not in chosen[split]]
+    return {
+        "train": sorted(remaining),
+        "valid": sorted(chosen["valid"]),
+        "test": sorted(chosen["test"]),
+    }
 
 
-def _count(share: float, patients: Collection[str]) -> int:
-    return max(1, round(share * len(patients)))
+def _count(fraction: float, patients: Collection[str]) -> int:
+    return max(1, round(fraction * len(patients)))
 
 
-def _read(place: Storage) -> Patients:
+def _read_splits(storage: Storage) -> SplitPatients:
     try:
-        patients = TypeAdapter(Patients).validate_json(place.read(FILE))
+        patients = TypeAdapter(SplitPatients).validate_json(storage.read(SPLITS_FILE))
     except ValidationError as error:
         raise DataError(
-            f"{place.url}/{FILE} is damaged: it must hold the lists of patients train, valid and "
-            "test; mend it, or delete it to have the patients dealt anew."
+            f"{storage.url}/{SPLITS_FILE} is damaged: it must contain the lists of patients train, "
+            "valid and test; correct it, or delete it to split the patients again."
         ) from error
     return {split: patients.get(split, []) for split in SPLITS}
 
 
-def _check_new_patients(patients: Patients, pool: Collection[str], place: Storage) -> None:
+def _check_new_patients(
+    patients: SplitPatients, dataset_patients: Collection[str], storage: Storage
+) -> None:
+    file = f"{storage.url}/{SPLITS_FILE}"
     listed = [patient for split in SPLITS for patient in patients[split]]
-    twice = sorted({patient for patient in listed if listed.count(patient) > 1})
-    if twice:
+    duplicates = sorted({patient for patient in listed if listed.count(patient) > 1})
+    if duplicates:
         raise DataError(
-            f"{place.url}/{FILE} names patient {twice[0]} more than once; leave it in one split."
+            f"{file} names patient {duplicates[0]} more than once; keep it in one split."
         )
-    new = sorted(set(pool) - set(listed))
+    new = sorted(set(dataset_patients) - set(listed))
     if new:
         raise DataError(
-            f"patient {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} came to the pool "
-            f"after it was split: add the patient to a split in {place.url}/{FILE}, or delete "
-            "that file to have all patients dealt anew."
+            f"patient {new[0]}{f' and {len(new) - 1} more' if new[1:] else ''} was added to the "
+            f"dataset after it was split: add the patient to a split in {file}, or delete that "
+            "file to split all patients again."
         )
-    gone = sorted(set(listed) - set(pool))
-    if gone:
+    missing = sorted(set(listed) - set(dataset_patients))
+    if missing:
         _log.warning(
-            "%d patients of %s/%s are no longer there: %s",
-            len(gone),
-            place.url,
-            FILE,
-            ", ".join(gone[:5]),
+            "%d patients of %s are no longer in the dataset: %s",
+            len(missing),
+            file,
+            ", ".join(missing[:5]),
         )

@@ -2,48 +2,49 @@
 
 from contract.config import Config
 from contract.storage import Storage
-from trainer.evaluation.evaluate import METRICS, Evaluation, PatientScore
-from trainer.visualization import html, overlays
+from trainer.evaluation.scores import METRICS, Evaluation, rank_patients
+from trainer.visualization import html
+from trainer.visualization.overlays import LEGEND
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "Sensitivity", "specificity": "Specificity"}
-_CURVES = ("train_metrics.png", "train_losses.png", "pictures/epochs.png")
+_CURVES = ("train_metrics.png", "train_losses.png", "previews/epochs.png")
 
 
 def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:
-    """The page: figures, patients, pictures, curves, settings and where all of it was made.
+    """Render the page: metrics, patients, previews, curves, settings and provenance.
 
-    run: where the training that made the bundle is kept, for its curves and pictures; None where
-    it is not at hand. config: the settings the evaluation was started with.
+    Args:
+        run: The run that trained the bundle, for its curves and previews; None if unavailable.
+        evaluation: The results.
+        config: The settings of the evaluation.
+
+    Returns:
+        The HTML.
     """
     return html.render(
         "report.html",
         {
-            "it": evaluation,
+            "evaluation": evaluation,
             "manifest": evaluation.manifest,
-            "figures": {_TITLES[name]: evaluation.summary_of(name) for name in METRICS},
-            "patients": worst_first(evaluation),
-            "empties": evaluation.empty_masks,
-            "curves": curves_of(run),
+            "metrics": {_TITLES[name]: evaluation.summary_of(name) for name in METRICS},
+            "patients": rank_patients(evaluation.patients),
+            "empty_masks": evaluation.empty_masks,
+            "curves": read_curves(run),
             "phantom": config.data.source == "phantom",
             "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,
             "other_settings": config.fingerprint() != evaluation.manifest.fingerprint,
             "fingerprint": config.fingerprint(),
-            "colours": overlays.LEGEND,
+            "colors": LEGEND,
         },
     )
 
 
-def worst_first(evaluation: Evaluation) -> list[PatientScore]:
-    """The patients by their Dice: who reads a report should meet its failures."""
-    return sorted(evaluation.patients, key=lambda one: (one.counts.dice, one.patient))
-
-
-def curves_of(run: Storage | None) -> dict[str, bytes]:
-    """The curves and pictures of a run that are there, by file name without ending."""
+def read_curves(run: Storage | None) -> dict[str, bytes]:
+    """The curves and previews of a run that exist, by file name without suffix."""
     if run is None:
         return {}
     return {
-        name.removesuffix(".png").replace("pictures/", ""): run.read(name)
+        name.removesuffix(".png").replace("previews/", ""): run.read(name)
         for name in _CURVES
         if run.exists(name)
     }

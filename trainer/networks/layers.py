@@ -1,8 +1,4 @@
-"""Dropout whose draws are functions of (seed, step, layer, worker) and of nothing that ran before.
-
-Keras's own draws from a stream: a run that goes on from a checkpoint, or in a network that an
-earlier training of the process built, would see other draws than an uninterrupted one.
-"""
+"""Layers and parts that the networks share: dropout, normalization, activation, output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,42 +6,108 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-# Apart by more than there are layers, so that no two workers share a layer's draws.
-_WORKERS_APART = 10_007
+from contract.config import Network
+
+Layer = Callable[[tf.Tensor], tf.Tensor]
+
+# Larger than the number of layers, so that no two workers share the random numbers of a layer.
+_WORKER_STRIDE = 10_007
 
 
 class Dropout(keras.layers.Layer):
-    """Sets a share of the features to 0 in training, and scales up the others; see `bind`."""
+    """Dropout whose random numbers are functions of (seed, step, layer, worker) alone.
+
+    The dropout of Keras draws from a stream: a run that resumes from a checkpoint, or trains in a
+    network that an earlier training of the process built, would draw other numbers than an
+    uninterrupted run. `bind_dropout` sets what the numbers depend on.
+    """
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
+        """rate: the fraction of features that is set to 0 in training."""
         super().__init__(**kwargs)
         self.rate = rate
-        self.key: Callable[[], tf.Tensor] | None = None
-        """Two integers that decide the draws of this step; set by `bind`."""
+        self.seed_function: Callable[[], tf.Tensor] | None = None
+        """Returns two integers that determine the random numbers of this step."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """[B, H, W, C] to the same; the input itself where nothing is trained."""
+        """[B, H, W, C] to the same shape; the input itself outside of training."""
         if not training or not self.rate:
             return inputs
-        assert self.key, "bind() comes before training"
-        # Drawn in float32: in bfloat16 a rate of 0.05 would be one of 0.055. Multiplied, as
-        # TensorFlow's layout optimiser leaves a graph alone that selects, which tf.nn's dropout
-        # does: on a GPU the convolutions would run in the slower order (docs/lab-notes.md).
-        kept = tf.random.stateless_uniform(tf.shape(inputs), self.key()) >= self.rate
+        assert self.seed_function, "bind_dropout() must be called before training"
+        # Drawn in float32: in bfloat16 a rate of 0.05 would become 0.055. Multiplied, because
+        # TensorFlow's layout optimizer skips a graph with a select, which tf.nn.dropout uses: on a
+        # GPU the convolutions would run in the slower layout (docs/lab-notes.md).
+        kept = tf.random.stateless_uniform(tf.shape(inputs), self.seed_function()) >= self.rate
         return inputs * (tf.cast(kept, inputs.dtype) / (1.0 - self.rate))
 
 
 def bind_dropout(model: keras.Model, seed: int) -> None:
-    """Key the draws of a compiled network by the seed and its optimiser's count of steps."""
-    layers = [layer for layer in model.layers if isinstance(layer, Dropout)]
-    for number, layer in enumerate(layers):
-        layer.key = _key(seed, number, model.optimizer)
+    """Bind every Dropout layer of a compiled model, nested models included, to seed and step.
+
+    The step is the iteration count of the model's optimizer, which a checkpoint contains.
+    """
+    for index, layer in enumerate(find_dropout_layers(model)):
+        layer.seed_function = _create_seed_function(seed, index, model.optimizer)
 
 
-def _key(seed: int, number: int, optimizer: keras.optimizers.Optimizer) -> Callable[[], tf.Tensor]:
-    def key() -> tf.Tensor:
+def find_dropout_layers(model: keras.Model) -> list[Dropout]:
+    """The Dropout layers of a model and of the models inside it, in order."""
+    layers: list[Dropout] = []
+    for layer in model.layers:
+        if isinstance(layer, Dropout):
+            layers.append(layer)
+        elif isinstance(layer, keras.Model):
+            layers += find_dropout_layers(layer)
+    return layers
+
+
+def _create_seed_function(
+    seed: int, index: int, optimizer: keras.optimizers.Optimizer
+) -> Callable[[], tf.Tensor]:
+    def seed_function() -> tf.Tensor:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        place = number + _WORKERS_APART * tf.cast(replica, tf.int64)
-        return tf.stack([seed * 65_537 + place, tf.cast(optimizer.iterations, tf.int64)])
+        offset = index + _WORKER_STRIDE * tf.cast(replica, tf.int64)
+        return tf.stack([seed * 65_537 + offset, tf.cast(optimizer.iterations, tf.int64)])
 
-    return key
+    return seed_function
+
+
+def probability_output(x: tf.Tensor) -> tf.Tensor:
+    """One probability per pixel, in float32 whatever the precision of the network.
+
+    The bias starts at a foreground of 5 %: starting at one half, the first epochs only learn that
+    most of a slice is background (Lin 2017, arXiv:1708.02002, section 4.1).
+    """
+    return keras.layers.Conv2D(
+        1,
+        1,
+        activation="sigmoid",
+        bias_initializer=keras.initializers.Constant(-3.0),
+        dtype="float32",
+        name="probability",
+    )(x)
+
+
+def create_normalization(network: Network, filters: int) -> Layer:
+    """The normalization after a convolution with this many filters."""
+    match network.normalization:
+        case "batch":
+            return keras.layers.BatchNormalization(momentum=0.9)
+        case "sync_batch":
+            return keras.layers.BatchNormalization(momentum=0.9, synchronized=True)
+        case "group":
+            return keras.layers.GroupNormalization(count_groups(filters))
+        case "none":
+            return tf.identity
+
+
+def count_groups(filters: int) -> int:
+    """Groups of a group normalization: the largest number up to 8 that divides the filters."""
+    return next(number for number in range(8, 0, -1) if filters % number == 0)
+
+
+def create_activation(network: Network) -> Layer:
+    """The activation after each convolution; mish is Misra 2019, arXiv:1908.08681."""
+    if network.activation == "leaky_relu":
+        return keras.layers.LeakyReLU(0.01)
+    return keras.layers.Activation(network.activation)

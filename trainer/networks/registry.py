@@ -1,4 +1,4 @@
-"""The networks, one file each, all built the same way: build(network) -> a Keras model."""
+"""The networks by name. A network is built the same way: build(network) -> a Keras model."""
 
 import tf_keras as keras
 
@@ -9,5 +9,12 @@ BUILDERS = {"unet": unet.build}
 
 
 def build_network(network: Network) -> keras.Model:
-    """The network the settings name: [B, S, S, C] in 0..1 to [B, S, S, 1] probabilities."""
+    """Build the network of the settings.
+
+    Args:
+        network: The settings [network].
+
+    Returns:
+        A Keras model that maps intensities [B, S, S, C] in 0..1 to probabilities [B, S, S, 1].
+    """
     return BUILDERS[network.name](network)

@@ -1,4 +1,4 @@
-"""The end of a training: the best checkpoint becomes a bundle, and the run says it is finished."""
+"""The end of a run: the best checkpoint is exported as a bundle, and run.json marks it finished."""
 
 import json
 import re
@@ -9,50 +9,62 @@ from contract.config import Config
 from contract.errors import TrainingError
 from contract.host_info import host_info
 from contract.storage import Storage
+from contract.timestamps import utc_now
 from trainer.export import saved_model
 from trainer.training import checkpoints
-from trainer.training.checkpoints import EpochMetrics
-from trainer.training.loggers import run_logger
-from trainer.training.run_store import RUN_RECORD, RunResult, TrainingDataInfo, read_training_data
-from trainer.visualization import overlays
+from trainer.training.loggers.history import EpochMetrics
+from trainer.training.loggers.plots import write_curves
+from trainer.training.loggers.run_logger import write_tables
+from trainer.training.run_store import (
+    RUN_RECORD,
+    RunResult,
+    TrainingDataInfo,
+    read_training_data,
+)
+from trainer.visualization import image_grid
 
 
 def finalize_run(
     run: Storage, config: Config, history: Sequence[EpochMetrics], commit: str | None
 ) -> RunResult:
-    """Make the bundle of the best checkpoint and mark the run finished, run.json last."""
-    store = run.child("checkpoints")
-    best = checkpoints.best_checkpoint(checkpoints.list_checkpoints(store), config.train)
-    state = checkpoints.load_state(store, best)
+    """Export the best checkpoint as a bundle and mark the run finished, run.json last."""
+    storage = run.child("checkpoints")
+    best = checkpoints.best_checkpoint(checkpoints.list_checkpoints(storage), config.train)
+    state = checkpoints.load_state(storage, best)
     if state is None:
         raise TrainingError(
-            f"the best checkpoint {best.key} in {store.url} is damaged: delete its folder and "
-            "run the same command again to take the next best."
+            f"the best checkpoint {best.key} in {storage.url} is damaged: delete its folder and "
+            "run the same command again to use the second best one."
         )
-    network = saved_model.build_inference_model(config, state)
-    found = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
-    saved_model.export_bundle(network, config, found, run.child("bundle"))
-    run_logger.write_tables(run, history)
-    run_logger.draw_curves(run, history, config.train.monitor)
+    model = saved_model.build_inference_model(config.network, state)
+    metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
+    saved_model.export_bundle(model, config, metadata, run.child("bundle"))
+    write_tables(run, history)
+    write_curves(run, history, config.train.monitor)
     save_epoch_comparison(run)
-    closing = {"history": list(history), "best": best.history[-1], "commit": commit}
-    closing |= {"fingerprint": config.fingerprint(), "environment": host_info()}
-    run.write(RUN_RECORD, json.dumps(closing, indent=2).encode())
+    record = {
+        "history": list(history),
+        "best": best.history[-1],
+        "commit": commit,
+        "fingerprint": config.fingerprint(),
+        "host_info": host_info(),
+    }
+    run.write(RUN_RECORD, json.dumps(record, indent=2).encode())
     return RunResult(run.url, run.child("bundle").url, tuple(history), best.history[-1])
 
 
 def bundle_metadata(
-    config: Config, slices: TrainingDataInfo, best: EpochMetrics, commit: str | None
+    config: Config, training_data: TrainingDataInfo, best: EpochMetrics, commit: str | None
 ) -> BundleMetadata:
-    """What the bundle's manifest says of its making."""
-    env = host_info()
-    return BundleMetadata.now(
+    """The metadata in the manifest of the bundle."""
+    return BundleMetadata(
         name=config.run.name,
+        created=utc_now(),
         commit=commit,
-        machine=env["machine"],
+        machine=host_info()["machine"],
         fingerprint=config.fingerprint(),
-        dataset=slices.fingerprint,
-        patients=slices.patients,
+        dataset=training_data.fingerprint,
+        patients=training_data.patients,
         image_size=config.network.image_size,
         image_channels=config.network.image_channels,
         threshold=config.predict.threshold,
@@ -61,13 +73,13 @@ def bundle_metadata(
 
 
 def save_epoch_comparison(run: Storage) -> None:
-    """pictures/epochs.png: the same slices at several epochs, to see the network learn."""
+    """Write previews/epochs.png: the same slices after several epochs."""
     keys = {
-        int(found[1]): f"pictures/{entry.key}"
-        for entry in run.child("pictures").list_objects()
-        if (found := re.fullmatch(r"epoch-(\d+)\.png", entry.key))
+        int(match[1]): f"previews/{info.key}"
+        for info in run.child("previews").list_objects()
+        if (match := re.fullmatch(r"epoch-(\d+)\.png", info.key))
     }
-    chosen = overlays.evenly_spaced(sorted(keys), overlays.EPOCHS_SIDE_BY_SIDE)
+    chosen = image_grid.evenly_spaced(sorted(keys), image_grid.MAX_COMPARED_EPOCHS)
     if chosen:
         sheets = {epoch: run.read(keys[epoch]) for epoch in chosen}
-        run.write("pictures/epochs.png", overlays.epoch_comparison(sheets))
+        run.write("previews/epochs.png", image_grid.epoch_comparison(sheets))

@@ -1,8 +1,8 @@
-"""Networks that are built and traced, kept for the next training of the same process.
+"""Compiled networks, kept for the next training in the same process.
 
-Building a network and tracing its training step takes seconds, which for the trials of a sweep
-may be more than their epochs. Two trainings whose graphs are the same (learning rate and schedule
-are no part of a graph) share one; it begins with the same first weights each time.
+Building a network and tracing its training step takes seconds, which may be more than the epochs
+of a sweep's trial. Two trainings whose graphs are equal (learning rate and its schedule are not
+part of a graph) share one network; it starts with the same initial weights each time.
 """
 
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from contract.config import Config
 
-# Of weights and optimisers that are kept for later, and of networks: a graph takes some 12 MB.
-_MOST_BYTES, _MOST = 256 * 2**20, 8
-# Of [train], what the graph of a training step is made of.
-_TRAIN = {"loss", "optimizer", "weight_decay", "clip_value", "clip_norm", "batch_size"}
+# Limits for kept weights and optimizer variables, and for networks: a graph takes about 12 MB.
+_MAX_BYTES, _MAX_MODELS = 256 * 2**20, 8
+# The settings of [train] that are part of the graph of a training step.
+_GRAPH_SETTINGS = {"loss", "optimizer", "weight_decay", "clip_value", "clip_norm", "batch_size"}
 
 
 @dataclass(frozen=True)
 class CompiledModel:
-    """A compiled network, and the first values of all its variables."""
+    """A compiled network, and the initial values of all its variables."""
 
     key: str
     policy: str
@@ -31,13 +31,13 @@ class CompiledModel:
 
     @property
     def size(self) -> int:
-        """Bytes of its variables and of their first values."""
+        """Bytes of its variables and of their initial values."""
         return 2 * sum(value.nbytes for value in self.initial_values)
 
 
 @final
 class ModelCache:
-    """The networks of earlier trainings, the one that was used last at the end."""
+    """The networks of earlier trainings, the most recently used one last."""
 
     def __init__(self) -> None:
         self._models: list[CompiledModel] = []
@@ -45,39 +45,40 @@ class ModelCache:
     def acquire(
         self, config: Config, policy: str, build: Callable[[Config], keras.Model]
     ) -> CompiledModel:
-        """A network for these settings with its first weights: a kept one, or one that is built.
+        """A network for these settings with its initial weights, cached or newly built.
 
-        policy: the number format it computes in.
+        policy: the Keras mixed precision policy that it computes with.
         """
-        key = _key(config, policy)
-        for built in self._models:
-            if built.key == key:
-                self._models.remove(built)
-                for variable, value in zip(
-                    state_variables(built.model), built.initial_values, strict=True
-                ):
+        key = _cache_key(config, policy)
+        for compiled in self._models:
+            if compiled.key == key:
+                self._models.remove(compiled)
+                variables = state_variables(compiled.model)
+                for variable, value in zip(variables, compiled.initial_values, strict=True):
                     variable.assign(value)
-                return built
+                return compiled
         model = build(config)
-        return CompiledModel(
-            key, policy, model, [variable.numpy() for variable in state_variables(model)]
-        )
+        initial_values = [variable.numpy() for variable in state_variables(model)]
+        return CompiledModel(key, policy, model, initial_values)
 
-    def release(self, built: CompiledModel) -> None:
-        """Keep a network whose training has come to an orderly end; the oldest make room."""
-        if built.policy == "mixed_float16":
-            # The scale of its losses is no variable that could be set back.
+    def release(self, compiled: CompiledModel) -> None:
+        """Keep a network whose training ended without an error; the oldest are evicted."""
+        if compiled.policy == "mixed_float16":
+            # The loss scale is not a variable that could be reset.
             return
-        self._models.append(built)
-        while len(self._models) > _MOST or sum(one.size for one in self._models) > _MOST_BYTES:
+        self._models.append(compiled)
+        while len(self._models) > _MAX_MODELS or self._total_bytes() > _MAX_BYTES:
             self._models.pop(0)
+
+    def _total_bytes(self) -> int:
+        return sum(compiled.size for compiled in self._models)
 
 
 def state_variables(model: keras.Model) -> list[Any]:
-    """What a training goes on from, weights first; a scale of losses finds its value again."""
+    """The variables that training resumes from, weights first; a loss scale recovers by itself."""
     return [*model.weights, *model.optimizer.variables]
 
 
-def _key(config: Config, policy: str) -> str:
-    train = config.train.model_dump_json(include=_TRAIN)
+def _cache_key(config: Config, policy: str) -> str:
+    train = config.train.model_dump_json(include=_GRAPH_SETTINGS)
     return "\n".join([str(config.run.seed), policy, config.network.model_dump_json(), train])

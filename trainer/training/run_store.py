@@ -1,7 +1,7 @@
-"""A run: the folder or prefix <storage.root>/runs/<name> and what it says of itself.
+"""A run: the folder or prefix <storage.root>/runs/<name> and its records.
 
-dataset.json and then config.toml are written when the run begins, run.json when it is finished;
-between the two the newest checkpoint tells how far it has come.
+dataset.json and then config.toml are written when the run starts, run.json when it is finished.
+Between the two, the latest checkpoint says how far it has trained.
 """
 
 import json
@@ -17,15 +17,15 @@ from contract.errors import TrainingError
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, check_tile_sizes
 from trainer.training import checkpoints
-from trainer.training.checkpoints import EpochMetrics
+from trainer.training.loggers.history import EpochMetrics
 
 RUN_RECORD = "run.json"
-_CONFIG, _SLICES = "config.toml", "dataset.json"
+_CONFIG, _DATASET = "config.toml", "dataset.json"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: where it and its bundle lie, every epoch's row, and the best one."""
+    """A finished run: its address, its bundle's address, all epochs, and the best one."""
 
     run: str
     bundle: str
@@ -35,9 +35,9 @@ class RunResult:
 
 @dataclass(frozen=True)
 class TrainingDataInfo:
-    """The slices a run was begun with.
+    """The slices that a run was started with.
 
-    dataset: their fingerprint; patients: who trains and validates, {"train": …, "valid": …}.
+    fingerprint: of the dataset; patients: of the splits used, {"train": …, "valid": …}.
     """
 
     fingerprint: str
@@ -45,85 +45,90 @@ class TrainingDataInfo:
 
 
 def run_storage(config: Config) -> Storage:
-    """Where the run of these settings is kept."""
+    """Where the run of these settings is stored."""
     return open_storage(config.storage.root).child(f"runs/{config.run.name}")
 
 
-def create_run(run: Storage, config: Config, slices: Dataset) -> None:
-    """Write the settings and the slices of a new run; raises as refuse_others does."""
-    check_resumable(run, config, slices)
-    write_run_metadata(run, config, slices)
+def create_run(run: Storage, config: Config, dataset: Dataset) -> None:
+    """Write the settings and the dataset of a new run; raises as check_resumable does."""
+    check_resumable(run, config, dataset)
+    write_run_metadata(run, config, dataset)
 
 
-def check_resumable(run: Storage, config: Config, slices: Dataset) -> None:
-    """TrainingError where a run was begun with other settings or slices.
+def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
+    """TrainingError if the run was started with other settings or slices.
 
-    Raises DataError where the settings cannot use these slices.
+    Raises DataError if the settings cannot use these slices.
     """
-    check_tile_sizes(slices, config)
-    called, empty = f"run {config.run.name!r}", not read_history(run)
-    check_same_settings(called, run, config, slices, Config.training_settings, empty)
+    check_tile_sizes(dataset, config.network, config.predict)
+    name, is_empty = f"run {config.run.name!r}", not read_history(run)
+    check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
 
 
 def check_same_settings(
-    called: str,
-    store: Storage,
+    name: str,
+    storage: Storage,
     config: Config,
-    slices: Dataset,
-    deciding: Callable[[Config], Mapping[str, Any]],
-    empty: bool,
+    dataset: Dataset,
+    select_settings: Callable[[Config], Mapping[str, Any]],
+    is_empty: bool,
 ) -> None:
-    """TrainingError where a run or sweep was begun with other settings, or on other slices.
+    """TrainingError if a run or sweep was started with other settings, or on other slices.
 
-    called: what to call it; deciding: the settings that must stay as they are; empty: whether it
-    has come to nothing yet.
+    Args:
+        name: How the message names it: "run 'demo'".
+        storage: The storage of the run or sweep.
+        config: The settings of this command.
+        dataset: The slices of this command.
+        select_settings: The settings that must not change.
+        is_empty: Whether it has no epoch or trial yet, so that deleting it loses nothing.
     """
-    if not store.exists(_CONFIG):
+    if not storage.exists(_CONFIG):
         return
-    begun = validate(parse_toml(store.read(_CONFIG).decode(), store.url), store.url)
-    if changed := changed_settings(deciding(begun), deciding(config)):
-        back = "go back to those settings to continue it"
+    started = validate(parse_toml(storage.read(_CONFIG).decode(), storage.url), storage.url)
+    if changed := changed_settings(select_settings(started), select_settings(config)):
+        restore = "restore those settings to resume it"
         raise TrainingError(
-            f"{called} in {store.url} was begun with other settings ({'; '.join(changed)}): set "
-            f"run.name to a new name, or {_delete_hint(store) if empty else back}."
+            f"{name} in {storage.url} was started with other settings ({'; '.join(changed)}): set "
+            f"run.name to a new name, or {_delete_hint(storage) if is_empty else restore}."
         )
-    known = read_training_data(store).fingerprint
-    if known != slices.fingerprint:
-        # A network that goes on learning from patients it was tested on, or the other way round,
-        # has figures that mean nothing.
-        back = "bring slices and splits.json back as they were to continue it"
+    fingerprint = read_training_data(storage).fingerprint
+    if fingerprint != dataset.fingerprint:
+        # If training continued on patients of the test split, or the other way round, the metrics
+        # would be meaningless.
+        restore = "restore the slices and splits.json to resume it"
         raise TrainingError(
-            f"{called} in {store.url} was begun with other slices or splits (dataset {known}, now "
-            f"{slices.fingerprint} in {slices.root}): set run.name to a new name, or "
-            f"{_delete_hint(store) if empty else back}."
+            f"{name} in {storage.url} was started with other slices or splits (dataset "
+            f"{fingerprint}, now {dataset.fingerprint} in {dataset.root}): set run.name to a new "
+            f"name, or {_delete_hint(storage) if is_empty else restore}."
         )
 
 
-def _delete_hint(store: Storage) -> str:
-    return f"delete {store.url}, which holds no epoch yet"
+def _delete_hint(storage: Storage) -> str:
+    return f"delete {storage.url}, which contains no epoch yet"
 
 
 def check_storage_visible(run: Storage) -> None:
-    """TrainingError where a worker does not see the run that its driver began."""
+    """TrainingError if a worker does not see the run that its driver started."""
     if not run.exists(_CONFIG):
         raise TrainingError(
-            f"a training worker finds no {_CONFIG} in {run.url}: storage.root must be reachable "
-            "from every node; use an s3:// address."
+            f"a training worker does not find {_CONFIG} in {run.url}: storage.root must be "
+            "reachable from every node; use an s3:// address."
         )
 
 
-def write_run_metadata(store: Storage, config: Config, slices: Dataset) -> None:
-    """Write the slices and the settings that a new run or sweep begins with, config.toml last."""
-    if not store.exists(_CONFIG):
-        patients = {split: slices.patients(split) for split in ("train", "valid")}
-        facts = TrainingDataInfo(slices.fingerprint, patients)
-        store.write(_SLICES, TypeAdapter(TrainingDataInfo).dump_json(facts, indent=1))
-        store.write(_CONFIG, to_toml(config).encode())
+def write_run_metadata(storage: Storage, config: Config, dataset: Dataset) -> None:
+    """Write the dataset and the settings of a new run or sweep, config.toml last."""
+    if not storage.exists(_CONFIG):
+        patients = {split: dataset.patients(split) for split in ("train", "valid")}
+        info = TrainingDataInfo(dataset.fingerprint, patients)
+        storage.write(_DATASET, TypeAdapter(TrainingDataInfo).dump_json(info, indent=1))
+        storage.write(_CONFIG, to_toml(config).encode())
 
 
-def read_training_data(begun: Storage) -> TrainingDataInfo:
-    """The slices that a run or sweep was begun with."""
-    return TypeAdapter(TrainingDataInfo).validate_json(begun.read(_SLICES))
+def read_training_data(storage: Storage) -> TrainingDataInfo:
+    """The slices that a run or sweep was started with."""
+    return TypeAdapter(TrainingDataInfo).validate_json(storage.read(_DATASET))
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -148,19 +153,19 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_result(run: Storage) -> RunResult | None:
-    """What a finished run says; None while it is not finished."""
+    """The result of a finished run; None while it is not finished."""
     if not run.exists(RUN_RECORD):
         return None
-    facts = json.loads(run.read(RUN_RECORD))
-    return RunResult(run.url, run.child("bundle").url, tuple(facts["history"]), facts["best"])
+    record = json.loads(run.read(RUN_RECORD))
+    return RunResult(run.url, run.child("bundle").url, tuple(record["history"]), record["best"])
 
 
 def read_history(run: Storage) -> tuple[EpochMetrics, ...]:
-    """The row of every epoch that the newest checkpoint of a run holds; none without one."""
-    found = checkpoints.list_checkpoints(run.child("checkpoints"))
-    return found[0].history if found else ()
+    """The metrics of every epoch in the latest checkpoint of a run; () without a checkpoint."""
+    found_checkpoints = checkpoints.list_checkpoints(run.child("checkpoints"))
+    return found_checkpoints[0].history if found_checkpoints else ()
 
 
 def count_epochs(run: Storage) -> int:
-    """Epochs that the newest checkpoint of a run holds; 0 without one."""
+    """Epochs in the latest checkpoint of a run; 0 without a checkpoint."""
     return len(read_history(run))

@@ -1,8 +1,8 @@
-"""A worker group's addresses: what MultiWorkerMirroredStrategy must know of the other workers.
+"""Ray Train's backend for MultiWorkerMirroredStrategy: sets TF_CONFIG in every worker.
 
-Ray's TensorflowTrainer tells a group the same. Importing it brings all of TensorFlow into the
-driver, and after it into Ray Train's controller, which do without: six seconds of every start on
-two cores.
+Ray's TensorflowTrainer does the same. Importing it imports TensorFlow in the driver and then in
+Ray Train's controller, which do not need it: six seconds of every start on two cores
+(docs/decisions/0009).
 """
 
 import json
@@ -15,34 +15,34 @@ from ray.train.backend import Backend, BackendConfig
 
 
 class MultiWorkerBackend(Backend):
-    """Sets TF_CONFIG in every worker before training begins."""
+    """Sets TF_CONFIG in every worker before training starts."""
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Ask each worker for an address, and tell all of them to each."""
+        """Collect an address from each worker, and send the list to all of them."""
         addresses = worker_group.execute(find_free_address)
-        told = [
+        pending = [
             worker_group.execute_single_async(rank, set_tf_config, addresses, rank)
             for rank in range(len(addresses))
         ]
-        ray.get(told)
+        ray.get(pending)
 
 
 class MultiWorkerConfig(BackendConfig):
-    """Has Ray Train prepare its workers for MultiWorkerMirroredStrategy."""
+    """Makes Ray Train prepare its workers for MultiWorkerMirroredStrategy."""
 
     @property
     def backend_cls(self) -> type[Backend]:
-        """What prepares them."""
+        """The backend that prepares them."""
         return MultiWorkerBackend
 
 
 def find_free_address() -> str:
-    """This node's address with a port that nothing listens on: 10.0.0.7:40001, [fd00::7]:40001."""
+    """This node's address with a free port: 10.0.0.7:40001, or [fd00::7]:40001."""
     host = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as door:
-        door.bind(("", 0))
-        port = door.getsockname()[1]
+    with socket.socket(family) as listener:
+        listener.bind(("", 0))
+        port = listener.getsockname()[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -1,8 +1,8 @@
-"""Ends a worker that no longer moves, because nothing else would.
+"""Ends a worker that makes no progress, because nothing else would.
 
-A collective whose peer is gone or stuck waits without end, and neither TensorFlow nor Ray notices.
-A worker that ends itself is a failure Ray sees: it starts the whole group again, which continues
-from the last checkpoint.
+A collective whose peer is gone or stuck waits indefinitely, and neither TensorFlow nor Ray detects
+it. A worker that ends itself is a failure that Ray detects: it restarts the worker group, which
+resumes from the last checkpoint.
 """
 
 import logging
@@ -20,41 +20,41 @@ EXIT_CODE = 70
 
 
 class Watchdog:
-    """Ends the process when no beat has come for limit_s seconds."""
+    """Ends the process if there was no heartbeat for limit_s seconds."""
 
     def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
-        self.last_beat = time.monotonic()
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._limit_s = limit_s
+        self._last_beat = time.monotonic()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
         self.beat()
-        self.thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopped.set()
+        self._stopped.set()
 
     def beat(self) -> None:
-        """Say that a step was finished."""
-        self.last_beat = time.monotonic()
+        """Report that a step was finished."""
+        self._last_beat = time.monotonic()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """For a block that may wait for others as long as it takes."""
-        self.last_beat = math.inf
+        """For a block that may wait for other processes without a limit."""
+        self._last_beat = math.inf
         try:
             yield
         finally:
             self.beat()
 
     def _watch(self) -> None:
-        while not self.stopped.wait(min(5.0, self.limit_s / 4)):
-            if time.monotonic() - self.last_beat > self.limit_s:
+        while not self._stopped.wait(min(5.0, self._limit_s / 4)):
+            if time.monotonic() - self._last_beat > self._limit_s:
                 log.error(
-                    "no training step was finished for %.0f s (train.stall_timeout_s): "
-                    "this worker ends itself so that the group is started again",
-                    self.limit_s,
+                    "no training step was finished for %.0f s (train.stall_timeout_s): this worker "
+                    "ends itself so that the worker group is restarted",
+                    self._limit_s,
                 )
                 os._exit(EXIT_CODE)

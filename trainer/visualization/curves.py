@@ -1,8 +1,8 @@
-"""The history of a training as curves."""
+"""The history of a training run as curves."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from trainer.components.lr_schedule import best_epoch
-from trainer.training.loggers.history import Row, has_metric, metric_names
+Metrics = Mapping[str, float]
 
-# Okabe and Ito's palette again: two curves that differ in lightness as well.
+# The palette of Okabe and Ito: two curves that differ in lightness as well.
 TRAIN, VALID, OTHER, MARK = "#56b4e9", "#00446e", "#666666", "#d55e00"
 INK, RULE = "#20242a", "#d5d9de"
 
@@ -22,48 +21,56 @@ _COLUMNS = 3
 _DPI = 110
 
 
-def metrics_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
-    """A panel for each metric and one for the learning rate, the best epoch marked; a PNG."""
-    panels = [
-        *metric_names(history),
-        *(["learning_rate"] if has_metric(history, "learning_rate") else []),
-    ]
+def metrics_png(
+    history: Sequence[Metrics], panels: Sequence[str], best: Metrics | None = None
+) -> bytes:
+    """A panel for each metric, with the best epoch marked; a PNG.
+
+    Args:
+        history: The metrics of each epoch.
+        panels: The metrics to draw, without their val_ counterparts; "learning_rate" has a
+            logarithmic axis.
+        best: The metrics of the best epoch.
+    """
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = new_figure(4.1 * columns, 3.1 * rows)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, name in zip(axes, panels, strict=False):
         if name == "learning_rate":
-            draw_rate(axis, history)
+            draw_learning_rate(axis, history)
         else:
-            draw_scores(axis, history, name, monitor)
+            draw_scores(axis, history, name, best)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     return png(figure)
 
 
-def losses_png(history: Sequence[Row], monitor: str = "val_dice_coef") -> bytes:
-    """The training and validation loss, the best epoch marked; a PNG."""
+def losses_png(history: Sequence[Metrics], best: Metrics | None = None) -> bytes:
+    """The training and validation loss, with the best epoch marked; a PNG."""
     figure = new_figure(7.0, 4.2)
-    draw_scores(figure.subplots(), history, "loss", monitor)
+    draw_scores(figure.subplots(), history, "loss", best)
     return png(figure)
 
 
-def draw_scores(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
-    """One score of training and of validation over the epochs."""
-    for key, label, colour in ((name, "training", TRAIN), (f"val_{name}", "validation", VALID)):
-        if has_metric(history, key):
+def draw_scores(
+    axis: Axes, history: Sequence[Metrics], name: str, best: Metrics | None = None
+) -> None:
+    """A metric of training and of validation over the epochs."""
+    for key, label, color in ((name, "training", TRAIN), (f"val_{name}", "validation", VALID)):
+        if any(key in metrics for metrics in history):
             # A single epoch has no line: the marker shows it.
             marker = "o" if len(history) < 3 else ""
-            axis.plot(*_points(history, key), color=colour, label=label, lw=1.8, marker=marker)
-    _mark_best(axis, history, name, monitor)
+            axis.plot(*_points(history, key), color=color, label=label, lw=1.8, marker=marker)
+    if best:
+        _mark_best(axis, name, best)
     style(axis, _TITLES.get(name, name.replace("_", " ").capitalize()), "epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, loc="best")
 
 
-def draw_rate(axis: Axes, history: Sequence[Row]) -> None:
+def draw_learning_rate(axis: Axes, history: Sequence[Metrics]) -> None:
     """The learning rate over the epochs, on a logarithmic scale."""
     marker = "o" if len(history) < 3 else ""
     axis.plot(*_points(history, "learning_rate"), color=OTHER, lw=1.8, marker=marker)
@@ -73,7 +80,7 @@ def draw_rate(axis: Axes, history: Sequence[Row]) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, sides in inches, whose panels keep off each other and off its edge."""
+    """An empty figure, size in inches, with space between its panels and at its edges."""
     figure = Figure(figsize=(width, height), dpi=_DPI)
     engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03)
     figure.set_layout_engine(engine)
@@ -81,7 +88,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def style(axis: Axes, title: str, x: str, y: str = "") -> None:
-    """The look that all our plots share."""
+    """The style of all our plots."""
     axis.set_title(title, fontsize=10, fontweight="bold", loc="left", color=INK)
     axis.set_xlabel(x, fontsize=9, color=INK)
     axis.set_ylabel(y, fontsize=9, color=INK)
@@ -99,12 +106,8 @@ def png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _mark_best(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> None:
-    """A line at the best epoch, and its value where the panel shows one of the validation."""
-    scored = [row for row in history if monitor in row]
-    if not scored:
-        return
-    best = scored[best_epoch([row[monitor] for row in scored], monitor)]
+def _mark_best(axis: Axes, name: str, best: Metrics) -> None:
+    """A line at the best epoch, and its value if the panel shows a validation metric."""
     epoch, value = best["epoch"], best.get(f"val_{name}")
     axis.axvline(epoch, color=MARK, lw=1.0, ls=(0, (4, 3)), zorder=1)
     label = f"best epoch {epoch:.0f}"
@@ -114,6 +117,6 @@ def _mark_best(axis: Axes, history: Sequence[Row], name: str, monitor: str) -> N
     axis.plot([], [], color=MARK, lw=1.0, ls=(0, (4, 3)), label=label)
 
 
-def _points(history: Sequence[Row], key: str) -> tuple[list[float], list[float]]:
-    rows = [row for row in history if key in row]
-    return [row["epoch"] for row in rows], [row[key] for row in rows]
+def _points(history: Sequence[Metrics], key: str) -> tuple[list[float], list[float]]:
+    present = [metrics for metrics in history if key in metrics]
+    return [metrics["epoch"] for metrics in present], [metrics[key] for metrics in present]

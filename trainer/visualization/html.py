@@ -1,6 +1,6 @@
-"""Pages of results: one HTML file each, which opens offline and loads nothing from anywhere.
+"""HTML pages of results: one file each, which opens offline and loads nothing.
 
-Style and pictures are inside the file, and a policy in its head forbids everything else.
+Style and images are inside the file, and a content security policy forbids everything else.
 """
 
 import base64
@@ -23,31 +23,31 @@ def render(template: str, values: Mapping[str, object]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "score": score,
-        "percent": percent,
-        "number": number,
-        "picture": data_uri,
-        "moment": format_time,
+        "score": format_score,
+        "percent": format_percent,
+        "number": format_number,
+        "data_uri": data_uri,
+        "format_time": format_time,
     }
     return environment.get_template(template).render(values)
 
 
 def data_uri(png: bytes) -> str:
-    """A PNG as an address that holds it."""
+    """A PNG as a data: URI."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def score(value: float | None, digits: int = 3) -> str:
-    """0.8342 as "0.834"; a dash where there is none."""
+def format_score(value: float | None, digits: int = 3) -> str:
+    """0.8342 as "0.834"; a dash for None."""
     return _MISSING if value is None else f"{value:.{digits}f}"
 
 
-def percent(share: float | None, digits: int = 2) -> str:
-    """0.0123 as "1.23 %"; a dash where there is none."""
-    return _MISSING if share is None else f"{100 * share:.{digits}f} %"
+def format_percent(fraction: float | None, digits: int = 2) -> str:
+    """0.0123 as "1.23 %"; a dash for None."""
+    return _MISSING if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
-def number(value: int) -> str:
+def format_number(value: int) -> str:
     """1234567 as "1 234 567", with narrow spaces that do not break."""
     return f"{value:,}".replace(",", "\u202f")
 

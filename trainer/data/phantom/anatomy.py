@@ -1,160 +1,28 @@
-"""The invented anatomy of the phantom: one abdomen drawn as a stack of shapes.
+"""The anatomy of a synthetic patient: one abdomen as a stack of shapes.
 
-Lengths are centimetres, intensities Hounsfield units (HU). A slice is seen as on a CT screen: x
-grows to the right of the picture (the patient's left), y towards the back, z from the uppermost
-slice to the lowest. Everything is drawn from one generator in a fixed order, so that a seed names
-a patient.
+Lengths are centimeters, intensities Hounsfield units (HU). A slice is oriented as on a CT screen.
+All random numbers come from one generator in a fixed order, so that a seed determines a patient.
 """
 
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-# float32 throughout; numpy types its products with Python numbers more widely.
-Field = NDArray[np.floating]
-
-# Width of the picture, and from its uppermost to its lowest slice.
-VIEW = 34.0
-HEIGHT = 5.0
+from trainer.data.phantom.shapes import (
+    HEIGHT,
+    Ellipse,
+    Shape,
+    Tube,
+    Waves,
+)
 
 AIR, _GAS, _FAT, _SKIN, _MUSCLE, _BONE, _MARROW = -1000.0, -900.0, -95.0, 20.0, 64.0, 500.0, 190.0
 _VESSEL = 150.0
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class SamplePoints:
-    """Points of one slice, where depths are asked for: x, y [H, W]; z the height of the slice."""
-
-    x: Field
-    y: Field
-    z: float
-
-
-class Shape(Protocol):
-    """A solid."""
-
-    def box(self, z: float) -> Box | None:
-        """Left, right, front and back of the cut at a height; None where it is not cut."""
-        ...
-
-    def depth(self, at: SamplePoints) -> Field:
-        """[H, W] about how deep a point lies below the surface, in cm; negative outside.
-
-        To be asked only at a height where there is a box.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Ellipse:
-    """An ellipse that may lean, drift with height, and end above and below.
-
-    x, y: its middle at height `middle`; a, b: half axes there; tilt: turn in radians; drift: cm of
-    (x, y) for each cm of height; reach: half its height (None: it passes through all slices).
-    """
-
-    x: float
-    y: float
-    a: float
-    b: float
-    tilt: float = 0.0
-    drift: tuple[float, float] = (0.0, 0.0)
-    middle: float = HEIGHT / 2
-    reach: float | None = None
-
-    def box(self, z: float) -> Box | None:
-        size = self._size(z)
-        if size < 0.05:
-            return None
-        (x, y), longest = self._centre(z), size * max(self.a, self.b)
-        return x - longest, x + longest, y - longest, y + longest
-
-    def depth(self, at: SamplePoints) -> Field:
-        size = self._size(at.z)
-        centre = self._centre(at.z)
-        x, y = at.x - centre[0], at.y - centre[1]
-        # math, not numpy: numpy's scalars would turn float32 into float64, at twice the time.
-        cos, sin = math.cos(self.tilt), math.sin(self.tilt)
-        a, b = self.a * size, self.b * size
-        radius = np.sqrt(((cos * x + sin * y) / a) ** 2 + ((cos * y - sin * x) / b) ** 2)
-        return (1.0 - radius) * min(a, b)
-
-    def _centre(self, z: float) -> tuple[float, float]:
-        rise = z - self.middle
-        return self.x + self.drift[0] * rise, self.y + self.drift[1] * rise
-
-    def _size(self, z: float) -> float:
-        """Share of the half axes that is left at a height."""
-        if self.reach is None:
-            return 1.0
-        return math.sqrt(max(0.0, 1.0 - ((z - self.middle) / self.reach) ** 2))
-
-
-@dataclass(frozen=True)
-class Tube:
-    """A bent tube: a row of balls (x, y, z, radius) along its middle.
-
-    flat: how many times higher it is than thick.
-    """
-
-    balls: tuple[tuple[float, float, float, float], ...]
-    flat: float = 1.0
-
-    def box(self, z: float) -> Box | None:
-        discs = self._discs(z)
-        if not discs:
-            return None
-        return (
-            min(x - r for x, _, r in discs),
-            max(x + r for x, _, r in discs),
-            min(y - r for _, y, r in discs),
-            max(y + r for _, y, r in discs),
-        )
-
-    def depth(self, at: SamplePoints) -> Field:
-        depth = np.full_like(at.x, -VIEW)
-        for x, y, radius in self._discs(at.z):
-            distance = np.sqrt((at.x - x) ** 2 + (at.y - y) ** 2)
-            np.maximum(depth, radius - distance, out=depth)
-        return depth
-
-    def thinner(self, by: float) -> "Tube":
-        """The same tube with radii smaller by some cm."""
-        return Tube(tuple((x, y, z, max(r - by, 0.0)) for x, y, z, r in self.balls), self.flat)
-
-    def _discs(self, z: float) -> list[tuple[float, float, float]]:
-        """The cut at a height: x, y and radius."""
-        squares = [r**2 - ((ball_z - z) / self.flat) ** 2 for _, _, ball_z, r in self.balls]
-        return [
-            (x, y, math.sqrt(square))
-            for (x, y, _, _), square in zip(self.balls, squares, strict=True)
-            if square > 0.0
-        ]
-
-
-@dataclass(frozen=True)
-class Waves:
-    """A smooth random field with standard deviation 1: the sum of plane waves.
-
-    vectors: radians for each cm along x, y, z; phases: one for each wave.
-    """
-
-    vectors: tuple[tuple[float, float, float], ...]
-    phases: tuple[float, ...]
-
-    def at(self, place: SamplePoints) -> Field:
-        total = np.zeros_like(place.x)
-        for (kx, ky, kz), phase in zip(self.vectors, self.phases, strict=True):
-            total += np.sin(kx * place.x + ky * place.y + (kz * place.z + phase))
-        return total * math.sqrt(2.0 / len(self.phases))
 
 
 @dataclass(frozen=True)
@@ -186,39 +54,39 @@ class Patient:
     noise: float
 
 
-def create_anatomy(draw: Generator) -> Patient:
+def create_anatomy(rng: Generator) -> Patient:
     """A patient from a generator; the same state gives the same patient."""
-    wall, cavity = _wall(draw)
-    organ, vein = _pancreas(draw)
+    wall, cavity = _wall(rng)
+    organ, vein = _pancreas(rng)
     viscera = (
-        *_liver(draw),
-        *_stomach(draw),
-        *_spleen(draw),
-        *_kidneys(draw),
-        *_bowel(draw, organ.hu),
-        *_colon(draw),
-        *_vessels(draw, vein),
+        *_liver(rng),
+        *_stomach(rng),
+        *_spleen(rng),
+        *_kidneys(rng),
+        *_bowel(rng, organ.hu),
+        *_colon(rng),
+        *_vessels(rng, vein),
     )
     return Patient(
         wall=tuple(wall),
         cavity=cavity,
         viscera=viscera,
-        spine=tuple(_spine(draw)),
+        spine=tuple(_spine(rng)),
         organ=organ,
-        warps=(_waves(draw, 4, 14.0, 26.0), _waves(draw, 4, 14.0, 26.0)),
-        grain=_waves(draw, 12, 0.8, 1.8),
-        lobules=_waves(draw, 16, 1.0, 2.0),
-        noise=float(draw.uniform(9.0, 14.0)),
+        warps=(_waves(rng, 4, 14.0, 26.0), _waves(rng, 4, 14.0, 26.0)),
+        grain=_waves(rng, 12, 0.8, 1.8),
+        lobules=_waves(rng, 16, 1.0, 2.0),
+        noise=float(rng.uniform(9.0, 14.0)),
     )
 
 
-def _waves(draw: Generator, count: int, shortest: float, longest: float) -> Waves:
+def _waves(rng: Generator, count: int, shortest: float, longest: float) -> Waves:
     """A random field of wavelengths in cm, changing half as fast with height as in a slice."""
-    length = draw.uniform(shortest, longest, count)
-    angle = draw.uniform(0.0, 2.0 * np.pi, count)
-    rise = draw.uniform(-0.5, 0.5, count)
+    length = rng.uniform(shortest, longest, count)
+    angle = rng.uniform(0.0, 2.0 * np.pi, count)
+    rise = rng.uniform(-0.5, 0.5, count)
     vectors = np.stack([np.cos(angle), np.sin(angle), rise], axis=1) * (2 * np.pi / length)[:, None]
-    phases = draw.uniform(0.0, 2.0 * np.pi, count)
+    phases = rng.uniform(0.0, 2.0 * np.pi, count)
     return Waves(tuple((x, y, z) for x, y, z in vectors.tolist()), tuple(phases.tolist()))
 
 
@@ -243,18 +111,18 @@ def _spline(knots: int, count: int) -> NDArray:
     return spline(np.linspace(0.0, 1.0, count))
 
 
-def _around(draw: Generator, value: float, spread: float) -> float:
+def _around(rng: Generator, value: float, spread: float) -> float:
     """value ± spread, uniformly."""
-    return float(value + draw.uniform(-spread, spread))
+    return float(value + rng.uniform(-spread, spread))
 
 
 # -- the parts of the body ---------------------------------------------------------------------
 
 
-def _wall(draw: Generator) -> tuple[list[Layer], Ellipse]:
+def _wall(rng: Generator) -> tuple[list[Layer], Ellipse]:
     """Skin, fat rim, muscle wall with ribs, the fat of the cavity; and the cavity."""
-    a, b = _around(draw, 15.2, 0.8), _around(draw, 11.2, 0.8)
-    rim, muscle = _around(draw, 1.4, 0.6), _around(draw, 0.95, 0.2)
+    a, b = _around(rng, 15.2, 0.8), _around(rng, 11.2, 0.8)
+    rim, muscle = _around(rng, 1.4, 0.6), _around(rng, 0.95, 0.2)
     outer, inner = (a - rim, b - rim * 0.8), (a - rim - muscle, b - rim * 0.8 - muscle)
     cavity = Ellipse(0, 0, *inner)
     layers = [
@@ -264,30 +132,28 @@ def _wall(draw: Generator) -> tuple[list[Layer], Ellipse]:
         Layer(cavity, _FAT, 10.0),
     ]
     middle = (outer[0] + inner[0]) / 2, (outer[1] + inner[1]) / 2
-    ribs = [rib for side in (-1, 1) for rib in _ribs(draw, side, *middle)]
+    ribs = [rib for side in (-1, 1) for rib in _ribs(rng, side, *middle)]
     return layers + ribs, cavity
 
 
-def _ribs(draw: Generator, side: int, a: float, b: float) -> list[Layer]:
+def _ribs(rng: Generator, side: int, a: float, b: float) -> list[Layer]:
     """Cuts through the ribs of one side: bone about marrow, wandering forwards with height."""
     layers = []
-    for angle in (np.arange(-0.35, 1.15, 0.42) + draw.uniform(-0.1, 0.1)).tolist():
+    for angle in (np.arange(-0.35, 1.15, 0.42) + rng.uniform(-0.1, 0.1)).tolist():
         cos, sin = math.cos(angle), math.sin(angle)
         x, y, drift = side * a * cos, b * sin, (side * 0.5 * sin, -0.5 * cos)
         turn = math.atan2(b * cos, -side * a * sin)
-        long = _around(draw, 1.0, 0.2)
+        long = _around(rng, 1.0, 0.2)
         layers.append(Layer(Ellipse(x, y, long, 0.42, turn, drift), _BONE))
         layers.append(Layer(Ellipse(x, y, long - 0.3, 0.2, turn, drift), _MARROW))
     return layers
 
 
-def _spine(draw: Generator) -> list[Layer]:
+def _spine(rng: Generator) -> list[Layer]:
     """Vertebra with canal and processes, the muscles of the back, and the psoas."""
-    y = _around(draw, 5.4, 0.3)
+    y = _around(rng, 5.4, 0.3)
     muscles = [
-        Layer(
-            Ellipse(side * _around(draw, 3.4, 0.3), y + 2.9, 2.7, 1.75, side * 0.25), _MUSCLE, 7.0
-        )
+        Layer(Ellipse(side * _around(rng, 3.4, 0.3), y + 2.9, 2.7, 1.75, side * 0.25), _MUSCLE, 7.0)
         for side in (-1, 1)
     ]
     psoas = [
@@ -307,28 +173,28 @@ def _spine(draw: Generator) -> list[Layer]:
     ]
 
 
-def _liver(draw: Generator) -> list[Layer]:
+def _liver(rng: Generator) -> list[Layer]:
     """Right and left lobe, their vessels, and a gall bladder."""
-    hu = _around(draw, 88.0, 13.0)
-    x, y = _around(draw, -8.4, 0.6), _around(draw, -1.0, 0.6)
+    hu = _around(rng, 88.0, 13.0)
+    x, y = _around(rng, -8.4, 0.6), _around(rng, -1.0, 0.6)
     lobes = [
-        Ellipse(x, y, 5.3, 6.4, 0.25, (0.0, 0.35), -0.5, _around(draw, 8.0, 1.2)),
-        Ellipse(x + 3.6, y - 4.2, 5.4, 2.6, -0.15, (-0.5, 0.1), -1.0, _around(draw, 6.0, 1.0)),
+        Ellipse(x, y, 5.3, 6.4, 0.25, (0.0, 0.35), -0.5, _around(rng, 8.0, 1.2)),
+        Ellipse(x + 3.6, y - 4.2, 5.4, 2.6, -0.15, (-0.5, 0.1), -1.0, _around(rng, 6.0, 1.0)),
     ]
     vessels = [
         Ellipse(
-            x + draw.uniform(-2.5, 3.0),
-            y + draw.uniform(-3.5, 3.0),
-            draw.uniform(0.25, 0.8),
+            x + rng.uniform(-2.5, 3.0),
+            y + rng.uniform(-3.5, 3.0),
+            rng.uniform(0.25, 0.8),
             0.28,
-            draw.uniform(0, np.pi),
-            (draw.uniform(-0.6, 0.6), draw.uniform(-0.6, 0.6)),
-            draw.uniform(0, HEIGHT),
-            draw.uniform(1.5, 3.0),
+            rng.uniform(0, np.pi),
+            (rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6)),
+            rng.uniform(0, HEIGHT),
+            rng.uniform(1.5, 3.0),
         )
         for _ in range(7)
     ]
-    gall = Ellipse(x + 4.1, y + 1.2, 1.2, 1.7, 0.5, (0.2, -0.2), 4.0, _around(draw, 2.6, 0.8))
+    gall = Ellipse(x + 4.1, y + 1.2, 1.2, 1.7, 0.5, (0.2, -0.2), 4.0, _around(rng, 2.6, 0.8))
     return [
         *(Layer(lobe, hu, 4.0) for lobe in lobes),
         *(Layer(vessel, hu + 38.0) for vessel in vessels),
@@ -337,11 +203,11 @@ def _liver(draw: Generator) -> list[Layer]:
     ]
 
 
-def _stomach(draw: Generator) -> list[Layer]:
+def _stomach(rng: Generator) -> list[Layer]:
     """Wall, content, and a bubble of gas in front of it."""
-    x, y = _around(draw, 6.3, 0.8), _around(draw, -5.4, 0.4)
-    a, b, reach = _around(draw, 4.4, 0.7), _around(draw, 2.3, 0.4), _around(draw, 5.5, 1.0)
-    content = _around(draw, 30.0, 25.0)
+    x, y = _around(rng, 6.3, 0.8), _around(rng, -5.4, 0.4)
+    a, b, reach = _around(rng, 4.4, 0.7), _around(rng, 2.3, 0.4), _around(rng, 5.5, 1.0)
+    content = _around(rng, 30.0, 25.0)
 
     def bag(less: float) -> Ellipse:
         return Ellipse(x, y, a - less, b - less, 0.3, (-0.5, 0.2), 0.5, reach)
@@ -350,24 +216,24 @@ def _stomach(draw: Generator) -> list[Layer]:
     return [Layer(bag(0.0), 85.0), Layer(bag(0.42), content, 6.0), Layer(gas, _GAS)]
 
 
-def _spleen(draw: Generator) -> list[Layer]:
-    x, y = _around(draw, 10.9, 0.4), _around(draw, 2.2, 0.8)
+def _spleen(rng: Generator) -> list[Layer]:
+    x, y = _around(rng, 10.9, 0.4), _around(rng, 2.2, 0.8)
     return [
         Layer(
-            Ellipse(x, y, 2.1, 4.0, -0.3, (0.0, 0.3), -0.5, _around(draw, 5.0, 1.2)),
-            _around(draw, 92.0, 14.0),
+            Ellipse(x, y, 2.1, 4.0, -0.3, (0.0, 0.3), -0.5, _around(rng, 5.0, 1.2)),
+            _around(rng, 92.0, 14.0),
             4.0,
         )
     ]
 
 
-def _kidneys(draw: Generator) -> list[Layer]:
+def _kidneys(rng: Generator) -> list[Layer]:
     """Bright cortex, darker pyramids, fat in the middle."""
     layers = []
     for side, height in ((-1, 3.4), (1, 2.4)):
-        x, y = side * _around(draw, 6.3, 0.4), _around(draw, 4.9, 0.4)
-        middle, tilt = _around(draw, height, 0.5), side * _around(draw, 0.5, 0.2)
-        hu = _around(draw, 165.0, 15.0)
+        x, y = side * _around(rng, 6.3, 0.4), _around(rng, 4.9, 0.4)
+        middle, tilt = _around(rng, height, 0.5), side * _around(rng, 0.5, 0.2)
+        hu = _around(rng, 165.0, 15.0)
         layers += [
             Layer(Ellipse(x, y, 2.2, 2.8, tilt, (side * 0.15, 0.0), middle, 5.0), hu),
             Layer(Ellipse(x, y, 1.45, 2.0, tilt, (side * 0.15, 0.0), middle, 4.3), hu - 45.0, 22.0),
@@ -376,10 +242,10 @@ def _kidneys(draw: Generator) -> list[Layer]:
     return layers
 
 
-def _colon(draw: Generator) -> list[Layer]:
+def _colon(rng: Generator) -> list[Layer]:
     """Its falling part, low at the left side: wall, mottled content, some gas."""
-    x, y = _around(draw, 10.0, 0.5), _around(draw, 2.0, 0.8)
-    radius, reach = _around(draw, 1.8, 0.3), _around(draw, 3.2, 1.0)
+    x, y = _around(rng, 10.0, 0.5), _around(rng, 2.0, 0.8)
+    radius, reach = _around(rng, 1.8, 0.3), _around(rng, 3.2, 1.0)
 
     def pipe(less: float, up: float = 0.0) -> Ellipse:
         a = radius - less
@@ -392,35 +258,35 @@ def _colon(draw: Generator) -> list[Layer]:
     ]
 
 
-def _bowel(draw: Generator, organ: float) -> list[Layer]:
+def _bowel(rng: Generator, organ: float) -> list[Layer]:
     """Loops in front and at the sides, most of them about as bright as the organ."""
     layers: list[Layer] = []
-    for _ in range(int(draw.integers(15, 21))):
-        x, y = draw.uniform(-5.0, 10.0), draw.uniform(-8.0, -3.0)
-        layers += _loop(draw, x, y, organ)
+    for _ in range(int(rng.integers(15, 21))):
+        x, y = rng.uniform(-5.0, 10.0), rng.uniform(-8.0, -3.0)
+        layers += _loop(rng, x, y, organ)
     for x, y in ((9.5, -1.5), (10.5, 0.5), (-6.6, 0.8), (-7.5, -3.5)):
-        layers += _loop(draw, _around(draw, x, 0.8), _around(draw, y, 0.8), organ)
+        layers += _loop(rng, _around(rng, x, 0.8), _around(rng, y, 0.8), organ)
     return layers
 
 
-def _loop(draw: Generator, x: float, y: float, organ: float) -> list[Layer]:
+def _loop(rng: Generator, x: float, y: float, organ: float) -> list[Layer]:
     """A short bent tube: wall and content."""
-    angle, bend = draw.uniform(0.0, 2.0 * np.pi), draw.normal(0.0, 0.9)
-    half = draw.uniform(0.4, 2.4)
-    along = np.array([np.cos(angle), np.sin(angle) * 0.7, draw.uniform(-0.5, 0.5)])
+    angle, bend = rng.uniform(0.0, 2.0 * np.pi), rng.normal(0.0, 0.9)
+    half = rng.uniform(0.4, 2.4)
+    along = np.array([np.cos(angle), np.sin(angle) * 0.7, rng.uniform(-0.5, 0.5)])
     across = np.array([-np.sin(angle), np.cos(angle), 0.0])
-    middle = np.array([x, y, draw.uniform(-1.0, HEIGHT + 1.0)])
+    middle = np.array([x, y, rng.uniform(-1.0, HEIGHT + 1.0)])
     ends = middle - half * along, middle + half * along
     points = _curve(np.array([ends[0], middle + bend * across, ends[1]]), 14)
-    radius = draw.uniform(0.8, 1.35)
-    flat = draw.uniform(1.0, 2.2)
-    alike = draw.random() < 0.6
-    hu = organ + draw.normal(0.0, 8.0) if alike else draw.uniform(-20.0, 60.0)
+    radius = rng.uniform(0.8, 1.35)
+    flat = rng.uniform(1.0, 2.2)
+    alike = rng.random() < 0.6
+    hu = organ + rng.normal(0.0, 8.0) if alike else rng.uniform(-20.0, 60.0)
     tube = _tube(points, np.full(14, radius), flat)
     return [Layer(tube, max(hu, 80.0) + 8.0), Layer(tube.thinner(0.3), hu, 6.0)]
 
 
-def _pancreas(draw: Generator) -> tuple[Layer, Tube]:
+def _pancreas(rng: Generator) -> tuple[Layer, Tube]:
     """A tapering, bent tube from the head (right of the spine, low) to the tail (left, high).
 
     Also the splenic vein, which runs along its back.
@@ -435,29 +301,25 @@ def _pancreas(draw: Generator) -> tuple[Layer, Tube]:
             [8.0, 0.9, 1.2],
         ]
     )
-    knots[:, :2] += draw.normal(0.0, 0.45, 2) + draw.normal(0.0, 0.42, (len(knots), 2))
-    knots[:, 2] += draw.normal(0.0, 0.2, len(knots))
-    turn = draw.normal(0.0, 0.09)
+    knots[:, :2] += rng.normal(0.0, 0.45, 2) + rng.normal(0.0, 0.42, (len(knots), 2))
+    knots[:, 2] += rng.normal(0.0, 0.2, len(knots))
+    turn = rng.normal(0.0, 0.09)
     knots[:, 1] += knots[:, 0] * np.sin(turn)
     points = _curve(knots, 44)
     radii = _curve(np.array([[1.5], [1.9], [1.3], [1.4], [1.4], [0.95]]), 44)[:, 0]
-    radii *= draw.uniform(0.9, 1.15) * (
-        1.0 + 0.06 * np.sin(np.linspace(0, draw.uniform(8, 16), 44))
-    )
-    tube = _tube(points, radii, _around(draw, 2.3, 0.3))
+    radii *= rng.uniform(0.9, 1.15) * (1.0 + 0.06 * np.sin(np.linspace(0, rng.uniform(8, 16), 44)))
+    tube = _tube(points, radii, _around(rng, 2.3, 0.3))
     vein = Tube(tuple((x, y + 1.25, z, 0.42) for x, y, z, _ in tube.balls[14:40]), 1.6)
-    return Layer(tube, _around(draw, 80.0, 12.0), 16.0), vein
+    return Layer(tube, _around(rng, 80.0, 12.0), 16.0), vein
 
 
-def _vessels(draw: Generator, vein: Tube) -> list[Layer]:
+def _vessels(rng: Generator, vein: Tube) -> list[Layer]:
     """Aorta, caval vein, the two mesenteric vessels, and the splenic vein."""
-    hu = _VESSEL + draw.uniform(-15.0, 25.0)
+    hu = _VESSEL + rng.uniform(-15.0, 25.0)
     return [
-        Layer(Ellipse(_around(draw, 0.9, 0.3), 2.6, 1.0, 1.0), hu),
-        Layer(
-            Ellipse(_around(draw, -2.2, 0.3), 3.0, 1.3, _around(draw, 0.9, 0.15), -0.15), hu - 25
-        ),
-        Layer(Ellipse(_around(draw, 0.9, 0.2), 0.75, 0.38, 0.38), hu),
-        Layer(Ellipse(_around(draw, -0.9, 0.25), 0.8, 0.6, 0.55), hu - 12.0),
+        Layer(Ellipse(_around(rng, 0.9, 0.3), 2.6, 1.0, 1.0), hu),
+        Layer(Ellipse(_around(rng, -2.2, 0.3), 3.0, 1.3, _around(rng, 0.9, 0.15), -0.15), hu - 25),
+        Layer(Ellipse(_around(rng, 0.9, 0.2), 0.75, 0.38, 0.38), hu),
+        Layer(Ellipse(_around(rng, -0.9, 0.25), 0.8, 0.6, 0.55), hu - 12.0),
         Layer(vein, hu - 12.0),
     ]

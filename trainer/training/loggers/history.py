@@ -1,55 +1,55 @@
-"""The history of a training as tables.
+"""The history of a training run: the metrics of each epoch, and their CSV files.
 
-A history is a list of rows, one an epoch: epoch, loss and val_loss, each metric and its val_
+The metrics of an epoch are: epoch (from 1), loss and val_loss, each metric and its val_
 counterpart, learning_rate, seconds.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
-Row = Mapping[str, float]
+from contract.tables import to_csv
+
+EpochMetrics = dict[str, float]
+"""The metrics of one epoch, by name."""
+
+History = Sequence[Mapping[str, float]]
 
 _LOSSES = ("loss", "val_loss")
-_NO_METRICS = ("epoch", *_LOSSES, "learning_rate", "seconds")
+_NOT_METRICS = ("epoch", *_LOSSES, "learning_rate", "seconds")
 
 
-def metrics_csv(history: Sequence[Row]) -> str:
-    """epoch, each metric followed by its val_ counterpart, learning_rate, seconds."""
-    metrics = [name for metric in metric_names(history) for name in (metric, f"val_{metric}")]
-    return _table(history, ["epoch", *metrics, "learning_rate", "seconds"])
+def metrics_csv(history: History) -> bytes:
+    """train_metrics.csv: epoch, each metric and its val_ counterpart, learning_rate, seconds."""
+    names = [name for metric in metric_names(history) for name in (metric, f"val_{metric}")]
+    return _history_csv(history, ["epoch", *names, "learning_rate", "seconds"])
 
 
-def losses_csv(history: Sequence[Row]) -> str:
-    """epoch, loss, val_loss."""
-    return _table(history, ["epoch", *_LOSSES])
+def losses_csv(history: History) -> bytes:
+    """train_losses.csv: epoch, loss, val_loss."""
+    return _history_csv(history, ["epoch", *_LOSSES])
 
 
-def metric_names(history: Sequence[Row]) -> list[str]:
-    """The metrics of a history, without their val_ counterparts, in the order they appear."""
-    names = dict.fromkeys(name for row in history for name in row)
-    metrics = (name.removeprefix("val_") for name in names if name not in _NO_METRICS)
-    return list(dict.fromkeys(metrics))
+def metric_names(history: History) -> list[str]:
+    """The metrics of a history, without their val_ counterparts, in order of appearance."""
+    names = dict.fromkeys(name for metrics in history for name in metrics)
+    return list(
+        dict.fromkeys(name.removeprefix("val_") for name in names if name not in _NOT_METRICS)
+    )
 
 
-def has_metric(history: Sequence[Row], key: str) -> bool:
-    """Whether an epoch has a score."""
-    return any(key in row for row in history)
+def has_metric(history: History, name: str) -> bool:
+    """Whether any epoch has a metric of this name."""
+    return any(name in metrics for metrics in history)
 
 
-def _table(history: Sequence[Row], columns: Sequence[str]) -> str:
-    """CSV of the columns that the history has; a value that a row lacks is left empty."""
-    kept = [name for name in columns if name == "epoch" or has_metric(history, name)]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(kept)
-    for row in history:
-        writer.writerow([_text(name, row.get(name)) for name in kept])
-    return stream.getvalue()
+def _history_csv(history: History, columns: Sequence[str]) -> bytes:
+    """CSV of the columns that the history has; a missing value is an empty field."""
+    present = [name for name in columns if name == "epoch" or has_metric(history, name)]
+    rows = [[_format(name, metrics.get(name)) for name in present] for metrics in history]
+    return to_csv(present, rows)
 
 
-def _text(name: str, value: float | None) -> str:
-    """Nine digits, which hold a float32 without loss; whole epochs without a point."""
+def _format(name: str, value: float | None) -> str | None:
+    """Nine digits, which represent a float32 exactly; the epoch without a decimal point."""
     if value is None:
-        return ""
+        return None
     return str(round(value)) if name == "epoch" else f"{value:.9g}"

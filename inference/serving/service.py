@@ -1,0 +1,137 @@
+"""Starting and ending the service on the connected Ray cluster."""
+
+import logging
+import threading
+import time
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.schema import ApplicationStatus, LoggingConfig
+
+from cluster.connection import ray_level
+from cluster.ray_internals import serve_http_options
+from contract.config import Serve
+from contract.errors import ClusterError, last_line
+from inference.serving.deployment import ReplicaSpec, build_application
+from inference.serving.replica_server import KEEP_ALIVE_S
+
+APPLICATION = "segfleet"
+# How much longer Serve's proxy waits than a replica, so that the replica responds with a sentence.
+_EXTRA_TIMEOUT_S = 1.0
+_POLL_INTERVAL_S = 0.2
+# Nothing here blocks the event loop, so requests need no second loop in each replica.
+_CONTROLLER_ENV = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+
+
+def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
+    """Start the service on the connected cluster; returns when it responds.
+
+    Args:
+        spec: What the replicas are configured with.
+        timeout_s: How long the replicas may take to be placed and to load the model.
+
+    Raises:
+        ClusterError: They cannot, or Serve already listens in another way. Nothing is left behind
+            unless there was a service before.
+    """
+    settings = spec.settings
+    logging.getLogger("ray.serve").setLevel(ray_level())
+    _start_serve(spec)
+    if not spec.private:
+        _check_http_options(settings)
+    is_update = is_deployed()
+    target = serve.RunTarget(build_application(spec), name=APPLICATION, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    try:
+        _wait_until_running(settings, time.monotonic() + timeout_s)
+    except ClusterError as error:
+        if is_update:
+            raise ClusterError(
+                f"{error} Ray Serve keeps trying to replace the previous service: deploy that one "
+                "again, or end it with `python -m inference shutdown`."
+            ) from error
+        # serve.delete waits for the replicas, which end only after the graceful shutdown timeout.
+        threading.Thread(target=serve.delete, args=(APPLICATION,), daemon=True).start()
+        while is_deployed():
+            time.sleep(_POLL_INTERVAL_S)
+        raise
+
+
+def stop_service() -> bool:
+    """End the service on the connected cluster; False if there was none."""
+    deployed = is_deployed()
+    # Ray raises an error if Serve was never started.
+    if deployed:
+        serve.delete(APPLICATION)
+    return deployed
+
+
+def is_deployed() -> bool:
+    """Whether there is a service that is not being deleted already."""
+    app = serve.status().applications.get(APPLICATION)
+    return app is not None and app.status != ApplicationStatus.DELETING
+
+
+def _start_serve(spec: ReplicaSpec) -> None:
+    """Start Serve if it is not running, with its proxy unless the cluster is private."""
+    settings = spec.settings
+    try:
+        serve.start(
+            proxy_location=ProxyLocation.Disabled if spec.private else ProxyLocation.HeadOnly,
+            http_options=_http_options(settings),
+            logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+            controller_options={"runtime_env": {"env_vars": _CONTROLLER_ENV}},
+        )
+    except (TimeoutError, RayError) as error:
+        raise ClusterError(
+            f"Ray Serve does not start ({last_line(error)}): check whether "
+            f"{settings.host}:{settings.port} is free and the head node is not overloaded."
+        ) from error
+
+
+def _http_options(settings: Serve) -> HTTPOptions:
+    """How Serve's proxy listens."""
+    return HTTPOptions(
+        host=settings.host,
+        port=settings.port,
+        request_timeout_s=settings.request_timeout_s + _EXTRA_TIMEOUT_S,
+        keep_alive_timeout_s=KEEP_ALIVE_S,
+    )
+
+
+def _check_http_options(settings: Serve) -> None:
+    """ClusterError if Serve was running before and listens in another way, which is permanent."""
+    running, requested = serve_http_options(), _http_options(settings)
+    for name in ("host", "port", "request_timeout_s"):
+        current = getattr(running, name)
+        if current != getattr(requested, name):
+            if name == "request_timeout_s" and current:
+                current = round(current - _EXTRA_TIMEOUT_S, 6)
+            raise ClusterError(
+                f"Ray Serve on this cluster already runs with serve.{name} = {current}, not "
+                f"{getattr(settings, name)}: set it to that value, or run `serve shutdown` on the "
+                "cluster first."
+            )
+
+
+def _wait_until_running(settings: Serve, deadline: float) -> None:
+    while True:
+        app = serve.status().applications[APPLICATION]
+        if app.status == ApplicationStatus.RUNNING:
+            return
+        messages = [details.message for details in app.deployments.values() if details.message]
+        reason = _reason(" ".join([app.message, *messages]))
+        if app.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            raise ClusterError(f"the service cannot be started: {reason}")
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the service did not start in time: {settings.num_replicas} replicas of "
+                f"{settings.cpus_per_replica:g} CPUs and {settings.gpus_per_replica:g} GPUs are "
+                f"requested. {reason}"
+            )
+        time.sleep(_POLL_INTERVAL_S)
+
+
+def _reason(message: str) -> str:
+    return f"{last_line(message)}." if message.strip() else "Ray gives no reason."

@@ -1,0 +1,86 @@
+"""The preview images of an evaluation: the worst and the best slices and patients."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from contract.imaging.encode import encode_png
+from trainer.data.dataset_index import SliceRecord
+from trainer.evaluation.scores import SliceScore, rank_patients, rank_slices, score_patients
+from trainer.evaluation.slice_reader import Mask, Pixels, PredictMasks, SliceReader
+from trainer.visualization.image_grid import evenly_spaced, image_grid
+from trainer.visualization.overlays import draw_overlay, find_close_up
+
+_MAX_SLICES = 8
+_MAX_SLICES_OF_PATIENT = 12
+_COLUMNS = 4
+
+
+def draw_previews(
+    scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+) -> dict[str, bytes]:
+    """The preview images of an evaluation, by name; PNGs."""
+    ranked = rank_slices(scores)
+    count = min(_MAX_SLICES, (len(ranked) + 1) // 2)
+    patients = rank_patients(score_patients(scores))
+    sheets = {
+        "worst": slice_sheet(interleave_patients(ranked)[:count], reader, predict_masks),
+        "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, predict_masks),
+        "worst-patient": volume_sheet(patients[0].patient, scores, reader, predict_masks),
+    }
+    if len(patients) > 1:
+        best = patients[-1].patient
+        sheets["best-patient"] = volume_sheet(best, scores, reader, predict_masks)
+    return sheets
+
+
+def interleave_patients(ranked: Sequence[SliceScore]) -> list[SliceScore]:
+    """The same slices, the first two of every patient before the third of any patient."""
+    counts: dict[str, int] = {}
+    rounds = []
+    for score in ranked:
+        patient = score.slice.patient
+        counts[patient] = counts.get(patient, 0) + 1
+        rounds.append((counts[patient] - 1) // 2)
+    return [ranked[index] for index in np.argsort(rounds, kind="stable")]
+
+
+def slice_sheet(
+    scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+) -> bytes:
+    """Each slice and, to its right, a close-up of its ground truth; a PNG."""
+    tiles, captions = [], []
+    for score in scores:
+        image, mask, prediction = predict_slice(score.slice, reader, predict_masks)
+        rows, columns = find_close_up(mask, prediction)
+        crop = image[rows, columns], mask[rows, columns], prediction[rows, columns]
+        tiles += [
+            draw_overlay(*part, window=reader.window) for part in ((image, mask, prediction), crop)
+        ]
+        captions += [
+            score.slice.name,
+            f"Dice {score.counts.dice:.3f} · {score.slice.patient}",
+        ]
+    return encode_png(image_grid(tiles, _COLUMNS, captions))
+
+
+def volume_sheet(
+    patient: str, scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+) -> bytes:
+    """Evenly spaced slices through the volume of a patient; a PNG."""
+    indices = [index for index, score in enumerate(scores) if score.slice.patient == patient]
+    tiles, captions = [], []
+    for index in evenly_spaced(indices, _MAX_SLICES_OF_PATIENT):
+        score = scores[index]
+        image, mask, prediction = predict_slice(score.slice, reader, predict_masks)
+        tiles.append(draw_overlay(image, mask, prediction, reader.window))
+        captions.append(f"{score.slice.name} · Dice {score.counts.dice:.2f}")
+    return encode_png(image_grid(tiles, _COLUMNS, captions))
+
+
+def predict_slice(
+    record: SliceRecord, reader: SliceReader, predict_masks: PredictMasks
+) -> tuple[Pixels, Mask, Mask]:
+    """Image, ground truth and prediction of a slice, predicted again: masks are not kept."""
+    _, image, mask = reader.read(record)
+    return image, mask, predict_masks(image[None])[0]

@@ -1,0 +1,127 @@
+"""Sliding-window prediction: overlapping windows, blended with a gaussian weight, as graph code."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+TensorFunction = Callable[[tf.Tensor], tf.Tensor]
+
+
+def blend_windows(
+    slices: tf.Tensor, predict: TensorFunction, size: int, strides_per_window: int, batch_size: int
+) -> tf.Tensor:
+    """Probabilities of slices of any size from overlapping windows, weighted by a gaussian.
+
+    Only slicing, padding, sums and one loop are used, which every inference engine runs.
+
+    Args:
+        slices: float32 [B, H, W, C]. They are padded by repeating their border to a whole number
+            of windows.
+        predict: Maps windows [n, size, size, C] to probabilities [n, size, size, 1].
+        size: Height and width of a window in pixels.
+        strides_per_window: The stride is size / strides_per_window.
+        batch_size: Windows given to predict at once, at most.
+
+    Returns:
+        float32 [B, H, W, 1]. The sigma of the gaussian is size / 8, as in nnU-Net (Isensee 2021).
+    """
+    height, width = tf.shape(slices)[1], tf.shape(slices)[2]
+    padded = _pad_to_windows(slices, size, size // strides_per_window)
+    grid = _WindowGrid(padded, size, strides_per_window)
+    weights = tf.constant(_gaussian(size))
+    maps = _predict_in_batches(grid.windows(), predict, batch_size) * weights
+    total = grid.overlap_add(maps) / grid.overlap_add(tf.zeros_like(maps) + weights)
+    return total[:, :height, :width]
+
+
+def _predict_in_batches(windows: tf.Tensor, predict: TensorFunction, batch_size: int) -> tf.Tensor:
+    """predict(windows), batch by batch: all windows of a large slice at once would need GBs."""
+    shape = [None, *windows.shape[1:3], 1]
+
+    def predict_next(done: tf.Tensor, maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        batch = predict(windows[done : done + batch_size])
+        return done + batch_size, tf.concat([maps, batch], 0)
+
+    _, maps = tf.while_loop(
+        lambda done, _: done < tf.shape(windows)[0],
+        predict_next,
+        (tf.constant(0), tf.zeros([0, *shape[1:]])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape(shape)),
+        parallel_iterations=1,
+    )
+    return maps
+
+
+class _WindowGrid:
+    """A padded slice as blocks of one stride; a window is n x n blocks."""
+
+    def __init__(self, padded: tf.Tensor, size: int, blocks_per_window: int) -> None:
+        self.padded, self.size, self.blocks = padded, size, blocks_per_window
+        self.block_size = size // blocks_per_window
+        shape = tf.shape(padded)
+        self.batch, self.channels = shape[0], padded.shape[3]
+        self.rows = shape[1] // self.block_size - blocks_per_window + 1
+        self.columns = shape[2] // self.block_size - blocks_per_window + 1
+
+    def windows(self) -> tf.Tensor:
+        """[B * rows * columns, size, size, C]."""
+        block, count = self.block_size, self.blocks
+        shifted = [
+            [
+                tf.reshape(
+                    self.padded[
+                        :,
+                        a * block : (a + self.rows) * block,
+                        b * block : (b + self.columns) * block,
+                    ],
+                    [self.batch, self.rows, block, self.columns, block, self.channels],
+                )
+                for b in range(count)
+            ]
+            for a in range(count)
+        ]
+        # [a, b, B, row, y, column, x, C] -> [B, row, column, a, y, b, x, C]
+        ordered = tf.transpose(
+            tf.stack([tf.stack(row) for row in shifted]), [2, 3, 5, 0, 4, 1, 6, 7]
+        )
+        return tf.reshape(ordered, [-1, self.size, self.size, self.channels])
+
+    def overlap_add(self, maps: tf.Tensor) -> tf.Tensor:
+        """The sum of the maps [n, size, size, 1] at the positions of their windows: [B, H, W, 1]."""
+        block, count = self.block_size, self.blocks
+        parts = tf.reshape(maps, [self.batch, self.rows, self.columns, count, block, count, block])
+        placed = [
+            tf.pad(
+                tf.reshape(
+                    tf.transpose(parts[:, :, :, a, :, b, :], [0, 1, 3, 2, 4]),
+                    [self.batch, self.rows * block, self.columns * block],
+                ),
+                [
+                    [0, 0],
+                    [a * block, (count - 1 - a) * block],
+                    [b * block, (count - 1 - b) * block],
+                ],
+            )
+            for a in range(count)
+            for b in range(count)
+        ]
+        return tf.expand_dims(tf.add_n(placed), -1)
+
+
+def _pad_to_windows(slices: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """Repeat the last rows and columns until whole windows fit: "edge" padding by a gather."""
+    shape = tf.shape(slices)
+    for axis in (1, 2):
+        length = shape[axis]
+        excess = tf.maximum(length - size, 0)
+        target = size + (excess + stride - 1) // stride * stride
+        slices = tf.gather(slices, tf.minimum(tf.range(target), length - 1), axis=axis)
+    return slices
+
+
+def _gaussian(size: int) -> np.ndarray:
+    """[size, size, 1] weights, 1 at the center; never 0, because the sum of weights divides."""
+    offset = np.arange(size) - (size - 1) / 2
+    line = np.exp(-(offset**2) / (2 * (size / 8) ** 2))
+    return np.maximum(np.outer(line, line), 1e-6)[..., None].astype(np.float32)

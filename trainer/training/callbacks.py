@@ -1,0 +1,128 @@
+"""The Keras callback of a training: learning rate, progress, checks, logging, early stopping."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tf_keras as keras
+
+from contract.config import Train
+from contract.errors import TrainingError
+from contract.progress import ProgressCallback, no_progress
+from trainer.components import lr_schedule
+from trainer.training.loggers.history import EpochMetrics
+from trainer.training.loggers.run_logger import RunLogger
+from trainer.training.model_cache import state_variables
+from trainer.training.watchdog import Watchdog
+
+
+def ignore_epoch(metrics: EpochMetrics) -> None:
+    """Report an epoch to no one; the default without Ray."""
+
+
+class TrainingCallback(keras.callbacks.Callback):
+    """Sets the learning rate before each step; checks, logs and reports each epoch."""
+
+    def __init__(
+        self,
+        train: Train,
+        history: Sequence[EpochMetrics],
+        steps_per_epoch: int,
+        world_size: int = 1,
+        report_epoch: Callable[[EpochMetrics], None] = ignore_epoch,
+        report_progress: ProgressCallback = no_progress,
+        run_logger: RunLogger | None = None,
+    ) -> None:
+        """Args:
+        train: The training settings.
+        history: The metrics of the epochs before the one to resume with.
+        steps_per_epoch: Training steps of an epoch.
+        world_size: Number of workers.
+        report_epoch: Called on every rank after each epoch; may end the training by raising.
+        report_progress: Called after each step.
+        run_logger: Records each epoch; only rank 0 has one.
+        """
+        super().__init__()
+        self.train_settings, self.world_size, self.run_logger = train, world_size, run_logger
+        self.history = list(history)
+        self.steps_per_epoch = steps_per_epoch
+        self.report_epoch, self.report_progress = report_epoch, report_progress
+        self.watchdog = Watchdog(train.stall_timeout_s)
+        self.stop_reason: BaseException | None = None
+        """The exception by which report_epoch ended the training."""
+        self.epoch_start = time.monotonic()
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps of all epochs."""
+        return self.train_settings.epochs * self.steps_per_epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the clock of the epoch."""
+        self.epoch_start = time.monotonic()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the learning rate of this step."""
+        self.model.optimizer.learning_rate = self._learning_rate(batch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Report a finished step."""
+        self.watchdog.beat()
+        if self.report_progress is not no_progress:
+            done = len(self.history) * self.steps_per_epoch + batch + 1
+            # In the logs of a batch, and only there, Keras adds up the losses of all workers.
+            loss = (logs or {})["loss"] / self.world_size
+            self.report_progress(done, self.total_steps, f"loss {loss:.4f}")
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Validation steps are progress too."""
+        self.watchdog.beat()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Check the epoch, log it (rank 0), report it (every rank), and stop early if due."""
+        metrics = {"epoch": float(epoch + 1)}
+        metrics |= {name: float(value) for name, value in (logs or {}).items()}
+        metrics["learning_rate"] = self._learning_rate(self.steps_per_epoch - 1)
+        metrics["seconds"] = time.monotonic() - self.epoch_start
+        check_finite_metrics(metrics)
+        self.history.append(metrics)
+        # Reading a variable may be a collective (batch normalization statistics): on every rank.
+        state = [variable.numpy() for variable in state_variables(self.model)]
+        if self.run_logger:
+            self.run_logger.log_epoch(state, self.history)
+        self.model.stop_training = is_finished(self.history, self.train_settings)
+        try:
+            # A paused trial waits in this call until its process has another trial to train.
+            with self.watchdog.paused():
+                self.report_epoch(metrics)
+        except BaseException as error:
+            # Raised after Keras has finished its own bookkeeping, so that the network can be
+            # used by the next training.
+            self.stop_reason = error
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Report what the seconds after the last step are used for."""
+        self.report_progress(self.total_steps, self.total_steps, "exporting the bundle")
+
+    def _learning_rate(self, batch: int) -> float:
+        train = self.train_settings
+        progress = len(self.history) + batch / self.steps_per_epoch
+        scores = [metrics[train.monitor] for metrics in self.history]
+        return lr_schedule.learning_rate(progress, scores, train)
+
+
+def is_finished(history: Sequence[EpochMetrics], train: Train) -> bool:
+    """Whether nothing is left to train: all epochs are done, or training stopped early."""
+    scores = [metrics[train.monitor] for metrics in history]
+    return len(history) >= train.epochs or lr_schedule.should_stop(scores, train)
+
+
+def check_finite_metrics(metrics: EpochMetrics) -> None:
+    """Raise TrainingError if a metric of an epoch is NaN or infinite."""
+    invalid = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if invalid:
+        raise TrainingError(
+            f"{invalid[0]} is {metrics[invalid[0]]} after epoch {metrics['epoch']:.0f}: lower "
+            'train.learning_rate, set train.clip_norm, or use train.precision = "float32".'
+        )

@@ -1,0 +1,28 @@
+"""The curves of a run: train_metrics.png and train_losses.png."""
+
+from collections.abc import Sequence
+
+from contract.storage import Storage
+from trainer.components.lr_schedule import best_epoch
+from trainer.training.loggers.history import EpochMetrics, has_metric, metric_names
+
+
+def write_curves(run: Storage, history: Sequence[EpochMetrics], monitor: str) -> None:
+    """Draw the metrics and losses of every epoch, with the best epoch marked."""
+    # matplotlib takes half a second to import, and most workers and trials never draw.
+    from trainer.visualization import curves
+
+    panels = metric_names(history)
+    if has_metric(history, "learning_rate"):
+        panels.append("learning_rate")
+    best = find_best_epoch(history, monitor)
+    run.write("train_metrics.png", curves.metrics_png(history, panels, best))
+    run.write("train_losses.png", curves.losses_png(history, best))
+
+
+def find_best_epoch(history: Sequence[EpochMetrics], monitor: str) -> EpochMetrics | None:
+    """The metrics of the best epoch; None if no epoch has the monitored metric."""
+    scored = [metrics for metrics in history if monitor in metrics]
+    if not scored:
+        return None
+    return scored[best_epoch([metrics[monitor] for metrics in scored], monitor)]
