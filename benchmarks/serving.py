@@ -259,7 +259,7 @@ def client(port: int, images: list[bytes], end: float, taken: list[float]) -> No
 
 
 def free_port() -> int:
-    """A port nobody listens at."""
+    """A port no one listens at."""
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         return door.getsockname()[1]

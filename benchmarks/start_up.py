@@ -1,4 +1,4 @@
-"""Seconds from the command to the first training step, by phase, beside a plain script.
+"""Seconds from the command to the first training step, by phase, next to a plain script.
 
 The phases are those `trainer train` shows in its progress: the driver's own imports and checks,
 Ray, the worker processes with TensorFlow and the slices, then the network and the first step

@@ -91,7 +91,7 @@ def submit(
 ) -> None:
     """Run one of our commands as a job of a Ray cluster, and follow what it prints.
 
-    The job goes on when this machine is switched off. Ctrl-C ends the following, not the job.
+    The job continues when this machine is switched off. Ctrl-C ends the following, not the job.
     """
     from cluster.jobs import client, job_package
 
@@ -99,7 +99,7 @@ def submit(
         load_settings(path, None), words or (), str(path)
     )
     job_package.check_folders(config, shared)
-    api, name = client.JobClient(config.cluster), client.new_name(config.run.name)
+    api, name = client.JobClient(config.cluster), client.create_job_name(config.run.name)
     with client.package_job(config) as cargo:
         typer.echo(
             f"sends {cargo.files} files, {cargo.size / 1e6:.1f} MB: our code and the settings "
@@ -127,7 +127,7 @@ def status(path: ConfigFile, verbose: Verbose = False) -> None:
     lines, trouble = _jobs(config)
     for line in lines:
         code = "" if line.exit_code is None else f" (exit code {line.exit_code})"
-        typer.echo(f"{line.began}  {line.job}  {line.state}{code}  {line.command}")
+        typer.echo(f"{line.started_at}  {line.job}  {line.status}{code}  {line.command}")
     if isinstance(trouble, TokenError):
         raise trouble
     if not lines:
@@ -150,9 +150,9 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
     if line.live:
         _follow(client.JobClient(config.cluster), line.job, str(path))
         return
-    sys.stdout.buffer.write(job_store.log_of(job_store.jobs_of(config), line.job))
-    typer.echo(f"job {line.job}: {line.state}", err=True)
-    if code := client.exit_code(line.state, line.exit_code):
+    sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), line.job))
+    typer.echo(f"job {line.job}: {line.status}", err=True)
+    if code := client.exit_code(line.status, line.exit_code):
         raise typer.Exit(code)
 
 
@@ -166,19 +166,19 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Stop a job once it has written its next checkpoint; the same command goes on from there."""
+    """Stop a job once it has written its next checkpoint; the same command continues from there."""
     from cluster.jobs import client, job_store
 
     config = load_settings(path, None)
     line = _chosen(config, job)
-    kept = job_store.read(job_store.jobs_of(config), line.job)
-    if not line.live and not line.state.startswith("running"):
-        raise ClusterError(f"job {line.job} does not run: it is {line.state}.")
+    kept = job_store.read_job(job_store.jobs_storage(config), line.job)
+    if not line.live and not line.status.startswith("running"):
+        raise ClusterError(f"job {line.job} does not run: it is {line.status}.")
     if now or kept is None:
         client.JobClient(config.cluster).stop(line.job)
         typer.echo(f"job {line.job} is told to stop at once.")
         return
-    job_store.ask_to_stop(job_store.jobs_of(config), line.job, within)
+    job_store.request_stop(job_store.jobs_storage(config), line.job, within)
     typer.echo(
         f"job {line.job} is asked to stop after its next checkpoint, within {within:.0f} s; "
         f"follow it with `python -m cluster logs {path}`."
@@ -205,13 +205,13 @@ def up(
     cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
     launcher.check_ready(config, source)
     price, note = _spot_price(config)
-    plan = launcher.create_plan(config, resources.buckets(config), price)
+    plan = launcher.create_plan(config, resources.find_buckets(config), price)
     table = instances.load_table()
     for line in plan.lines:
         typer.echo(line)
     typer.echo(
         f"price           {plan.idle_usd:.2f} USD an hour without work, at most "
-        f"{plan.most_usd:.2f} with all workers on demand\n"
+        f"{plan.max_usd:.2f} with all workers on demand\n"
         f"                (list of {table.date} for {table.region}, before tax and traffic; look "
         f"up yours: {table.look_up})"
     )
@@ -223,7 +223,7 @@ def up(
         typer.confirm("Make this and start paying for it?", abort=True)
     written = launcher.up(config, source)
     typer.echo(
-        f"the cluster {launcher.name(cloud)} is up. In a second terminal open the tunnel to it:\n"
+        f"the cluster {launcher.cluster_name(cloud)} is up. In a second terminal open the tunnel to it:\n"
         f"  ray dashboard {written}\n"
         "then, here:\n"
         "  export RAY_AUTH_MODE=token\n"
@@ -241,8 +241,8 @@ def down(
 
     config = load_settings(path, overrides)
     cloud = config.cluster.cloud
-    name = launcher.name(cloud)
-    there = resources.nodes(name, cloud.region)
+    name = launcher.cluster_name(cloud)
+    there = resources.list_instances(name, cloud.region)
     typer.echo(f"cluster {name} in {cloud.region} has {len(there)} nodes")
     if there and not yes:
         typer.confirm("End them, and every job on them?", abort=True)
@@ -280,7 +280,7 @@ def _spot_price(config: Config) -> tuple[float | None, str]:
     if not cloud.spot:
         return None, ""
     try:
-        return resources.spot_price(cloud.worker_type, cloud.region), ""
+        return resources.find_spot_price(cloud.worker_type, cloud.region), ""
     except ClusterError as error:
         return None, f"the spot price is not known: {error}"
 
@@ -297,16 +297,16 @@ def _follow(api: "JobClient", job: str, path: str) -> None:
     except KeyboardInterrupt:
         typer.echo(f"\n{_how_to_go_on(path, job)}", err=True)
         raise typer.Exit(130) from None
-    code = client.exit_code(seen.state, seen.exit_code)
+    code = client.exit_code(seen.status, seen.exit_code)
     why = f"exit code {code}" if seen.exit_code is not None else seen.message
-    typer.echo(f"job {job}: {seen.state} ({why})", err=True)
+    typer.echo(f"job {job}: {seen.status} ({why})", err=True)
     if code:
         raise typer.Exit(code)
 
 
 def _how_to_go_on(path: str, job: str) -> str:
     return (
-        f"job {job} goes on without this terminal:\n"
+        f"job {job} continues without this terminal:\n"
         f"  python -m cluster logs {path} {job}    follow it again\n"
         f"  python -m cluster status {path}    all jobs of the run\n"
         f"  python -m cluster stop {path} {job}    stop it after its next checkpoint"
@@ -317,9 +317,9 @@ def _jobs(config: Config) -> "tuple[list[JobStatus], ClusterError | None]":
     """The run's jobs, and why the cluster could not be asked, if so."""
     from cluster.jobs import client, job_store
 
-    kept, trouble, seen = job_store.found(job_store.jobs_of(config)), None, None
+    kept, trouble, seen = job_store.list_jobs(job_store.jobs_storage(config)), None, None
     try:
-        seen = [one for one in client.JobClient(config.cluster).all() if one.run == config.run.name]
+        seen = [one for one in client.JobClient(config.cluster).list_jobs() if one.run == config.run.name]
     except ClusterError as error:
         trouble = error
     return client.merge_statuses(seen or (), kept, reachable=seen is not None), trouble

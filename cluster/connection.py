@@ -40,9 +40,9 @@ WORKER_ENV = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """The first makes `tf.keras` the Keras 2 that we train with; the second silences TensorFlow. The
-last spares each training a process that notes, for nobody here, which nodes will be taken. With
+last spares each training a process that notes, for no one here, which nodes will be taken. With
 the others TensorFlow keeps the memory of tensors between steps, and glibc that of the gradients on
-their way: given back and taken anew, it costs page faults by the million and half of the speed
+their way: given back and taken again, it costs page faults by the million and half of the speed
 (docs/lab-notes.md). 32 MiB is glibc's limit.
 """
 FORWARDED_ENV = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
@@ -124,7 +124,7 @@ def _start(cluster: Cluster, folder: Path) -> None:
             ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
-                include_dashboard=False,  # nobody asks it, and a start without is sooner
+                include_dashboard=False,  # no one asks it, and a start without is sooner
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),

@@ -1,4 +1,4 @@
-"""The errors a user can cause and mend.
+"""The errors a user can cause and fix.
 
 Each message is one or two plain sentences: which key, file or address, what is wrong with it,
 what to do. A command prints the message alone and exits with 1; anything else that is raised is
@@ -27,7 +27,7 @@ class NotFoundError(StorageError):
 
 
 class BundleError(UserError):
-    """A bundle is missing, half written, damaged or of an unknown schema version."""
+    """A bundle is missing, incomplete, damaged or of an unknown schema version."""
 
 
 class RegistryError(UserError):

@@ -1,4 +1,4 @@
-"""The one type of progress callback, and what stands for "nobody asked for progress"."""
+"""The one type of progress callback, and what stands for "no one asked for progress"."""
 
 from collections.abc import Callable
 

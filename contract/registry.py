@@ -1,17 +1,16 @@
-"""The registry: names, versions and stages of bundles, kept in the storage itself.
+"""The registry: names, versions and stages of bundles, stored in the storage itself.
 
     <storage.root>/registry/pancreas/versions/000003.json             what version 3 is
-    <storage.root>/registry/pancreas/stages/production/000007.json    the seventh move of the stage
+    <storage.root>/registry/pancreas/stages/production/000007.json    the seventh transition of the stage
 
-Both are logs: a record is created under the next number and never changed, and of two who create
-the same number one is told so. That is all the locking there is. A stage is where its last record
-points.
+Both are logs: a record is created under the next number and never changed. If two processes create
+the same number, one of them gets an error; there is no other locking. A stage points to the version
+in its last record.
 """
 
 import re
 import shlex
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal, NoReturn, TypeVar, final
 
@@ -21,6 +20,7 @@ from contract import bundle
 from contract.config import closest_match
 from contract.errors import BundleError, NotFoundError, RegistryError, as_sentence
 from contract.storage import Storage, open_storage
+from contract.timestamps import utc_now
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _STAGE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
@@ -45,7 +45,7 @@ class Version(_Record):
     fingerprint: str
     """Of the settings it was trained with."""
     metrics: dict[str, float]
-    """The scores its manifest names."""
+    """The metrics in its manifest."""
     created: str
     """When it was registered, ISO 8601 in UTC."""
     digest: str
@@ -58,8 +58,8 @@ class StageTransition(_Record):
     number: int
     """Counts from 1 within the stage."""
     version: int
-    """What the stage points to from then on."""
-    action: Literal["promote", "roll back"]
+    """The version that the stage points to after it."""
+    action: Literal["promote", "rollback"]
     created: str
     """When, ISO 8601 in UTC."""
 
@@ -79,9 +79,9 @@ class Registry:
         self._log = storage.child("registry")
 
     def register(self, name: str, bundle_url: str) -> Version:
-        """Give a bundle the next version of a name; one that has a version keeps it.
+        """Register a bundle as the next version of a name; a registered bundle keeps its version.
 
-        Raises BundleError where there is no whole bundle.
+        Raises BundleError if the bundle is missing or incomplete.
         """
         _check_word(name, _NAME, "name")
         source = open_storage(bundle_url)
@@ -97,43 +97,44 @@ class Registry:
                 bundle=source.url,
                 fingerprint=manifest.fingerprint,
                 metrics=manifest.metrics,
-                created=_now(),
+                created=utc_now(),
                 digest=digest,
             )
             if self._append(f"{name}/versions", version.version, self._shortened(version)):
                 return version
-        raise RegistryError(f"others register {name!r} all the time: try again later.")
+        raise RegistryError(f"other processes register {name!r} continuously: try again later.")
 
     def promote(self, name: str, version: int, stage: str) -> Version:
-        """Point a stage at a version; one it points at already leaves no trace.
+        """Point a stage to a version; nothing is recorded if it already points to it.
 
-        Raises RegistryError where another change of the stage came first.
+        Raises RegistryError if the stage was changed concurrently.
         """
         found = self._version(name, version)
         _check_word(stage, _STAGE, "stage")
-        last = self._last_move(name, stage)
+        last = self._last_transition(name, stage)
         if last is None or last.version != version:
-            self._move(name, stage, last, version, "promote")
+            self._add_transition(name, stage, last, version, "promote")
         return found
 
     def rollback(self, name: str, stage: str) -> Version:
-        """Point a stage at what it pointed at before its last promotion; again: one further."""
-        moves = self.history(name, stage)
-        past = rollback_targets(moves)
-        if len(past) < 2:
+        """Point a stage to the version before its last promotion; repeated: one further back."""
+        transitions = self.history(name, stage)
+        targets = rollback_targets(transitions)
+        if len(targets) < 2:
             raise RegistryError(
-                f"{name}@{stage} points at version {past[-1]}, its first: there is none before it."
+                f"{name}@{stage} points to version {targets[-1]}, its first: there is none before it."
             )
-        self._move(name, stage, moves[-1], past[-2], "roll back")
-        return self._version(name, past[-2])
+        self._add_transition(name, stage, transitions[-1], targets[-2], "rollback")
+        return self._version(name, targets[-2])
 
     def resolve(self, reference: str) -> Version:
-        """The version that NAME@STAGE points at now, or that NAME@VERSION names."""
-        name, which = parse_reference(reference)
-        if which.isdecimal():
-            return self._version(name, int(which))
-        last = self._last_move(name, which)
-        return self._version(name, last.version if last else self._refuse_stage(name, which))
+        """The version that NAME@STAGE points to now, or that NAME@VERSION names."""
+        name, stage_or_version = parse_reference(reference)
+        if stage_or_version.isdecimal():
+            return self._version(name, int(stage_or_version))
+        last = self._last_transition(name, stage_or_version)
+        version = last.version if last else self._raise_unknown_stage(name, stage_or_version)
+        return self._version(name, version)
 
     def names(self) -> list[str]:
         """All registered names."""
@@ -141,21 +142,21 @@ class Registry:
 
     def versions(self, name: str) -> list[Version]:
         """All versions of a name, the oldest first."""
-        return self._versions(name) or self._refuse_name(name)
+        return self._versions(name) or self._raise_unknown_name(name)
 
     def stages(self, name: str) -> dict[str, int]:
-        """The stages of a name and the version each points at."""
+        """The stages of a name and the version that each points to."""
         if not self._numbers(f"{name}/versions"):
-            self._refuse_name(name)
+            self._raise_unknown_name(name)
         found = {PurePosixPath(e.key).parts[2] for e in self._log.list_objects(f"{name}/stages")}
-        last = {stage: self._last_move(name, stage) for stage in sorted(found)}
+        last = {stage: self._last_transition(name, stage) for stage in sorted(found)}
         return {stage: move.version for stage, move in last.items() if move}
 
     def history(self, name: str, stage: str) -> list[StageTransition]:
-        """All moves of a stage, the oldest first."""
+        """All transitions of a stage, the oldest first."""
         log = self._stage_log(name, stage)
-        moves = [self._record(log, number, StageTransition) for number in self._numbers(log)]
-        return moves or self._refuse_stage(name, stage)
+        transitions = [self._record(log, number, StageTransition) for number in self._numbers(log)]
+        return transitions or self._raise_unknown_stage(name, stage)
 
     def _versions(self, name: str) -> list[Version]:
         _check_word(name, _NAME, "name")
@@ -168,7 +169,7 @@ class Registry:
         except NotFoundError as error:
             known = self._numbers(f"{name}/versions")
             if not known:
-                self._refuse_name(name)
+                self._raise_unknown_name(name)
             raise RegistryError(
                 f"{name} has no version {number}: it has {known[0]} to {known[-1]}."
             ) from error
@@ -189,26 +190,28 @@ class Registry:
         _check_word(stage, _STAGE, "stage")
         return f"{name}/stages/{stage}"
 
-    def _last_move(self, name: str, stage: str) -> StageTransition | None:
+    def _last_transition(self, name: str, stage: str) -> StageTransition | None:
         log = self._stage_log(name, stage)
         numbers = self._numbers(log)
         return self._record(log, numbers[-1], StageTransition) if numbers else None
 
-    def _move(
+    def _add_transition(
         self,
         name: str,
         stage: str,
         last: StageTransition | None,
         version: int,
-        action: Literal["promote", "roll back"],
+        action: Literal["promote", "rollback"],
     ) -> None:
-        """Add a move after the last one seen; RegistryError where another came in between."""
+        """Add a transition after the last one; RegistryError if the stage was changed concurrently."""
         number = last.number + 1 if last else 1
-        move = StageTransition(number=number, version=version, action=action, created=_now())
-        if not self._append(self._stage_log(name, stage), number, move):
+        transition = StageTransition(
+            number=number, version=version, action=action, created=utc_now()
+        )
+        if not self._append(self._stage_log(name, stage), number, transition):
             raise RegistryError(
-                f"another change of {name}@{stage} came first: see where it points now, and try "
-                "again if it should still change."
+                f"{name}@{stage} was changed concurrently: check where it points now, and try again "
+                "if it should still change."
             )
 
     def _append(self, log: str, number: int, record: _Record) -> bool:
@@ -220,32 +223,33 @@ class Registry:
             return kind.model_validate_json(self._log.read(key))
         except ValidationError as error:
             raise RegistryError(
-                f"the registry's record {self._log.url}/{key} is damaged: restore it from a copy."
+                f"the registry record {self._log.url}/{key} is damaged: restore it from a copy."
             ) from error
 
     def _numbers(self, log: str) -> list[int]:
-        """The numbers of the records of a log, in order."""
+        """The numbers of the records of a log, sorted."""
         stems = (PurePosixPath(entry.key).stem for entry in self._log.list_objects(log))
         return sorted(int(stem) for stem in stems if stem.isdecimal())
 
-    def _refuse_stage(self, name: str, stage: str) -> NoReturn:
+    def _raise_unknown_stage(self, name: str, stage: str) -> NoReturn:
         stages = self.stages(name)
         listed = f": it has {', '.join(stages)}; " if stages else ": "
         remedy = f"promote a version to it by {_promotion(self._root, name, 'VERSION', stage)}"
         meant = closest_match(stage, stages).removeprefix("; ") or remedy
         raise RegistryError(as_sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
 
-    def _refuse_name(self, name: str) -> NoReturn:
+    def _raise_unknown_name(self, name: str) -> NoReturn:
         names = self.names()
         listed = f"known: {', '.join(names)}" if names else "nothing is registered yet"
         raise RegistryError(
-            f"there is no model {name!r} in {self._log.url} ({listed}{closest_match(name, names)}): "
+            f"there is no model {name!r} in {self._log.url} "
+            f"({listed}{closest_match(name, names)}): "
             f"{registration_hint(self._root, name)}."
         )
 
 
 def registration_hint(storage: Storage, name: str = "NAME") -> str:
-    """The commands that give a store's registry a first model, as the end of a sentence."""
+    """The commands that register a first model in a store, as the end of a sentence."""
     bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
     registration = f"python -m inference register {name} {bundle_url} {_option(storage)}"
     return (
@@ -254,18 +258,18 @@ def registration_hint(storage: Storage, name: str = "NAME") -> str:
     )
 
 
-def rollback_targets(moves: Sequence[StageTransition]) -> list[int]:
-    """The versions a stage has stood at and may roll back through, the present one last.
+def rollback_targets(transitions: Sequence[StageTransition]) -> list[int]:
+    """The versions that a stage has pointed to and may be rolled back to, the current one last.
 
-    Right as well where somebody has removed the oldest moves.
+    Correct too if the oldest transitions were deleted.
     """
-    past: list[int] = []
-    for move in moves:
-        if move.action == "roll back":
-            del past[-1:]
-        if past[-1:] != [move.version]:
-            past.append(move.version)
-    return past
+    targets: list[int] = []
+    for transition in transitions:
+        if transition.action == "rollback":
+            del targets[-1:]
+        if targets[-1:] != [transition.version]:
+            targets.append(transition.version)
+    return targets
 
 
 def parse_reference(reference: str) -> tuple[str, str]:
@@ -281,9 +285,9 @@ def parse_reference(reference: str) -> tuple[str, str]:
 def open_bundle(reference: str, storage_root: str) -> Storage:
     """The bundle a user names: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
 
-    storage_root: the store whose registry knows the name. A registered bundle is refused
-    (RegistryError) where its content is no longer the one that was registered. A folder that
-    looks like NAME@STAGE is written ./NAME@STAGE.
+    storage_root: the store whose registry knows the name. Raises RegistryError if the
+    content of a registered bundle has changed since it was registered. A folder whose name looks
+    like NAME@STAGE is written as ./NAME@STAGE.
     """
     if not _REFERENCE.fullmatch(reference):
         return open_storage(reference)
@@ -291,16 +295,16 @@ def open_bundle(reference: str, storage_root: str) -> Storage:
 
 
 def open_version_bundle(version: Version) -> Storage:
-    """The bundle of a version; RegistryError where it is gone or another than was registered."""
+    """The bundle of a version; RegistryError if it is missing or has changed."""
     source = open_storage(version.bundle)
-    called = f"version {version.version} of {version.name}"
+    label = f"version {version.version} of {version.name}"
     try:
         _, digest = bundle.identify(source)
     except BundleError as error:
-        raise RegistryError(f"{called} has lost its bundle: {error}") from error
+        raise RegistryError(f"the bundle of {label} is missing or damaged: {error}") from error
     if digest != version.digest:
         raise RegistryError(
-            f"the bundle {version.bundle} is no longer {called}: it was replaced since it was "
+            f"the bundle {version.bundle} is no longer {label}: it was replaced after it was "
             "registered; register it as a new version."
         )
     return source
@@ -311,7 +315,7 @@ def _promotion(storage: Storage, name: str, version: str, stage: str) -> str:
 
 
 def _option(storage: Storage) -> str:
-    """Always given: the command may be pasted in another folder than that of the default."""
+    """Always included: the command may be run in another folder than that of the default."""
     return f"--storage {shlex.quote(storage.url)}"
 
 
@@ -319,13 +323,10 @@ def _key(log: str, number: int) -> str:
     return f"{log}/{number:06d}.json"
 
 
-def _check_word(word: str, pattern: re.Pattern[str], what: str) -> None:
+def _check_word(word: str, pattern: re.Pattern[str], label: str) -> None:
     if not pattern.fullmatch(word):
         raise RegistryError(
-            f"{word!r} is no {what}: use letters, digits, dot, dash and underscore, at most 80"
+            f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, at most 80"
             f"{', a letter first' if pattern is _STAGE else ''}."
         )
 
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

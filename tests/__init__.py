@@ -1,1 +1,1 @@
-"""The tests, path for path beside the code; a package, as what shares a service must be one."""
+"""The tests, path for path next to the code; a package, as what shares a service must be one."""

@@ -1,4 +1,4 @@
-"""Histories of trainings, for whoever writes or draws them."""
+"""Histories of trainings, for callers that writes or draws them."""
 
 
 def history(epochs: int) -> list[dict[str, float]]:

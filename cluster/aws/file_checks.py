@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cluster.aws.resources import WORLD
+from cluster.aws.resources import ANY_ADDRESS
 
 _DEAD_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
 _HOST = re.compile(r"--dashboard-host[= ](\S+)")
@@ -33,7 +33,7 @@ def missing_fields(tree: Mapping[str, Any]) -> list[str]:
 
 
 def security_issues(tree: Mapping[str, Any], spot: bool) -> list[str]:
-    """What must be mended in a cluster file before it is used, one sentence each.
+    """What must be fixed in a cluster file before it is used, one sentence each.
 
     tree: the file as read, anchors resolved and without gaps; spot: whether workers are meant to
     be spot instances.
@@ -73,8 +73,8 @@ def _token(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _rules(tree: Mapping[str, Any]) -> Iterator[str]:
     rules = tree["provider"].get("security_group", {}).get("IpPermissions", ())
-    if any(block in str(rules) for block in WORLD):
-        yield "provider.security_group has a rule for every address of the world."
+    if any(block in str(rules) for block in ANY_ADDRESS):
+        yield "provider.security_group has a rule indefinitelyy address of the world."
 
 
 def _image(tree: Mapping[str, Any]) -> Iterator[str]:

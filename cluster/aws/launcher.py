@@ -24,7 +24,7 @@ from contract.errors import ClusterError
 log = logging.getLogger(__name__)
 
 CLUSTER_FILE = Path("ray_cluster.yaml")
-PLACEHOLDER = AwsResources(image="", group="", head_profile="", worker_profile="")
+PLACEHOLDER = AwsResources(image="", security_group="", head_profile="", worker_profile="")
 """For a look at the file that `up` would write, before anything is made."""
 GB_MONTH_USD = 0.08
 """Price of a GB of gp3 disk for a month in us-east-1, of the same date as the instance table."""
@@ -39,11 +39,11 @@ class LaunchPlan:
     lines: tuple[str, ...]
     idle_usd: float
     """An hour with the workers that are always kept."""
-    most_usd: float
+    max_usd: float
     """An hour with all workers, none of them a spot instance."""
 
 
-def name(cloud: Cloud) -> str:
+def cluster_name(cloud: Cloud) -> str:
     """What the cluster, and all that is made for it on AWS, is called."""
     return f"segfleet-{cloud.name}"
 
@@ -59,8 +59,8 @@ def create_plan(config: Config, buckets: Buckets, spot_usd: float | None) -> Lau
     lines = (
         f"region          {cloud.region}",
         f"bucket          {buckets.kept} (used as it is; if missing, made private and encrypted)",
-        f"roles           {name(cloud)}-head, {name(cloud)}-worker",
-        f"security group  {name(cloud)}: SSH from {cloud.ssh_from}, nothing else",
+        f"roles           {cluster_name(cloud)}-head, {cluster_name(cloud)}-worker",
+        f"security group  {cluster_name(cloud)}: SSH from {cloud.ssh_from}, nothing else",
         f"head            1 {cloud.head_type} ({head.cpus} CPUs): {head.usd:.3f} USD an hour",
         f"workers         {cloud.min_workers} to {cloud.max_workers} {cloud.worker_type} "
         f"({worker.cpus} CPUs{gpu}): {spot}{worker.usd:.3f} USD an hour on demand",
@@ -140,7 +140,7 @@ def fill_cluster_file(
     ]
     return {
         **tree,
-        "cluster_name": name(cloud),
+        "cluster_name": cluster_name(cloud),
         "max_workers": cloud.max_workers,
         "idle_timeout_minutes": cloud.idle_minutes,
         "provider": {
@@ -183,7 +183,7 @@ def _filled_node(
         **_node(node_type),
         "InstanceType": instance_type,
         "ImageId": ground.image,
-        "SecurityGroupIds": [ground.group],
+        "SecurityGroupIds": [ground.security_group],
         "IamInstanceProfile": {"Arn": profile},
         "BlockDeviceMappings": [{**disk, "Ebs": {**disk["Ebs"], "VolumeSize": cloud.disk_gb}}],
     }
@@ -204,18 +204,18 @@ def provision(config: Config, buckets: Buckets) -> AwsResources:
     """Make on AWS what the nodes are started from, as far as it is missing."""
     cloud = config.cluster.cloud
     assert cloud.ssh_from is not None, "check_ready has seen to it"
-    if resources.make_bucket(buckets.kept, cloud.region):
+    if resources.create_bucket(buckets.kept, cloud.region):
         log.info("made bucket %s", buckets.kept)
-    group = resources.make_group(name(cloud), cloud.region, cloud.ssh_from, cloud.subnet)
-    head, worker = resources.make_profiles(name(cloud), cloud.region, buckets, group)
+    group = resources.create_security_group(cluster_name(cloud), cloud.region, cloud.ssh_from, cloud.subnet)
+    head, worker = resources.create_instance_profiles(cluster_name(cloud), cloud.region, buckets, group)
     if cloud.spot:
-        resources.allow_spot()
-    ground = AwsResources(resources.image(cloud.machine_image, cloud.region), group, head, worker)
+        resources.create_spot_role()
+    ground = AwsResources(resources.find_image(cloud.machine_image, cloud.region), group, head, worker)
     resources.wait_until_usable(ground, cloud.head_type, cloud.region)
     return ground
 
 
-def write(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) -> Path:
+def write_cluster_file(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) -> Path:
     """Write the filled-in file and the folder that goes to each node; the file's path."""
     folder = node_folder(cloud)
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,14 +223,14 @@ def write(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) -> Path:
     wanted = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     _put(folder / "requirements.txt", "\n".join(wanted["project"]["dependencies"]))
     _put(folder / "constraints.txt", (checkout / "constraints.txt").read_text(encoding="utf-8"))
-    _put(folder / "auth_token", token())
-    file = cluster_file(cloud)
+    _put(folder / "auth_token", ensure_token())
+    file = cluster_file_path(cloud)
     _put(file, yaml.safe_dump(dict(tree), sort_keys=False))
     return file
 
 
-def token() -> str:
-    """This user's token for Ray clusters, made where there is none; Ray reads the same file."""
+def ensure_token() -> str:
+    """This user's token for Ray clusters, made if there is none; Ray reads the same file."""
     file = Path("~/.ray/auth_token").expanduser()
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -245,15 +245,15 @@ def up(config: Config, file: Path) -> Path:
     """
     cloud = config.cluster.cloud
     check_ready(config, file)
-    ground = provision(config, resources.buckets(config))
-    if found := resources.open_ports([ground.group], cloud.region):
+    ground = provision(config, resources.find_buckets(config))
+    if found := resources.find_open_ports([ground.security_group], cloud.region):
         raise ClusterError(f"the cluster would not be safe: {' '.join(found)}")
     tree = fill_cluster_file(read_cluster_file(file), cloud, ground)
     check_security(tree, cloud.spot, file)
-    written = write(tree, cloud, file.parent)
+    written = write_cluster_file(tree, cloud, file.parent)
     if code := _ray_up(written):
         raise ClusterError(
-            f"`ray up` ended with {code}, see above: mend it and run `up` again, or end what was "
+            f"`ray up` ended with {code}, see above: fix it and run `up` again, or end what was "
             "started with `python -m cluster down`."
         )
     return written
@@ -265,7 +265,7 @@ def down(config: Config) -> None:
     EC2 is told directly: `ray down` first tries for minutes to reach each node by SSH, and nodes
     cost money meanwhile. Bucket, roles and security group stay: only what the bucket holds costs.
     """
-    resources.end_nodes(name(config.cluster.cloud), config.cluster.cloud.region)
+    resources.terminate_instances(cluster_name(config.cluster.cloud), config.cluster.cloud.region)
 
 
 def _ray_up(file: Path) -> int:
@@ -277,14 +277,14 @@ def _ray_up(file: Path) -> int:
         return subprocess.run([*command, "--no-config-cache"], check=False).returncode
 
 
-def cluster_file(cloud: Cloud) -> Path:
+def cluster_file_path(cloud: Cloud) -> Path:
     """The filled-in file of a cluster."""
     return Path("~/.segfleet").expanduser() / cloud.name / "ray_cluster.yaml"
 
 
 def node_folder(cloud: Cloud) -> Path:
     """The folder that goes to every node of a cluster: packages to install, and the token."""
-    return cluster_file(cloud).with_name("node")
+    return cluster_file_path(cloud).with_name("node")
 
 
 def _put(file: Path, text: str) -> None:

@@ -24,7 +24,7 @@ NEWEST_IMAGE = (
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 )
 """Where AWS publishes its newest Deep Learning Base image: Ubuntu 22.04, GPU driver, Docker."""
-WORLD = ("0.0.0.0/0", "::/0")
+ANY_ADDRESS = ("0.0.0.0/0", "::/0")
 _PROPAGATION_S = 60.0
 _TRUST = {
     "Version": "2012-10-17",
@@ -51,13 +51,13 @@ class AwsResources:
     """What nodes are started from."""
 
     image: str
-    group: str
+    security_group: str
     head_profile: str
     worker_profile: str
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn AWS's errors into a ClusterError of one sentence."""
     try:
         yield
@@ -76,7 +76,7 @@ def explained() -> Iterator[None]:
         raise ClusterError(f"AWS cannot be reached: {error}.") from error
 
 
-def buckets(config: Config) -> Buckets:
+def find_buckets(config: Config) -> Buckets:
     """The buckets of the settings; ClusterError where runs would not be kept in S3."""
     kept = _bucket(config.storage.root)
     if kept is None:
@@ -88,13 +88,13 @@ def buckets(config: Config) -> Buckets:
     return Buckets(kept, data if data and data != kept else None)
 
 
-def make_bucket(name: str, region: str) -> bool:
-    """Make a private, encrypted bucket where there is none; whether it was made.
+def create_bucket(name: str, region: str) -> bool:
+    """Make a private, encrypted bucket if there is none; whether it was made.
 
     One that this account has already is used as it is; ClusterError where it is another's.
     """
     s3 = boto3.client("s3", region_name=region)
-    with explained():
+    with translate_errors():
         if _is_ours(s3, name, _account(region)):
             return False
         # us-east-1 is the one region that must not be named.
@@ -153,13 +153,13 @@ def _protect(s3: Any, name: str) -> None:
     )
 
 
-def make_group(name: str, region: str, ssh_from: str, subnet: str | None) -> str:
+def create_security_group(name: str, region: str, ssh_from: str, subnet: str | None) -> str:
     """A security group open between the nodes, and to ssh_from on port 22; its id.
 
     The group's other rules for the world outside are taken back, should someone have added some.
     """
     ec2 = boto3.client("ec2", region_name=region)
-    with explained():
+    with translate_errors():
         network = _network(ec2, subnet)
         found = ec2.describe_security_groups(
             Filters=[
@@ -179,10 +179,10 @@ def make_group(name: str, region: str, ssh_from: str, subnet: str | None) -> str
     return group
 
 
-def open_ports(groups: list[str], region: str) -> list[str]:
+def find_open_ports(groups: list[str], region: str) -> list[str]:
     """Every port of these groups that the whole world may reach, one sentence each."""
     ec2 = boto3.client("ec2", region_name=region)
-    with explained():
+    with translate_errors():
         found = ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"]
     return [
         f"security group {group['GroupId']} lets {block} reach port "
@@ -190,13 +190,13 @@ def open_ports(groups: list[str], region: str) -> list[str]:
         for group in found
         for rule in group["IpPermissions"]
         for block in _blocks(rule)
-        if block in WORLD
+        if block in ANY_ADDRESS
     ]
 
 
-def make_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple[str, str]:
+def create_instance_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple[str, str]:
     """Instance profiles of head and workers with the least rights; their ARNs."""
-    with explained():
+    with translate_errors():
         names = {
             "REGION": region,
             "ACCOUNT": _account(region),
@@ -206,25 +206,25 @@ def make_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple
             "DATA_BUCKET": buckets.data or "",
             "WORKER_ROLE": f"{name}-worker",
         }
-        bucket = policy("bucket", names)
+        bucket = load_policy("bucket", names)
         if buckets.data is None:
             bucket["Statement"] = [one for one in bucket["Statement"] if one["Sid"] != "ReadData"]
         worker = _make_profile(f"{name}-worker", {"bucket": bucket})
-        autoscaler = policy("autoscaler", names)
+        autoscaler = load_policy("autoscaler", names)
         head = _make_profile(f"{name}-head", {"bucket": bucket, "autoscaler": autoscaler})
     return head, worker
 
 
-def policy(name: str, names: Mapping[str, str]) -> dict[str, Any]:
+def load_policy(name: str, names: Mapping[str, str]) -> dict[str, Any]:
     """A policy of cluster/aws/policies with its names filled in."""
     text = files("cluster.aws").joinpath("policies", f"{name}.json").read_text(encoding="utf-8")
     return json.loads(Template(text).substitute(names))
 
 
-def allow_spot() -> None:
+def create_spot_role() -> None:
     """Make the role by which an account may use spot instances at all; needed once."""
     iam = boto3.client("iam")
-    with explained():
+    with translate_errors():
         try:
             iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
         except ClientError as error:
@@ -233,19 +233,19 @@ def allow_spot() -> None:
                 raise
 
 
-def image(named: str | None, region: str) -> str:
+def find_image(named: str | None, region: str) -> str:
     """The AMI that is named, else AWS's newest Deep Learning Base image of the region."""
     if named is not None:
         return named
-    with explained():
+    with translate_errors():
         found = boto3.client("ssm", region_name=region).get_parameter(Name=NEWEST_IMAGE)
     return found["Parameter"]["Value"]
 
 
-def spot_price(instance_type: str, region: str) -> float:
+def find_spot_price(instance_type: str, region: str) -> float:
     """The lowest present spot price of a Linux instance in US dollars per hour, over all zones."""
     now = datetime.now(UTC)
-    with explained():
+    with translate_errors():
         found = boto3.client("ec2", region_name=region).describe_spot_price_history(
             InstanceTypes=[instance_type],
             ProductDescriptions=["Linux/UNIX"],
@@ -257,10 +257,10 @@ def spot_price(instance_type: str, region: str) -> float:
     return min(float(one["SpotPrice"]) for one in found)
 
 
-def nodes(name: str, region: str) -> list[str]:
+def list_instances(name: str, region: str) -> list[str]:
     """Instances of a cluster that exist and may cost money."""
     states = ["pending", "running", "stopping", "stopped"]
-    with explained():
+    with translate_errors():
         pages = boto3.client("ec2", region_name=region).get_paginator("describe_instances")
         found = pages.paginate(
             Filters=[
@@ -276,10 +276,10 @@ def nodes(name: str, region: str) -> list[str]:
         ]
 
 
-def end_nodes(name: str, region: str) -> None:
+def terminate_instances(name: str, region: str) -> None:
     """End every instance of a cluster, again until none is left."""
-    while found := nodes(name, region):
-        with explained():
+    while found := list_instances(name, region):
+        with translate_errors():
             ec2 = boto3.client("ec2", region_name=region)
             ec2.terminate_instances(InstanceIds=found)
             ec2.get_waiter("instance_terminated").wait(InstanceIds=found)
@@ -292,7 +292,7 @@ def wait_until_usable(ground: AwsResources, instance_type: str, region: str) -> 
     """
     ec2 = boto3.client("ec2", region_name=region)
     end = time.monotonic() + _PROPAGATION_S
-    with explained():
+    with translate_errors():
         for profile in (ground.head_profile, ground.worker_profile):
             while not _may_start(ec2, ground.image, profile, instance_type):
                 if time.monotonic() > end:

@@ -47,8 +47,8 @@ class JobInfo:
     job: str
     run: str
     command: str
-    state: str
-    began: str
+    status: str
+    started_at: str
     ended: bool
     exit_code: int | None
     message: str
@@ -60,8 +60,8 @@ class JobStatus:
 
     job: str
     command: str
-    state: str
-    began: str
+    status: str
+    started_at: str
     exit_code: int | None
     live: bool
     """Whether the cluster knows it and it has not ended."""
@@ -79,7 +79,7 @@ class JobClient:
         # Two of Ray's modules set their own level, and tell of every upload.
         for name in (f"{_SDK}.job.sdk", f"{_SDK}.dashboard_sdk"):
             logging.getLogger(name).setLevel(ray_level())
-        with explained(self.address), environment_variables(NO_RAY_ADDRESS):
+        with translate_errors(self.address), environment_variables(NO_RAY_ADDRESS):
             self._client = JobSubmissionClient(self.address)
         self.ray_version = self._client._server_ray_version or "an unknown version"
 
@@ -87,7 +87,7 @@ class JobClient:
         """Send a folder and start a command of ours in it, under the supervisor."""
         words = ("python", "-m", "cluster.jobs.supervisor", job, job_package.SETTINGS, *words)
         variables = {**job_variables(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-        with explained(self.address):
+        with translate_errors(self.address):
             self._client.submit_job(
                 entrypoint=shlex.join(words),
                 submission_id=job,
@@ -95,19 +95,19 @@ class JobClient:
                 metadata={"run": run},
             )
 
-    def all(self) -> list[JobInfo]:
+    def list_jobs(self) -> list[JobInfo]:
         """Every job of ours sent to this cluster that Ray remembers; it may run others too."""
-        with explained(self.address):
+        with translate_errors(self.address):
             known = self._client.list_jobs()
         return [_seen(details) for details in known if "run" in (details.metadata or {})]
 
     def find(self, job: str) -> JobInfo | None:
         """One job; None where Ray does not know it."""
-        return next((seen for seen in self.all() if seen.job == job), None)
+        return next((seen for seen in self.list_jobs() if seen.job == job), None)
 
     def stop(self, job: str) -> None:
         """Stop a job at once."""
-        with explained(self.address):
+        with translate_errors(self.address):
             self._client.stop_job(job)
 
     def follow(self, job: str, write: Callable[[str], None]) -> JobInfo:
@@ -126,7 +126,7 @@ class JobClient:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > LOST_FOR_S:
                     raise ClusterError(
-                        f"{self.address} answers no more ({error}); job {job} may well go on: "
+                        f"{self.address} answers no more ({error}); job {job} may well continue: "
                         "look again with `python -m cluster status`."
                     ) from error
             time.sleep(_RETRY_S)
@@ -150,7 +150,7 @@ class LogFollower:
 
 
 @contextmanager
-def explained(address: str) -> Iterator[None]:
+def translate_errors(address: str) -> Iterator[None]:
     """Turn trouble with a Jobs API into a ClusterError of one sentence."""
     try:
         yield
@@ -183,7 +183,7 @@ def package_job(config: Config) -> Iterator[JobPackage]:
         yield job_package.build(Path(folder), config)
 
 
-def new_name(run: str) -> str:
+def create_job_name(run: str) -> str:
     """A name no other job has: the run, the time, and a few digits."""
     return f"{run}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
@@ -206,21 +206,21 @@ def merge_statuses(
     live = {one.job: one for one in seen}
     lines = [_merge(live.pop(one.job, None), one, reachable) for one in kept]
     lines += [
-        JobStatus(one.job, one.command, one.state, one.began, one.exit_code, not one.ended)
+        JobStatus(one.job, one.command, one.status, one.started_at, one.exit_code, not one.ended)
         for one in live.values()
     ]
-    return sorted(lines, key=lambda line: (line.began, line.job))
+    return sorted(lines, key=lambda line: (line.started_at, line.job))
 
 
 def _merge(seen: JobInfo | None, kept: JobRecord, reachable: bool) -> JobStatus:
-    state, code = kept.state, kept.exit_code
+    state, code = kept.status, kept.exit_code
     running = state == "running"
     if running and seen is None:
-        state = "lost" if reachable else f"running when last heard of ({kept.heard})"
+        state = "lost" if reachable else f"running when last seen ({kept.last_seen})"
     if running and seen is not None:
-        state, code = seen.state, seen.exit_code
+        state, code = seen.status, seen.exit_code
     live = seen is not None and not seen.ended
-    return JobStatus(kept.job, " ".join(kept.command), state, kept.began, code, live)
+    return JobStatus(kept.job, " ".join(kept.command), state, kept.started_at, code, live)
 
 
 def _seen(details: Any) -> JobInfo:
@@ -230,8 +230,8 @@ def _seen(details: Any) -> JobInfo:
         job=details.submission_id,
         run=details.metadata["run"],
         command=" ".join(words[5:]),
-        state=details.status.value.lower(),
-        began=began.isoformat(timespec="seconds"),
+        status=details.status.value.lower(),
+        started_at=began.isoformat(timespec="seconds"),
         ended=details.status.is_terminal(),
         exit_code=details.driver_exit_code,
         message=(details.message or "").strip().partition("\n")[0],

@@ -16,7 +16,7 @@ from contract.config import Config
 from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
 
-ROOMS = ("trainer", "tuning", "inference")
+COMMAND_PACKAGES = ("trainer", "tuning", "inference")
 SETTINGS = "settings.toml"
 LIMIT_BYTES = 512 * 2**20
 """Ray's limit on what a job takes along."""
@@ -42,9 +42,9 @@ def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[
     that are sent, and its overrides become part of them. Any other command, such as trainer
     evaluate BUNDLE, stays as it is. Raises ClusterError where it is none of our commands.
     """
-    if len(words) < 2 or words[0] not in ROOMS:
+    if len(words) < 2 or words[0] not in COMMAND_PACKAGES:
         raise ClusterError(
-            f"behind -- must stand a command of {', '.join(ROOMS)}, such as trainer train; "
+            f"behind -- must stand a command of {', '.join(COMMAND_PACKAGES)}, such as trainer train; "
             f"{' '.join(words) or 'nothing'!r} is none."
         )
     room, verb, *rest = words

@@ -18,19 +18,19 @@ from contract.storage import Storage, open_storage
 PART_BYTES = 2**20
 _RECORD, _STOP, _LOG = "job.json", "stop.json", "log"
 
-State = Literal["running", "succeeded", "failed", "stopped"]
+Status = Literal["running", "succeeded", "failed", "stopped"]
 
 
 class JobRecord(BaseModel):
-    """A job as last heard of; times are ISO, UTC."""
+    """A job as last seen; times are ISO, UTC."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     job: str
     command: tuple[str, ...]
-    state: State
-    began: str
-    heard: str
+    status: Status
+    started_at: str
+    last_seen: str
     """When the job last said that it was there."""
     exit_code: int | None = None
 
@@ -40,34 +40,34 @@ class StopRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    asked: str
-    within_s: float
+    requested_at: str
+    timeout_s: float
     """Seconds it may take to reach that checkpoint."""
 
 
-def now() -> str:
+def utc_timestamp() -> str:
     """The time of records."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def jobs_of(config: Config) -> Storage:
+def jobs_storage(config: Config) -> Storage:
     """Where the jobs of a run are kept."""
     return open_storage(config.storage.root).child(f"runs/{config.run.name}/jobs")
 
 
-def write(jobs: Storage, record: JobRecord) -> None:
+def write_job(jobs: Storage, record: JobRecord) -> None:
     """Keep a job's state, replacing the earlier one."""
     jobs.write(f"{record.job}/{_RECORD}", record.model_dump_json(indent=2).encode())
 
 
-def found(jobs: Storage) -> list[JobRecord]:
+def list_jobs(jobs: Storage) -> list[JobRecord]:
     """Every job kept, the oldest first; one that cannot be read is left out."""
     keys = [entry.key for entry in jobs.list_objects() if entry.key.endswith(f"/{_RECORD}")]
     records = [record for key in keys if (record := _read(jobs, key))]
-    return sorted(records, key=lambda record: (record.began, record.job))
+    return sorted(records, key=lambda record: (record.started_at, record.job))
 
 
-def read(jobs: Storage, job: str) -> JobRecord | None:
+def read_job(jobs: Storage, job: str) -> JobRecord | None:
     """One job; None where nothing is kept of it."""
     key = f"{job}/{_RECORD}"
     return _read(jobs, key) if jobs.exists(key) else None
@@ -80,19 +80,19 @@ def _read(jobs: Storage, key: str) -> JobRecord | None:
         return None
 
 
-def ask_to_stop(jobs: Storage, job: str, within_s: float) -> None:
+def request_stop(jobs: Storage, job: str, within_s: float) -> None:
     """Leave word for a job to end after its next checkpoint, or after so many seconds."""
-    request = StopRequest(asked=now(), within_s=within_s)
+    request = StopRequest(requested_at=utc_timestamp(), timeout_s=within_s)
     jobs.write(f"{job}/{_STOP}", request.model_dump_json().encode())
 
 
-def stop_asked(jobs: Storage, job: str) -> StopRequest | None:
-    """The request to stop, where there is one."""
+def read_stop_request(jobs: Storage, job: str) -> StopRequest | None:
+    """The request to stop, if there is one."""
     key = f"{job}/{_STOP}"
     return StopRequest.model_validate(json.loads(jobs.read(key))) if jobs.exists(key) else None
 
 
-def log_of(jobs: Storage, job: str) -> bytes:
+def read_log(jobs: Storage, job: str) -> bytes:
     """All that is kept of what a job printed."""
     return b"".join(jobs.read(entry.key) for entry in jobs.list_objects(f"{job}/{_LOG}"))
 
@@ -114,7 +114,7 @@ class LogUploader:
         with self._lock:
             self._pending += text
 
-    def keep(self) -> None:
+    def upload(self) -> None:
         """Write what is not written yet; a full part is never written again."""
         while len(self._pending) > self._kept:
             with self._lock:

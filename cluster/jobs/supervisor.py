@@ -24,8 +24,8 @@ from contract.storage import Storage, open_storage
 
 T = TypeVar("T")
 
-CHECKPOINTED = (("trainer", "train"), ("tuning", "run"))
-"""The commands that write checkpoints, and go on from them when they are run again."""
+COMMANDS_WITH_CHECKPOINTS = (("trainer", "train"), ("tuning", "run"))
+"""The commands that write checkpoints, and continue from them when they are run again."""
 KEEP_EVERY_S = 10.0
 LOOK_EVERY_S = 3.0
 END_WITHIN_S = 60.0
@@ -36,9 +36,9 @@ _TICK_S = 0.2
 class Intervals:
     """The seconds between two looks, so that a test need not wait for them."""
 
-    keep_every_s: float = KEEP_EVERY_S
-    look_every_s: float = LOOK_EVERY_S
-    end_within_s: float = END_WITHIN_S
+    upload_s: float = KEEP_EVERY_S
+    poll_s: float = LOOK_EVERY_S
+    kill_s: float = END_WITHIN_S
 
 
 def should_end(request: StopRequest, asked_s: float, waits: bool, new: bool) -> bool:
@@ -47,10 +47,10 @@ def should_end(request: StopRequest, asked_s: float, waits: bool, new: bool) -> 
     asked_s: seconds since the request was seen; waits: the command writes checkpoints, and ends
     after the next one; new: one was written since.
     """
-    return not waits or new or asked_s >= request.within_s
+    return not waits or new or asked_s >= request.timeout_s
 
 
-def checkpoints(root: Storage, run: str, command: Sequence[str]) -> set[str]:
+def list_checkpoint_marks(root: Storage, run: str, command: Sequence[str]) -> set[str]:
     """Marks of every checkpoint that a command has finished; a new one is a new mark.
 
     Of a training these are the objects written last into each checkpoint; of a sweep the records
@@ -76,9 +76,9 @@ class Supervisor:
         """command: room, subcommand and arguments, as behind `python -m`."""
         self._root = open_storage(config.storage.root)
         self._name, self._job, self._command = config.run.name, job, tuple(command)
-        self._jobs, self._clock = job_store.jobs_of(config), clock or Intervals()
+        self._jobs, self._clock = job_store.jobs_storage(config), clock or Intervals()
         self._log = LogUploader(self._jobs, job)
-        self._began, self._reachable = job_store.now(), True
+        self._began, self._reachable = job_store.utc_timestamp(), True
         self._ending = self._stopped = False
 
     def run(self) -> int:
@@ -92,7 +92,7 @@ class Supervisor:
         reader = Thread(target=self._pass_on, args=(child.stdout,), daemon=True)
         reader.start()
         self._attend(child)
-        reader.join(timeout=self._clock.end_within_s)
+        reader.join(timeout=self._clock.kill_s)
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
         self._keep(code)
         return code
@@ -102,13 +102,13 @@ class Supervisor:
         watch: Callable[[], bool] | None = None
         while child.poll() is None:
             now = time.monotonic()
-            if now - kept >= self._clock.keep_every_s:
+            if now - kept >= self._clock.upload_s:
                 self._keep(None)
                 kept = now
             if os.getppid() != parent and not self._ending:
                 # Ray has gone without ending its jobs, as when its processes are killed.
                 self._end(child, "Ray has ended on this node")
-            if now - looked >= self._clock.look_every_s and not self._ending:
+            if now - looked >= self._clock.poll_s and not self._ending:
                 watch = watch or self._watch()
                 looked = now
                 if watch and watch():
@@ -118,13 +118,13 @@ class Supervisor:
 
     def _watch(self) -> Callable[[], bool] | None:
         """Once a stop was asked for, a question that is True when the command may be ended."""
-        request = self._tried(lambda: job_store.stop_asked(self._jobs, self._job))
+        request = self._tried(lambda: job_store.read_stop_request(self._jobs, self._job))
         if request is None:
             return None
         asked, before = time.monotonic(), self._checkpoints()
-        waits = self._command[:2] in CHECKPOINTED
+        waits = self._command[:2] in COMMANDS_WITH_CHECKPOINTS
         if waits:
-            self._say(f"stop was asked for: waits {request.within_s:.0f} s for a checkpoint")
+            self._say(f"stop was asked for: waits {request.timeout_s:.0f} s for a checkpoint")
 
         def may_end() -> bool:
             new = bool(self._checkpoints() - before)
@@ -133,7 +133,7 @@ class Supervisor:
         return may_end
 
     def _checkpoints(self) -> set[str]:
-        found = self._tried(lambda: checkpoints(self._root, self._name, self._command))
+        found = self._tried(lambda: list_checkpoint_marks(self._root, self._name, self._command))
         return found or set()
 
     def _end(self, child: "subprocess.Popen[bytes]", why: str) -> None:
@@ -145,11 +145,11 @@ class Supervisor:
 
     def _kill_late(self, child: "subprocess.Popen[bytes]") -> None:
         try:
-            child.wait(self._clock.end_within_s)
+            child.wait(self._clock.kill_s)
         except subprocess.TimeoutExpired:
             child.kill()
 
-    def terminated(self, *_: object) -> None:
+    def handle_sigterm(self, *_: object) -> None:
         """Note that Ray stops the job; it has sent the same signal to the command."""
         self._ending = self._stopped = True
 
@@ -171,20 +171,20 @@ class Supervisor:
         entry = JobRecord(
             job=self._job,
             command=self._command,
-            state=state,
-            began=self._began,
-            heard=job_store.now(),
+            status=state,
+            started_at=self._began,
+            last_seen=job_store.utc_timestamp(),
             exit_code=exit_code,
         )
 
         def keep() -> None:
-            self._log.keep()
-            job_store.write(self._jobs, entry)
+            self._log.upload()
+            job_store.write_job(self._jobs, entry)
 
         self._tried(keep)
 
     def _tried(self, act: Callable[[], T]) -> T | None:
-        """The result, or None where the store does not answer: the command goes on without it."""
+        """The result, or None where the store does not answer: the command continues without it."""
         try:
             result = act()
         except StorageError as error:
@@ -196,7 +196,7 @@ class Supervisor:
         return result
 
 
-def _state(exit_code: int | None, stopped: bool) -> job_store.State:
+def _state(exit_code: int | None, stopped: bool) -> job_store.Status:
     if exit_code is None:
         return "running"
     if exit_code == 0:
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str]) -> int:
     supervisor = Supervisor(load_config(settings), job, command)
     # Ray blocks Ctrl-C's signal in all its processes; the command must hear it to end well.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, supervisor.terminated)
+    signal.signal(signal.SIGTERM, supervisor.handle_sigterm)
     return supervisor.run()
 
 

@@ -1,29 +1,28 @@
-"""Every setting of segfleet, and how a TOML file becomes one validated Config."""
+"""Every setting, and how a TOML file becomes one validated Config.
 
+One file per section. May import contract.errors alone.
+"""
+
+from contract.config.cluster import Cloud, Cluster
+from contract.config.data import Augment, Data, Phantom
+from contract.config.network import Network, UNet
+from contract.config.predict import Predict
 from contract.config.root import (
-    Augment,
-    Cloud,
-    Cluster,
     Config,
-    Data,
-    Network,
-    ParameterSpec,
-    Phantom,
-    Predict,
-    Run,
-    Scalar,
-    Section,
-    Serve,
-    Storage,
-    Sweep,
-    Train,
     closest_match,
     describe_error,
+    lower_first,
     sections,
     set_value,
     setting_types,
     validate,
 )
+from contract.config.run import Run
+from contract.config.section import Scalar, Section
+from contract.config.serve import Serve
+from contract.config.storage import Storage
+from contract.config.sweep import ParameterSpec, Sweep
+from contract.config.train import Train
 
 __all__ = [
     "Augment",
@@ -42,8 +41,10 @@ __all__ = [
     "Storage",
     "Sweep",
     "Train",
+    "UNet",
     "closest_match",
     "describe_error",
+    "lower_first",
     "sections",
     "set_value",
     "setting_types",

@@ -1,6 +1,6 @@
-"""The S3 half of contract.storage, by boto3; AWS_ENDPOINT_URL and all other AWS settings are its.
+"""A store in S3, with boto3, which reads AWS_ENDPOINT_URL and all other AWS settings.
 
-Apart from contract.storage so that whoever stays in folders does not load boto3.
+A separate module, so that programs that use only folders do not import boto3.
 """
 
 import os
@@ -29,14 +29,8 @@ from botocore.exceptions import ConnectionError as NoConnectionError
 from s3transfer.exceptions import RetriesExceededError
 
 from contract.errors import NotFoundError, StorageError
-from contract.storage import (
-    ObjectInfo,
-    Storage,
-    atomic_path,
-    open_storage,
-    translate_errors,
-    validate_key,
-)
+from contract.storage.interface import ObjectInfo, Storage, validate_key
+from contract.storage.local import atomic_path, translate_errors
 
 _CONFIG = Config(
     connect_timeout=5,
@@ -44,7 +38,7 @@ _CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 3},
     max_pool_connections=32,
 )
-# Files go several at a time, so that a single one need not be cut into many parts at once.
+# Several files are transferred at a time, so a single one needs few concurrent parts.
 _TRANSFER = TransferConfig(max_concurrency=4)
 _READ_ATTEMPTS = 3
 _CREATE_ATTEMPTS = 5
@@ -56,8 +50,8 @@ _REFUSALS = {
     "NoSuchKey": "there is no object {address}",
     "404": "there is no object {address}, or no such bucket",
     "NoSuchBucket": "there is no bucket {bucket} for {address}: create it or correct the address",
-    "AccessDenied": "cannot {verb} {address}: these credentials may not; ask for the right to",
-    "403": "cannot {verb} {address}: these credentials may not; ask for the right to",
+    "AccessDenied": "cannot {verb} {address}: these credentials have no permission to; request it",
+    "403": "cannot {verb} {address}: these credentials have no permission to; request it",
     "InvalidAccessKeyId": "cannot {verb} {address}: the access key is unknown; {credentials}",
     "SignatureDoesNotMatch": "cannot {verb} {address}: the secret key is wrong; {credentials}",
     "ExpiredToken": "cannot {verb} {address}: the credentials have expired; {credentials}",
@@ -76,21 +70,21 @@ class S3Storage(Storage):
         self._client = client
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A client does not survive pickling; the worker makes its own from its own environment.
-        return open_storage, (self.url,)
+        # A client cannot be pickled; the worker creates its own from its own environment.
+        return open_s3, (self.url,)
 
     def read(self, key: str) -> bytes:
-        with self._plainly("read", key) as name:
+        with self._translate_key_errors("read", key) as name:
             return self._get(name)
 
     def write(self, key: str, data: bytes) -> None:
-        with self._plainly("write", key) as name:
+        with self._translate_key_errors("write", key) as name:
             self._client.put_object(Bucket=self._bucket, Key=name, Body=data)
 
     def create(self, key: str, data: bytes) -> bool:
         token = uuid4().hex
         for attempt in range(_CREATE_ATTEMPTS):
-            with self._plainly("write", key) as name:
+            with self._translate_key_errors("write", key) as name:
                 try:
                     self._client.put_object(
                         Bucket=self._bucket,
@@ -103,47 +97,49 @@ class S3Storage(Storage):
                 except ClientError as error:
                     if _code(error) == "PreconditionFailed":
                         return self._is_ours(name, token)
-                    # Another create of this key is under way; S3 asks to try again.
+                    # Another create of this key is in progress; S3 requests a retry.
                     if _code(error) != "ConditionalRequestConflict":
                         raise
             time.sleep(0.1 * 2**attempt)
-        raise StorageError(f"cannot write {self._address(key)}: others write it all the time.")
+        raise StorageError(
+            f"cannot write {self._address(key)}: other processes write it continuously: try again later."
+        )
 
     def exists(self, key: str) -> bool:
-        # A listing, because a HEAD of a missing bucket cannot be told from one of a missing key.
-        with self._plainly("list", key) as name:
-            answer = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
-            return any(found["Key"] == name for found in answer.get("Contents", ()))
+        # A listing, because a HEAD cannot distinguish a missing bucket from a missing key.
+        with self._translate_key_errors("list", key) as name:
+            response = self._client.list_objects_v2(Bucket=self._bucket, Prefix=name, MaxKeys=1)
+            return any(item["Key"] == name for item in response.get("Contents", ()))
 
     def list_objects(self, prefix: str = "") -> list[ObjectInfo]:
-        with self._telling("list", self._address(prefix)):
-            found = [self._entry(item) for item in self._list(self._name(prefix))]
-        return sorted(found, key=lambda entry: entry.key)
+        with self._translate_errors("list", self._address(prefix)):
+            objects = [self._object_info(item) for item in self._list(self._name(prefix))]
+        return sorted(objects, key=lambda info: info.key)
 
     def delete(self, key: str) -> None:
-        with self._plainly("delete", key) as name:
+        with self._translate_key_errors("delete", key) as name:
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def child(self, prefix: str) -> "S3Storage":
         return S3Storage(self._bucket, self._name(prefix), self._client)
 
     def upload_file(self, key: str, source: Path) -> None:
-        # upload_fileobj and not upload_file, which hides the cause of an error in a text.
+        # upload_fileobj instead of upload_file, which hides the cause of an error in a text.
         with (
-            self._plainly("write", key) as name,
+            self._translate_key_errors("write", key) as name,
             translate_errors("read", source),
             source.open("rb") as stream,
         ):
             self._client.upload_fileobj(stream, self._bucket, name, Config=_TRANSFER)
 
     def download_file(self, key: str, target: Path) -> None:
-        with self._plainly("read", key) as name, _replacing(target) as stream:
+        with self._translate_key_errors("read", key) as name, _atomic_stream(target) as stream:
             self._client.download_fileobj(self._bucket, name, stream, Config=_TRANSFER)
 
     def _get(self, name: str) -> bytes:
         for _ in range(_READ_ATTEMPTS - 1):
             body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]
-            # boto3 asks again when a request fails, but not when the body breaks off.
+            # boto3 retries if a request fails, but not if its body ends too early.
             with suppress(HTTPClientError, IncompleteReadError):
                 return body.read()
         return self._client.get_object(Bucket=self._bucket, Key=name)["Body"].read()
@@ -156,30 +152,30 @@ class S3Storage(Storage):
         return f"{self.url}/{key}".rstrip("/")
 
     def _list(self, name: str) -> Iterator[dict[str, Any]]:
-        """S3's own items below a prefix, but the empty objects that consoles show as folders."""
+        """The items below a prefix, without the empty objects that consoles show as folders."""
         pages = self._client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self._bucket, Prefix=name and f"{name}/"):
             yield from (item for item in page.get("Contents", ()) if item["Key"][-1] != "/")
 
-    def _entry(self, item: dict[str, Any]) -> ObjectInfo:
+    def _object_info(self, item: dict[str, Any]) -> ObjectInfo:
         key = item["Key"].removeprefix(self._prefix).removeprefix("/" if self._prefix else "")
         return ObjectInfo(key, item["Size"], item["LastModified"].isoformat())
 
     def _is_ours(self, name: str, token: str) -> bool:
-        """Whether the object in the way is our own, put by a request whose answer was lost."""
-        found = self._client.head_object(Bucket=self._bucket, Key=name)
-        return found["Metadata"].get("token") == token
+        """Whether the existing object is our own, put by a request whose response was lost."""
+        response = self._client.head_object(Bucket=self._bucket, Key=name)
+        return response["Metadata"].get("token") == token
 
     @contextmanager
-    def _plainly(self, verb: str, key: str) -> Iterator[str]:
-        """Give an object's name in the bucket, and tell of trouble with it in one sentence."""
+    def _translate_key_errors(self, verb: str, key: str) -> Iterator[str]:
+        """Yield an object's name in the bucket, and translate errors on it."""
         name = self._name(validate_key(key))
-        with self._telling(verb, self._address(key)):
+        with self._translate_errors(verb, self._address(key)):
             yield name
 
     @contextmanager
-    def _telling(self, verb: str, address: str) -> Iterator[None]:
-        """Turn boto3's errors into one sentence."""
+    def _translate_errors(self, verb: str, address: str) -> Iterator[None]:
+        """Translate boto3's errors into one sentence."""
         try:
             yield
         except (BotoCoreError, ClientError, RetriesExceededError) as error:
@@ -189,8 +185,8 @@ class S3Storage(Storage):
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """A new file to write, which takes the target's place when all is written."""
+def _atomic_stream(target: Path) -> Iterator[BinaryIO]:
+    """A new file, which replaces the target when it is complete."""
     with translate_errors("write", target), atomic_path(target) as partial:
         with partial.open("wb") as stream:
             yield stream
@@ -201,25 +197,27 @@ def open_s3(url: str) -> S3Storage:
     """The store at s3://bucket/prefix; StorageError for a malformed address or bad AWS settings."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     if not bucket:
-        raise StorageError(f"{url} names no bucket: write s3://bucket/prefix.")
+        raise StorageError(f"{url} does not name a bucket: write s3://bucket/prefix.")
     try:
         client = _client(tuple(sorted(item for item in os.environ.items() if "AWS" in item[0])))
     except (BotoCoreError, ValueError) as error:
-        raise StorageError(f"cannot use {url}: {_plain(error)}; mend your AWS settings.") from error
+        raise StorageError(
+            f"cannot use {url}: {_one_line(error)}; correct your AWS settings."
+        ) from error
     return S3Storage(bucket, validate_key(prefix) if prefix.strip("/") else "", client)
 
 
 @lru_cache(maxsize=4)
 def _client(settings: tuple[tuple[str, str], ...]) -> Any:
-    """A client of the environment's AWS settings; a new one, which takes 0.1 s, for new settings.
+    """A client with these AWS settings; cached, because creating one takes 0.1 s.
 
-    Any thread may use it.
+    It may be used by several threads.
     """
     session = Session()
     client = session.client("s3", config=_CONFIG)
     if ".amazonaws.com" in client.meta.endpoint_url:
         return client
-    # Other makers' stores seldom have a host name for each bucket.
+    # Stores of other vendors rarely have a host name for each bucket.
     by_path = _CONFIG.merge(Config(s3={"addressing_style": "path"}))
     return session.client("s3", config=by_path)
 
@@ -234,19 +232,19 @@ def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
         return f"there are no AWS credentials to {verb} {address}: {_CREDENTIALS}"
     if isinstance(error, HTTPClientError | NoConnectionError):
         return (
-            f"cannot reach the store of {address} ({_plain(error)}): "
+            f"cannot reach the store of {address} ({_one_line(error)}): "
             "check the network and AWS_ENDPOINT_URL"
         )
-    return f"cannot {verb} {address}: {_plain(error)}"
+    return f"cannot {verb} {address}: {_one_line(error)}"
 
 
 def _code(error: Any) -> str:
-    """S3's name for an error; empty where the error did not come from S3."""
+    """S3's code of an error; empty if the error is not from S3."""
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code", "")
     return ""
 
 
-def _plain(error: Exception) -> str:
-    """The library's own words, on one line and without its full stop."""
+def _one_line(error: Exception) -> str:
+    """The library's message on one line, without its full stop."""
     return " ".join(str(error).split()).rstrip(".")

@@ -77,7 +77,7 @@ class TestWriting:
         (local / "config.toml").mkdir()
         with pytest.raises(StorageError):
             bundle.write_bundle(made, LocalStorage(local), FACTS)
-        with pytest.raises(BundleError, match="half written"):
+        with pytest.raises(BundleError, match="incomplete"):
             bundle.verify(local)
 
     def test_facts_of_now_are_in_utc(self) -> None:
@@ -109,7 +109,7 @@ class TestDamage:
             bundle.fetch(LocalStorage(local))
 
     def test_without_its_manifest_it_is_half_written(self, made: Path) -> None:
-        with pytest.raises(BundleError, match=r"made is half written: it has no manifest\.json"):
+        with pytest.raises(BundleError, match=r"made is incomplete: it has no manifest\.json"):
             bundle.verify(made)
 
     @BOTH

@@ -1,4 +1,4 @@
-"""Errors that a user can mend are all of one kind."""
+"""Errors that a user can fix are all of one kind."""
 
 import pytest
 

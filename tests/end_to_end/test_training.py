@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_trained_again(
     assert open_storage(trained.result.run).list_objects() == before
 
 
-def test_a_run_begun_with_other_settings_is_refused(
+def test_a_run_started_with_other_settings_is_refused(
     ray_cluster: Connection, trained: Trained
 ) -> None:
     root = str(Path(trained.result.run).parents[1])
@@ -266,7 +266,7 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(str(tmp_path))
     )
-    # Nobody has begun the run: so it looks on a node with a folder of its own.
+    # No one has started the run: so it looks on a node with a folder of its own.
     with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as told:
         launcher.run_worker_group(config, slices, lambda done, total, note: None)
     assert_not_tried_again(told.value)

@@ -136,7 +136,7 @@ class Attempts:
 
 @pytest.fixture(scope="package")
 def attempts(ray_cluster: Connection) -> Attempts:
-    """A service that asks for more CPUs than there are, where there is none and where there is.
+    """A service that asks for more CPUs than there are, if there is none and if there is.
 
     The last one stays, until a service that can be deployed takes its place.
     """

@@ -1,4 +1,4 @@
-"""A bundle and a dataset for whoever evaluates, inspects or reports: real files, made once."""
+"""A bundle and a dataset for callers that evaluates, inspects or reports: real files, made once."""
 
 from dataclasses import dataclass
 from pathlib import Path

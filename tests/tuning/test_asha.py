@@ -74,7 +74,7 @@ def test_where_the_best_have_failed_another_is_trained_to_the_end() -> None:
 def test_the_highest_rung_comes_first_and_the_best_until_it_counts() -> None:
     high = [trial(number, 3, 0.1, 0.9 - number / 10, 0.2) for number in (1, 2, 3)]
     low = [trial(number, 1, 0.3 + number / 10) for number in range(4, 13)]
-    # Of the twelve at the lowest rung four may go on, and none of the three above is among them.
+    # Of the twelve at the lowest rung four may continue, and none of the three above is among them.
     assert numbers([*low, *high]) == [1, 12, 11, 10, 9]
 
 
@@ -83,7 +83,7 @@ def test_a_lower_loss_is_better() -> None:
     assert numbers([trial(n, 1, n / 10) for n in (1, 2, 3)], by_loss) == [1]
 
 
-def test_where_there_is_nothing_else_to_do_the_best_goes_on_and_nobody_for_ever() -> None:
+def test_where_there_is_nothing_else_to_do_the_best_goes_on_and_no one_for_ever() -> None:
     assert numbers([trial(1, 1, 0.5), trial(2, 1, 0.6)], idle=True) == [2]
     assert numbers([trial(1, 1, 0.5), trial(2, 3, 0.6, 0.6, 0.6)], idle=True) == [2]
     done = trial(2, 9, *[0.6] * 9, state="finished")

@@ -177,11 +177,11 @@ def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
     assert told(steering, 1, 1, 0.5)
     assert started(steering) == 3
     assert told(steering, 2, 1, 0.4)
-    # The best of three goes on without a stop; 1 had been better, until 3 came.
+    # The best of three continues without a stop; 1 had been better, until 3 came.
     assert not told(steering, 3, 1, 0.6)
     assert not told(steering, 3, 2, 0.1)
     assert started(steering) == 4
-    # All are drawn, and 3 goes on already.
+    # All are drawn, and 3 continues already.
     assert told(steering, 4, 1, 0.45)
     assert SweepSearcher(steering).suggest("idle") is None
     # Alone at the second rung, with nothing else to do.
@@ -191,7 +191,7 @@ def test_trials_wait_at_the_rungs_and_go_on_when_they_are_among_the_best(
     assert [trial.budget_epochs for trial in steering.store.trials] == [1, 1, 9, 1]
 
 
-def test_nobody_goes_on_for_want_of_rivals_while_there_is_something_else_to_do(tmp_path) -> None:
+def test_no one_goes_on_for_want_of_rivals_while_there_is_something_else_to_do(tmp_path) -> None:
     steering = TrialScheduler(
         searching(str(tmp_path), trials=7), TrialStore(open_storage(str(tmp_path))), 6
     )
@@ -233,7 +233,7 @@ def test_a_new_driver_goes_on_as_the_old_one_would_have(steering: TrialScheduler
     assert third.store[1].budget_epochs == 3
 
 
-def test_without_early_stopping_nobody_is_stopped(tmp_path) -> None:
+def test_without_early_stopping_no one_is_stopped(tmp_path) -> None:
     config = searching(str(tmp_path), early_stopping=False)
     steering = TrialScheduler(config, TrialStore(open_storage(str(tmp_path))), 2)
     for number in (1, 2):

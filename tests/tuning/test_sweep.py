@@ -81,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
-    """One sweep of which one process is killed, for every test that looks at what it left."""
+    """One sweep of which one process is killed, indefinitelyy test that looks at what it left."""
     killed: list[int] = []
 
     def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
@@ -175,7 +175,7 @@ def test_more_trials_continue_it_and_other_settings_do_not(
     slices = dataset_index.prepare_dataset(longer.data, longer.run.seed, open_storage(str(root)))
     sweep.check_resumable(sweep.sweep_storage(longer), longer, slices)
     dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
-    with pytest.raises(TrainingError, match=r"sweep 'tiny' .* begun with other slices or splits"):
+    with pytest.raises(TrainingError, match=r"sweep 'tiny' .* started with other slices or splits"):
         sweep.check_resumable(sweep.sweep_storage(longer), longer, dealt_again)
 
 

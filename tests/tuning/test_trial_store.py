@@ -89,7 +89,7 @@ def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
     assert training_seconds(ledger.extend_budget(1, 6)) == 10
     clock.now += 5
     assert training_seconds(ledger.log_epoch(1, row(1))) == 15
-    # Among the best at the next rung: it goes on without a stop.
+    # Among the best at the next rung: it continues without a stop.
     ledger.extend_budget(1, 18)
     clock.now += 7
     assert training_seconds(ledger.finish(1, "finished")) == 22

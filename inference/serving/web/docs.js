@@ -58,7 +58,7 @@ async function show() {
   const calls = Object.entries(told.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, text]) => call(path, method, text)));
   const shapes = Object.entries(told.components.schemas).map(([name, schema]) => shape(name, schema));
-  document.getElementById("calls").replaceChildren(...calls, element("h2", "What stands in JSON"), ...shapes);
+  document.getElementById("calls").replaceChildren(...calls, element("h2", "What is in JSON"), ...shapes);
 }
 
 show().catch(() => {

@@ -136,8 +136,8 @@ function save() {
   pen.fillRect(0, 0, picture.width, picture.height);
   pen.drawImage(mask, 0, 0);
   const pixels = pen.getImageData(0, 0, picture.width, picture.height);
-  const colour = mask.getContext("2d").getImageData(0, 0, mask.width, mask.height).data;
-  for (let at = 0; at < colour.length; at += 4) pixels.data.fill(colour[at + 3], at, at + 3);
+  const color = mask.getContext("2d").getImageData(0, 0, mask.width, mask.height).data;
+  for (let at = 0; at < color.length; at += 4) pixels.data.fill(color[at + 3], at, at + 3);
   pen.putImageData(pixels, 0, 0);
   picture.toBlob((blob) => {
     const link = document.createElement("a");

@@ -60,7 +60,7 @@ def test_the_plan_names_what_is_made_and_its_price() -> None:
     plan = launcher.create_plan(asked, BUCKETS, spot_usd=0.4)
     disk = 100 * launcher.GB_MONTH_USD / 730
     assert plan.idle_usd == pytest.approx(0.192 + disk + 0.4 + disk)
-    assert plan.most_usd == pytest.approx(0.192 + disk + 8 * (1.006 + disk))
+    assert plan.max_usd == pytest.approx(0.192 + disk + 8 * (1.006 + disk))
     text = "\n".join(plan.lines)
     assert "1 to 8 g5.xlarge (4 CPUs, 1 GPU (A10G, 24 GB)): 0.400 USD now as spot" in text
     assert "SSH from 203.0.113.7/32, nothing else" in text
@@ -168,7 +168,7 @@ def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
 
 
 def test_what_goes_to_the_nodes_is_for_this_user_alone(checkout: Path, home: Path) -> None:
-    file = launcher.write({"cluster_name": "mine"}, config(name="mine").cluster.cloud, checkout)
+    file = launcher.write_cluster_file({"cluster_name": "mine"}, config(name="mine").cluster.cloud, checkout)
     assert file == home / ".segfleet/mine/ray_cluster.yaml"
     node = file.parent / "node"
     assert "tensorflow" in (node / "requirements.txt").read_text()
@@ -179,7 +179,7 @@ def test_what_goes_to_the_nodes_is_for_this_user_alone(checkout: Path, home: Pat
     kept = (node / "auth_token", home / ".ray/auth_token", file)
     assert [path.stat().st_mode & 0o777 for path in kept] == [0o600] * 3
     assert file.parent.stat().st_mode & 0o777 == 0o700
-    assert launcher.token() == token
+    assert launcher.ensure_token() == token
 
 
 def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
@@ -189,18 +189,18 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     asked = config(name=f"t{uuid4().hex[:8]}", machine_image=image)
     cloud = asked.cluster.cloud
     ground = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
-    assert resources.open_ports([ground.group], cloud.region) == []
+    assert resources.find_open_ports([ground.security_group], cloud.region) == []
     tree = launcher.fill_cluster_file(
         launcher.read_cluster_file(checkout / "ray_cluster.yaml"), cloud, ground
     )
-    file = launcher.write(tree, cloud, checkout)
+    file = launcher.write_cluster_file(tree, cloud, checkout)
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
-    name = launcher.name(cloud)
-    assert len(resources.nodes(name, cloud.region)) == 3
+    name = launcher.cluster_name(cloud)
+    assert len(resources.list_instances(name, cloud.region)) == 3
     assert [one.get("InstanceLifecycle") for one in started] == [None, "spot", None]
     for one in started:
         assert one["MetadataOptions"]["HttpTokens"] == "required"
-        assert [group["GroupId"] for group in one["SecurityGroups"]] == [ground.group]
+        assert [group["GroupId"] for group in one["SecurityGroups"]] == [ground.security_group]
     assert [one["IamInstanceProfile"]["Arn"] for one in started] == [
         ground.head_profile,
         ground.worker_profile,
@@ -218,7 +218,7 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     assert told.returncode == 0, told.stderr
     assert "has 3 nodes" in told.stdout
     assert f"no node of cluster {name} is left" in told.stdout
-    assert resources.nodes(name, cloud.region) == []
+    assert resources.list_instances(name, cloud.region) == []
 
 
 def start_as_ray_does(file: Path, types: tuple[str, ...]) -> list[dict[str, Any]]:

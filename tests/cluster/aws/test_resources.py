@@ -31,17 +31,17 @@ def name() -> str:
 
 def test_the_buckets_are_those_of_the_settings() -> None:
     config = Config().with_values({"storage.root": "s3://kept/a/b"})
-    assert resources.buckets(config) == Buckets("kept", None)
+    assert resources.find_buckets(config) == Buckets("kept", None)
     data = {"data.source": "folder", "data.root": "s3://slices/x"}
     config = Config().with_values({"storage.root": "s3://kept", **data})
-    assert resources.buckets(config) == Buckets("kept", "slices")
+    assert resources.find_buckets(config) == Buckets("kept", "slices")
     with pytest.raises(ClusterError, match="out of the reach of nodes on AWS"):
-        resources.buckets(Config())
+        resources.find_buckets(Config())
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_a_bucket_is_private_encrypted_and_forgets_nothing(name: str, region: str) -> None:
-    assert resources.make_bucket(name, region) is True
+    assert resources.create_bucket(name, region) is True
     s3 = boto3.client("s3", region_name=region)
     assert all(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values())
     rules = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -50,7 +50,7 @@ def test_a_bucket_is_private_encrypted_and_forgets_nothing(name: str, region: st
     assert policy["Statement"][0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     kept = s3.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]
     assert [rule["ID"] for rule in kept if "Expiration" not in rule] == ["unfinished-uploads"]
-    assert resources.make_bucket(name, region) is False
+    assert resources.create_bucket(name, region) is False
 
 
 def test_a_bucket_that_cannot_be_protected_is_not_left_behind(
@@ -63,16 +63,16 @@ def test_a_bucket_that_cannot_be_protected_is_not_left_behind(
     refusing.events.register("before-call.s3.PutBucketPolicy", refuse)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", refusing)
     with pytest.raises(ClusterError, match="AWS refused PutBucketPolicy"):
-        resources.make_bucket(name, REGION)
+        resources.create_bucket(name, REGION)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    assert resources.make_bucket(name, REGION) is True
+    assert resources.create_bucket(name, REGION) is True
 
 
 def test_a_bucket_of_another_account_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 
     def answer(model: object, params: dict[str, Any], **_: object) -> tuple[AWSResponse, dict]:
-        """What S3 says to whoever expects an account that does not own the bucket."""
+        """What S3 says to callers that expects an account that does not own the bucket."""
         asked.update(params["headers"])
         parsed = {"Error": {"Code": "403"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
         return AWSResponse("", 403, {}, None), parsed
@@ -81,12 +81,12 @@ def test_a_bucket_of_another_account_is_refused(name: str, monkeypatch: pytest.M
     foreign.events.register("before-call.s3.HeadBucket", answer)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", foreign)
     with pytest.raises(ClusterError, match="another account's"):
-        resources.make_bucket(name, REGION)
+        resources.create_bucket(name, REGION)
     assert asked["x-amz-expected-bucket-owner"] == "123456789012"
 
 
 def test_a_security_group_lets_nodes_and_one_address_in(name: str) -> None:
-    group = resources.make_group(name, REGION, HOME, subnet=None)
+    group = resources.create_security_group(name, REGION, HOME, subnet=None)
     ec2 = boto3.client("ec2", region_name=REGION)
     ec2.authorize_security_group_ingress(
         GroupId=group,
@@ -99,11 +99,11 @@ def test_a_security_group_lets_nodes_and_one_address_in(name: str) -> None:
             }
         ],
     )
-    assert resources.open_ports([group], REGION) == [
+    assert resources.find_open_ports([group], REGION) == [
         f"security group {group} lets 0.0.0.0/0 reach port 8265 to 8265."
     ]
-    assert resources.make_group(name, REGION, "198.51.100.4/32", subnet=None) == group
-    assert resources.open_ports([group], REGION) == []
+    assert resources.create_security_group(name, REGION, "198.51.100.4/32", subnet=None) == group
+    assert resources.find_open_ports([group], REGION) == []
     rules = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
     ports = {rule.get("FromPort"): rule for rule in rules}
     assert set(ports) == {None, 22}
@@ -115,7 +115,7 @@ def test_ipv6_and_a_subnet_of_ones_own(name: str) -> None:
     ec2 = boto3.client("ec2", region_name=REGION)
     network = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=network, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
-    group = resources.make_group(name, REGION, "2001:db8::7/128", subnet)
+    group = resources.create_security_group(name, REGION, "2001:db8::7/128", subnet)
     found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
     assert found["VpcId"] == network
     (ssh,) = [rule for rule in found["IpPermissions"] if rule.get("FromPort") == 22]
@@ -136,8 +136,8 @@ def actions(policy: dict[str, Any]) -> set[str]:
 
 def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
     buckets = Buckets("kept", "slices")
-    head, worker = resources.make_profiles(name, REGION, buckets, "sg-1234")
-    assert (head, worker) == resources.make_profiles(name, REGION, buckets, "sg-1234")
+    head, worker = resources.create_instance_profiles(name, REGION, buckets, "sg-1234")
+    assert (head, worker) == resources.create_instance_profiles(name, REGION, buckets, "sg-1234")
     assert worker.endswith(f":instance-profile/{name}-worker")
     given = role_policies(f"{name}-worker")
     assert set(given) == {"bucket"}
@@ -156,7 +156,7 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
 
 
 def test_without_a_data_bucket_there_is_no_right_to_one(name: str) -> None:
-    resources.make_profiles(name, REGION, Buckets("kept", None), "sg-1234")
+    resources.create_instance_profiles(name, REGION, Buckets("kept", None), "sg-1234")
     given = role_policies(f"{name}-worker")
     assert {one["Sid"] for one in given["bucket"]["Statement"]} == {
         "ListTheBucket",
@@ -174,22 +174,22 @@ def test_no_policy_has_a_wildcard_and_each_right_is_justified(policy: str) -> No
 
 
 def test_spot_instances_are_allowed_once_and_again() -> None:
-    resources.allow_spot()
-    resources.allow_spot()
+    resources.create_spot_role()
+    resources.create_spot_role()
 
 
 def test_the_image_is_the_one_named_or_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resources.image("ami-0123456789abcdef0", REGION) == "ami-0123456789abcdef0"
+    assert resources.find_image("ami-0123456789abcdef0", REGION) == "ami-0123456789abcdef0"
     with pytest.raises(ClusterError, match="ParameterNotFound"):
-        resources.image(None, REGION)
+        resources.find_image(None, REGION)
     # moto knows the parameters of Amazon Linux, not those of the Deep Learning images.
     known = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
     monkeypatch.setattr(resources, "NEWEST_IMAGE", known)
-    assert resources.image(None, REGION).startswith("ami-")
+    assert resources.find_image(None, REGION).startswith("ami-")
 
 
 def test_the_spot_price_is_the_lowest_of_the_zones() -> None:
-    assert 0 < resources.spot_price("g5.xlarge", REGION) < 1
+    assert 0 < resources.find_spot_price("g5.xlarge", REGION) < 1
 
 
 def test_all_nodes_of_a_cluster_are_ended_and_no_others(name: str) -> None:
@@ -204,23 +204,23 @@ def test_all_nodes_of_a_cluster_are_ended_and_no_others(name: str) -> None:
             InstanceType="m6i.large",
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
         )
-    assert len(resources.nodes(name, REGION)) == 3
-    resources.end_nodes(name, REGION)
-    assert resources.nodes(name, REGION) == []
-    assert len(resources.nodes(f"{name}-other", REGION)) == 1
+    assert len(resources.list_instances(name, REGION)) == 3
+    resources.terminate_instances(name, REGION)
+    assert resources.list_instances(name, REGION) == []
+    assert len(resources.list_instances(f"{name}-other", REGION)) == 1
 
 
 def test_missing_credentials_and_refusals_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(ClusterError, match=r"AWS refused DescribeSubnets: .*subnet-0"):
-        resources.make_group("x", REGION, HOME, "subnet-0")
+        resources.create_security_group("x", REGION, HOME, "subnet-0")
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(variable)
     for variable in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(variable, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(ClusterError, match="there are no AWS credentials"), resources.explained():
+    with pytest.raises(ClusterError, match="there are no AWS credentials"), resources.translate_errors():
         boto3.Session().client("ec2", region_name=REGION).describe_instances()
-    with pytest.raises(ClusterError, match="AWS refused X: no"), resources.explained():
+    with pytest.raises(ClusterError, match="AWS refused X: no"), resources.translate_errors():
         raise ClientError({"Error": {"Message": "no", "Code": "c"}}, "X")

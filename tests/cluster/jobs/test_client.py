@@ -51,8 +51,8 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
 
 
 def jobs_kept(settings: Path) -> list[JobRecord]:
-    return job_store.found(
-        job_store.jobs_of(Config.model_validate(tomllib.loads(settings.read_text())))
+    return job_store.list_jobs(
+        job_store.jobs_storage(Config.model_validate(tomllib.loads(settings.read_text())))
     )
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     finally:
         following.kill()
     assert following.returncode == 130
-    assert "goes on without this terminal" in told
+    assert "continues without this terminal" in told
     before = checkpoints(settings)
     wait_until(lambda: checkpoints(settings) != before)
     asked = head.run("stop", str(settings))
@@ -168,7 +168,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     assert ended.returncode == 130, ended.stdout + ended.stderr
     assert "stop was asked for" in ended.stdout
     assert checkpoints(settings) != before
-    assert [(one.state, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
+    assert [(one.status, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
     assert "does not run" in head.run("stop", str(settings)).stderr
 
 
@@ -235,9 +235,9 @@ def test_the_exit_code_of_a_job(state: str, code: int | None, expected: int) -> 
     assert exit_code(state, code) == expected
 
 
-def kept(state: job_store.State, code: int | None = None) -> JobRecord:
+def kept(state: job_store.Status, code: int | None = None) -> JobRecord:
     return JobRecord(
-        job="a", command=("trainer",), state=state, began="1", heard="2", exit_code=code
+        job="a", command=("trainer",), status=state, started_at="1", last_seen="2", exit_code=code
     )
 
 
@@ -251,7 +251,7 @@ def seen(state: str, ended: bool, code: int | None = None) -> JobInfo:
         ([seen("running", False)], [kept("running")], True, "running", None, True),
         ([seen("pending", False)], [], True, "pending", None, True),
         ([], [kept("running")], True, "lost", None, False),
-        ([], [kept("running")], False, "running when last heard of (2)", None, False),
+        ([], [kept("running")], False, "running when last seen (2)", None, False),
         ([seen("failed", True, 1)], [kept("stopped", 130)], True, "stopped", 130, False),
         ([seen("failed", True, 137)], [kept("running")], True, "failed", 137, False),
     ],
@@ -265,7 +265,7 @@ def test_what_ray_and_the_storage_know_becomes_one_line(
     live: bool,
 ) -> None:
     (line,) = merge_statuses(ray_knows, storage_knows, reachable)
-    assert (line.state, line.exit_code, line.live) == (state, code, live)
+    assert (line.status, line.exit_code, line.live) == (state, code, live)
 
 
 class Closed(BaseHTTPRequestHandler):
@@ -293,7 +293,7 @@ def test_a_cluster_that_asks_for_a_token_is_told(tmp_path: Path) -> None:
         server.shutdown()
         thread.join()
     assert told.returncode == 1
-    assert "running when last heard of" in told.stdout
+    assert "running when last seen" in told.stdout
     assert told.stderr.startswith(f"error: Ray at {address} asks for a token that this command")
     for text in ("cluster.address", "RAY_AUTH_TOKEN"):
         assert text in told.stderr
@@ -309,7 +309,7 @@ def written(folder: Path, address: str) -> Path:
             "cluster": {"address": address},
         }
     )
-    job_store.write(job_store.jobs_of(config), kept("running"))
+    job_store.write_job(job_store.jobs_storage(config), kept("running"))
     path = folder / "demo.toml"
     path.write_text(to_toml(config))
     return path
@@ -325,5 +325,5 @@ def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: P
         check=False,
     )
     assert told.returncode == 1
-    assert "running when last heard of" in told.stderr
+    assert "running when last seen" in told.stderr
     assert "Traceback" not in told.stderr

@@ -13,7 +13,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 def a_record(job: str, began: str) -> JobRecord:
-    return JobRecord(job=job, command=("trainer",), state="running", began=began, heard=began)
+    return JobRecord(job=job, command=("trainer",), status="running", started_at=began, last_seen=began)
 
 
 def test_a_log_kept_again_and_again_reads_as_one(
@@ -25,23 +25,23 @@ def test_a_log_kept_again_and_again_reads_as_one(
         text = bytes([65 + count]) * count
         keeper.add(text)
         whole += text
-        keeper.keep()
-        assert job_store.log_of(jobs, "job") == whole
+        keeper.upload()
+        assert job_store.read_log(jobs, "job") == whole
     assert len(jobs.list_objects("job/log")) == 5
 
 
 def test_jobs_are_listed_by_age_and_damaged_ones_left_out(jobs: Storage) -> None:
-    job_store.write(jobs, a_record("b", "2026-01-02T00:00:00+00:00"))
-    job_store.write(jobs, a_record("a", "2026-01-03T00:00:00+00:00"))
+    job_store.write_job(jobs, a_record("b", "2026-01-02T00:00:00+00:00"))
+    job_store.write_job(jobs, a_record("a", "2026-01-03T00:00:00+00:00"))
     jobs.write("c/job.json", b"{")
-    assert [one.job for one in job_store.found(jobs)] == ["b", "a"]
-    assert job_store.read(jobs, "b") == a_record("b", "2026-01-02T00:00:00+00:00")
-    assert job_store.read(jobs, "nobody") is None
+    assert [one.job for one in job_store.list_jobs(jobs)] == ["b", "a"]
+    assert job_store.read_job(jobs, "b") == a_record("b", "2026-01-02T00:00:00+00:00")
+    assert job_store.read_job(jobs, "no one") is None
 
 
 def test_the_wish_to_stop_is_kept(jobs: Storage) -> None:
-    assert job_store.stop_asked(jobs, "job") is None
-    job_store.ask_to_stop(jobs, "job", 30.0)
-    asked = job_store.stop_asked(jobs, "job")
+    assert job_store.read_stop_request(jobs, "job") is None
+    job_store.request_stop(jobs, "job", 30.0)
+    asked = job_store.read_stop_request(jobs, "job")
     assert asked is not None
-    assert asked.within_s == 30.0
+    assert asked.timeout_s == 30.0

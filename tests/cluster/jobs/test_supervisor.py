@@ -10,13 +10,13 @@ import pytest
 
 from cluster.jobs import job_store
 from cluster.jobs.job_store import StopRequest
-from cluster.jobs.supervisor import Intervals, Supervisor, checkpoints, should_end
+from cluster.jobs.supervisor import Intervals, Supervisor, list_checkpoint_marks, should_end
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.storage import open_storage
 
 ROOT = Path(__file__).parents[3]
-QUICK = Intervals(keep_every_s=0.2, look_every_s=0.2, end_within_s=10.0)
+QUICK = Intervals(upload_s=0.2, poll_s=0.2, kill_s=10.0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> Config:
 def test_a_command_ends_after_its_checkpoint_or_its_time(
     asked_s: float, waits: bool, new: bool, end: bool
 ) -> None:
-    request = StopRequest(asked="now", within_s=10.0)
+    request = StopRequest(requested_at="now", timeout_s=10.0)
     assert should_end(request, asked_s, waits, new) is end
 
 
@@ -46,31 +46,31 @@ def test_log_state_and_exit_code_are_kept(
 ) -> None:
     # timeit is a small program that every Python has: it prints a line, or a stack trace.
     assert Supervisor(config, "job", ["timeit", "-n1", "-r1", word], QUICK).run() == code
-    jobs = job_store.jobs_of(config)
-    kept = job_store.read(jobs, "job")
+    jobs = job_store.jobs_storage(config)
+    kept = job_store.read_job(jobs, "job")
     assert kept is not None
-    assert (kept.state, kept.exit_code) == (state, code)
+    assert (kept.status, kept.exit_code) == (state, code)
     printed = capfdbinary.readouterr().out
-    assert printed == job_store.log_of(jobs, "job")
+    assert printed == job_store.read_log(jobs, "job")
     assert (b"1 loop" if code == 0 else b"NameError") in printed
 
 
 def test_a_command_that_is_asked_to_stop_is_ended_as_by_ctrl_c(config: Config) -> None:
-    jobs = job_store.jobs_of(config)
+    jobs = job_store.jobs_storage(config)
 
     def ask() -> None:
-        while job_store.read(jobs, "job") is None:
+        while job_store.read_job(jobs, "job") is None:
             time.sleep(0.05)
-        job_store.ask_to_stop(jobs, "job", within_s=60.0)
+        job_store.request_stop(jobs, "job", within_s=60.0)
 
     asking = threading.Thread(target=ask)
     asking.start()
     Supervisor(config, "job", ["http.server", "0", "--bind", "127.0.0.1"], QUICK).run()
     asking.join()
-    kept = job_store.read(jobs, "job")
+    kept = job_store.read_job(jobs, "job")
     assert kept is not None
-    assert kept.state != "running"
-    assert b"stopping: ends http.server" in job_store.log_of(jobs, "job")
+    assert kept.status != "running"
+    assert b"stopping: ends http.server" in job_store.read_log(jobs, "job")
 
 
 def test_a_storage_that_does_not_answer_does_not_stop_the_command(
@@ -84,18 +84,18 @@ def test_a_storage_that_does_not_answer_does_not_stop_the_command(
 def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: Path) -> None:
     root = open_storage(str(tmp_path))
     train, sweep = ("trainer", "train", "x.toml"), ("tuning", "run", "x.toml")
-    assert checkpoints(root, "demo", train) == checkpoints(root, "demo", sweep) == set()
+    assert list_checkpoint_marks(root, "demo", train) == list_checkpoint_marks(root, "demo", sweep) == set()
     root.write("runs/demo/checkpoints/00001-ab/state.npz", b"half of one")
     root.write("runs/other/checkpoints/00001-ab/checkpoint.json", b"{}")
-    assert checkpoints(root, "demo", train) == set()
+    assert list_checkpoint_marks(root, "demo", train) == set()
     root.write("runs/demo/checkpoints/00001-ab/checkpoint.json", b"{}")
-    assert len(checkpoints(root, "demo", train)) == 1
+    assert len(list_checkpoint_marks(root, "demo", train)) == 1
     root.write("sweeps/demo/trials/0001.json", b"{}")
-    before = checkpoints(root, "demo", sweep)
+    before = list_checkpoint_marks(root, "demo", sweep)
     time.sleep(1.1)  # storage tells times to the second
     root.write("sweeps/demo/trials/0001.json", b"{ }")
-    assert checkpoints(root, "demo", sweep) != before
-    assert checkpoints(root, "demo", ("trainer", "evaluate")) == set()
+    assert list_checkpoint_marks(root, "demo", sweep) != before
+    assert list_checkpoint_marks(root, "demo", ("trainer", "evaluate")) == set()
 
 
 ORPHAN = """
@@ -112,9 +112,9 @@ def test_a_command_ends_when_ray_is_gone(config: Config, tmp_path: Path) -> None
     subprocess.run(
         [sys.executable, "-c", ORPHAN, str(settings), "5"], cwd=ROOT, check=True, timeout=60
     )
-    jobs = job_store.jobs_of(config)
+    jobs = job_store.jobs_storage(config)
     end = time.monotonic() + 60
-    while (kept := job_store.read(jobs, "job")) is None or kept.exit_code is None:
+    while (kept := job_store.read_job(jobs, "job")) is None or kept.exit_code is None:
         assert time.monotonic() < end
         time.sleep(0.2)
-    assert b"Ray has ended on this node" in job_store.log_of(jobs, "job")
+    assert b"Ray has ended on this node" in job_store.read_log(jobs, "job")

@@ -84,7 +84,7 @@ run(app)
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A command line of our shape, and a file of settings beside it."""
+    """A command line of our shape, and a file of settings next to it."""
     (tmp_path / "room.py").write_text(PROGRAM)
     (tmp_path / "a.toml").write_text('[run]\nname = "try"\n')
     return tmp_path / "room.py"

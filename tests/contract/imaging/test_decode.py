@@ -18,7 +18,7 @@ WIDE = GREY.astype(np.uint16) * 120
 
 
 def encoded(suffix: str, pixels: NDArray) -> bytes:
-    """A file's bytes; colours are given as RGB or RGBA."""
+    """A file's bytes; colors are given as RGB or RGBA."""
     if pixels.ndim == 3:
         code = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
         pixels = cv2.cvtColor(pixels, code)
@@ -37,7 +37,7 @@ def test_8_bit_pictures_are_read_as_stored(suffix: str, pixels: NDArray, store: 
     image = read_image(store, f"a{suffix}")
     assert image.dtype == np.uint8
     assert image.shape == pixels.shape
-    # JPEG loses a little of colours.
+    # JPEG loses a little of colors.
     assert np.abs(image.astype(int) - pixels).mean() < (6 if suffix == ".jpg" else 1e-9)
 
 
@@ -109,13 +109,13 @@ def test_16_bit_masks_are_read() -> None:
     assert decode_mask(encoded(".png", np.array([[0, 700]], np.uint16)), "m").tolist() == [[0, 700]]
 
 
-def test_a_grey_mask_saved_in_colours_is_fine(store: Storage) -> None:
+def test_a_grey_mask_saved_in_colors_is_fine(store: Storage) -> None:
     disc = cv2.circle(np.zeros((64, 64), np.uint8), (30, 30), 12, 255, -1)
     store.write("m.jpg", encoded(".jpg", np.dstack([disc] * 3)))
     # JPEG blurs the rim.
     assert abs(int(read_mask(store, "m.jpg", 127).sum()) - int((disc > 0).sum())) < 20
 
 
-def test_a_coloured_mask_is_refused() -> None:
-    with pytest.raises(DataError, match=r"m\.png is in colours, but a mask is grey"):
+def test_a_colored_mask_is_refused() -> None:
+    with pytest.raises(DataError, match=r"m\.png is in colors, but a mask is grey"):
         decode_mask(encoded(".png", RGB), "m.png")

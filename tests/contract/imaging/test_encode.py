@@ -86,7 +86,7 @@ def test_an_image_that_breaks_off_is_refused(suffix: str) -> None:
         decode_bytes(data[: len(data) * 3 // 4])
 
 
-def test_a_coloured_mask_is_refused() -> None:
+def test_a_colored_mask_is_refused() -> None:
     with pytest.raises(DataError, match="a mask is grey"):
         decode_mask(encoded(".png", RGB), 127)
     jpeg = encoded(".jpg", np.dstack([GREY // 128 * 255] * 3))

@@ -260,8 +260,8 @@ class TestTrouble:
             open_storage(s3).read("a")
 
     def test_an_unknown_profile(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_PROFILE", "nobody")
-        with pytest.raises(StorageError, match=r"cannot use s3://bucket: .*nobody"):
+        monkeypatch.setenv("AWS_PROFILE", "no one")
+        with pytest.raises(StorageError, match=r"cannot use s3://bucket: .*no one"):
             open_storage("s3://bucket")
 
     def test_an_unreachable_endpoint(self, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,7 +299,7 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(
 
 
 class Slow:
-    """A service that segments for ever, or fails at once."""
+    """A service that segments indefinitely, or fails at once."""
 
     key_digest: str | None = None
 

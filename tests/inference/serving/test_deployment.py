@@ -116,9 +116,9 @@ def test_the_status_counts(service: Any, slice_png: bytes) -> None:
 
 
 def test_a_reference_that_does_not_exist_is_refused(service: Any) -> None:
-    told = service.run("deploy", "serve.model=nobody@production")
+    told = service.run("deploy", "serve.model=no one@production")
     assert told.returncode == 1
-    assert "serve.model = 'nobody@production' cannot be hosted: there is no model" in told.stderr
+    assert "serve.model = 'no one@production' cannot be hosted: there is no model" in told.stderr
 
 
 def test_a_model_that_was_trained_and_never_registered_is_told_how_to_become_one(
@@ -230,7 +230,7 @@ def test_on_a_private_cluster_the_replica_itself_is_the_service(
 
 
 def _asked(url: str, image: bytes) -> int | None:
-    """The status of one request on a connection of its own; None where nobody answers."""
+    """The status of one request on a connection of its own; None where no one answers."""
     try:
         return httpx.post(url + SEGMENT, content=image, headers=PNG, timeout=60).status_code
     except httpx.TransportError:

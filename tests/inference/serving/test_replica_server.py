@@ -39,7 +39,7 @@ def test_a_port_of_its_own_is_one_that_is_free() -> None:
                 own_listener(Serve(), (port, free))
 
 
-def test_replicas_share_an_address_and_nobody_else_may() -> None:
+def test_replicas_share_an_address_and_no one_else_may() -> None:
     settings = Serve(port=free_port())
     with (
         shared_listener(settings),
@@ -66,11 +66,11 @@ def test_of_two_services_that_begin_one_has_the_address() -> None:
 
 def test_what_was_taken_in_is_answered_when_it_closes() -> None:
     """A request under way is answered, its connection is not kept, and the port is free then."""
-    begun, go_on = threading.Event(), asyncio.Event()
+    started, go_on = threading.Event(), asyncio.Event()
     settings = Serve(port=free_port())
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        begun.set()
+        started.set()
         await go_on.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"answered"})
@@ -79,7 +79,7 @@ def test_what_was_taken_in_is_answered_when_it_closes() -> None:
         door = ReplicaServer(app, shared_listener(settings), settings)
         assert not door.closed
         asking = asyncio.create_task(asyncio.to_thread(httpx.get, door.address, timeout=60))
-        await asyncio.to_thread(begun.wait)
+        await asyncio.to_thread(started.wait)
         closing = asyncio.create_task(door.close())
         while _listens(settings.port):
             await asyncio.sleep(0.01)

@@ -214,7 +214,7 @@ def test_the_docs_page_shows_every_call(service: Any, browser: Browser) -> None:
         assert words in shown
 
 
-def test_the_pages_ask_nobody_else(service: Any, browser: Browser) -> None:
+def test_the_pages_ask_no one_else(service: Any, browser: Browser) -> None:
     for path in ("/", "/docs"):
         browser.call("url", url=service.url + path)
         browser.wait(lambda: browser.script("return document.readyState") == "complete")

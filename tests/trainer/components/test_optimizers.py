@@ -14,7 +14,7 @@ THEIRS = {
 
 
 def fitted(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
-    """Weights and optimiser after five steps at two learning rates."""
+    """Weights and optimizer after five steps at two learning rates."""
     keras.utils.set_random_seed(4)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
     model.compile(optimizer, "mse")
@@ -44,7 +44,7 @@ def test_the_updates_are_those_of_keras(name: str) -> None:
         ({"optimizer": "sgd", "clip_norm": 12.0}, "SGD", None),
     ],
 )
-def test_the_optimiser_is_the_one_asked_for(
+def test_the_optimizer_is_the_one_asked_for(
     settings: dict[str, object], name: str, clip: float | None
 ) -> None:
     optimizer = optimizers.build_optimizer(Train.model_validate(settings))

@@ -282,7 +282,7 @@ def test_of_many_faults_the_first_are_named(source: Storage, home: Storage) -> N
         for name in (f"P{first:02d}-0", f"P{first:02d}-1", f"P{first + 1:02d}-0"):
             source.delete(f"{split}/masks/{name}.png")
     message = refusal(source, home)
-    assert "9 files are at fault: test/images/P20-0.png has no mask; " in message
+    assert "9 files are invalid: test/images/P20-0.png has no mask; " in message
     assert "; and 4 more: an image and its mask have the same stem; " in message
 
 
@@ -296,7 +296,7 @@ def test_an_unreadable_file_is_named(source: Storage, home: Storage) -> None:
     source.write("train/masks/P01-0.png", mask_of(4)[:-20])
     source.write("test/images/P20-0.png", b"no picture")
     message = refusal(source, home)
-    assert "2 files are at fault" in message
+    assert "2 files are invalid" in message
     assert "train/masks/P01-0.png cannot be read" in message
     assert "test/images/P20-0.png cannot be read" in message
 
@@ -348,12 +348,12 @@ def test_a_patient_in_two_splits_is_refused_unless_allowed(
     put(source, "test/", "P00-7")
     for _ in range(2):
         message = refusal(source, home)
-        assert "patient P00 stands in train and test" in message
+        assert "patient P00 is in train and test" in message
         assert "data.allow_patient_overlap" in message
     with caplog.at_level(logging.WARNING):
         dataset = prepare_dataset(settings(source, allow_patient_overlap=True), 0, home)
     assert len(dataset.select("test")) == 5
-    assert "patient P00 stands in train and test" in caplog.text
+    assert "patient P00 is in train and test" in caplog.text
     refusal(source, home)
 
 

@@ -69,7 +69,7 @@ def test_the_split_is_written_for_people_and_obeyed(place: Storage) -> None:
     text = place.read("splits.json").decode()
     assert json.loads(text) == first
     assert len(text.splitlines()) > len(POOL)
-    # Neither another seed nor other foreground deals anew.
+    # Neither another seed nor other foreground deals again.
     assert load_or_create_splits(dict.fromkeys(POOL, 0.5), DATA, 9, place) == first
 
 

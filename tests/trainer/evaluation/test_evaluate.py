@@ -168,7 +168,7 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
     dealt = dataclasses.replace(place.dataset.of("test")[0], patient="a")
     torn = dataclasses.replace(place.dataset, cases=(dealt, *place.dataset.of("test")[1:]))
     config, out = place.config, tmp_path / "out"
-    with pytest.raises(DataError, match=r"learnt from patients of the test split .*\(a\)"):
+    with pytest.raises(DataError, match=r"learned from patients of the test split .*\(a\)"):
         evaluate(
             thresholding,
             torn,
@@ -191,14 +191,14 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
         ("test", "new", False),
     ],
 )
-def test_a_split_may_hold_nobody_of_an_earlier_one(
+def test_a_split_may_hold_no one_of_an_earlier_one(
     split, patient, refused, place, thresholding, caplog
 ):
     manifest = read_manifest(LocalStorage(thresholding))
     one = dataclasses.replace(place.dataset.cases[0], split=split, patient=patient)
     dataset = dataclasses.replace(place.dataset, cases=(one,), fingerprint=manifest.dataset)
     if refused:
-        with pytest.raises(DataError, match=r"learnt from patients.*allow_patient_overlap"):
+        with pytest.raises(DataError, match=r"learned from patients.*allow_patient_overlap"):
             check_patient_leakage(manifest, dataset, split, place.config.data)
         allowed = place.config.with_values({"data.allow_patient_overlap": True})
         check_patient_leakage(manifest, dataset, split, allowed.data)

@@ -1,4 +1,4 @@
-"""Checkpoints on real files: what counts, what is passed over, what is kept."""
+"""Checkpoints on real files: what counts, what is skipped, what is kept."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A driver says what it waits for and follows its group, but not for ever."""
+"""A driver says what it waits for and follows its group, but not indefinitely."""
 
 import threading
 import time

@@ -40,7 +40,7 @@ def test_a_network_that_is_used_again_begins_as_a_new_one() -> None:
     new = taken(ModelCache(), CONFIG)
     for used, fresh in zip(values(again.model), values(new.model), strict=True):
         np.testing.assert_array_equal(used, fresh)
-    # It is taken: nobody else is given it.
+    # It is taken: no one else is given it.
     assert taken(shelf, CONFIG).model is not first.model
 
 

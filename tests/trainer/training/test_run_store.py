@@ -1,4 +1,4 @@
-"""A run is continued with the settings and the slices it was begun with, or not at all."""
+"""A run is continued with the settings and the slices it was started with, or not at all."""
 
 import dataclasses
 from pathlib import Path
@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path))
 
 
-def test_a_run_knows_whom_it_learns_from(run: Storage) -> None:
+def test_a_run_knows_that_it_learns_from(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
     known = run_store.read_training_data(run)
     assert known.fingerprint == SLICES.fingerprint
@@ -45,7 +45,7 @@ def an_epoch_is_done(run: Storage) -> None:
     )
 
 
-def test_a_run_without_an_epoch_is_not_begun_anew_but_may_be_deleted(run: Storage) -> None:
+def test_a_run_without_an_epoch_is_not_started_anew_but_may_be_deleted(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
     others = CONFIG.with_values({"train.batch_size": 4})
     with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
@@ -68,7 +68,7 @@ def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> 
     run_store.create_run(run, CONFIG, SLICES)
     an_epoch_is_done(run)
     dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
-    with pytest.raises(TrainingError, match=r"begun with other slices .*run\.name .*splits\.json"):
+    with pytest.raises(TrainingError, match=r"started with other slices .*run\.name .*splits\.json"):
         run_store.create_run(run, CONFIG, dealt_again)
     assert run_store.read_training_data(run).fingerprint == SLICES.fingerprint
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from trainer.visualization import overlays
 from trainer.visualization.overlays import FOUND, MISSED, WRONG
 
-# Linear-RGB simulation of full colour blindness, Machado et al. 2009 (doi:10.1109/TVCG.2009.113).
+# Linear-RGB simulation of full color blindness, Machado et al. 2009 (doi:10.1109/TVCG.2009.113).
 BLINDNESS = {
     "protanopia": [
         [0.152286, 1.052583, -0.204868],
@@ -42,11 +42,11 @@ def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
     return np.full((size, size, 1), value, np.uint8)
 
 
-def test_the_three_judgements_have_their_colours():
+def test_the_three_judgements_have_their_colors():
     truth, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
     picture = overlays.draw_overlay(grey(64), truth, prediction, size=64)
-    for place, colour in (((20, 30), FOUND), ((20, 16), MISSED), ((20, 50), WRONG)):
-        tint = 0.4 * 100 + 0.6 * np.array(colour)
+    for place, color in (((20, 30), FOUND), ((20, 16), MISSED), ((20, 50), WRONG)):
+        tint = 0.4 * 100 + 0.6 * np.array(color)
         assert picture[place] == pytest.approx(tint, abs=1)
     assert picture[60, 60] == pytest.approx(100)
 
@@ -68,7 +68,7 @@ def test_the_window_decides_black_and_white():
     assert picture[0, :, 0].tolist() == [0, 64, 191, 255]
 
 
-def test_colour_slices_stay_coloured():
+def test_color_slices_stay_colored():
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0] = 200
     picture = overlays.draw_overlay(image, np.zeros((8, 8), np.uint8), size=8)
@@ -89,21 +89,21 @@ def test_a_single_pixel_survives_shrinking():
 
 @pytest.mark.parametrize("kind", BLINDNESS)
 @pytest.mark.parametrize("background", [0, 120, 240])
-def test_the_colours_differ_for_every_eye(kind, background):
-    tints = [0.4 * background + 0.6 * np.array(colour) for colour in (FOUND, MISSED, WRONG)]
+def test_the_colors_differ_for_every_eye(kind, background):
+    tints = [0.4 * background + 0.6 * np.array(color) for color in (FOUND, MISSED, WRONG)]
     seen = [lab(simulated(tint / 255, kind)) for tint in tints]
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(one - other) > 20
 
 
-def simulated(colour: NDArray, kind: str) -> NDArray:
-    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+def simulated(color: NDArray, kind: str) -> NDArray:
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
     changed = np.clip(np.array(BLINDNESS[kind]) @ linear, 0, 1)
     return np.where(changed <= 0.0031308, changed * 12.92, 1.055 * changed ** (1 / 2.4) - 0.055)
 
 
-def lab(colour: NDArray) -> NDArray:
-    return cv2.cvtColor(colour.astype(np.float32)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
+def lab(color: NDArray) -> NDArray:
+    return cv2.cvtColor(color.astype(np.float32)[None, None], cv2.COLOR_RGB2LAB)[0, 0]
 
 
 def test_a_close_up_holds_the_truth_with_room_around_it():
@@ -167,12 +167,12 @@ def test_an_epoch_sheet_judges_against_the_threshold():
     assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(MISSED), abs=1)
 
 
-def test_an_epoch_sheet_says_what_its_colours_mean():
+def test_an_epoch_sheet_says_what_its_colors_mean():
     for slices in (1, 3):
         sheet = overlays.decode_png(epoch(slices, 0.9))
         legend = sheet[-50:]
-        for colour in (FOUND, MISSED, WRONG):
-            assert (legend == colour).all(axis=-1).sum() == 12 * 12
+        for color in (FOUND, MISSED, WRONG):
+            assert (legend == color).all(axis=-1).sum() == 12 * 12
 
 
 def test_an_epoch_sheet_names_its_slices():

@@ -1,4 +1,4 @@
-"""The phantom: the same by seed, not to be had by thresholding, and drawn in seconds."""
+"""The phantom: the same by seed, not available by thresholding, and drawn in seconds."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_no_band_of_intensities_finds_the_organ(
 
 
 def band_dice(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """[256, 256] hard Dice of low <= intensity <= high for every low (row) and high (column)."""
+    """[256, 256] hard Dice of low <= intensity <= high indefinitelyy low (row) and high (column)."""
     chosen, hit = (
         np.concatenate([[0], np.bincount(values, minlength=256).cumsum()])
         for values in (image.ravel(), image[mask > 0])

@@ -1,0 +1,104 @@
+"""The sections [data], [data.augment] and [data.phantom]."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from contract.config.section import Finite, Fraction, Section
+
+
+class Phantom(Section):
+    """The built-in CT phantom: synthetic patients, so that every command runs without data."""
+
+    train_patients: Annotated[int, Field(ge=1, le=1000)] = 12
+    """Synthetic patients in the training split."""
+    valid_patients: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Synthetic patients in the validation split."""
+    test_patients: Annotated[int, Field(ge=1, le=1000)] = 4
+    """Synthetic patients in the test split."""
+    slices: Annotated[int, Field(ge=1, le=500)] = 12
+    """Slices of each synthetic patient."""
+    size: Annotated[int, Field(ge=64, le=1024)] = 128
+    """Height and width of a slice in pixels."""
+
+
+class Augment(Section):
+    """Random augmentation of training samples.
+
+    Geometric changes apply to image and mask, intensity changes to the image only.
+    """
+
+    flip_horizontal: Fraction = 0.0
+    """Probability of a left-right flip (a CT slice is never mirrored: leave it at 0 there)."""
+    flip_vertical: Fraction = 0.0
+    """Probability of an up-down flip."""
+    geometry: Fraction = 1.0
+    """Probability that a sample is rotated, scaled and shifted."""
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 20.0
+    """Largest rotation in degrees, drawn uniformly from -rotation to rotation."""
+    scale: Annotated[float, Field(ge=1.0, le=3.0)] = 1.35
+    """Largest zoom s; the factor is drawn log-uniformly from 1/s to s."""
+    shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """Largest shift as a fraction of the image size."""
+    gamma: Annotated[float, Field(ge=1.0, le=4.0)] = 1.5
+    """Largest exponent g; intensities in 0..1 are raised to a power, drawn log-uniformly from 1/g
+    to g."""
+    gain: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Largest relative change of brightness: a factor from 1-gain to 1+gain."""
+    noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
+    """Standard deviation of Gaussian noise on intensities in 0..1."""
+
+
+class Data(Section):
+    """Slices, masks and splits."""
+
+    source: Literal["phantom", "folder"] = "phantom"
+    """phantom: the built-in CT phantom; folder: your own slices and masks."""
+    root: str | None = None
+    """Folder or s3:// address of your slices; for source = "folder", which requires it."""
+    layout: Literal["presplit", "unsplit"] = "presplit"
+    """presplit: root holds train|valid|test, each with images and masks; unsplit: root holds images
+    and masks, and segfleet splits the patients."""
+    patient_id_regex: str = r"^([^-]+)-"
+    """Regular expression that finds the patient in a file name: its first group if it has one, else
+    the complete match."""
+    valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Fraction of the patients for validation, if the layout is unsplit."""
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Fraction of the patients for testing, if the layout is unsplit."""
+    allow_patient_overlap: bool = False
+    """Accept a patient that is in two splits, or that an evaluated network was trained on (the
+    metrics are then not by patient)."""
+    mask_threshold: Annotated[int, Field(ge=0, lt=65535)] = 127
+    """A mask pixel is foreground where its value is greater than this."""
+    intensity_low: Finite = 0.0
+    """Raw intensity that becomes 0.0; lower ones are clipped."""
+    intensity_high: Finite = 255.0
+    """Raw intensity that becomes 1.0; higher ones are clipped."""
+    phantom: Phantom = Phantom()
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.source == "folder" and self.root is None:
+            raise ValueError('data.source = "folder" requires data.root, the folder of your slices')
+        if self.source == "phantom" and self.root is not None:
+            raise ValueError(
+                f'data.root = "{self.root}" is not read while data.source = "phantom": set '
+                'data.source = "folder", or remove data.root (`data.root=` on the command line)'
+            )
+        if self.valid_fraction + self.test_fraction >= 1.0:
+            raise ValueError(
+                "data.valid_fraction and data.test_fraction leave no patient to train on: "
+                "their sum must be below 1"
+            )
+        if self.intensity_low >= self.intensity_high:
+            raise ValueError("data.intensity_low must be below data.intensity_high")
+        try:
+            re.compile(self.patient_id_regex)
+        except re.error as error:
+            raise ValueError(
+                f"data.patient_id_regex is not a valid regular expression: {error}"
+            ) from error
+        return self

@@ -1,0 +1,81 @@
+"""The section [network]: a union of one section class per network, discriminated by name.
+
+A new network is a section class here and an entry in NETWORKS; its name is the value of its field
+`name`. A key that a network does not have is an unknown key.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import Field, model_validator
+
+from contract.config.section import Section
+
+
+class UNet(Section):
+    """The network that maps a slice to the probability of foreground."""
+
+    name: Literal["unet"] = "unet"
+    """Which network; unet is the flexible UNet (Ronneberger 2015)."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 128
+    """Height and width that slices are resized to; divisible by 2^(num_layers-1)."""
+    image_channels: Literal[1, 3] = 1
+    """1: grey; 3: RGB. Other slices are converted."""
+    base_filters: Annotated[int, Field(ge=1, le=512)] = 16
+    """Filters of the first level; they double with each level."""
+    max_filters: Annotated[int, Field(ge=1)] | None = None
+    """Cap on the filters of a level; absent: none."""
+    base_kernels: Annotated[int, Field(ge=1, le=31)] = 3
+    """Kernel size of the first level; it shrinks by 2 with each level down to 3. Odd."""
+    num_layers: Annotated[int, Field(ge=2, le=10)] = 5
+    """Levels of the UNet, the deepest included."""
+    dilation: Annotated[int, Field(ge=1, le=16)] = 1
+    """Dilation of the first level; it shrinks by 1 with each level down to 1."""
+    dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """The dropout rate of a level is this times its index (0 for the first), at most 0.5."""
+    normalization: Literal["none", "batch", "sync_batch", "group"] = "group"
+    """batch: statistics per worker; sync_batch: over all workers; group: per sample."""
+    activation: Literal["relu", "leaky_relu", "elu", "mish", "silu"] = "relu"
+    """Activation after each convolution."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        step = 2 ** (self.num_layers - 1)
+        if self.image_size % step:
+            raise ValueError(
+                f"network.image_size = {self.image_size} must be divisible by {step} "
+                f"(2^(num_layers-1), num_layers = {self.num_layers})"
+            )
+        if self.base_kernels % 2 == 0:
+            raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")
+        return self
+
+
+NETWORKS: tuple[type[Section], ...] = (UNet,)
+"""The section class of every network."""
+
+
+def discriminated_union(members: tuple[type[Section], ...]) -> Any:
+    """The annotation of a section that is one of several classes, told apart by their `name`.
+
+    pydantic rejects a discriminator for a single class, so that one stands for itself.
+    """
+    if len(members) == 1:
+        return members[0]
+    return Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007
+
+
+def section_classes(annotation: Any) -> tuple[type[Section], ...]:
+    """The section classes of a field's annotation: one, those of a union, or none."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return (annotation,)
+    if get_origin(annotation) is Union:
+        members = get_args(annotation)
+        if all(isinstance(member, type) and issubclass(member, Section) for member in members):
+            return members
+    return ()
+
+
+if TYPE_CHECKING:
+    Network = UNet
+else:
+    Network = discriminated_union(NETWORKS)

@@ -1,0 +1,26 @@
+"""The base class of all sections, and types that several sections use."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Scalar = bool | int | float | str
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+# In strict mode a pair would have to be a tuple, which TOML does not have.
+Interval = Annotated[tuple[float, float], Field(strict=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen; unknown keys are errors, and so are "3" or true for 3."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        serialize_by_alias=True,
+    )

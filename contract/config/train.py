@@ -1,0 +1,80 @@
+"""The section [train]."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from contract.config.section import Section
+
+
+class Train(Section):
+    """How the network is trained."""
+
+    num_workers: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Training workers; more than one use MultiWorkerMirroredStrategy."""
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPUs reserved for a worker; also its number of TensorFlow threads."""
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    """GPUs reserved for a worker."""
+    epochs: Annotated[int, Field(ge=1)] = 20
+    """Maximum number of epochs."""
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    """Steps of an epoch; absent: the number of complete batches in the training split."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Global batch size: samples of a step over all workers; divisible by num_workers."""
+    loss: Literal[
+        "binary_crossentropy",
+        "dice_loss",
+        "bce_dice_loss",
+        "iou_loss",
+        "bce_iou_loss",
+        "basnet_hybrid_loss",
+    ] = "bce_dice_loss"
+    """Loss, computed in float32 (docs/trainer.md gives the formulas)."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """Optimizer; sgd uses Nesterov momentum 0.99."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
+    """Maximum learning rate."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 1e-4
+    """Decoupled weight decay of adamw."""
+    clip_value: Annotated[float, Field(gt=0.0)] | None = None
+    """Clip every element of a gradient to this absolute value; absent: no clipping."""
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    """Clip the global norm of all gradients to this value; absent: no clipping."""
+    lr_schedule: Literal["constant", "plateau", "polynomial", "cosine"] = "polynomial"
+    """Learning rate schedule; plateau reduces it on a plateau, polynomial has power 0.9."""
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    """Epochs in which the learning rate increases linearly from 0."""
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    """lr_schedule = "plateau": the factor of each reduction."""
+    plateau_patience: Annotated[int, Field(ge=1)] = 4
+    """lr_schedule = "plateau": epochs without improvement before a reduction."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Epochs without improvement before training stops early; absent: never."""
+    monitor: Literal["val_loss", "val_dice_coef", "val_iou_coef", "val_binary_accuracy"] = (
+        "val_dice_coef"
+    )
+    """The metric that determines the best checkpoint, early stopping and the plateau."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 2
+    """Number of best checkpoints to keep, in addition to the latest."""
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    """auto: bfloat16 if it is faster on this hardware, float16 on older GPUs, else float32."""
+    preview_images: Annotated[int, Field(ge=0, le=64)] = 6
+    """Validation slices drawn after each epoch."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often the workers may fail and be restarted before the run fails."""
+    stall_timeout_s: Annotated[float, Field(gt=0.0)] = 900.0
+    """Seconds without a finished step after which a worker counts as stuck and is restarted."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.num_workers:
+            raise ValueError(
+                f"train.batch_size = {self.batch_size} must be divisible by "
+                f"train.num_workers = {self.num_workers}"
+            )
+        if self.clip_value is not None and self.clip_norm is not None:
+            raise ValueError("set train.clip_value or train.clip_norm, not both")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("train.warmup_epochs must be below train.epochs")
+        return self
