@@ -319,7 +319,11 @@ def _jobs(config: Config) -> "tuple[list[JobStatus], ClusterError | None]":
 
     kept, trouble, seen = job_store.list_jobs(job_store.jobs_storage(config)), None, None
     try:
-        seen = [one for one in client.JobClient(config.cluster).list_jobs() if one.run == config.run.name]
+        seen = [
+            one
+            for one in client.JobClient(config.cluster).list_jobs()
+            if one.run == config.run.name
+        ]
     except ClusterError as error:
         trouble = error
     return client.merge_statuses(seen or (), kept, reachable=seen is not None), trouble

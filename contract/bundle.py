@@ -17,11 +17,8 @@ file. Files that the manifest does not list are allowed and never copied.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -103,7 +100,9 @@ def write_bundle(folder: Path, destination: Storage, metadata: BundleMetadata) -
         if store.exists(MANIFEST):
             store.delete(MANIFEST)
     local.write(METRICS, json.dumps(metadata.model_dump(mode="json")["metrics"], indent=2).encode())
-    manifest = Manifest(**metadata.model_dump(), schema_version=SCHEMA_VERSION, files=_digests(local))
+    manifest = Manifest(
+        **metadata.model_dump(), schema_version=SCHEMA_VERSION, files=_digests(local)
+    )
     local.write(MANIFEST, _to_json(manifest))
     destination.upload_folder(folder, last=MANIFEST)
     return manifest
@@ -155,7 +154,9 @@ def _copy(source: Storage, manifest: Manifest, target: Path) -> None:
     temporary = target.with_name(f"{TEMP_PREFIX}{uuid4().hex}")
     try:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="bundle") as pool:
-            list(pool.map(lambda path: source.download_file(path, temporary / path), manifest.files))
+            list(
+                pool.map(lambda path: source.download_file(path, temporary / path), manifest.files)
+            )
         _check_files(temporary, manifest, source.url)
         LocalStorage(temporary).write(MANIFEST, _to_json(manifest))
         with translate_errors("write", target):
@@ -201,7 +202,9 @@ def _no_manifest(source: Storage) -> str:
             "run the training again to complete it."
         )
     if keys:
-        return f"{source.url} is not a bundle (a trained network with a {MANIFEST}): {_LOCATION_HINT}."
+        return (
+            f"{source.url} is not a bundle (a trained network with a {MANIFEST}): {_LOCATION_HINT}."
+        )
     return f"there is no bundle at {source.url}: {_LOCATION_HINT}."
 
 

@@ -329,4 +329,3 @@ def _check_word(word: str, pattern: re.Pattern[str], label: str) -> None:
             f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, at most 80"
             f"{', a letter first' if pattern is _STAGE else ''}."
         )
-

@@ -74,7 +74,7 @@ def _token(tree: Mapping[str, Any]) -> Iterator[str]:
 def _rules(tree: Mapping[str, Any]) -> Iterator[str]:
     rules = tree["provider"].get("security_group", {}).get("IpPermissions", ())
     if any(block in str(rules) for block in ANY_ADDRESS):
-        yield "provider.security_group has a rule indefinitelyy address of the world."
+        yield "provider.security_group has a rule for_every address of the world."
 
 
 def _image(tree: Mapping[str, Any]) -> Iterator[str]:

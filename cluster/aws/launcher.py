@@ -206,11 +206,17 @@ def provision(config: Config, buckets: Buckets) -> AwsResources:
     assert cloud.ssh_from is not None, "check_ready has seen to it"
     if resources.create_bucket(buckets.kept, cloud.region):
         log.info("made bucket %s", buckets.kept)
-    group = resources.create_security_group(cluster_name(cloud), cloud.region, cloud.ssh_from, cloud.subnet)
-    head, worker = resources.create_instance_profiles(cluster_name(cloud), cloud.region, buckets, group)
+    group = resources.create_security_group(
+        cluster_name(cloud), cloud.region, cloud.ssh_from, cloud.subnet
+    )
+    head, worker = resources.create_instance_profiles(
+        cluster_name(cloud), cloud.region, buckets, group
+    )
     if cloud.spot:
         resources.create_spot_role()
-    ground = AwsResources(resources.find_image(cloud.machine_image, cloud.region), group, head, worker)
+    ground = AwsResources(
+        resources.find_image(cloud.machine_image, cloud.region), group, head, worker
+    )
     resources.wait_until_usable(ground, cloud.head_type, cloud.region)
     return ground
 

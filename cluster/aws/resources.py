@@ -194,7 +194,9 @@ def find_open_ports(groups: list[str], region: str) -> list[str]:
     ]
 
 
-def create_instance_profiles(name: str, region: str, buckets: Buckets, group: str) -> tuple[str, str]:
+def create_instance_profiles(
+    name: str, region: str, buckets: Buckets, group: str
+) -> tuple[str, str]:
     """Instance profiles of head and workers with the least rights; their ARNs."""
     with translate_errors():
         names = {

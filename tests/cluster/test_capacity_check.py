@@ -77,7 +77,7 @@ def test_a_trial_may_have_other_workers_than_a_training() -> None:
     )
 
 
-def test_a_sweep_is_told_how_far_its_cluster_may_grow() -> None:
+def test_a_sweep_is_reported_how_far_its_cluster_may_grow() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
     asked = config(sweep__space=space, sweep__num_workers=1)
     (reason,) = check_capacity(asked, SMALL, SMALL[:1])[1].reasons
@@ -114,7 +114,7 @@ def test_an_empty_cluster_holds_nothing() -> None:
     assert "the largest has 0" in reasons(Config(), [])
 
 
-def test_this_machine_has_the_cpus_it_is_told_to_offer() -> None:
+def test_this_machine_has_the_cpus_it_is_reported_to_offer() -> None:
     assert nodes_of_machine(Cluster(cpus=3))[0].cpus == 3
     assert nodes_of_machine(Cluster())[0].cpus >= 1
 

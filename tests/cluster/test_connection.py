@@ -59,7 +59,7 @@ def test_an_unreachable_cluster_is_given_up() -> None:
         check_reachable(f"ray://127.0.0.1:{free_port()}")
 
 
-def test_a_port_of_something_else_is_told_from_a_cluster(
+def test_a_port_of_something_else_is_reported_from_a_cluster(
     s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "REACH_TIMEOUT_S", 1.0)

@@ -108,7 +108,7 @@ class TestDamage:
         with pytest.raises(BundleError, match=f"^{name} of the bundle .*local has changed"):
             bundle.fetch(LocalStorage(local))
 
-    def test_without_its_manifest_it_is_half_written(self, made: Path) -> None:
+    def test_without_its_manifest_it_is_incomplete(self, made: Path) -> None:
         with pytest.raises(BundleError, match=r"made is incomplete: it has no manifest\.json"):
             bundle.verify(made)
 
@@ -129,7 +129,7 @@ class TestDamage:
         assert "training leaves a bundle in <storage.root>/runs/<run.name>/bundle" in told
 
     @BOTH
-    def test_a_run_is_told_from_its_bundle(self, made: Path, store: Storage) -> None:
+    def test_a_run_is_reported_from_its_bundle(self, made: Path, store: Storage) -> None:
         bundle.write_bundle(made, store.child("bundle"), FACTS)
         with pytest.raises(BundleError, match=r"is a run, not a bundle: give .*/bundle\.$"):
             bundle.read_manifest(store)
@@ -186,7 +186,7 @@ class TestFetching:
         assert (first / "weights.npz").stat().st_mtime_ns == stamp
         assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
 
-    def test_a_damaged_copy_is_made_anew(self, remote: Storage, tmp_path: Path) -> None:
+    def test_a_damaged_copy_is_made_again(self, remote: Storage, tmp_path: Path) -> None:
         first = bundle.fetch(remote, tmp_path / "cache")
         (first / "weights.npz").write_text("garbage")
         assert bundle.fetch(remote, tmp_path / "cache") == first

@@ -35,7 +35,7 @@ def test_the_commit_of_a_checkout(tmp_path):
     assert git_commit(tmp_path) == expected
 
 
-def test_changed_files_are_told(tmp_path):
+def test_changed_files_are_reported(tmp_path):
     expected = checkout(tmp_path)
     (tmp_path / "file").write_text("two")
     assert git_commit(tmp_path) == f"{expected}-dirty"

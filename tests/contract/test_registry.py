@@ -72,7 +72,7 @@ class TestVersions:
         address = write_bundle(store, tmp_path, "run-1", dice=0.9)
         assert registry.register("pancreas", address).version == 4
 
-    def test_what_is_no_bundle_is_refused(self, registry: Registry, store: Storage) -> None:
+    def test_what_is_no_bundle_is_rejected(self, registry: Registry, store: Storage) -> None:
         with pytest.raises(BundleError, match="there is no bundle at"):
             registry.register("pancreas", store.child("nothing").url)
 
@@ -142,7 +142,7 @@ class TestStages:
             assert registry.resolve("pancreas@production").version == moves[-1].version
 
     @BOTH
-    def test_the_later_one_of_a_race_is_told(self, registry: Registry, store: Storage) -> None:
+    def test_the_later_one_of_a_race_is_reported(self, registry: Registry, store: Storage) -> None:
         registry.promote("pancreas", 1, "production")
         seen = registry.history("pancreas", "production")[-1]
         registry.promote("pancreas", 2, "production")
@@ -233,7 +233,7 @@ class TestOpening:
         assert registry.register("pancreas", elsewhere).bundle == elsewhere
         assert registry.resolve("pancreas@4").bundle == elsewhere
 
-    def test_references_are_told_from_addresses(self, tmp_path: Path) -> None:
+    def test_references_are_reported_from_addresses(self, tmp_path: Path) -> None:
         assert parse_reference("pancreas@production") == ("pancreas", "production")
         assert open_bundle(f"{tmp_path}/a@b", "nowhere").url == f"{tmp_path}/a@b"
 

@@ -60,7 +60,7 @@ def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind
         assert door.connect_ex((host, int(port))) != 0
 
 
-def test_more_workers_than_a_private_cluster_holds_are_refused_at_once(tmp_path: Path) -> None:
+def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
     config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})

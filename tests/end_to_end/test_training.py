@@ -190,7 +190,7 @@ def test_a_finished_run_is_not_trained_again(
     assert open_storage(trained.result.run).list_objects() == before
 
 
-def test_a_run_started_with_other_settings_is_refused(
+def test_a_run_started_with_other_settings_is_rejected(
     ray_cluster: Connection, trained: Trained
 ) -> None:
     root = str(Path(trained.result.run).parents[1])

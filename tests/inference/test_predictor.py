@@ -58,7 +58,7 @@ def test_slices_of_many_shapes_keep_their_order(bright: LocalStorage) -> None:
     assert segmenter.predict([]) == []
 
 
-def test_a_changed_file_is_refused(bright: LocalStorage, tmp_path: Path) -> None:
+def test_a_changed_file_is_rejected(bright: LocalStorage, tmp_path: Path) -> None:
     shutil.copytree(bright.path, tmp_path, dirs_exist_ok=True)
     (tmp_path / "saved_model/saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(BundleError, match=r"saved_model/saved_model\.pb"):

@@ -13,6 +13,7 @@ from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.storage import LocalStorage
+from contract.timestamps import utc_now
 from trainer.data.dataset_index import Dataset, prepare_dataset
 
 HEIGHT, WIDTH = 40, 60
@@ -115,17 +116,18 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tf.saved_model.save(network, str(folder / "saved_model"), signatures=signatures)
     (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
     np.savez(folder / "weights.npz", level=network.level.numpy())
-    facts = bundle.BundleMetadata.now(
+    metadata = bundle.BundleMetadata(
+        created=utc_now(),
         name="thresholding",
         commit="0123456789012345678901234567890123456789",
         machine="a machine",
         fingerprint=config.fingerprint(),
         dataset="0123456789abcdef",
-        patients={"train": ["a", "b", "c$"], "valid": ["d"]},
+        patients={"train": ("a", "b", "c$"), "valid": ("d",)},
         image_size=128,
         image_channels=1,
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )
-    bundle.write_bundle(folder, LocalStorage(folder), facts)
+    bundle.write_bundle(folder, LocalStorage(folder), metadata)
     return folder

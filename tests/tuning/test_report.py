@@ -10,7 +10,9 @@ import pytest
 from contract.config import Config
 from contract.storage import open_storage
 from tuning import report
+from tuning.trainable import trial_config
 from tuning.trial_store import Trial, rank_trials
+from tuning.winner import winner_toml
 
 MONITOR = "val_dice_coef"
 CONFIG = Config.model_validate(
@@ -28,7 +30,7 @@ CONFIG = Config.model_validate(
 )
 
 
-def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> Trial:
+def trial(number: int, scores: list[float], status: str, started: float = 0.0) -> Trial:
     return Trial.model_validate(
         {
             "number": number,
@@ -39,15 +41,20 @@ def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> T
                 "network.dropout_rate": 0.1 * number,
                 "network.activation": "relu" if number % 2 else "mish",
             },
-            "began": began,
-            "granted": 4,
-            "since": began,
-            "spent": 10.0 * len(scores) + 2,
-            "ended": None if state == "running" else began + 10 * len(scores) + 2,
-            "state": state,
-            "reason": "kernels too large." if state == "failed" else None,
+            "started": started,
+            "budget_epochs": 4,
+            "resumed": started,
+            "training_seconds": 10.0 * len(scores) + 2,
+            "ended": None if status == "running" else started + 10 * len(scores) + 2,
+            "status": status,
+            "error": "kernels too large." if status == "failed" else None,
             "history": [
-                {"epoch": epoch, MONITOR: score, "val_loss": 1 - score, "at": began + 10 * epoch}
+                {
+                    "epoch": epoch,
+                    MONITOR: score,
+                    "val_loss": 1 - score,
+                    "time_s": started + 10 * epoch,
+                }
                 for epoch, score in enumerate(scores, start=1)
             ],
         }
@@ -58,9 +65,9 @@ def trial(number: int, scores: list[float], state: str, began: float = 0.0) -> T
 def trials() -> list[Trial]:
     return rank_trials(
         [
-            trial(1, [0.2, 0.4, 0.6], "finished"),
-            trial(2, [0.1], "stopped", 5.0),
-            trial(3, [0.3, 0.7, 0.65], "finished", 20.0),
+            trial(1, [0.2, 0.4, 0.6], "completed"),
+            trial(2, [0.1], "paused", 5.0),
+            trial(3, [0.3, 0.7, 0.65], "completed", 20.0),
             trial(4, [], "failed", 40.0),
             trial(5, [0.25, 0.3], "out of time", 45.0),
             trial(6, [0.2], "running", 50.0),
@@ -69,14 +76,19 @@ def trials() -> list[Trial]:
     )
 
 
-def test_the_csv_has_a_line_for_every_trial_best_first(trials: list[Trial]) -> None:
-    rows = list(csv.DictReader(io.StringIO(report.leaderboard_csv(trials, MONITOR))))
+def test_the_csv_has_a_row_for_every_trial_best_first(trials: list[Trial]) -> None:
+    rows = list(csv.DictReader(io.StringIO(report.leaderboard_csv(trials, MONITOR).decode())))
     assert [row["trial"] for row in rows] == ["3", "1", "5", "6", "2", "4"]
     best = rows[0]
-    assert (best["rank"], best[MONITOR], best["epoch"], best["epochs"]) == ("1", "0.7", "2", "3")
-    assert (best["seconds"], best["state"], best["run"]) == ("32.0", "finished", "s-0003")
+    assert (best["rank"], best[MONITOR], best["best_epoch"], best["epochs"]) == (
+        "1",
+        "0.7",
+        "2",
+        "3",
+    )
+    assert (best["seconds"], best["status"], best["run"]) == ("32.0", "completed", "s-0003")
     assert (best["network.activation"], best["network.base_filters"]) == ("relu", "6")
-    assert (rows[-1][MONITOR], rows[-1]["reason"]) == ("", "kernels too large.")
+    assert (rows[-1][MONITOR], rows[-1]["error"]) == ("", "kernels too large.")
 
 
 def test_the_table_gives_failures_in_words(trials: list[Trial]) -> None:
@@ -94,7 +106,7 @@ def test_the_standing_names_the_best_so_far(trials: list[Trial]) -> None:
     assert report.sweep_status([], MONITOR) == "0 running, 0 epochs"
 
 
-def test_the_plots_are_drawn_also_where_there_is_little_to_draw(
+def test_the_plots_are_sampled_also_if_there_is_little_to_draw(
     tmp_path, trials: list[Trial]
 ) -> None:
     store = open_storage(str(tmp_path))
@@ -104,12 +116,13 @@ def test_the_plots_are_drawn_also_where_there_is_little_to_draw(
         assert picture is not None
         assert picture.std() > 5
     report.write_report(store.child("failed"), CONFIG, [trial(4, [], "failed")])
-    report.write_report(store.child("one"), CONFIG, [trial(1, [0.5], "finished")])
+    report.write_report(store.child("one"), CONFIG, [trial(1, [0.5], "completed")])
 
 
 def test_a_shown_result_names_its_making(trials: list[Trial]) -> None:
-    head = report.provenance(CONFIG, trials[0], "0123456789ab")
+    head = winner_toml(CONFIG, trials[0]).split("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines() if line)
     assert "trial 3, val_dice_coef 0.7000 at epoch 2" in head
-    assert "Fingerprint 0123456789ab" in head
-    assert CONFIG.fingerprint() in report.source(CONFIG)
+    settings = trial_config(CONFIG, trials[0].number, trials[0].values)
+    assert f"Fingerprint {settings.fingerprint()}" in head
+    assert CONFIG.fingerprint() in report.describe_source(CONFIG)

@@ -1,11 +1,13 @@
 """Draws: the same for the same seed, inside the space, never twice, better where TPE learns."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from contract.config import Config, ParameterSpec
+from contract.config import Config, ParameterSpec, Sweep
 from contract.errors import ConfigError
-from tuning.search_space import Observation, check_space, suggest
+from tuning.search_space import Direction, Observation, check_space, suggest
 
 SPACE = {
     "train.learning_rate": ParameterSpec(loguniform=(1e-4, 1e-1)),
@@ -15,30 +17,30 @@ SPACE = {
 }
 
 
-def drawn(number: int, past: list[Observation] | None = None, **changed) -> dict | None:
-    asked = {
-        "space": SPACE,
-        "search_algorithm": "random",
-        "direction": "maximize",
-        "seed": 3,
-        **changed,
-    }
-    return suggest(number=number, history=past or [], **asked)
+def suggest_values(
+    number: int,
+    history: list[Observation] | None = None,
+    direction: Direction = "maximize",
+    seed: int = 3,
+    **settings: Any,
+) -> dict[str, Any] | None:
+    sweep = Sweep(**{"space": SPACE, "search_algorithm": "random", **settings})
+    return suggest(sweep, direction, seed, number, history or [])
 
 
 def test_a_draw_is_a_function_of_seed_and_number() -> None:
-    first = [drawn(number) for number in range(1, 6)]
-    assert first == [drawn(number) for number in range(1, 6)]
+    first = [suggest_values(number) for number in range(1, 6)]
+    assert first == [suggest_values(number) for number in range(1, 6)]
     assert len({str(values) for values in first}) == 5
-    assert first != [drawn(number, seed=4) for number in range(1, 6)]
+    assert first != [suggest_values(number, seed=4) for number in range(1, 6)]
 
 
 def test_the_order_of_the_settings_in_the_file_does_not_matter() -> None:
-    assert drawn(1) == drawn(1, space=dict(reversed(SPACE.items())))
+    assert suggest_values(1) == suggest_values(1, space=dict(reversed(SPACE.items())))
 
 
 def test_draws_stay_inside_the_space() -> None:
-    for values in (drawn(number) for number in range(1, 40)):
+    for values in (suggest_values(number) for number in range(1, 40)):
         assert values is not None
         assert 1e-4 <= values["train.learning_rate"] <= 1e-1
         assert 0.0 <= values["network.dropout_rate"] <= 0.5
@@ -48,33 +50,37 @@ def test_draws_stay_inside_the_space() -> None:
 
 
 @pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
-def test_no_values_come_twice_and_a_small_space_is_exhausted(search: str) -> None:
+def test_no_values_come_twice_and_a_small_space_is_exhausted(search_algorithm: str) -> None:
     space = {
         "network.base_kernels": ParameterSpec(choice=(3, 5)),
         "train.num_workers": ParameterSpec(choice=(1, 2)),
     }
-    past: list[Observation] = []
-    while (values := drawn(len(past) + 1, past, space=space, search=search)) is not None:
-        past.append(Observation(values, "finished", (0.5,), 0.5))
-    assert len({str(trial.values) for trial in past}) == 4
-    assert len(past) == 4
+    history: list[Observation] = []
+    while (
+        values := suggest_values(
+            len(history) + 1, history, space=space, search_algorithm=search_algorithm
+        )
+    ) is not None:
+        history.append(Observation(values, "completed", (0.5,), 0.5))
+    assert len({str(trial.values) for trial in history}) == 4
+    assert len(history) == 4
 
 
 @pytest.mark.parametrize(("direction", "share"), [("maximize", 0.9), ("minimize", 0.1)])
-def test_tpe_learns_where_the_good_values_are(direction: str, share: float) -> None:
+def test_tpe_learns_where_the_good_values_are(direction: Direction, share: float) -> None:
     space = {"train.learning_rate": ParameterSpec(loguniform=(1e-4, 1e-1))}
-    past = [
-        Observation({"train.learning_rate": 10**-power}, "finished", (4 - power,), 4 - power)
+    history = [
+        Observation({"train.learning_rate": 10**-power}, "completed", (4 - power,), 4 - power)
         for power in np.linspace(1, 4, 24)
     ]
-    past += [
+    history += [
         Observation({"train.learning_rate": 2e-3}, "running"),
         Observation({"train.learning_rate": 3e-3}, "failed"),
         Observation({"train.learning_rate": 4e-3}, "out of time"),
         Observation({"train.learning_rate": 5e-3}, "stopped", (0.1,), 0.1),
     ]
     draws = [
-        drawn(number, past, space=space, search="tpe", direction=direction)
+        suggest_values(number, history, space=space, search_algorithm="tpe", direction=direction)
         for number in range(30, 50)
     ]
     high = np.mean([values["train.learning_rate"] > 3e-3 for values in draws if values])
@@ -112,7 +118,7 @@ def test_a_space_that_can_be_searched_passes() -> None:
         ({"predict.threshold": {"uniform": [0.3, 0.7]}}, "is the same for all trials"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_refused(space: dict, reason: str) -> None:
+def test_a_space_that_cannot_be_searched_is_rejected(space: dict, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         check_space(searching(**space))
 

@@ -81,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
-    """One sweep of which one process is killed, indefinitelyy test that looks at what it left."""
+    """One sweep of which one process is killed, for_every test that looks at what it left."""
     killed: list[int] = []
 
     def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
@@ -96,23 +96,23 @@ def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
 
 def test_every_trial_has_ended_and_poor_ones_early(swept: sweep.SweepResult) -> None:
     assert sorted(trial.number for trial in swept.trials) == [1, 2, 3, 4, 5, 6]
-    states = [trial.state for trial in swept.trials]
-    assert set(states) == {"finished", "stopped", "failed"}
+    states = [trial.status for trial in swept.trials]
+    assert set(states) == {"completed", "paused", "failed"}
     for trial in swept.trials:
         epochs = [row["epoch"] for row in trial.history]
         assert epochs == [float(epoch) for epoch in range(1, len(epochs) + 1)]
-        assert (len(epochs) == 3) == (trial.state == "finished")
+        assert (len(epochs) == 3) == (trial.status == "completed")
 
 
-def test_what_cannot_be_built_is_told_in_a_sentence(swept: sweep.SweepResult) -> None:
-    failed = [trial for trial in swept.trials if trial.state == "failed"]
+def test_what_cannot_be_built_is_reported_in_a_sentence(swept: sweep.SweepResult) -> None:
+    failed = [trial for trial in swept.trials if trial.status == "failed"]
     assert {trial.values["network.num_layers"] for trial in failed} == {7}
     assert all("must be divisible by 64" in str(trial.error) for trial in failed)
     assert swept.trials[-1] in failed
 
 
 def test_a_lost_process_costs_no_epoch(swept: sweep.SweepResult) -> None:
-    assert sum(trial.losses for trial in swept.trials) == 1
+    assert sum(trial.lost_processes for trial in swept.trials) == 1
 
 
 def test_trials_share_processes(swept: sweep.SweepResult, root: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_winner_has_the_best_score_and_its_bundle_is_registered(
 
 
 def test_it_leaves_what_its_user_expects(swept: sweep.SweepResult) -> None:
-    names = {entry.key for entry in open_storage(swept.place).list_objects()}
+    names = {entry.key for entry in open_storage(swept.storage_url).list_objects()}
     assert names >= {
         "config.toml",
         "leaderboard.csv",
@@ -150,7 +150,7 @@ def test_training_the_winners_settings_gives_its_score_again(
     swept: sweep.SweepResult, root: Path, tmp_path: Path
 ) -> None:
     config = load_config(
-        f"{swept.place}/winner.toml", [f"storage.root={tmp_path}", "train.preview_images=0"]
+        f"{swept.storage_url}/winner.toml", [f"storage.root={tmp_path}", "train.preview_images=0"]
     )
     assert config.run.name == "tiny-winner"
     assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
@@ -192,7 +192,7 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
         "network.dropout_rate": 0.2,
     }
     result = sweep.run_sweep(tiny(str(tmp_path), **changed))
-    assert [trial.state for trial in result.trials] == ["finished", "stopped"]
+    assert [trial.status for trial in result.trials] == ["completed", "paused"]
     assert [len(trial.history) for trial in result.trials] == [2, 1]
     # The sweep's job ends with the tests only.
     with orphan_cleanup():
@@ -200,11 +200,13 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
         while ray.available_resources().get("CPU") != 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert load_config(f"{result.place}/winner.toml").train.num_workers == 2
+    assert load_config(f"{result.storage_url}/winner.toml").train.num_workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
-    told = {"state": "stopped", "history": result.winner.history[:1]}
+    told = {"status": "paused", "history": result.winner.history[:1]}
     record = result.winner.model_copy(update=told).model_dump_json()
-    open_storage(result.place).write(f"trials/{result.winner.number:04}.json", record.encode())
+    open_storage(result.storage_url).write(
+        f"trials/{result.winner.number:04}.json", record.encode()
+    )
     again = sweep.run_sweep(tiny(str(tmp_path), **changed))
     assert without_clock(again.winner.history) == without_clock(result.winner.history)
     assert again.score == bundle.verify(Path(result.version.bundle)).metrics[MONITOR]
@@ -231,18 +233,21 @@ def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_one
     with pytest.raises(TrainingError, match=image.name):
         sweep.run_sweep(config)
     trials = sweep.read_leaderboard(config)
-    assert [(trial.state, trial.losses) for trial in trials] == [("failed", 0), ("failed", 0)]
+    assert [(trial.status, trial.lost_processes) for trial in trials] == [
+        ("failed", 0),
+        ("failed", 0),
+    ]
     values = {trial.number: trial.values for trial in swept.trials}
     assert {trial.number: trial.values for trial in trials} == {n: values[n] for n in (1, 2)}
 
 
-def searched(config: Config, ledger: TrialStore, watch: sweep.ProgressCallback) -> list[Trial]:
+def searched(config: Config, trial_store: TrialStore, watch: sweep.ProgressCallback) -> list[Trial]:
     """The trials of a sweep that is searched and makes no bundle."""
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
-    sweep.search(config, slices, ledger, watch)
-    return ledger.trials
+    sweep.search(config, slices, trial_store, watch)
+    return trial_store.trials
 
 
 def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
@@ -257,11 +262,11 @@ def test_a_trial_that_loses_its_process_again_and_again_ends_the_sweep(
                 os.kill(process, signal.SIGKILL)
 
     (trial,) = searched(config, TrialStore(sweep.sweep_storage(config)), kill_at_once)
-    assert (trial.state, trial.losses) == ("failed", 1)
+    assert (trial.status, trial.lost_processes) == ("failed", 1)
     assert "lost more than train.max_failures = 0 times" in str(trial.error)
 
 
-def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
+def test_a_trial_that_waits_for_room_starts_no_epoch_after_the_time_budget(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     room_for_one = {
@@ -276,31 +281,32 @@ def test_a_trial_that_waits_for_room_begins_no_epoch_after_the_time_budget(
         if " 0 epochs" not in note:
             seconds[0] = 61.0
 
-    ledger = TrialStore(sweep.sweep_storage(config), lambda: seconds[0])
-    first, second = searched(config, ledger, the_time_is_over_after_an_epoch)
+    trial_store = TrialStore(sweep.sweep_storage(config), lambda: seconds[0])
+    first, second = searched(config, trial_store, the_time_is_over_after_an_epoch)
     assert first.history
-    assert (second.state, second.history) == ("out of time", ())
+    assert (second.status, second.history) == ("out of time", ())
 
 
-def test_as_many_trials_as_asked_for_else_as_the_cluster_holds(ray_cluster: Connection) -> None:
+def test_as_many_trials_as_requested_else_as_the_cluster_holds(ray_cluster: Connection) -> None:
     config = tiny("/nowhere", **{"sweep.max_concurrent_trials": None})
-    assert sweep.max_concurrent_trials(config) == 4
-    # More than there is room for: a cluster grows by what waits.
-    assert sweep.max_concurrent_trials(config.with_values({"sweep.max_concurrent_trials": 9})) == 9
+    assert sweep.max_concurrent_trials(config.sweep, config.train) == 4
+    # More than the cluster holds: it grows by the trials that wait.
+    more = config.with_values({"sweep.max_concurrent_trials": 9})
+    assert sweep.max_concurrent_trials(more.sweep, more.train) == 9
 
 
-def test_a_cluster_too_small_for_one_trial_is_refused(ray_cluster: Connection) -> None:
+def test_a_cluster_too_small_for_one_trial_is_rejected(ray_cluster: Connection) -> None:
     big = tiny("/nowhere", **{"train.cpus_per_worker": 64, "sweep.max_concurrent_trials": None})
-    with pytest.raises(ClusterError, match="holds no trial of 1 workers with 64 CPUs"):
-        sweep.max_concurrent_trials(big)
+    with pytest.raises(ClusterError, match="cannot hold a trial of 1 workers with 64 CPUs"):
+        sweep.max_concurrent_trials(big.sweep, big.train)
 
 
-def test_a_name_too_long_for_its_runs_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_name_too_long_for_its_runs_is_rejected_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.name = 'n+-winner'"):
         sweep.run_sweep(tiny(str(tmp_path), **{"run.name": "n" * 74}))
 
 
-def test_there_is_no_leaderboard_of_what_never_began(tmp_path: Path) -> None:
+def test_there_is_no_leaderboard_of_what_never_started(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="there is no sweep 'tiny'"):
         sweep.read_leaderboard(tiny(str(tmp_path)))
 
@@ -329,8 +335,8 @@ def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_
 
     def one_done_and_one_under_way() -> bool:
         trials = read_trials(store)
-        return any(t.state == "finished" for t in trials) and any(
-            t.state == "running" and t.history for t in trials
+        return any(t.status == "completed" for t in trials) and any(
+            t.status == "running" and t.history for t in trials
         )
 
     wait_for(one_done_and_one_under_way, first)
@@ -342,7 +348,7 @@ def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_
     after = {trial.number: trial for trial in read_trials(store)}
     assert sorted(after) == [1, 2, 3, 4]
     for number, trial in before.items():
-        if trial.state != "running":
+        if trial.status != "running":
             assert after[number] == trial
         else:
             assert after[number].history[: len(trial.history)] == trial.history

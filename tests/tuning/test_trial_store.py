@@ -25,12 +25,14 @@ class Clock:
         return self.now
 
 
-def row(epoch: int, score: float = 0.5) -> dict[str, float]:
+def epoch_metrics(epoch: int, score: float = 0.5) -> dict[str, float]:
     return {"epoch": float(epoch), "val_dice_coef": score, "val_loss": 1 - score}
 
 
 def trial(number: int, *scores: float) -> Trial:
-    history = tuple({**row(epoch, s), "at": epoch} for epoch, s in enumerate(scores, start=1))
+    history = tuple(
+        {**epoch_metrics(epoch, s), "time_s": epoch} for epoch, s in enumerate(scores, start=1)
+    )
     return Trial(
         number=number,
         run=f"s-{number:04d}",
@@ -44,22 +46,22 @@ def trial(number: int, *scores: float) -> Trial:
 
 def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
     clock = Clock()
-    ledger = TrialStore(open_storage(str(tmp_path)), clock)
+    trial_store = TrialStore(open_storage(str(tmp_path)), clock)
     values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x"}
-    ledger.create(1, "s-0001", values, 2)
+    trial_store.create(1, "s-0001", values, 2)
     clock.now += 10
-    ledger.log_epoch(1, row(1))
-    ledger.create(2, "s-0002", {"a.rate": 2e-3}, 2)
-    ledger.fail(2, "a sentence", "a stack")
+    trial_store.log_epoch(1, epoch_metrics(1))
+    trial_store.create(2, "s-0002", {"a.rate": 2e-3}, 2)
+    trial_store.fail(2, "a sentence", "a stack")
     clock.now += 5
-    ledger.finish(1, "finished")
+    trial_store.finish(1, "completed")
     again = TrialStore(open_storage(str(tmp_path)), clock)
-    assert again.trials == ledger.trials
+    assert again.trials == trial_store.trials
     assert again[1].values == values
     assert [type(value) for value in again[1].values.values()] == [float, int, bool, str]
-    assert again[1].history == ({**row(1), "at": 10.0},)
-    assert (again[1].state, again[1].ended) == ("finished", 15.0)
-    assert (again[2].state, again[2].error, again[2].traceback) == (
+    assert again[1].history == ({**epoch_metrics(1), "time_s": 10.0},)
+    assert (again[1].status, again[1].ended) == ("completed", 15.0)
+    assert (again[2].status, again[2].error, again[2].traceback) == (
         "failed",
         "a sentence",
         "a stack",
@@ -68,10 +70,10 @@ def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
 
 def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
     clock = Clock()
-    ledger = TrialStore(open_storage(str(tmp_path)), clock)
-    ledger.create(1, "s-0001", {}, 2)
+    trial_store = TrialStore(open_storage(str(tmp_path)), clock)
+    trial_store.create(1, "s-0001", {}, 2)
     clock.now += 30
-    ledger.log_epoch(1, row(1))
+    trial_store.log_epoch(1, epoch_metrics(1))
     clock.now += 5000
     again = TrialStore(open_storage(str(tmp_path)), clock)
     assert again.now() == 30
@@ -81,28 +83,28 @@ def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
 
 def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
     clock = Clock()
-    ledger = TrialStore(open_storage(str(tmp_path)), clock)
-    ledger.create(1, "s-0001", {}, 2)
+    trial_store = TrialStore(open_storage(str(tmp_path)), clock)
+    trial_store.create(1, "s-0001", {}, 2)
     clock.now += 10
-    assert training_seconds(ledger.finish(1, "stopped")) == 10
+    assert training_seconds(trial_store.finish(1, "paused")) == 10
     clock.now += 100
-    assert training_seconds(ledger.extend_budget(1, 6)) == 10
+    assert training_seconds(trial_store.extend_budget(1, 6)) == 10
     clock.now += 5
-    assert training_seconds(ledger.log_epoch(1, row(1))) == 15
+    assert training_seconds(trial_store.log_epoch(1, epoch_metrics(1))) == 15
     # Among the best at the next rung: it continues without a stop.
-    ledger.extend_budget(1, 18)
+    trial_store.extend_budget(1, 18)
     clock.now += 7
-    assert training_seconds(ledger.finish(1, "finished")) == 22
+    assert training_seconds(trial_store.finish(1, "completed")) == 22
 
 
-def test_an_epoch_told_twice_is_kept_once_with_its_first_time() -> None:
-    noted = with_epoch(with_epoch(trial(1), row(1), 5.0), row(2), 6.0)
-    assert with_epoch(noted, row(1), 9.0) == noted
+def test_an_epoch_reported_twice_is_kept_once_with_its_first_time() -> None:
+    noted = with_epoch(with_epoch(trial(1), epoch_metrics(1), 5.0), epoch_metrics(2), 6.0)
+    assert with_epoch(noted, epoch_metrics(1), 9.0) == noted
 
 
 def test_an_epoch_trained_again_replaces_what_followed() -> None:
     before = trial(1, 0.1, 0.2, 0.3)
-    after = with_epoch(before, row(2, 0.4), 9.0)
+    after = with_epoch(before, epoch_metrics(2, 0.4), 9.0)
     assert after.scores("val_dice_coef") == (0.1, 0.4)
 
 

@@ -104,7 +104,7 @@ def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
         ),
     ],
 )
-def test_a_file_that_is_no_cluster_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_cluster_file_is_rejected(text: str, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
     with pytest.raises(ClusterError, match=reason):
@@ -112,7 +112,7 @@ def test_a_file_that_is_no_cluster_file_is_refused(text: str, reason: str, tmp_p
 
 
 @pytest.mark.parametrize("disks", [[], [{"VirtualName": "ephemeral0"}], "none"])
-def test_a_node_without_its_one_disk_is_refused(disks: Any, shipped: Tree, tmp_path: Path) -> None:
+def test_a_node_without_its_one_disk_is_rejected(disks: Any, shipped: Tree, tmp_path: Path) -> None:
     tree = copy.deepcopy(shipped)
     node(tree).update(BlockDeviceMappings=disks)
     path = tmp_path / "cluster.yaml"

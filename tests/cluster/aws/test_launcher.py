@@ -168,7 +168,9 @@ def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
 
 
 def test_what_goes_to_the_nodes_is_for_this_user_alone(checkout: Path, home: Path) -> None:
-    file = launcher.write_cluster_file({"cluster_name": "mine"}, config(name="mine").cluster.cloud, checkout)
+    file = launcher.write_cluster_file(
+        {"cluster_name": "mine"}, config(name="mine").cluster.cloud, checkout
+    )
     assert file == home / ".segfleet/mine/ray_cluster.yaml"
     node = file.parent / "node"
     assert "tensorflow" in (node / "requirements.txt").read_text()

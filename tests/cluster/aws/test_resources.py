@@ -68,7 +68,9 @@ def test_a_bucket_that_cannot_be_protected_is_not_left_behind(
     assert resources.create_bucket(name, REGION) is True
 
 
-def test_a_bucket_of_another_account_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_of_another_account_is_rejected(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: dict[str, object] = {}
 
     def answer(model: object, params: dict[str, Any], **_: object) -> tuple[AWSResponse, dict]:
@@ -220,7 +222,10 @@ def test_missing_credentials_and_refusals_are_one_sentence(
     for variable in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(variable, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(ClusterError, match="there are no AWS credentials"), resources.translate_errors():
+    with (
+        pytest.raises(ClusterError, match="there are no AWS credentials"),
+        resources.translate_errors(),
+    ):
         boto3.Session().client("ec2", region_name=REGION).describe_instances()
     with pytest.raises(ClusterError, match="AWS refused X: no"), resources.translate_errors():
         raise ClientError({"Error": {"Message": "no", "Code": "c"}}, "X")

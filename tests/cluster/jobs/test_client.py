@@ -172,7 +172,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     assert "does not run" in head.run("stop", str(settings)).stderr
 
 
-def test_a_failed_command_tells_why_and_outlives_its_head(head: Head, settings: Path) -> None:
+def test_a_failed_command_reports_why_and_outlives_its_head(head: Head, settings: Path) -> None:
     """The last test of this file, as it ends the head."""
     words = ("submit", str(settings), "--detach", "--", "trainer", "prepare")
     sent = head.run(*words, "data.source=folder", "data.root=s3://no-such-bucket/slices")
@@ -277,7 +277,7 @@ class Closed(BaseHTTPRequestHandler):
         self.wfile.write(b"Unauthorized: Missing authentication token")
 
 
-def test_a_cluster_that_asks_for_a_token_is_told(tmp_path: Path) -> None:
+def test_a_cluster_that_asks_for_a_token_is_reported(tmp_path: Path) -> None:
     with HTTPServer(("127.0.0.1", 0), Closed) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -315,7 +315,7 @@ def written(folder: Path, address: str) -> Path:
     return path
 
 
-def test_a_job_of_which_nothing_tells_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
+def test_a_job_of_which_nothing_reports_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
     path = written(tmp_path, f"http://127.0.0.1:{free_port()}")
     told = subprocess.run(
         [sys.executable, "-m", "cluster", "logs", str(path)],

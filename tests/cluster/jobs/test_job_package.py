@@ -55,7 +55,7 @@ def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     assert sent.storage.root == "s3://b"
 
 
-def test_folders_of_this_machine_are_refused_unless_shared() -> None:
+def test_folders_of_this_machine_are_rejected_unless_shared() -> None:
     config = Config().with_values({"storage.root": "/home/me/runs"})
     with pytest.raises(ClusterError, match=r"storage\.root = '/home/me/runs' is a folder of this"):
         job_package.check_folders(config, shared=False)

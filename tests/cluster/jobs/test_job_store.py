@@ -13,7 +13,9 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Storage:
 
 
 def a_record(job: str, began: str) -> JobRecord:
-    return JobRecord(job=job, command=("trainer",), status="running", started_at=began, last_seen=began)
+    return JobRecord(
+        job=job, command=("trainer",), status="running", started_at=began, last_seen=began
+    )
 
 
 def test_a_log_kept_again_and_again_reads_as_one(

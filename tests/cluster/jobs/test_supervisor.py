@@ -84,7 +84,11 @@ def test_a_storage_that_does_not_answer_does_not_stop_the_command(
 def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: Path) -> None:
     root = open_storage(str(tmp_path))
     train, sweep = ("trainer", "train", "x.toml"), ("tuning", "run", "x.toml")
-    assert list_checkpoint_marks(root, "demo", train) == list_checkpoint_marks(root, "demo", sweep) == set()
+    assert (
+        list_checkpoint_marks(root, "demo", train)
+        == list_checkpoint_marks(root, "demo", sweep)
+        == set()
+    )
     root.write("runs/demo/checkpoints/00001-ab/state.npz", b"half of one")
     root.write("runs/other/checkpoints/00001-ab/checkpoint.json", b"{}")
     assert list_checkpoint_marks(root, "demo", train) == set()

@@ -122,7 +122,7 @@ class TestFaults:
         network = {"image_size": 50, "num_layers": 2}
         validate({"network": network, "predict": {"overlap": 0.75}}, origin="a.toml")
 
-    def test_all_faults_are_told_at_once(self) -> None:
+    def test_all_faults_are_reported_at_once(self) -> None:
         text = refused({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})
         assert "train.epochs" in text
         assert "network.base_kernels" in text

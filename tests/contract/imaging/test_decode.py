@@ -58,17 +58,17 @@ def test_signed_tiff_keeps_its_negative_values() -> None:
     assert np.array_equal(decode_image(encoded(".tif", signed), "a")[..., 0], signed)
 
 
-def test_values_beyond_int16_are_refused() -> None:
+def test_values_beyond_int16_are_rejected() -> None:
     with pytest.raises(DataError, match=r"a\.png holds the value 40000, above 32767.*save it as"):
         decode_image(encoded(".png", np.full((8, 8), 40000, np.uint16)), "a.png")
 
 
-def test_other_types_are_refused() -> None:
+def test_other_types_are_rejected() -> None:
     with pytest.raises(DataError, match=r"a\.tif holds float32 values: save it with 8 or 16 bits"):
         decode_image(encoded(".tif", GREY.astype(np.float32)), "a.tif")
 
 
-def test_a_tiff_of_several_pages_is_refused() -> None:
+def test_a_tiff_of_several_pages_is_rejected() -> None:
     pages = cv2.imencodemulti(".tif", [GREY, GREY, GREY])[1].tobytes()
     with pytest.raises(DataError, match=r"a\.tif holds 3 pictures"):
         decode_image(pages, "a.tif")
@@ -116,6 +116,6 @@ def test_a_grey_mask_saved_in_colors_is_fine(store: Storage) -> None:
     assert abs(int(read_mask(store, "m.jpg", 127).sum()) - int((disc > 0).sum())) < 20
 
 
-def test_a_colored_mask_is_refused() -> None:
+def test_a_colored_mask_is_rejected() -> None:
     with pytest.raises(DataError, match=r"m\.png is in colors, but a mask is grey"):
         decode_mask(encoded(".png", RGB), "m.png")

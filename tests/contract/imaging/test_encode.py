@@ -72,7 +72,7 @@ def test_an_alpha_channel_is_dropped() -> None:
     np.testing.assert_array_equal(decode_bytes(alpha), RGB)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_rejected() -> None:
     with pytest.raises(DataError, match="above 32767"):
         decode_bytes(encoded(".png", np.full((4, 4), 40000, np.uint16)))
     with pytest.raises(DataError, match="16 bits"):
@@ -80,13 +80,13 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_an_image_that_breaks_off_is_refused(suffix: str) -> None:
+def test_an_image_that_breaks_off_is_rejected(suffix: str) -> None:
     data = encoded(suffix, GREY)
     with pytest.raises(DataError, match="breaks off"):
         decode_bytes(data[: len(data) * 3 // 4])
 
 
-def test_a_colored_mask_is_refused() -> None:
+def test_a_colored_mask_is_rejected() -> None:
     with pytest.raises(DataError, match="a mask is grey"):
         decode_mask(encoded(".png", RGB), 127)
     jpeg = encoded(".jpg", np.dstack([GREY // 128 * 255] * 3))

@@ -63,7 +63,7 @@ def test_a_huge_tile_of_a_small_tiff_counts() -> None:
 
 
 @pytest.mark.parametrize("kind", [6, 8, 9, 17])
-def test_a_tile_with_a_signed_size_is_refused(kind: int) -> None:
+def test_a_tile_with_a_signed_size_is_rejected(kind: int) -> None:
     """SBYTE, SSHORT, SLONG, SLONG8: OpenCV decodes such a file and makes room for the tile."""
     with pytest.raises(DataError, match="field type"):
         read_header(tiled(kind))
@@ -81,7 +81,7 @@ def test_a_png_may_claim_four_billion_squared() -> None:
     assert read_header(data).pixels == (2**32 - 1) ** 2
 
 
-def test_a_tiff_of_several_pictures_is_refused() -> None:
+def test_a_tiff_of_several_pictures_is_rejected() -> None:
     pages = cv2.imencodemulti(".tif", [SLICE, SLICE])[1].tobytes()
     with pytest.raises(DataError, match="several pictures"):
         read_header(pages)
@@ -104,7 +104,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_image_is_refused(name: str) -> None:
+def test_what_is_no_image_is_rejected(name: str) -> None:
     data, reason = REFUSED[name]
     with pytest.raises(DataError, match=reason) as caught:
         read_header(data)
@@ -113,7 +113,7 @@ def test_what_is_no_image_is_refused(name: str) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(name=st.sampled_from(sorted(IMAGES)), data=st.data())
-def test_damaged_headers_are_read_or_refused(name: str, data: st.DataObject) -> None:
+def test_damaged_headers_are_read_or_rejected(name: str, data: st.DataObject) -> None:
     image = bytearray(IMAGES[name])
     for place in data.draw(st.lists(st.integers(0, min(len(image), 200) - 1), max_size=5)):
         image[place] = data.draw(st.integers(0, 255))

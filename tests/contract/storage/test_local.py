@@ -169,7 +169,7 @@ class TestFolders:
         assert (source / "a").read_text() == "a"
 
     @BOTH
-    def test_uploading_a_missing_folder_is_refused(self, store: Storage, tmp_path: Path) -> None:
+    def test_uploading_a_missing_folder_is_rejected(self, store: Storage, tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=r"there is no folder .*nowhere"):
             store.upload_folder(tmp_path / "nowhere")
 
@@ -216,7 +216,7 @@ class TestAddresses:
             ("s3://bucket/../other", "is no key"),
         ],
     )
-    def test_other_addresses_are_refused(self, url: str, reason: str) -> None:
+    def test_other_addresses_are_rejected(self, url: str, reason: str) -> None:
         with pytest.raises(StorageError, match=reason):
             open_storage(url)
 
@@ -280,7 +280,7 @@ class TestTrouble:
 class TestFickleNetwork:
     """A proxy before the S3 server spoils answers; the store must not notice."""
 
-    def test_a_body_that_breaks_off_is_asked_for_again(self, s3: str, proxy: "Proxy") -> None:
+    def test_a_body_that_breaks_off_is_requested_again(self, s3: str, proxy: "Proxy") -> None:
         store = open_storage(s3)
         store.write("a", b"x" * 1000)
         proxy.break_off = 2

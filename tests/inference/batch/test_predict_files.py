@@ -124,7 +124,7 @@ def test_one_file_is_enough(segmenter: Predictor, bright: LocalStorage, slices: 
     assert found.dice > 0.85
 
 
-def test_a_mask_may_lie_beside_its_slice_but_not_on_it(slices: Path) -> None:
+def test_a_mask_may_lie_next_to_its_slice_but_not_on_it(slices: Path) -> None:
     beside, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
     assert keys == ["P0-0.jpg"]
     assert beside.outputs("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
@@ -157,7 +157,7 @@ def test_the_output_is_of_one_bundle(bright: LocalStorage, slices: Path, tmp_pat
         resume_keys(task, keys, bright)
 
 
-def test_inputs_that_cannot_work_are_refused(slices: Path, tmp_path: Path) -> None:
+def test_inputs_that_cannot_work_are_rejected(slices: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
         create_job(str(slices), str(tmp_path / "mask.png"), overlays=False)
     with pytest.raises(DataError, match="lies in INPUT"):

@@ -54,7 +54,7 @@ def test_a_cluster_gives_what_one_machine_gives(
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_bad_file_is_told_and_a_lost_worker_replaced(
+def test_a_bad_file_is_reported_and_a_lost_worker_replaced(
     bright: LocalStorage, tmp_path: Path
 ) -> None:
     """Also where somebody else takes the lost worker's CPU and keeps it."""
@@ -89,7 +89,9 @@ def test_masks_that_went_elsewhere_are_missed(bright: LocalStorage, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_bundle_that_the_workers_do_not_see_is_told(bright: LocalStorage, tmp_path: Path) -> None:
+def test_a_bundle_that_the_workers_do_not_see_is_reported(
+    bright: LocalStorage, tmp_path: Path
+) -> None:
     fill(open_storage(str(tmp_path / "slices")), 2, 32)
     task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
     assert resume_keys(task, keys, bright) == keys

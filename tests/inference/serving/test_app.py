@@ -98,7 +98,7 @@ def test_forms_formats_and_depths_are_taken(client: httpx.Client) -> None:
             assert decode_mask(answer.content, 127).shape == grey.shape
 
 
-def test_the_model_and_the_health_are_told(client: httpx.Client) -> None:
+def test_the_model_and_the_health_are_reported(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     model = client.get("/v1/model").json()
     assert model["reference"] == "bright@production"
@@ -120,7 +120,7 @@ def test_openapi_names_all_refusals(client: httpx.Client) -> None:
     assert set(told["responses"]["200"]["content"]) == {"image/png", "application/json"}
 
 
-def test_the_key_is_asked_for(service: Any, slice_png: bytes) -> None:
+def test_the_key_is_requested(service: Any, slice_png: bytes) -> None:
     with httpx.Client(base_url=service.url, timeout=60) as stranger:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": service.key}):
             answer = stranger.post(SEGMENT, content=slice_png, headers={**PNG, **headers})
@@ -241,7 +241,7 @@ bad_forms = st.builds(
 
 
 @pytest.mark.timeout(280)
-def test_malformed_requests_are_all_refused(client: httpx.Client, own_door: httpx.Client) -> None:
+def test_malformed_requests_are_all_rejected(client: httpx.Client, own_door: httpx.Client) -> None:
     before: list[int] = []
     seen = 0
 
@@ -377,7 +377,7 @@ def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> No
     assert (service.tally.rejected, service.room.slices.locked()) == (1, False)
 
 
-def test_who_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
+def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
     async def ask() -> Slow:
         service = Slow(fails=False)
         told = iter(
@@ -426,6 +426,6 @@ def test_accept_chooses_the_answer(accept: str | None) -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
-def test_what_cannot_be_accepted_is_refused(accept: str) -> None:
+def test_what_cannot_be_accepted_is_rejected(accept: str) -> None:
     with pytest.raises(RequestError, match="accept one of them"):
         negotiate_content_type(accept)

@@ -115,13 +115,13 @@ def test_the_status_counts(service: Any, slice_png: bytes) -> None:
     assert "p50" in told.stdout
 
 
-def test_a_reference_that_does_not_exist_is_refused(service: Any) -> None:
+def test_a_reference_that_does_not_exist_is_rejected(service: Any) -> None:
     told = service.run("deploy", "serve.model=no one@production")
     assert told.returncode == 1
     assert "serve.model = 'no one@production' cannot be hosted: there is no model" in told.stderr
 
 
-def test_a_model_that_was_trained_and_never_registered_is_told_how_to_become_one(
+def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config, root = tmp_path / "demo.toml", tmp_path / "kept"
@@ -141,7 +141,7 @@ def test_a_model_that_was_trained_and_never_registered_is_told_how_to_become_one
 @pytest.mark.parametrize(
     ("name", "value"), [("port", 9), ("request_timeout_s", 9.0), ("request_timeout_s", 0.1)]
 )
-def test_serve_that_listens_in_another_way_is_refused(
+def test_serve_that_listens_in_another_way_is_rejected(
     service: Any, name: str, value: float
 ) -> None:
     port = int(service.url.rpartition(":")[2])
@@ -161,7 +161,7 @@ def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) 
     assert attempts.second.endswith("or end it with `python -m inference undeploy`.")
 
 
-def test_a_port_that_speaks_no_http_is_told() -> None:
+def test_a_port_that_speaks_no_http_is_reported() -> None:
     class Greeting(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")

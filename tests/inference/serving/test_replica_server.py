@@ -39,7 +39,7 @@ def test_a_port_of_its_own_is_one_that_is_free() -> None:
                 own_listener(Serve(), (port, free))
 
 
-def test_replicas_share_an_address_and_no one_else_may() -> None:
+def test_replicas_share_an_address_and_none_else_may() -> None:
     settings = Serve(port=free_port())
     with (
         shared_listener(settings),
@@ -50,7 +50,7 @@ def test_replicas_share_an_address_and_no one_else_may() -> None:
         pass
 
 
-def test_of_two_services_that_begin_one_has_the_address() -> None:
+def test_of_two_services_that_start_one_has_the_address() -> None:
     settings = Serve(port=free_port())
     with reserve_address(settings):
         with (

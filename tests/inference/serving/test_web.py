@@ -166,7 +166,7 @@ def test_a_slice_becomes_a_mask_over_it(
     assert (tmp_path / "page.png").stat().st_size > 5000
 
 
-def test_what_is_no_image_is_told_on_the_page(
+def test_what_is_no_image_is_reported_on_the_page(
     service: Any, browser: Browser, tmp_path: Path
 ) -> None:
     file = tmp_path / "notes.png"
@@ -214,7 +214,7 @@ def test_the_docs_page_shows_every_call(service: Any, browser: Browser) -> None:
         assert words in shown
 
 
-def test_the_pages_ask_no one_else(service: Any, browser: Browser) -> None:
+def test_the_pages_ask_none_else(service: Any, browser: Browser) -> None:
     for path in ("/", "/docs"):
         browser.call("url", url=service.url + path)
         browser.wait(lambda: browser.script("return document.readyState") == "complete")

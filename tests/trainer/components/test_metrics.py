@@ -30,7 +30,7 @@ def test_the_size_of_a_batch_does_not_change_a_metric(batch: int) -> None:
         assert float(metric.result()) == pytest.approx(EXPECTED[metric.name], rel=1e-5)
 
 
-def test_an_epoch_begins_from_nothing() -> None:
+def test_an_epoch_starts_from_nothing() -> None:
     metric = metrics.build_metrics()[0]
     metric.update_state(tf.constant(1 - TRUTH), tf.constant(PROBABILITY))
     metric.reset_state()

@@ -44,7 +44,7 @@ def test_the_updates_are_those_of_keras(name: str) -> None:
         ({"optimizer": "sgd", "clip_norm": 12.0}, "SGD", None),
     ],
 )
-def test_the_optimizer_is_the_one_asked_for(
+def test_the_optimizer_is_the_one_requested(
     settings: dict[str, object], name: str, clip: float | None
 ) -> None:
     optimizer = optimizers.build_optimizer(Train.model_validate(settings))

@@ -48,7 +48,7 @@ def test_intensity_leaves_the_mask_alone_and_stays_in_range() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_nothing_asked_for_changes_nothing(channels: int) -> None:
+def test_nothing_requested_changes_nothing(channels: int) -> None:
     image, mask = sample()
     image = np.repeat(image, channels, axis=-1)
     same, kept = augment(image, mask, np.random.default_rng(0), STILL)

@@ -129,7 +129,7 @@ def test_images_and_masks_pair_by_stem(source: Storage, home: Storage) -> None:
     assert (case.image, case.mask) == ("train/images/P00-0.jpg", "train/masks/P00-0.png")
 
 
-def test_other_files_are_passed_over(
+def test_other_files_are_skipped(
     source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = prepare_dataset(settings(source), 0, home)
@@ -208,7 +208,7 @@ def test_the_index_is_readable(source: Storage, home: Storage) -> None:
     assert index["dataset"]["cases"][0]["patient"] == "P00"
 
 
-def test_the_name_tells_the_source_and_its_settings(source: Storage) -> None:
+def test_the_name_reports_the_source_and_its_settings(source: Storage) -> None:
     data = settings(source)
     assert dataset_id(data, 0).startswith("slices-")
     assert dataset_id(data, 0) == dataset_id(data, 1)
@@ -245,7 +245,7 @@ def test_a_pools_split_stays_when_slices_are_added(pool: Storage, home: Storage)
     assert second == first
 
 
-def test_a_pools_new_patient_is_refused(pool: Storage, home: Storage) -> None:
+def test_a_pools_new_patient_is_rejected(pool: Storage, home: Storage) -> None:
     prepare_dataset(settings(pool, layout="unsplit"), 0, home)
     put(pool, "", "P77-0")
     message = refusal(pool, home, layout="unsplit")
@@ -318,16 +318,16 @@ def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None
     assert "or rename the files" in message
 
 
-def test_names_without_patient_are_told_once(source: Storage, home: Storage) -> None:
+def test_names_without_patient_are_reported_once(source: Storage, home: Storage) -> None:
     message = refusal(source, home, patient_pattern="^it's_(.)")
     assert message.count("data.patient_id_regex") == 1
     assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
     assert "train/images/P00-0.png: write one that does" in message
 
 
-def test_a_pool_whose_every_slice_were_a_patient_is_refused(pool: Storage, home: Storage) -> None:
+def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home: Storage) -> None:
     message = refusal(pool, home, layout="unsplit", patient_id_regex="^.+")
-    assert "takes the whole name of every file, such as P00-0, for its patient" in message
+    assert "takes the complete name of every file, such as P00-0, for its patient" in message
     assert 'divide them yourself with data.layout = "presplit"' in message
     assert home.list_objects() == []
 
@@ -336,13 +336,14 @@ def test_tiles_refuse_slices_that_training_would_shrink(source: Storage, home: S
     dataset = prepare_dataset(settings(source), 0, home)
     config = Config().with_values({"network.image_size": 16, "predict.sliding_window": True})
     with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):
-        check_tile_sizes(dataset, config)
-    check_tile_sizes(dataset, config.with_values({"predict.sliding_window": False}))
+        check_tile_sizes(dataset, config.network, config.predict)
+    resized = config.with_values({"predict.sliding_window": False})
+    check_tile_sizes(dataset, resized.network, resized.predict)
     fitting = config.with_values({"network.num_layers": 4, "network.image_size": SIDE})
-    check_tile_sizes(dataset, fitting)
+    check_tile_sizes(dataset, fitting.network, fitting.predict)
 
 
-def test_a_patient_in_two_splits_is_refused_unless_allowed(
+def test_a_patient_in_two_splits_is_rejected_unless_allowed(
     source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(source, "test/", "P00-7")
@@ -357,7 +358,7 @@ def test_a_patient_in_two_splits_is_refused_unless_allowed(
     refusal(source, home)
 
 
-def test_a_split_without_foreground_is_refused(source: Storage, home: Storage) -> None:
+def test_a_split_without_foreground_is_rejected(source: Storage, home: Storage) -> None:
     for name in ("P10-0", "P10-1", "P11-0", "P11-1"):
         source.write(f"valid/masks/{name}.png", mask_of(5, value=1))
     message = refusal(source, home)
@@ -403,7 +404,7 @@ def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     assert "data.root must hold train|valid|test" in refusal(nowhere, home)
 
 
-def test_a_refused_dataset_leaves_no_index(source: Storage, home: Storage) -> None:
+def test_a_rejected_dataset_leaves_no_index(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
     refusal(source, home)
     assert home.list_objects() == []

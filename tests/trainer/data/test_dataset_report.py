@@ -5,41 +5,43 @@ import io
 import pytest
 
 from contract.errors import StorageError
+from contract.imaging.encode import decode_png
 from contract.storage import LocalStorage
-from trainer.data.dataset_index import Dataset, SliceRecord
-from trainer.data.dataset_report import DatasetReport, chosen, create_report
-from trainer.visualization import overlays
+from trainer.data.dataset_index import Dataset
+from trainer.data.dataset_report import DatasetReport, create_report
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """An inspection, what it wrote, and how many slices it told of."""
+class Result:
+    """A report, its files, and how many slices it reported."""
 
-    inspection: DatasetReport
+    report: DatasetReport
     destination: LocalStorage
     advanced: int
 
 
 @pytest.fixture(scope="module")
-def done(place, tmp_path_factory) -> Done:
+def done(place, tmp_path_factory) -> Result:
     destination = LocalStorage(tmp_path_factory.mktemp("inspection"))
-    steps: list[int] = []
-    found = create_report(place.dataset, place.config.data, destination, steps.append)
-    return Done(found, destination, sum(steps))
+    steps: list[tuple[object, ...]] = []
+    report = create_report(
+        place.dataset, place.config.data, destination, lambda *progress: steps.append(progress)
+    )
+    return Result(report, destination, len(steps))
 
 
 def test_splits_are_counted(done, place):
-    train, valid, test = done.inspection.splits
+    train, valid, test = done.report.splits
     assert (train.split, train.patients, train.slices, train.empty) == ("train", 3, 4, 1)
     assert (valid.split, valid.patients, valid.slices, valid.empty) == ("valid", 1, 1, 0)
     assert (test.split, test.patients, test.slices, test.empty) == ("test", 5, 6, 2)
     area = 40 * 60
     assert train.foreground == pytest.approx((200 + 200 + 100 + 0) / area / 4)
-    assert done.advanced == len(place.dataset.cases)
+    assert done.advanced == len(place.dataset.slices)
 
 
-def test_pixels_outside_the_window_are_told(done):
-    train, _, test = done.inspection.splits
+def test_pixels_outside_the_window_are_reported(done):
+    train, _, test = done.report.splits
     assert (train.below, train.above) == (0.0, 0.0)
     # The 16-bit slice is 50 x 60, and its 200 pixels of foreground are at 1000.
     assert test.above == pytest.approx(200 / (5 * 40 * 60 + 50 * 60))
@@ -47,14 +49,14 @@ def test_pixels_outside_the_window_are_told(done):
 
 def test_a_narrow_window_clips_on_both_sides(place, tmp_path):
     data = place.config.with_values({"data.intensity_low": 40.5, "data.intensity_high": 199.5}).data
-    train, _, _ = create_report(place.dataset, data, LocalStorage(tmp_path), lambda _: None).splits
+    train, _, _ = create_report(place.dataset, data, LocalStorage(tmp_path)).splits
     bright = 200 / 2400
     assert train.above == pytest.approx(bright)
     assert train.below == pytest.approx(1 - bright)
 
 
 def test_the_table_has_a_row_for_each_patient_of_a_split(done):
-    text = done.destination.read("inspect.csv").decode()
+    text = done.destination.read("dataset_report.csv").decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["split"], row["patient"]) for row in rows] == [
         ("train", "a"),
@@ -73,12 +75,12 @@ def test_the_table_has_a_row_for_each_patient_of_a_split(done):
 
 def test_the_pictures_are_written(done):
     for name in ("counts", "foreground", "intensity", "overlays"):
-        assert overlays.decode_png(done.destination.read(f"{name}.png")).shape[2] == 3
+        assert decode_png(done.destination.read(f"{name}.png")).shape[2] == 3
 
 
 def test_the_page_holds_all_of_it(done, place):
     html = done.destination.read("index.html").decode()
-    assert done.inspection.page == f"{done.destination.url}/index.html"
+    assert done.report.page == f"{done.destination.url}/index.html"
     assert html.count('src="data:image/png;base64,') == html.count("<img") == 4
     assert "http://" not in html
     assert "https://" not in html
@@ -91,34 +93,13 @@ def test_the_page_holds_all_of_it(done, place):
 def test_a_phantom_is_called_one(place, tmp_path):
     data = place.config.with_values({"data.source": "phantom", "data.root": None}).data
     destination = LocalStorage(tmp_path)
-    create_report(place.dataset, data, destination, lambda _: None)
+    create_report(place.dataset, data, destination)
     assert "built-in phantom" in destination.read("index.html").decode()
 
 
 def test_a_missing_slice_is_named(place, tmp_path):
-    gone = dataclasses.replace(place.dataset.cases[0], image="train/images/gone.png")
+    gone = dataclasses.replace(place.dataset.slices[0], image="train/images/gone.png")
     dataset = Dataset(place.dataset.root, (gone,), "f")
     with pytest.raises(StorageError, match=r"gone\.png"):
-        create_report(dataset, place.config.data, LocalStorage(tmp_path), lambda _: None)
+        create_report(dataset, place.config.data, LocalStorage(tmp_path))
     assert not LocalStorage(tmp_path).exists("index.html")
-
-
-def many(fingerprint: str) -> Dataset:
-    """Ten patients of twenty slices each in one split."""
-    cases = tuple(
-        SliceRecord(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, 0.1)
-        for patient in range(10)
-        for number in range(20)
-    )
-    return Dataset("/slices", cases, fingerprint)
-
-
-def test_slices_are_drawn_evenly_over_patients():
-    drawn = chosen(many("a"))
-    assert len(drawn) == 8
-    assert len({case.patient for case in drawn}) == 8
-
-
-def test_the_same_dataset_shows_the_same_slices():
-    assert chosen(many("a")) == chosen(many("a"))
-    assert chosen(many("a")) != chosen(many("b"))

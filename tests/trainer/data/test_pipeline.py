@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.config import Config
 from trainer.data import pipeline
@@ -11,13 +12,13 @@ from trainer.data.pipeline import WorkerRank
 RANDOM = np.random.default_rng(0)
 
 
-def arrays(count: int) -> CachedSplit:
+def create_split(count: int) -> CachedSplit:
     images = RANDOM.integers(0, 255, (count, 16, 16, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
     return CachedSplit(images, (images[..., 0] > 128).astype(np.uint8))
 
 
-def config(**train: object) -> Config:
+def create_config(**train: object) -> Config:
     return Config.model_validate(
         {
             "run": {"seed": 3},
@@ -27,8 +28,16 @@ def config(**train: object) -> Config:
     )
 
 
+def training_dataset(
+    cached: CachedSplit, config: Config, rank: WorkerRank, first_epoch: int
+) -> tf.data.Dataset:
+    return pipeline.training_dataset(
+        cached, config.data, config.train, config.run.seed, rank, first_epoch
+    )
+
+
 def test_every_sample_comes_once_before_any_comes_again() -> None:
-    order = pipeline.epoch_order(seed=0, epoch=1, samples=10, needed=25)
+    order = pipeline.epoch_order(seed=0, epoch=1, num_samples=10, length=25)
     assert sorted(order[:10]) == list(range(10))
     # The second and third turns of the same samples.
     assert sorted(order[10:20]) == list(range(10, 20))
@@ -52,11 +61,11 @@ def test_a_step_holds_the_same_samples_however_many_workers_share_it(workers: in
 
 
 def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
-    samples, settings = arrays(10), config()
-    place = WorkerRank(1, 2)
-    whole = list(pipeline.training_dataset(settings, samples, place, 0).as_numpy_iterator())
-    rest = list(pipeline.training_dataset(settings, samples, place, 2).as_numpy_iterator())
-    steps = pipeline.steps_per_epoch(settings, 10)
+    cached, settings = create_split(10), create_config()
+    rank = WorkerRank(1, 2)
+    whole = list(training_dataset(cached, settings, rank, 0).as_numpy_iterator())
+    rest = list(training_dataset(cached, settings, rank, 2).as_numpy_iterator())
+    steps = pipeline.steps_per_epoch(settings.train, 10)
     assert len(whole) == 3 * steps
     assert len(rest) == steps
     for (image, truth), (again, truth_again) in zip(whole[2 * steps :], rest, strict=True):
@@ -65,14 +74,12 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
 
 
 def test_workers_together_train_on_what_one_alone_would() -> None:
-    samples = arrays(8)
+    samples = create_split(8)
     alone = list(
-        pipeline.training_dataset(config(workers=1), samples, WorkerRank(), 0).as_numpy_iterator()
+        training_dataset(samples, create_config(num_workers=1), WorkerRank(), 0).as_numpy_iterator()
     )
     pairs = [
-        list(
-            pipeline.training_dataset(config(), samples, WorkerRank(rank, 2), 0).as_numpy_iterator()
-        )
+        list(training_dataset(samples, create_config(), WorkerRank(rank, 2), 0).as_numpy_iterator())
         for rank in range(2)
     ]
     for (images, _), (left, _), (right, _) in zip(alone, *pairs, strict=True):
@@ -80,27 +87,30 @@ def test_workers_together_train_on_what_one_alone_would() -> None:
 
 
 def test_a_sample_that_comes_twice_in_an_epoch_is_shown_differently() -> None:
-    samples, settings = arrays(2), config(steps_per_epoch=1, epochs=1, workers=1)
-    ((images, _),) = pipeline.training_dataset(
-        settings, samples, WorkerRank(), 0
-    ).as_numpy_iterator()
+    samples, settings = create_split(2), create_config(steps_per_epoch=1, epochs=1, num_workers=1)
+    ((images, _),) = training_dataset(samples, settings, WorkerRank(), 0).as_numpy_iterator()
     # Two samples, two turns each.
     assert len({image.tobytes() for image in images}) == 4
 
 
 def test_epochs_show_a_sample_differently() -> None:
-    samples, settings = arrays(4), config()
-    first, second = (pipeline.load_augmented(settings, samples, epoch, 0)[0] for epoch in (0, 1))
+    cached, settings = create_split(4), create_config()
+    first, second = (
+        pipeline.load_augmented(cached, settings.data, settings.run.seed, epoch, 0)[0]
+        for epoch in (0, 1)
+    )
     assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("count", [5, 8])
 def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
-    samples, settings = arrays(count), config()
-    steps = pipeline.validation_steps(settings, count)
+    cached, settings = create_split(count), create_config()
+    steps = pipeline.validation_steps(settings.train, count)
     seen: list[int] = []
     for rank in range(2):
-        batches = pipeline.validation_dataset(settings, samples, WorkerRank(rank, 2)).take(steps)
+        batches = pipeline.validation_dataset(
+            cached, settings.data, settings.train, WorkerRank(rank, 2)
+        ).take(steps)
         for images, _, weights in batches.as_numpy_iterator():
             assert len(images) == 2
             ids = np.round(images[:, 0, 0, 0] * 255).astype(int)
@@ -110,15 +120,17 @@ def test_validation_shows_every_sample_once_with_weight(count: int) -> None:
 
 @pytest.mark.parametrize("count", [5, 9, 11])
 def test_no_validation_batch_counts_for_more_than_its_samples(count: int) -> None:
-    settings = config(workers=1)
-    batches = pipeline.validation_dataset(settings, arrays(count), WorkerRank())
-    steps = pipeline.validation_steps(settings, count)
+    settings = create_config(num_workers=1)
+    batches = pipeline.validation_dataset(
+        create_split(count), settings.data, settings.train, WorkerRank()
+    )
+    steps = pipeline.validation_steps(settings.train, count)
     held = [weights.sum() for _, _, weights in batches.take(steps).as_numpy_iterator()]
     assert sum(held) == count
     assert max(held) - min(held) <= 1
 
 
 def test_an_epoch_has_at_least_one_step() -> None:
-    assert pipeline.steps_per_epoch(config(), 3) == 1
-    assert pipeline.steps_per_epoch(config(), 11) == 2
-    assert pipeline.steps_per_epoch(config(steps_per_epoch=7), 11) == 7
+    assert pipeline.steps_per_epoch(create_config().train, 3) == 1
+    assert pipeline.steps_per_epoch(create_config().train, 11) == 2
+    assert pipeline.steps_per_epoch(create_config(steps_per_epoch=7).train, 11) == 7

@@ -1,4 +1,4 @@
-"""Patients of a pool: dealt by foreground, written down, obeyed."""
+"""Patients of a pool: splits by foreground, written down, obeyed."""
 
 import json
 import logging
@@ -31,10 +31,10 @@ def test_the_patient_is_what_the_pattern_finds() -> None:
     assert find_patient("-3", r"^([^-]*)") is None
 
 
-def test_every_patient_is_dealt_once() -> None:
-    dealt = stratified_split(POOL, valid=0.15, test=0.25, seed=0)
-    assert [len(dealt[split]) for split in SPLITS] == [12, 3, 5]
-    assert sorted(patient for split in SPLITS for patient in dealt[split]) == sorted(POOL)
+def test_every_patient_is_assigned_once() -> None:
+    splits = stratified_split(POOL, valid_fraction=0.15, test_fraction=0.25, seed=0)
+    assert [len(splits[split]) for split in SPLITS] == [12, 3, 5]
+    assert sorted(patient for split in SPLITS for patient in splits[split]) == sorted(POOL)
 
 
 def test_the_deal_is_the_seeds() -> None:
@@ -49,17 +49,17 @@ def test_the_deal_is_the_seeds() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_each_split_has_small_and_large_organs(seed: int) -> None:
-    dealt = stratified_split(POOL, 0.25, 0.25, seed)
-    means = [np.mean([POOL[patient] for patient in dealt[split]]) for split in SPLITS]
+    splits = stratified_split(POOL, 0.25, 0.25, seed)
+    means = [np.mean([POOL[patient] for patient in splits[split]]) for split in SPLITS]
     assert max(means) - min(means) < 0.05
     for split in ("valid", "test"):
-        assert min(POOL[patient] for patient in dealt[split]) < 0.06
-        assert max(POOL[patient] for patient in dealt[split]) > 0.12
+        assert min(POOL[patient] for patient in splits[split]) < 0.06
+        assert max(POOL[patient] for patient in splits[split]) > 0.12
 
 
 def test_three_patients_are_enough_and_two_are_not() -> None:
-    dealt = stratified_split({"a": 0.1, "b": 0.2, "c": 0.3}, 0.15, 0.15, seed=0)
-    assert [len(dealt[split]) for split in SPLITS] == [1, 1, 1]
+    splits = stratified_split({"a": 0.1, "b": 0.2, "c": 0.3}, 0.15, 0.15, seed=0)
+    assert [len(splits[split]) for split in SPLITS] == [1, 1, 1]
     with pytest.raises(DataError, match=r"the pool has 2 patients, .* none train"):
         stratified_split({"a": 0.1, "b": 0.2}, 0.15, 0.15, seed=0)
 
@@ -85,7 +85,7 @@ def test_a_new_patient_is_an_error_with_the_way_out(place: Storage) -> None:
         load_or_create_splits({**POOL, "NEW1": 0.1, "NEW2": 0.1}, DATA, 0, place)
 
 
-def test_a_patient_who_left_is_a_warning(place: Storage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_patient_that_left_is_a_warning(place: Storage, caplog: pytest.LogCaptureFixture) -> None:
     load_or_create_splits(POOL, DATA, 0, place)
     with caplog.at_level(logging.WARNING):
         load_or_create_splits({name: POOL[name] for name in list(POOL)[1:]}, DATA, 0, place)

@@ -11,25 +11,20 @@ import pytest
 from contract.bundle import read_manifest
 from contract.confusion import ConfusionCounts
 from contract.errors import BundleError, ConfigError, DataError
+from contract.imaging.encode import decode_png
 from contract.storage import LocalStorage
-from trainer.__main__ import refuse_idle
+from trainer.__main__ import check_overrides
 from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation import evaluate as evaluation_of
-from trainer.evaluation.evaluate import (
-    Evaluation,
-    SliceScore,
-    batches,
-    check_patient_leakage,
-    evaluate,
-    interleave_patients,
-    worst_first,
-)
-from trainer.visualization import overlays
+from trainer.evaluation.evaluate import check_patient_leakage, evaluate
+from trainer.evaluation.previews import interleave_patients
+from trainer.evaluation.scores import Evaluation, SliceScore, rank_slices
+from trainer.evaluation.slice_reader import batch_by_shape
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """An evaluation, what it wrote, and how many slices it told of."""
+class Result:
+    """An evaluation, what it wrote, and how many slices it reported."""
 
     evaluation: Evaluation
     destination: LocalStorage
@@ -37,9 +32,9 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def done(place, thresholding, tmp_path_factory) -> Done:
+def done(place, thresholding, tmp_path_factory) -> Result:
     destination = LocalStorage(tmp_path_factory.mktemp("evaluation"))
-    steps: list[int] = []
+    steps: list[tuple[object, ...]] = []
     evaluation = evaluate(
         thresholding,
         place.dataset,
@@ -47,10 +42,10 @@ def done(place, thresholding, tmp_path_factory) -> Done:
         place.config.data,
         place.config.predict,
         destination,
-        steps.append,
-        keep_masks=True,
+        lambda *progress: steps.append(progress),
+        save_masks=True,
     )
-    return Done(evaluation, destination, sum(steps))
+    return Result(evaluation, destination, len(steps))
 
 
 def test_every_patient_is_scored_over_all_slices(done):
@@ -67,21 +62,21 @@ def test_every_patient_is_scored_over_all_slices(done):
 
 
 def test_all_figures_and_their_spread(done):
-    dice, sensitivity = (done.evaluation.figure(name) for name in ("dice", "sensitivity"))
+    dice, sensitivity = (done.evaluation.summary_of(name) for name in ("dice", "sensitivity"))
     assert dice.mean == pytest.approx((0.75 + 0 + 0 + 1 + 1) / 5)
-    assert (dice.low, dice.high, dice.defined, dice.undefined) == (0.0, 1.0, 5, 0)
+    assert (dice.min, dice.max, dice.defined, dice.undefined) == (0.0, 1.0, 5, 0)
     assert sensitivity.mean == pytest.approx((0.75 + 0 + 1) / 3)
     assert (sensitivity.defined, sensitivity.undefined) == (3, 2)
 
 
 def test_the_empty_case_is_counted(done):
-    empties = done.evaluation.empties
-    assert (empties.patients, empties.patients_marked) == (2, 1)
-    assert (empties.slices, empties.slices_marked) == (2, 1)
+    counts = done.evaluation.empty_masks
+    assert (counts.patients, counts.patients_predicted) == (2, 1)
+    assert (counts.slices, counts.slices_predicted) == (2, 1)
 
 
 def test_slices_stand_in_the_order_of_the_dataset(done, place):
-    assert [one.case for one in done.evaluation.slices] == list(place.dataset.of("test"))
+    assert [score.slice for score in done.evaluation.slices] == list(place.dataset.select("test"))
     assert done.advanced == len(done.evaluation.slices)
 
 
@@ -110,30 +105,30 @@ def test_the_summary_names_what_it_is_of(done, thresholding, place):
 def test_the_pictures_are_written(done):
     for name in ("worst", "best", "worst-patient", "best-patient"):
         png = done.destination.read(f"{name}.png")
-        assert png == done.evaluation.pictures[name]
-        assert overlays.decode_png(png).shape[2] == 3
+        assert png == done.evaluation.previews[name]
+        assert decode_png(png).shape[2] == 3
 
 
 def test_predicted_masks_are_kept_on_request(done, place, thresholding, tmp_path):
-    names = {entry.key for entry in done.destination.entries("masks")}
-    assert names == {f"masks/{case.name}.png" for case in place.dataset.of("test")}
-    mask = overlays.decode_png(done.destination.read("masks/half-2.png"))
+    names = {entry.key for entry in done.destination.list_objects("masks")}
+    assert names == {f"masks/{case.name}.png" for case in place.dataset.select("test")}
+    mask = decode_png(done.destination.read("masks/half-2.png"))
     assert mask.shape == (40, 60, 3)
     assert (np.unique(mask) == [0, 255]).all()
     assert (mask[10:20, 20:40] == 255).all()
     without = LocalStorage(tmp_path)
     config = place.config
     store = LocalStorage(thresholding)
-    evaluate(store, place.dataset, "valid", config.data, config.predict, without, lambda _: None)
+    evaluate(store, place.dataset, "valid", config.data, config.predict, without)
     assert without.list_objects("masks") == []
     assert without.exists("worst-patient.png")
     # With one patient the worst is the best.
     assert not without.exists("best-patient.png")
 
 
-def test_an_empty_split_is_refused(place, thresholding, tmp_path):
+def test_an_empty_split_is_rejected(place, thresholding, tmp_path):
     config = place.config
-    empty = dataclasses.replace(place.dataset, cases=place.dataset.of("train"))
+    empty = dataclasses.replace(place.dataset, slices=place.dataset.select("train"))
     with pytest.raises(DataError, match=r"the test split of .* is empty"):
         evaluate(
             thresholding,
@@ -142,11 +137,10 @@ def test_an_empty_split_is_refused(place, thresholding, tmp_path):
             config.data,
             config.predict,
             LocalStorage(tmp_path),
-            lambda _: None,
         )
 
 
-def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
+def test_a_damaged_bundle_is_rejected(place, thresholding, tmp_path):
     damaged = shutil.copytree(thresholding, tmp_path / "damaged")
     (damaged / "weights.npz").write_bytes(b"other")
     config = place.config
@@ -158,17 +152,16 @@ def test_a_damaged_bundle_is_refused(place, thresholding, tmp_path):
             config.data,
             config.predict,
             LocalStorage(tmp_path / "out"),
-            lambda _: None,
         )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, tmp_path):
     """As it comes about where a pool is dealt again in another place."""
-    dealt = dataclasses.replace(place.dataset.of("test")[0], patient="a")
-    torn = dataclasses.replace(place.dataset, cases=(dealt, *place.dataset.of("test")[1:]))
+    dealt = dataclasses.replace(place.dataset.select("test")[0], patient="a")
+    torn = dataclasses.replace(place.dataset, slices=(dealt, *place.dataset.select("test")[1:]))
     config, out = place.config, tmp_path / "out"
-    with pytest.raises(DataError, match=r"learned from patients of the test split .*\(a\)"):
+    with pytest.raises(DataError, match=r"was trained on patients of the test split .*\(a\)"):
         evaluate(
             thresholding,
             torn,
@@ -176,7 +169,6 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
             config.data,
             config.predict,
             LocalStorage(out),
-            lambda _: None,
         )
     assert not out.exists()
 
@@ -191,14 +183,14 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
         ("test", "new", False),
     ],
 )
-def test_a_split_may_hold_no one_of_an_earlier_one(
+def test_a_split_may_hold_none_of_an_earlier_one(
     split, patient, refused, place, thresholding, caplog
 ):
     manifest = read_manifest(LocalStorage(thresholding))
-    one = dataclasses.replace(place.dataset.cases[0], split=split, patient=patient)
-    dataset = dataclasses.replace(place.dataset, cases=(one,), fingerprint=manifest.dataset)
+    one = dataclasses.replace(place.dataset.slices[0], split=split, patient=patient)
+    dataset = dataclasses.replace(place.dataset, slices=(one,), fingerprint=manifest.dataset)
     if refused:
-        with pytest.raises(DataError, match=r"learned from patients.*allow_patient_overlap"):
+        with pytest.raises(DataError, match=r"was trained on patients.*allow_patient_overlap"):
             check_patient_leakage(manifest, dataset, split, place.config.data)
         allowed = place.config.with_values({"data.allow_patient_overlap": True})
         check_patient_leakage(manifest, dataset, split, allowed.data)
@@ -208,18 +200,18 @@ def test_a_split_may_hold_no one_of_an_earlier_one(
         assert caplog.text == ""
 
 
-def test_slices_that_are_not_those_of_the_training_are_told(place, thresholding, caplog):
+def test_slices_that_are_not_those_of_the_training_are_reported(place, thresholding, caplog):
     manifest = read_manifest(LocalStorage(thresholding))
     check_patient_leakage(manifest, place.dataset, "test", place.config.data)
     assert f"dataset {place.dataset.fingerprint}) are not those" in caplog.text
 
 
-def test_overrides_that_would_do_nothing_are_refused():
-    refuse_idle(["data.root=/slices", "storage.root=/work", "predict.batch_size=2"])
+def test_overrides_that_would_do_nothing_are_rejected():
+    check_overrides(["data.root=/slices", "storage.root=/work", "predict.batch_size=2"])
     for override in ("predict.threshold=0.4", "train.epochs=3", "run.seed=1"):
         key = override.partition("=")[0]
         with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
-            refuse_idle([override])
+            check_overrides([override])
 
 
 def case(name: str, patient: str = "p") -> SliceRecord:
@@ -235,7 +227,7 @@ def test_batches_hold_slices_of_one_shape_and_type():
     reads = [
         (case(str(number)), kinds[number % 3], np.zeros((4, 4), np.uint8)) for number in range(20)
     ]
-    made = list(batches(reads, 3))
+    made = list(batch_by_shape(reads, 3))
     assert all(len({(image.shape, image.dtype) for _, image, _ in batch}) == 1 for batch in made)
     assert max(len(batch) for batch in made) == 3
     assert sorted(int(one.name) for batch in made for one, _, _ in batch) == list(range(20))
@@ -252,13 +244,13 @@ def test_the_worst_slices_come_first_and_quiet_ones_not_at_all():
         score("missed", "p", 0, 0, 10),
         score("invented", "p", 0, 50, 0),
     ]
-    names = [one.slice.name for one in worst_first(scores)]
+    names = [one.slice.name for one in rank_slices(scores)]
     assert names == ["invented", "missed", "good"]
 
 
-def test_quiet_slices_are_shown_where_there_is_nothing_else():
+def test_quiet_slices_are_shown_if_there_is_nothing_else():
     quiet = [score("quiet", "p", 0, 0, 0)]
-    assert worst_first(quiet) == quiet
+    assert rank_slices(quiet) == quiet
 
 
 def test_a_first_two_of_every_patient_come_before_any_third():

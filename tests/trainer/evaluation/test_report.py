@@ -21,7 +21,6 @@ def evaluation(place, thresholding, tmp_path_factory) -> Evaluation:
         config.data,
         config.predict,
         destination,
-        lambda _: None,
     )
 
 
@@ -31,7 +30,7 @@ def run(tmp_path_factory) -> LocalStorage:
     run = LocalStorage(tmp_path_factory.mktemp("run"))
     history = [{"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "dice_coef": 0.5}]
     run.write("train_losses.png", curves.losses_png(history))
-    run.write("train_metrics.png", curves.metrics_png(history))
+    run.write("train_metrics.png", curves.metrics_png(history, ["dice_coef"]))
     return run
 
 
@@ -81,7 +80,7 @@ def test_the_worst_patient_is_met_first(evaluation, place):
     assert html.index("<td>missed") < html.index("<td>half") < html.index("<td>quiet")
 
 
-def test_the_curves_are_shown_where_the_run_is_at_hand(evaluation, run, place):
+def test_the_curves_are_shown_where_the_run_is_available(evaluation, run, place):
     assert "Loss of each epoch" in render_report(run, evaluation, place.config)
     assert "<h2>Training</h2>" not in render_report(None, evaluation, place.config)
 
@@ -92,7 +91,7 @@ def test_a_phantom_is_called_one(evaluation, place):
     assert "built-in phantom" not in render_report(None, evaluation, place.config)
 
 
-def test_other_settings_are_told(evaluation, place):
+def test_other_settings_are_reported(evaluation, place):
     told = "are not the ones the model was trained with"
     other = place.config.with_values({"train.epochs": 3})
     assert told in render_report(None, evaluation, other)
@@ -100,7 +99,7 @@ def test_other_settings_are_told(evaluation, place):
     assert told not in render_report(None, evaluation, same)
 
 
-def test_other_slices_are_told(evaluation, place):
+def test_other_slices_are_reported(evaluation, place):
     told = "are not the ones the model was trained on"
     assert told in render_report(None, evaluation, place.config)
     same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
@@ -117,7 +116,7 @@ def test_names_are_text_and_never_markup(evaluation, place):
 
 def test_a_split_without_empty_slices_says_so(place, thresholding, tmp_path):
     config, dataset = place.config, place.dataset
-    full = Dataset(dataset.root, dataset.of("valid"), dataset.fingerprint)
+    full = Dataset(dataset.root, dataset.select("valid"), dataset.fingerprint)
     scored = evaluate(
         thresholding,
         full,
@@ -125,7 +124,6 @@ def test_a_split_without_empty_slices_says_so(place, thresholding, tmp_path):
         config.data,
         config.predict,
         LocalStorage(tmp_path),
-        lambda _: None,
     )
     html = render_report(None, scored, config)
     assert "every slice has foreground" in html

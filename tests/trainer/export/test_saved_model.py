@@ -12,23 +12,29 @@ from contract.config import Config
 from trainer.data.cache import CachedSplit
 from trainer.data.pipeline import load_sample
 from trainer.data.preprocessing import resize, resize_slices
-from trainer.export import saved_model
+from trainer.export import saved_model, sliding_window
 
 RANDOM = np.random.default_rng(0)
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
 
 
-def make(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
+def create_module(config: Config) -> saved_model.SegmentationModule:
+    model = saved_model.build_inference_model(config.network)
+    return saved_model.SegmentationModule(model, config.network, config.data, config.predict)
+
+
+def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     config = Config.model_validate({"network": SMALL, "predict": predict})
-    return config, saved_model.SegmentationModule(saved_model.build_inference_model(config), config)
+    return config, create_module(config)
 
 
 def test_serving_sees_what_training_saw() -> None:
-    config, segmentation = make()
+    config, segmentation = create()
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
     cached = resize_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
-    image, _ = load_sample(config, CachedSplit(cached, np.zeros((1, 32, 32), np.uint8)), 0)
-    trained = segmentation.network(tf.constant(image[None]))
+    split = CachedSplit(cached, np.zeros((1, 32, 32), np.uint8))
+    image, _ = load_sample(split, config.data, 0)
+    trained = segmentation.forward(tf.constant(image[None]))
     expected = resize(trained, 90, 70)[0, :, :, 0]
     served = segmentation.segment(tf.constant(raw))
     assert np.abs(served["probability"][0] - expected).max() < 1e-5
@@ -41,7 +47,7 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
     def constant(tiles: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
 
-    blended = saved_model.blend_tiles(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
+    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
     assert blended.shape == (2, *shape, 1)
     assert np.allclose(blended, 0.3, atol=1e-6)
 
@@ -49,7 +55,7 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
     slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = saved_model.blend_tiles(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
+    blended = sliding_window.blend_windows(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
     assert np.abs(blended - slices).max() < 1e-5
 
 
@@ -60,16 +66,16 @@ def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
         seen.append(len(tiles))
         return tiles
 
-    saved_model.blend_tiles(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
     assert sum(seen) == 2 * 7 * 5
     assert max(seen) == 4
 
 
 def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
-    config, segmentation = make(tiles=True)
+    config, segmentation = create(tiles=True)
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
-    expected = segmentation.network(tf.constant(image))[0, :, :, 0]
+    expected = segmentation.forward(tf.constant(image))[0, :, :, 0]
     assert config.predict.sliding_window
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
 
@@ -91,7 +97,7 @@ assert not foreign, foreign
 
 
 def test_a_process_without_our_code_gets_the_same_probabilities(tmp_path: Path) -> None:
-    _, segmentation = make()
+    _, segmentation = create()
     saved_model.save_graph(segmentation, tmp_path / "saved_model")
     slices = RANDOM.integers(0, 255, (2, 50, 40, 1), np.uint8)
     np.save(tmp_path / "slices.npy", slices)

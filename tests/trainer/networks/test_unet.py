@@ -5,8 +5,8 @@ import pytest
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks.registry import build_network
 from trainer.networks import unet
+from trainer.networks.registry import build_network
 
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4}
 
@@ -23,37 +23,43 @@ def test_it_maps_slices_to_probabilities(normalization: str, channels: int) -> N
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "mish", "silu"])
-def test_every_activation_builds(activation: str) -> None:
-    build_network(Network.model_validate({**SMALL, "activation": activation}))
+def test_every_activation_is_used(activation: str) -> None:
+    model = build_network(Network.model_validate({**SMALL, "activation": activation}))
+    names = {
+        "leaky_relu" if isinstance(layer, keras.layers.LeakyReLU) else layer.activation.__name__
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Activation | keras.layers.LeakyReLU)
+    }
+    assert names == {activation}
 
 
 def test_kernels_shrink_by_two_and_dilation_by_one() -> None:
     network = Network(num_layers=5, base_kernels=9, dilation=3)
-    assert [unet.kernel(network, level) for level in range(5)] == [9, 7, 5, 3, 3]
-    assert [unet.dilation(network, level) for level in range(5)] == [3, 2, 1, 1, 1]
-    assert [unet.kernel(Network(base_kernels=1), level) for level in range(3)] == [1, 1, 1]
+    assert [unet.level_kernel_size(network, level) for level in range(5)] == [9, 7, 5, 3, 3]
+    assert [unet.level_dilation(network, level) for level in range(5)] == [3, 2, 1, 1, 1]
+    assert [unet.level_kernel_size(Network(base_kernels=1), level) for level in range(3)] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_filters_double_up_to_the_cap() -> None:
     network = Network(base_filters=16, num_layers=5)
-    assert [unet.filters(network, level) for level in range(5)] == [16, 32, 64, 128, 256]
+    assert [unet.level_filters(network, level) for level in range(5)] == [16, 32, 64, 128, 256]
     capped = Network(base_filters=16, num_layers=5, max_filters=64)
-    assert [unet.filters(capped, level) for level in range(5)] == [16, 32, 64, 64, 64]
+    assert [unet.level_filters(capped, level) for level in range(5)] == [16, 32, 64, 64, 64]
 
 
 def test_dropout_grows_with_the_level_to_one_half() -> None:
     network = Network(dropout_rate=0.2)
-    assert [unet.dropout(network, level) for level in range(5)] == [
+    assert [unet.level_dropout(network, level) for level in range(5)] == [
         0.0,
         0.2,
         0.4,
         pytest.approx(0.5),
         0.5,
     ]
-
-
-def test_groups_divide_the_filters() -> None:
-    assert [unet.groups(count) for count in (1, 4, 6, 12, 16, 7)] == [1, 4, 6, 6, 8, 7]
 
 
 def test_probabilities_are_float32_in_mixed_precision() -> None:

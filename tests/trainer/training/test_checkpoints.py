@@ -36,7 +36,7 @@ def test_a_state_comes_back_as_it_was(store: Storage) -> None:
     )
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(
+def test_a_damaged_newest_checkpoint_is_skipped(
     store: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints.save_checkpoint(store, [np.zeros(3)], rows(0.1))

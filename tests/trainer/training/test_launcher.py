@@ -1,4 +1,4 @@
-"""A driver says what it waits for and follows its group, but not indefinitely."""
+"""A driver reports what it waits for and monitors its worker group, but not indefinitely."""
 
 import threading
 import time
@@ -15,71 +15,85 @@ from contract.errors import ClusterError
 from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.training import launcher
-from trainer.training.launcher import Board, monitor_progress
+from trainer.training.launcher import DataParallelTrainer, monitor_progress
+from trainer.training.progress import ProgressActor
 
-HURRIED = Config().with_values({"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2})
+SHORT_TIMEOUTS = Config().with_values(
+    {"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2}
+)
 
 
 @pytest.fixture
-def group() -> Iterator[threading.Thread]:
-    """A group that never ends by itself."""
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
+def worker_group() -> Iterator[threading.Thread]:
+    """A worker group that never ends by itself."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
     thread.start()
     yield thread
-    over.set()
+    ended.set()
     thread.join()
 
 
 @pytest.fixture
-def board(ray_cluster: Connection) -> Any:
-    return Board.remote()
+def progress_actor(ray_cluster: Connection) -> Any:
+    return ProgressActor.remote()
 
 
-def test_a_training_starts_no_process_that_it_has_no_use_for(board: Any) -> None:
-    trainer = launcher.make_trainer(Config(), dataset_index.Dataset("nowhere", (), ""), board)
-    made = {type(one).__name__ for one in trainer._create_default_callbacks()}
-    assert "BackendSetupCallback" in made
-    assert not made & {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+def test_unused_processes_of_ray_train_are_not_started(progress_actor: Any) -> None:
+    dataset = dataset_index.Dataset("nowhere", (), "")
+    trainer = launcher.create_trainer(Config(), dataset, progress_actor)
+    used = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
+    defaults = DataParallelTrainer._create_default_callbacks(trainer)
+    # Fails if Ray renames a callback, which would then be started again.
+    names = {type(callback).__name__ for callback in defaults}
+    assert names >= launcher.UNUSED_CALLBACKS
+    assert used == names - launcher.UNUSED_CALLBACKS
+    assert "BackendSetupCallback" in used
 
 
-def test_what_is_waited_for_is_told_before_ray_starts(
+def test_the_start_is_reported_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(cluster: object) -> None:
+    def fail(cluster: object) -> None:
         raise ClusterError("no Ray here.")
 
     small = {"data.phantom.slices": 4, "data.phantom.size": 64}
     config = Config().with_values({"storage.root": str(tmp_path), **small})
-    slices = dataset_index.prepare_dataset(config.data, 0, open_storage(str(tmp_path)))
-    told: list[tuple[object, ...]] = []
-    monkeypatch.setattr(launcher, "connected", refuse)
-    # The slices that the caller has are not looked at, and told of, a second time.
-    monkeypatch.setattr(dataset_index, "prepare", refuse)
+    dataset = dataset_index.prepare_dataset(config.data, 0, open_storage(str(tmp_path)))
+    reports: list[tuple[object, ...]] = []
+    monkeypatch.setattr(launcher, "ray_session", fail)
+    # The dataset of the caller is not prepared a second time.
+    monkeypatch.setattr(dataset_index, "prepare_dataset", fail)
     with pytest.raises(ClusterError, match="no Ray here"):
-        launcher.run_training(config, lambda *progress: told.append(progress), slices)
-    ((done, total, note),) = told
+        launcher.run_training(config, lambda *progress: reports.append(progress), dataset)
+    ((done, total, note),) = reports
     assert (done, total) == (0, None)
     assert str(note).startswith("starting 2 workers")
 
 
-def test_a_board_starts_again_where_its_process_is_lost(board: Any) -> None:
-    ray.get(board.put.remote(1, 9, "loss 1"))
-    ray.kill(board, no_restart=False)
-    while ray.get(board.get.remote())[0] is not None:
+def test_the_progress_actor_restarts_if_its_process_is_lost(progress_actor: Any) -> None:
+    ray.get(progress_actor.update.remote(1, 9, "loss 1"))
+    ray.kill(progress_actor, no_restart=False)
+    while ray.get(progress_actor.latest.remote())[0] is not None:
         time.sleep(0.1)
 
 
-def test_a_group_that_does_not_start_is_given_up(board: Any, group: threading.Thread) -> None:
-    with pytest.raises(ClusterError, match=r"did not begin within cluster\.start_timeout_s"):
-        monitor_progress(group, board, HURRIED, lambda done, total, note: None)
-
-
-def test_a_group_that_is_lost_and_does_not_start_again_is_given_up(
-    board: Any, group: threading.Thread
+def test_a_group_that_does_not_start_is_an_error(
+    progress_actor: Any, worker_group: threading.Thread
 ) -> None:
-    told: list[tuple[object, ...]] = []
-    ray.get(board.put.remote(1, 9, "loss 1"))
-    with pytest.raises(ClusterError, match=r"were lost and did not begin again"):
-        monitor_progress(group, board, HURRIED, lambda *progress: told.append(progress))
-    assert set(told) == {(1, 9, "loss 1")}
+    with pytest.raises(ClusterError, match=r"did not start within cluster\.start_timeout_s"):
+        monitor_progress(
+            worker_group, progress_actor, SHORT_TIMEOUTS, lambda done, total, note: None
+        )
+
+
+def test_a_group_that_is_lost_and_does_not_start_again_is_an_error(
+    progress_actor: Any, worker_group: threading.Thread
+) -> None:
+    reports: list[tuple[object, ...]] = []
+    ray.get(progress_actor.update.remote(1, 9, "loss 1"))
+    with pytest.raises(ClusterError, match=r"were lost and did not start again"):
+        monitor_progress(
+            worker_group, progress_actor, SHORT_TIMEOUTS, lambda *progress: reports.append(progress)
+        )
+    assert set(reports) == {(1, 9, "loss 1")}

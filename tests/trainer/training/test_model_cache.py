@@ -27,7 +27,7 @@ def trained(built: CompiledModel) -> CompiledModel:
     return built
 
 
-def test_a_network_that_is_used_again_begins_as_a_new_one() -> None:
+def test_a_network_that_is_used_again_starts_as_a_new_one() -> None:
     shelf = ModelCache()
     first = trained(taken(shelf, CONFIG))
     assert any(
@@ -57,7 +57,7 @@ def test_a_network_that_is_used_again_begins_as_a_new_one() -> None:
         ("run.seed", 9),
     ],
 )
-def test_what_changes_the_graph_or_its_first_weights_is_built_anew(
+def test_what_changes_the_graph_or_its_first_weights_is_built_again(
     name: str, value: object
 ) -> None:
     shelf = ModelCache()

@@ -45,7 +45,7 @@ def an_epoch_is_done(run: Storage) -> None:
     )
 
 
-def test_a_run_without_an_epoch_is_not_started_anew_but_may_be_deleted(run: Storage) -> None:
+def test_a_run_without_an_epoch_is_not_started_again_but_may_be_deleted(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
     others = CONFIG.with_values({"train.batch_size": 4})
     with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
@@ -68,12 +68,14 @@ def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> 
     run_store.create_run(run, CONFIG, SLICES)
     an_epoch_is_done(run)
     dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
-    with pytest.raises(TrainingError, match=r"started with other slices .*run\.name .*splits\.json"):
+    with pytest.raises(
+        TrainingError, match=r"started with other slices .*run\.name .*splits\.json"
+    ):
         run_store.create_run(run, CONFIG, dealt_again)
     assert run_store.read_training_data(run).fingerprint == SLICES.fingerprint
 
 
-def test_tiles_of_slices_that_training_shrinks_begin_no_run(run: Storage) -> None:
+def test_tiles_of_slices_that_training_shrinks_start_no_run(run: Storage) -> None:
     with pytest.raises(DataError, match=r"images/a-1\.png is 64 x 64"):
         run_store.create_run(run, CONFIG.with_values({"predict.sliding_window": True}), SLICES)
     assert run.list_objects() == []

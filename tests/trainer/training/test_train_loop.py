@@ -1,35 +1,78 @@
-"""What a worker decides by itself."""
+"""The training loop in this process: resuming, initial weights, preview slices."""
+
+from pathlib import Path
 
 import numpy as np
-import pytest
 
-from contract.config import Train
-from contract.errors import TrainingError
+from contract.config import Config
+from contract.storage import LocalStorage
+from tests.small import FEW_SLICES, NETWORK
 from trainer.data.cache import CachedSplit
+from trainer.data.dataset_index import prepare_dataset
 from trainer.training import train_loop
+from trainer.training.run_store import create_run, run_storage
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_ends_the_training(value: float) -> None:
-    row = {"epoch": 3.0, "loss": value, "val_loss": 0.1}
-    with pytest.raises(TrainingError, match=r"loss is no number after epoch 3.*learning_rate"):
-        train_loop.check_finite_metrics(row)
-
-
-def test_a_training_is_finished_after_its_epochs_or_an_early_stop() -> None:
-    train = Train(epochs=4, patience=2)
-    rising = [{"epoch": n + 1.0, "val_dice_coef": n / 10} for n in range(4)]
-    falling = [{"epoch": n + 1.0, "val_dice_coef": -n / 10} for n in range(3)]
-    assert not train_loop.is_finished(rising[:3], train)
-    assert train_loop.is_finished(rising, train)
-    assert train_loop.is_finished(falling, train)
-    assert not train_loop.is_finished([], train)
-
-
-def test_drawn_slices_hold_foreground_and_are_spread_evenly() -> None:
+def test_preview_slices_have_foreground_and_are_evenly_spaced() -> None:
     masks = np.zeros((20, 8, 8), np.uint8)
     masks[5:15, 2, 2] = 1
     valid = CachedSplit(np.zeros((20, 8, 8, 1), np.uint8), masks)
     assert list(train_loop.select_preview_slices(valid, 3)) == [5, 9, 14]
     assert len(train_loop.select_preview_slices(valid, 50)) == 10
     assert len(train_loop.select_preview_slices(valid, 0)) == 0
+
+
+def small_config(root: Path, epochs: int) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"seed": 3},
+            "storage": {"root": str(root)},
+            "data": {"phantom": FEW_SLICES},
+            "network": {**NETWORK, "dropout_rate": 0.3},
+            "train": {
+                "num_workers": 1,
+                "epochs": epochs,
+                "batch_size": 4,
+                "lr_schedule": "constant",
+                "preview_images": 1,
+            },
+        }
+    )
+
+
+def without_seconds(history: tuple[dict[str, float], ...]) -> list[dict[str, float]]:
+    return [{k: v for k, v in metrics.items() if k != "seconds"} for metrics in history]
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "uninterrupted", 2)
+    dataset = prepare_dataset(config.data, 3, LocalStorage(tmp_path / "data"))
+    run = run_storage(config)
+    create_run(run, config, dataset)
+    expected = train_loop.train(config, dataset, run, train_loop.WorkerContext())
+    assert run.exists("previews/epoch-0002.png")
+
+    def stop(metrics: dict[str, float]) -> None:
+        raise InterruptedError
+
+    interrupted = run_storage(small_config(tmp_path / "interrupted", 2))
+    ctx = train_loop.WorkerContext(report_epoch=stop)
+    try:
+        train_loop.train(config, dataset, interrupted, ctx)
+    except InterruptedError:
+        pass
+    reported: list[dict[str, float]] = []
+    ctx = train_loop.WorkerContext(report_epoch=reported.append)
+    resumed = train_loop.train(config, dataset, interrupted, ctx)
+    assert [metrics["epoch"] for metrics in reported] == [2.0]
+    assert without_seconds(resumed) == without_seconds(expected)
+
+
+def test_the_seed_determines_the_initial_weights() -> None:
+    def weights(seed: int) -> list[np.ndarray]:
+        config = Config.model_validate({"run": {"seed": seed}, "network": NETWORK})
+        return train_loop.build_compiled_model(config).get_weights()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trainer.visualization import overlays
-from trainer.visualization.overlays import FOUND, MISSED, WRONG
+from contract.imaging.encode import decode_png, encode_png
+from trainer.visualization import image_grid, overlays
+from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 
 # Linear-RGB simulation of full color blindness, Machado et al. 2009 (doi:10.1109/TVCG.2009.113).
 BLINDNESS = {
@@ -45,7 +46,11 @@ def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
 def test_the_three_judgements_have_their_colors():
     truth, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
     picture = overlays.draw_overlay(grey(64), truth, prediction, size=64)
-    for place, color in (((20, 30), FOUND), ((20, 16), MISSED), ((20, 50), WRONG)):
+    for place, color in (
+        ((20, 30), TRUE_POSITIVE),
+        ((20, 16), FALSE_NEGATIVE),
+        ((20, 50), FALSE_POSITIVE),
+    ):
         tint = 0.4 * 100 + 0.6 * np.array(color)
         assert picture[place] == pytest.approx(tint, abs=1)
     assert picture[60, 60] == pytest.approx(100)
@@ -59,7 +64,7 @@ def test_the_truth_is_outlined():
 
 def test_without_a_prediction_the_truth_alone_is_tinted_so_that_the_slice_is_seen():
     picture = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), size=64)
-    assert picture[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(FOUND), abs=1)
+    assert picture[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(TRUE_POSITIVE), abs=1)
 
 
 def test_the_window_decides_black_and_white():
@@ -90,7 +95,10 @@ def test_a_single_pixel_survives_shrinking():
 @pytest.mark.parametrize("kind", BLINDNESS)
 @pytest.mark.parametrize("background", [0, 120, 240])
 def test_the_colors_differ_for_every_eye(kind, background):
-    tints = [0.4 * background + 0.6 * np.array(color) for color in (FOUND, MISSED, WRONG)]
+    tints = [
+        0.4 * background + 0.6 * np.array(color)
+        for color in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE)
+    ]
     seen = [lab(simulated(tint / 255, kind)) for tint in tints]
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(one - other) > 20
@@ -108,31 +116,33 @@ def lab(color: NDArray) -> NDArray:
 
 def test_a_close_up_holds_the_truth_with_room_around_it():
     truth, prediction = square(100, 5, 70, 20), square(100, 80, 0, 10)
-    rows, columns = overlays.close_up(truth, prediction)
+    rows, columns = overlays.find_close_up(truth, prediction)
     assert (rows.start, rows.stop) == (0, 36)
     assert (columns.start, columns.stop) == (62, 98)
 
 
 def test_a_close_up_without_truth_shows_what_was_marked():
-    rows, columns = overlays.close_up(np.zeros((100, 100), np.uint8), square(100, 80, 0, 10))
+    rows, columns = overlays.find_close_up(np.zeros((100, 100), np.uint8), square(100, 80, 0, 10))
     assert (rows.start, rows.stop) == (70, 100)
     assert (columns.start, columns.stop) == (0, 30)
 
 
 def test_a_close_up_is_never_too_close():
-    rows, columns = overlays.close_up(square(100, 50, 50, 1), np.zeros((100, 100), np.uint8))
+    rows, columns = overlays.find_close_up(square(100, 50, 50, 1), np.zeros((100, 100), np.uint8))
     assert rows.stop - rows.start == columns.stop - columns.start == 30
 
 
 def test_a_close_up_of_nothing_is_the_middle():
-    rows, columns = overlays.close_up(np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8))
+    rows, columns = overlays.find_close_up(
+        np.zeros((40, 60), np.uint8), np.zeros((40, 60), np.uint8)
+    )
     assert (rows.start, rows.stop) == (0, 40)
     assert (columns.start, columns.stop) == (10, 50)
 
 
 def test_a_contact_sheet_lays_tiles_in_rows():
     tiles = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = overlays.image_grid(tiles, 2)
+    sheet = image_grid.image_grid(tiles, 2)
     assert sheet.shape == (2 * 16 + 6, 2 * 26 + 6, 3)
     assert sheet[6 + 5, 6 + 10, 0] == 10
     assert sheet[6 + 5, 32 + 10, 0] == 20
@@ -142,7 +152,7 @@ def test_a_contact_sheet_lays_tiles_in_rows():
 
 def test_a_caption_stays_below_its_own_tile():
     tiles = [np.zeros((20, 60, 3), np.uint8)] * 2
-    sheet = overlays.image_grid(tiles, 2, ["a very long name of a patient and a slice", ""])
+    sheet = image_grid.image_grid(tiles, 2, ["a very long name of a patient and a slice", ""])
     caption = sheet[26:46]
     assert (caption[:, :66] < 128).any()
     assert (caption[:, 67:] == 255).all()
@@ -150,28 +160,28 @@ def test_a_caption_stays_below_its_own_tile():
 
 def test_a_contact_sheet_of_nothing_is_a_bug():
     with pytest.raises(ValueError, match="at least one"):
-        overlays.image_grid([], 3)
+        image_grid.image_grid([], 3)
 
 
 def epoch(slices: int, level: float) -> bytes:
     truths = np.stack([square(32, 8, 8, 16)] * slices)
     images = np.full((slices, 32, 32, 1), 0.5, np.float32)
     names = [f"p-{number}" for number in range(slices)]
-    return overlays.epoch_sheet(images, (truths * level).astype(np.float32), truths, names)
+    return image_grid.epoch_sheet(images, (truths * level).astype(np.float32), truths, names)
 
 
 def test_an_epoch_sheet_judges_against_the_threshold():
-    found, missed = (overlays.decode_png(epoch(2, level)) for level in (0.9, 0.4))
+    found, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
     middle = (6 + 96, 6 + 96)
-    assert found[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FOUND), abs=1)
-    assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(MISSED), abs=1)
+    assert found[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
+    assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FALSE_NEGATIVE), abs=1)
 
 
 def test_an_epoch_sheet_says_what_its_colors_mean():
     for slices in (1, 3):
-        sheet = overlays.decode_png(epoch(slices, 0.9))
+        sheet = decode_png(epoch(slices, 0.9))
         legend = sheet[-50:]
-        for color in (FOUND, MISSED, WRONG):
+        for color in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
             assert (legend == color).all(axis=-1).sum() == 12 * 12
 
 
@@ -180,20 +190,20 @@ def test_an_epoch_sheet_names_its_slices():
     for name in ("p-1", "p-2"):
         truth = square(32, 8, 8, 16)[None]
         image = np.full((1, 32, 32, 1), 0.5, np.float32)
-        sheets.append(overlays.epoch_sheet(image, truth.astype(np.float32), truth, [name]))
+        sheets.append(image_grid.epoch_sheet(image, truth.astype(np.float32), truth, [name]))
     assert sheets[0] != sheets[1]
 
 
 def test_epochs_are_laid_in_their_order_over_one_legend():
-    one = overlays.decode_png(epoch(3, 0.9))
-    page = overlays.decode_png(overlays.epoch_comparison({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
+    one = decode_png(epoch(3, 0.9))
+    page = decode_png(image_grid.epoch_comparison({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
     assert page.shape == (2 * (one.shape[0] + 34) - LEGEND, one.shape[1], 3)
     assert (page[-one.shape[0] :] == one).all()
 
 
 def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
-    wide, narrow = overlays.decode_png(epoch(3, 0.9)), overlays.decode_png(epoch(1, 0.9))
-    page = overlays.decode_png(overlays.epoch_comparison({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
+    wide, narrow = decode_png(epoch(3, 0.9)), decode_png(epoch(1, 0.9))
+    page = decode_png(image_grid.epoch_comparison({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
     assert page.shape[1] == wide.shape[1] > narrow.shape[1]
     assert (page[-wide.shape[0] :] == wide).all()
     above = narrow[: -LEGEND - 20]
@@ -202,16 +212,16 @@ def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
 
 def test_at_most_eight_epochs_are_shown():
     sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
-    height = overlays.decode_png(sheets[1]).shape[0]
+    height = decode_png(sheets[1]).shape[0]
     # One slice is so narrow that its legend takes a second line.
     legend = LEGEND + 20
-    page = overlays.decode_png(overlays.epoch_comparison(sheets))
+    page = decode_png(image_grid.epoch_comparison(sheets))
     assert page.shape[0] == 8 * (height - legend + 34) + legend
 
 
 @pytest.mark.parametrize(("count", "most"), [(3, 8), (8, 8), (20, 8), (100, 5)])
 def test_the_first_and_the_last_are_chosen(count, most):
-    chosen = overlays.evenly_spaced(range(1, count + 1), most)
+    chosen = image_grid.evenly_spaced(range(1, count + 1), most)
     assert len(chosen) == len(set(chosen)) == min(count, most)
     assert (chosen[0], chosen[-1]) == (1, count)
     assert chosen == sorted(chosen)
@@ -219,9 +229,9 @@ def test_the_first_and_the_last_are_chosen(count, most):
 
 def test_png_keeps_every_pixel():
     picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
-    assert (overlays.decode_png(overlays.encode_png(picture)) == picture).all()
+    assert (decode_png(encode_png(picture)) == picture).all()
 
 
 def test_bytes_that_are_no_picture_are_a_bug():
     with pytest.raises(ValueError, match="no picture"):
-        overlays.decode_png(b"nothing")
+        decode_png(b"nothing")

@@ -3,19 +3,11 @@
 import numpy as np
 import pytest
 
-from trainer.data.phantom.anatomy import (
-    HEIGHT,
-    VIEW,
-    Ellipse,
-    Patient,
-    SamplePoints,
-    Shape,
-    Tube,
-    create_anatomy,
-)
+from trainer.data.phantom.anatomy import Patient, create_anatomy
+from trainer.data.phantom.shapes import HEIGHT, VIEW, Ellipse, SamplePoints, Shape, Tube
 
 
-def place(z: float, side: int = 120) -> SamplePoints:
+def sample_points(z: float, side: int = 120) -> SamplePoints:
     axis = ((np.arange(side) + 0.5) * (VIEW / side) - VIEW / 2).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
     return SamplePoints(x, y, z)
@@ -30,7 +22,7 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=["ellipse", "tube"])
 @pytest.mark.parametrize("z", [0.0, 1.0, 2.5, 3.5])
 def test_no_point_of_a_shape_lies_outside_its_box(shape: Shape, z: float) -> None:
-    at = place(z)
+    at = sample_points(z)
     box = shape.box(z)
     assert box is not None
     left, right, front, back = box
@@ -49,7 +41,7 @@ def test_a_shape_ends_above_and_below() -> None:
 
 
 def test_depth_is_measured_in_centimetres() -> None:
-    at = place(0.0)
+    at = sample_points(0.0)
     depth = Ellipse(0.0, 0.0, 5.0, 5.0).depth(at)
     np.testing.assert_allclose(depth, 5.0 - np.hypot(at.x, at.y), atol=1e-4)
     depth = Tube(((0.0, 0.0, 0.0, 3.0),)).depth(at)
@@ -57,15 +49,15 @@ def test_depth_is_measured_in_centimetres() -> None:
 
 
 def test_all_is_drawn_in_float32() -> None:
-    patient, at = create_anatomy(np.random.default_rng(0)), place(HEIGHT / 2)
+    patient, at = create_anatomy(np.random.default_rng(0)), sample_points(HEIGHT / 2)
     layers = (*patient.wall, *patient.viscera, *patient.spine, patient.organ)
     cut = [layer.shape for layer in layers if layer.shape.box(at.z)]
     assert {shape.depth(at).dtype for shape in cut} == {np.dtype(np.float32)}
-    assert patient.lobules.at(at).dtype == np.float32
+    assert patient.lobules.sample(at).dtype == np.float32
 
 
 def test_random_fields_have_unit_deviation() -> None:
-    fields = [invented(seed).grain.at(place(1.0)) for seed in range(4)]
+    fields = [invented(seed).grain.sample(sample_points(1.0)) for seed in range(4)]
     assert 0.8 < np.std(fields) < 1.2
 
 
