@@ -77,7 +77,7 @@ def test_tpe_learns_where_the_good_values_are(direction: Direction, share: float
         Observation({"train.learning_rate": 2e-3}, "running"),
         Observation({"train.learning_rate": 3e-3}, "failed"),
         Observation({"train.learning_rate": 4e-3}, "out of time"),
-        Observation({"train.learning_rate": 5e-3}, "stopped", (0.1,), 0.1),
+        Observation({"train.learning_rate": 5e-3}, "paused", (0.1,), 0.1),
     ]
     draws = [
         suggest_values(number, history, space=space, search_algorithm="tpe", direction=direction)
@@ -112,7 +112,7 @@ def test_a_space_that_can_be_searched_passes() -> None:
         ({}, "sweep.space is empty"),
         ({"train.num_workers": {"choice": [1, 2]}}, "train.num_workers does not change"),
         ({"train.keep_checkpoints": {"int": [1, 3]}}, "train.keep_checkpoints does not change"),
-        ({"train.monitor": {"choice": ["val_loss", "val_dice_coef"]}}, "compared by"),
+        ({"train.monitor": {"choice": ["val_loss", "val_dice_coef"]}}, "trials are compared"),
         ({"data.valid_fraction": {"uniform": [0.1, 0.3]}}, "is the same for all trials"),
         ({"data.mask_threshold": {"int": [1, 200]}}, "is the same for all trials"),
         ({"predict.threshold": {"uniform": [0.3, 0.7]}}, "is the same for all trials"),

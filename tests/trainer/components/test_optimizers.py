@@ -6,6 +6,7 @@ import tf_keras as keras
 
 from contract.config import Train
 from trainer.components import optimizers
+from trainer.training.train_loop import seeded_initializers
 
 THEIRS = {
     "adam": lambda: keras.optimizers.Adam(0.03, clipvalue=0.5),
@@ -15,11 +16,11 @@ THEIRS = {
 
 def fitted(optimizer: keras.optimizers.Optimizer) -> list[np.ndarray]:
     """Weights and optimizer after five steps at two learning rates."""
-    keras.utils.set_random_seed(4)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+    with seeded_initializers(4):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
     model.compile(optimizer, "mse")
-    draw = np.random.default_rng(0)
-    inputs, outputs = draw.random((20, 3), np.float32), draw.random((20, 1), np.float32)
+    rng = np.random.default_rng(0)
+    inputs, outputs = rng.random((20, 3), np.float32), rng.random((20, 1), np.float32)
     for rate in (0.03, 0.01):
         model.optimizer.learning_rate = rate
         model.fit(inputs, outputs, batch_size=4, verbose=0, shuffle=False)

@@ -72,7 +72,7 @@ def settings(source: Storage, **changes: object) -> Data:
     )
 
 
-def refusal(source: Storage, home: Storage, **changes: object) -> str:
+def data_error(source: Storage, home: Storage, **changes: object) -> str:
     """The message with which a dataset is refused."""
     with pytest.raises(DataError) as error:
         prepare_dataset(settings(source, **changes), 0, home)
@@ -178,7 +178,7 @@ def test_an_unchanged_dataset_is_not_read_again(source: Storage, home: Storage) 
     first = prepare_dataset(settings(source), 0, home)
     spoil(Path(source.url) / "train/images/P00-0.png")
     assert prepare_dataset(settings(source), 0, home) == first
-    assert "P00-0.png cannot be read" in refusal(source, home, mask_threshold=1)
+    assert "P00-0.png cannot be decoded" in data_error(source, home, mask_threshold=1)
 
 
 @pytest.mark.parametrize("layout", ["presplit", "unsplit"])
@@ -214,7 +214,7 @@ def test_the_name_reports_the_source_and_its_settings(source: Storage) -> None:
     assert dataset_id(data, 0) == dataset_id(data, 1)
     others = [
         settings(source, mask_threshold=1),
-        settings(source, patient_pattern="^P"),
+        settings(source, patient_id_regex="^P"),
         settings(source, layout="unsplit"),
     ]
     assert len({dataset_id(each, 0) for each in [data, *others]}) == 4
@@ -248,8 +248,8 @@ def test_a_pools_split_stays_when_slices_are_added(pool: Storage, home: Storage)
 def test_a_pools_new_patient_is_rejected(pool: Storage, home: Storage) -> None:
     prepare_dataset(settings(pool, layout="unsplit"), 0, home)
     put(pool, "", "P77-0")
-    message = refusal(pool, home, layout="unsplit")
-    assert "patient P77 came to the pool after it was split" in message
+    message = data_error(pool, home, layout="unsplit")
+    assert "patient P77 was added to the dataset after it was split" in message
     assert "splits.json" in message
 
 
@@ -271,39 +271,39 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 def test_a_missing_partner_is_named(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
     remedy = "an image and its mask have the same stem; add the missing ones or remove the others."
-    assert refusal(source, home) == f"{source.url}: valid/images/P10-1.png has no mask: {remedy}"
+    assert data_error(source, home) == f"{source.url}: valid/images/P10-1.png has no mask: {remedy}"
     source.delete("valid/images/P10-1.png")
     source.delete("test/images/P20-0.png")
-    assert refusal(source, home) == f"{source.url}: test/masks/P20-0.png has no image: {remedy}"
+    assert data_error(source, home) == f"{source.url}: test/masks/P20-0.png has no image: {remedy}"
 
 
 def test_of_many_faults_the_first_are_named(source: Storage, home: Storage) -> None:
     for split, first in zip(SPLITS, (0, 10, 20), strict=True):
         for name in (f"P{first:02d}-0", f"P{first:02d}-1", f"P{first + 1:02d}-0"):
             source.delete(f"{split}/masks/{name}.png")
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert "9 files are invalid: test/images/P20-0.png has no mask; " in message
     assert "; and 4 more: an image and its mask have the same stem; " in message
 
 
 def test_two_files_of_one_stem_are_named(source: Storage, home: Storage) -> None:
     source.write("train/images/P00-0.jpg", image_of("P00-0", ".jpg"))
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert "train/images/P00-0.jpg and train/images/P00-0.png have the same stem" in message
 
 
 def test_an_unreadable_file_is_named(source: Storage, home: Storage) -> None:
     source.write("train/masks/P01-0.png", mask_of(4)[:-20])
     source.write("test/images/P20-0.png", b"no picture")
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert "2 files are invalid" in message
-    assert "train/masks/P01-0.png cannot be read" in message
-    assert "test/images/P20-0.png cannot be read" in message
+    assert "train/masks/P01-0.png cannot be decoded" in message
+    assert "test/images/P20-0.png cannot be decoded" in message
 
 
 def test_sizes_that_differ_are_named(source: Storage, home: Storage) -> None:
     source.write("train/images/P01-0.png", image_of("x", side=32))
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert "train/images/P01-0.png is 32 x 32 pixels, but train/masks/P01-0.png is 24 x 24" in (
         message
     )
@@ -311,7 +311,7 @@ def test_sizes_that_differ_are_named(source: Storage, home: Storage) -> None:
 
 def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None:
     put(source, "train/", "odd-1")
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert (
         r"data.patient_id_regex = '^P\d+' finds no patient in the name of train/images/odd-1.png"
     ) in message
@@ -319,16 +319,16 @@ def test_a_name_without_patient_is_named(source: Storage, home: Storage) -> None
 
 
 def test_names_without_patient_are_reported_once(source: Storage, home: Storage) -> None:
-    message = refusal(source, home, patient_pattern="^it's_(.)")
+    message = data_error(source, home, patient_id_regex="^it's_(.)")
     assert message.count("data.patient_id_regex") == 1
     assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
     assert "train/images/P00-0.png: write one that does" in message
 
 
 def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home: Storage) -> None:
-    message = refusal(pool, home, layout="unsplit", patient_id_regex="^.+")
+    message = data_error(pool, home, layout="unsplit", patient_id_regex="^.+")
     assert "takes the complete name of every file, such as P00-0, for its patient" in message
-    assert 'divide them yourself with data.layout = "presplit"' in message
+    assert 'split them yourself with data.layout = "presplit"' in message
     assert home.list_objects() == []
 
 
@@ -348,30 +348,30 @@ def test_a_patient_in_two_splits_is_rejected_unless_allowed(
 ) -> None:
     put(source, "test/", "P00-7")
     for _ in range(2):
-        message = refusal(source, home)
-        assert "patient P00 is in train and test" in message
+        message = data_error(source, home)
+        assert "patient P00 is in the splits train and test" in message
         assert "data.allow_patient_overlap" in message
     with caplog.at_level(logging.WARNING):
         dataset = prepare_dataset(settings(source, allow_patient_overlap=True), 0, home)
     assert len(dataset.select("test")) == 5
-    assert "patient P00 is in train and test" in caplog.text
-    refusal(source, home)
+    assert "patient P00 is in the splits train and test" in caplog.text
+    data_error(source, home)
 
 
 def test_a_split_without_foreground_is_rejected(source: Storage, home: Storage) -> None:
     for name in ("P10-0", "P10-1", "P11-0", "P11-1"):
         source.write(f"valid/masks/{name}.png", mask_of(5, value=1))
-    message = refusal(source, home)
+    message = data_error(source, home)
     assert "none of the 4 masks of the valid split (valid/masks/P10-0.png, …)" in message
-    assert "their greatest value is 1, and foreground is above data.mask_threshold = 127" in message
+    assert "their maximum value is 1, and foreground is above data.mask_threshold = 127" in message
     source.write("valid/masks/P11-1.png", mask_of(5))
     assert prepare_dataset(settings(source), 0, home).select("valid")[0].foreground == 0.0
 
 
 def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
     empty(source, "test")
-    message = refusal(source, home)
-    assert f"there are no pictures (.jpg, .jpeg, .png, .bmp, .tif, .tiff) in {source.url}/test" in (
+    message = data_error(source, home)
+    assert f"there are no images (.jpg, .jpeg, .png, .bmp, .tif, .tiff) in {source.url}/test" in (
         message
     )
 
@@ -379,34 +379,34 @@ def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
 def test_pictures_of_another_kind_are_named(source: Storage, home: Storage) -> None:
     empty(source, "test/images")
     source.write("test/images/P20-0.dcm", b"x")
-    assert "1 other files such as test/images/P20-0.dcm: convert them" in refusal(source, home)
+    assert "1 other files such as test/images/P20-0.dcm: convert them" in data_error(source, home)
 
 
 def test_pictures_in_subfolders_are_named(source: Storage, home: Storage) -> None:
     source.write("train/masks/P00/P00-0.png", mask_of(4))
     source.write("train/masks/.thumbnails/P00-0.png", mask_of(4))
-    assert refusal(source, home) == (
-        f"{source.url}: train/masks/P00/P00-0.png lies in a subfolder: "
+    assert data_error(source, home) == (
+        f"{source.url}: train/masks/P00/P00-0.png is in a subfolder: "
         "move it directly into train/masks."
     )
 
 
 def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: Storage) -> None:
-    assert 'are those of data.layout = "unsplit"' in refusal(pool, home)
-    assert 'are those of data.layout = "presplit"' in refusal(source, home, layout="unsplit")
+    assert 'are those of data.layout = "unsplit"' in data_error(pool, home)
+    assert 'are those of data.layout = "presplit"' in data_error(source, home, layout="unsplit")
 
 
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     nowhere = open_storage(str(tmp_path / "nowhere"))
-    message = refusal(nowhere, home)
+    message = data_error(nowhere, home)
     assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must name one")
     (tmp_path / "nowhere").mkdir()
-    assert "data.root must hold train|valid|test" in refusal(nowhere, home)
+    assert "data.root must contain train|valid|test" in data_error(nowhere, home)
 
 
 def test_a_rejected_dataset_leaves_no_index(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
-    refusal(source, home)
+    data_error(source, home)
     assert home.list_objects() == []
 
 
@@ -464,7 +464,7 @@ PANCREAS = Path(__file__).parents[3] / "../shared/data/Cropped-Pancreas"
 @pytest.mark.skipif(not PANCREAS.is_dir(), reason="the Cropped-Pancreas slices are not here")
 def test_the_pancreas_slices(home: Storage) -> None:
     source = open_storage(str(PANCREAS))
-    dataset: Dataset = prepare_dataset(settings(source, patient_pattern=r"^PANCREAS_\d+"), 0, home)
+    dataset: Dataset = prepare_dataset(settings(source, patient_id_regex=r"^PANCREAS_\d+"), 0, home)
     assert [len(dataset.select(split)) for split in SPLITS] == [480, 85, 102]
     patients = [len({case.patient for case in dataset.select(split)}) for split in SPLITS]
     assert patients == [37, 7, 7]

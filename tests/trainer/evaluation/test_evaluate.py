@@ -93,13 +93,13 @@ def test_the_table_has_a_row_for_each_patient(done):
 def test_the_summary_names_what_it_is_of(done, thresholding, place):
     summary = json.loads(done.destination.read("summary.json"))
     assert summary["dice"]["mean"] == pytest.approx(0.55)
-    assert summary["empty"]["patients"] == 2
+    assert summary["empty_masks"]["patients"] == 2
     assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
     assert summary["model"]["name"] == "thresholding"
     assert summary["model"]["bundle"] == str(thresholding)
     assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
     assert summary["dataset"]["trained_on"] == "0123456789abcdef"
-    assert summary["environment"]["machine"]
+    assert summary["host_info"]["machine"]
 
 
 def test_the_pictures_are_written(done):

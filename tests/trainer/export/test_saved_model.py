@@ -72,7 +72,7 @@ def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
 
 
 def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
-    config, segmentation = create(tiles=True)
+    config, segmentation = create(sliding_window=True)
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
     expected = segmentation.forward(tf.constant(image))[0, :, :, 0]

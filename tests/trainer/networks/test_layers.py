@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.networks.layers import Dropout, bind_dropout
+from trainer.networks.layers import Dropout, bind_dropout, count_groups, find_dropout_layers
 
 # Not TensorFlow's: it would begin to work when the tests are collected, and could then no longer be
 # given its threads.
@@ -45,7 +45,7 @@ def test_draws_depend_on_seed_step_and_layer_alone() -> None:
 def test_the_rate_holds_in_few_digits() -> None:
     """bfloat16 has 128 numbers where TensorFlow would draw from 0 to 1."""
     layer = Dropout(0.05, dtype="mixed_bfloat16")
-    layer.key = lambda: tf.constant([1, 2])
+    layer.seed_function = lambda: tf.constant([1, 2])
     kept = layer(np.ones([1, 1000, 1000, 1], np.float32), training=True).numpy() > 0
     assert kept.mean() == pytest.approx(0.95, abs=0.001)
 
@@ -59,3 +59,17 @@ def test_nothing_is_dropped_where_nothing_is_trained() -> None:
 def test_a_network_that_was_not_bound_does_not_train_with_draws_of_chance() -> None:
     with pytest.raises(AssertionError, match="bind"):
         network()(ONES, training=True)
+
+
+def test_dropout_in_nested_models_is_bound() -> None:
+    inner = keras.Sequential([keras.Input((4, 4, 1)), Dropout(0.5)])
+    model = keras.Sequential([keras.Input((4, 4, 1)), Dropout(0.5), inner])
+    model.compile("sgd", "mse")
+    bind_dropout(model, 3)
+    first, second = find_dropout_layers(model)
+    assert second is inner.layers[0]
+    assert not np.array_equal(first.seed_function(), second.seed_function())
+
+
+def test_groups_divide_the_filters() -> None:
+    assert [count_groups(filters) for filters in (1, 4, 6, 12, 16, 7)] == [1, 4, 6, 6, 8, 7]

@@ -48,10 +48,12 @@ def an_epoch_is_done(run: Storage) -> None:
 def test_a_run_without_an_epoch_is_not_started_again_but_may_be_deleted(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
     others = CONFIG.with_values({"train.batch_size": 4})
-    with pytest.raises(TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which holds no"):
+    with pytest.raises(
+        TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which contains no"
+    ):
         run_store.create_run(run, others, SLICES)
     an_epoch_is_done(run)
-    with pytest.raises(TrainingError, match=r"was 8, now 4.* or go back to those settings"):
+    with pytest.raises(TrainingError, match=r"was 8, now 4.* or restore those settings"):
         run_store.create_run(run, others, SLICES)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from contract.config import Config
 from contract.storage import LocalStorage
@@ -44,7 +45,11 @@ def without_seconds(history: tuple[dict[str, float], ...]) -> list[dict[str, flo
     return [{k: v for k, v in metrics.items() if k != "seconds"} for metrics in history]
 
 
-def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorFlow is initialized already, after which its threads cannot be configured.
+    monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
     config = small_config(tmp_path / "uninterrupted", 2)
     dataset = prepare_dataset(config.data, 3, LocalStorage(tmp_path / "data"))
     run = run_storage(config)

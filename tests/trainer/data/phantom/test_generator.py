@@ -24,12 +24,14 @@ SMALL = Phantom(train_patients=3, valid_patients=2, test_patients=3, slices=4)
 def volumes() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images and masks [patients, slices, size, size] of a small phantom."""
     numbers = sorted({each.patient for each in list_slices(SMALL)})
-    pairs = [[drawn(patient, index, SMALL) for index in range(SMALL.slices)] for patient in numbers]
+    pairs = [
+        [render(patient, index, SMALL) for index in range(SMALL.slices)] for patient in numbers
+    ]
     stacked = np.array(pairs)
     return stacked[:, :, 0], stacked[:, :, 1]
 
 
-def drawn(
+def render(
     patient: int, index: int, phantom: Phantom, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return render_slice(
@@ -55,10 +57,10 @@ def test_more_training_patients_leave_the_others_as_they_are() -> None:
 
 def test_a_slice_is_decided_by_seed_patient_and_index() -> None:
     again = Phantom(train_patients=9, valid_patients=1, test_patients=1, slices=4)
-    for one, other in zip(drawn(2, 1, SMALL), drawn(2, 1, again), strict=True):
+    for one, other in zip(render(2, 1, SMALL), render(2, 1, again), strict=True):
         assert np.array_equal(one, other)
     for patient, index, seed in ((3, 1, 0), (2, 2, 0), (2, 1, 5)):
-        assert not np.array_equal(drawn(2, 1, SMALL)[0], drawn(patient, index, SMALL, seed)[0])
+        assert not np.array_equal(render(2, 1, SMALL)[0], render(patient, index, SMALL, seed)[0])
 
 
 def test_every_slice_shows_some_of_the_organ(
@@ -92,7 +94,7 @@ def band_dice(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.f
 
 
 def test_band_dice_is_the_dice_of_a_band() -> None:
-    image, mask = drawn(1, 2, SMALL)
+    image, mask = render(1, 2, SMALL)
     found = (image >= 120) & (image <= 180)
     dice = 2 * (found & (mask > 0)).sum() / (found.sum() + mask.sum())
     assert band_dice(image, mask)[120, 180] == pytest.approx(dice)
@@ -110,7 +112,7 @@ def test_organ_and_neighbours_are_of_one_intensity(
 @pytest.mark.parametrize("size", [64, 256])
 def test_the_picture_is_the_same_at_any_size(size: int) -> None:
     def masked(side: int) -> float:
-        mask = drawn(1, 2, Phantom(slices=4, size=side))[1]
+        mask = render(1, 2, Phantom(slices=4, size=side))[1]
         return float(mask.mean())
 
     assert masked(size) == pytest.approx(masked(128), rel=0.1)
@@ -118,11 +120,11 @@ def test_the_picture_is_the_same_at_any_size(size: int) -> None:
 
 def test_the_files_are_what_was_drawn(tmp_path: Path) -> None:
     tiny = Phantom(train_patients=1, valid_patients=1, test_patients=1, slices=2, size=64)
-    storage, told = open_storage(str(tmp_path)), list[tuple[int, int]]()
-    write_phantom(tiny, 0, storage, lambda *progress: told.append(progress))
-    assert told == [(done, 6) for done in range(1, 7)]
+    storage, reports = open_storage(str(tmp_path)), list[tuple[int, int | None]]()
+    write_phantom(tiny, 0, storage, lambda done, total, _: reports.append((done, total)))
+    assert reports == [(done, 6) for done in range(1, 7)]
     assert len(storage.list_objects()) == 12
-    image, mask = drawn(1, 1, tiny)
+    image, mask = render(1, 1, tiny)
     name = "PHANTOM_0001-0001.png"
     assert np.array_equal(read_image(storage, f"train/images/{name}")[..., 0], image)
     assert np.array_equal(read_mask(storage, f"train/masks/{name}", 127), mask)
