@@ -17,18 +17,16 @@ def config(**values: object) -> Config:
 
 
 def reasons(settings: Config, nodes: list[Node]) -> str:
-    return " ".join(
-        reason for finding in check_capacity(settings, nodes) for reason in finding.reasons
-    )
+    return " ".join(reason for check in check_capacity(settings, nodes) for reason in check.errors)
 
 
 def test_what_fits_gives_no_reasons() -> None:
-    findings = check_capacity(config(train__num_workers=4), SMALL)
-    assert [(finding.purpose, finding.reasons) for finding in findings] == [
+    checks = check_capacity(config(train__num_workers=4), SMALL)
+    assert [(check.purpose, check.errors) for check in checks] == [
         ("training", ()),
         ("service", ()),
     ]
-    assert findings[0].text == "4 training workers of 1 CPU: room for 4"
+    assert checks[0].text == "4 training workers of 1 CPU: the cluster can hold 4"
 
 
 NO_ROOM = [
@@ -36,11 +34,11 @@ NO_ROOM = [
     ({"train__gpus_per_worker": 1}, "no node has the 1 GPU of one training worker"),
     (
         {"train__workers": 8, "train__batch_size": 8},
-        "train.num_workers asks for 8 training workers of 1 CPU each, and there is room for 4: set "
+        "train.num_workers requests 8 training workers of 1 CPU each, and the cluster can hold 4: set "
         "train.num_workers to 4",
     ),
     ({"serve__cpus_per_replica": 2.5}, "serve.cpus_per_replica = 2.5): the largest has 2"),
-    ({"serve__replicas": 5}, "serve.num_replicas asks for 5 replicas"),
+    ({"serve__num_replicas": 5}, "serve.num_replicas requests 5 replicas"),
 ]
 
 
@@ -59,9 +57,9 @@ def test_a_sweep_needs_room_for_one_trial_and_uses_more() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
     asked = config(sweep__space=space, train__num_workers=1)
     sweep = check_capacity(asked, SMALL)[1]
-    assert (sweep.purpose, sweep.reasons) == ("sweep", ())
+    assert (sweep.purpose, sweep.errors) == ("sweep", ())
     assert sweep.text == "8 trials, each 1 training worker of 1 CPU: 4 at once"
-    assert check_capacity(config(sweep__space=space, train__num_workers=8), SMALL)[1].reasons
+    assert check_capacity(config(sweep__space=space, train__num_workers=8), SMALL)[1].errors
 
 
 def test_a_trial_may_have_other_workers_than_a_training() -> None:
@@ -69,27 +67,27 @@ def test_a_trial_may_have_other_workers_than_a_training() -> None:
     training, sweep, _ = check_capacity(
         config(sweep__space=space, sweep__num_workers=1, train__num_workers=8), SMALL
     )
-    assert training.reasons
-    assert (sweep.reasons, sweep.text.split(": ")[1]) == ((), "4 at once")
+    assert training.errors
+    assert (sweep.errors, sweep.text.split(": ")[1]) == ((), "4 at once")
     large = config(sweep__space=space, sweep__num_workers=6, train__batch_size=6)
-    assert "sweep.num_workers asks for 6 training workers" in " ".join(
-        check_capacity(large, SMALL)[1].reasons
+    assert "sweep.num_workers requests 6 training workers" in " ".join(
+        check_capacity(large, SMALL)[1].errors
     )
 
 
 def test_a_sweep_is_reported_how_far_its_cluster_may_grow() -> None:
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
     asked = config(sweep__space=space, sweep__num_workers=1)
-    (reason,) = check_capacity(asked, SMALL, SMALL[:1])[1].reasons
+    (reason,) = check_capacity(asked, SMALL, SMALL[:1])[1].errors
     assert "sweep.max_concurrent_trials is not set" in reason
     assert "hold 2 at once: set sweep.max_concurrent_trials to 4" in reason
     assert (
         check_capacity(asked.with_values({"sweep.max_concurrent_trials": 4}), SMALL, SMALL[:1])[
             1
-        ].reasons
+        ].errors
         == ()
     )
-    assert check_capacity(asked, SMALL, SMALL)[1].reasons == ()
+    assert check_capacity(asked, SMALL, SMALL)[1].errors == ()
 
 
 @pytest.mark.parametrize(

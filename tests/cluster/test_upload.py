@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.upload import missing
+from cluster.upload import find_changed_files
 from contract.errors import DataError
 from contract.storage import open_storage
 
@@ -35,7 +35,7 @@ def test_a_folder_is_uploaded_and_then_only_what_is_new(tmp_path: Path, s3: str)
     storage = open_storage(f"{s3}/slices")
     assert storage.read("train/masks/a.png") == b"train/masks/a.png"
     (tmp_path / "b.png").write_bytes(b"longer than before")
-    assert [path.name for path in missing(tmp_path, storage)] == ["b.png"]
+    assert [path.name for path in find_changed_files(tmp_path, storage)] == ["b.png"]
     told = run(tmp_path, f"{s3}/slices")
     assert "1 files sent" in told
     assert "uploading: 1/1 b.png" in told
@@ -45,15 +45,15 @@ def test_a_file_that_changed_in_the_same_size_is_sent_again(tmp_path: Path, s3: 
     (tmp_path / "a.png").write_bytes(b"before")
     run(tmp_path, f"{s3}/slices")
     storage = open_storage(f"{s3}/slices")
-    assert missing(tmp_path, storage) == []
+    assert find_changed_files(tmp_path, storage) == []
     (tmp_path / "a.png").write_bytes(b"after!")
     later = time.time() + 2
     os.utime(tmp_path / "a.png", (later, later))
-    assert missing(tmp_path, storage) == [tmp_path / "a.png"]
+    assert find_changed_files(tmp_path, storage) == [tmp_path / "a.png"]
 
 
 def test_nothing_to_upload_is_said(tmp_path: Path, s3: str) -> None:
     with pytest.raises(DataError, match="holds no files"):
-        missing(tmp_path, open_storage(s3))
+        find_changed_files(tmp_path, open_storage(s3))
     with pytest.raises(DataError, match="is no folder"):
-        missing(tmp_path / "nowhere", open_storage(s3))
+        find_changed_files(tmp_path / "nowhere", open_storage(s3))

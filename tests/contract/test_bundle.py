@@ -80,10 +80,6 @@ class TestWriting:
         with pytest.raises(BundleError, match="incomplete"):
             bundle.verify(local)
 
-    def test_facts_of_now_are_in_utc(self) -> None:
-        given = FACTS.model_dump(exclude={"created"})
-        assert BundleMetadata.now(**given).created.endswith("+00:00")
-
 
 class TestDamage:
     def test_a_whole_bundle_passes(self, local: Path) -> None:
@@ -124,7 +120,7 @@ class TestDamage:
             bundle.read_manifest(store)
         told = str(caught.value)
         assert told.startswith(
-            f"{store.url} is no bundle (a trained network with a manifest.json): "
+            f"{store.url} is not a bundle (a trained network with a manifest.json): "
         )
         assert "training leaves a bundle in <storage.root>/runs/<run.name>/bundle" in told
 
@@ -146,11 +142,11 @@ class TestDamage:
         [
             (lambda tree: tree.update(schema_version=2), "schema version 2, .* reads 1"),
             (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 1"),
-            (lambda tree: tree.pop("schema_version"), "names no schema_version"),
-            (lambda tree: tree.update(schema_version="1"), "names no schema_version"),
-            (lambda tree: tree.pop("threshold"), "damaged .threshold: field required"),
-            (lambda tree: tree.update(files={"../../etc/passwd": "0"}), "is no key"),
-            (lambda tree: tree.update(files={"/etc/passwd": "0"}), "is no key"),
+            (lambda tree: tree.pop("schema_version"), "has no schema_version"),
+            (lambda tree: tree.update(schema_version="1"), "has no schema_version"),
+            (lambda tree: tree.pop("threshold"), "damaged .threshold: Field required"),
+            (lambda tree: tree.update(files={"../../etc/passwd": "0"}), "is not a valid key"),
+            (lambda tree: tree.update(files={"/etc/passwd": "0"}), "is not a valid key"),
         ],
     )
     def test_a_strange_manifest(
@@ -164,7 +160,7 @@ class TestDamage:
 
     def test_a_manifest_that_is_a_list(self, local: Path) -> None:
         (local / MANIFEST).write_text("[1]")
-        with pytest.raises(BundleError, match="names no schema_version"):
+        with pytest.raises(BundleError, match="has no schema_version"):
             bundle.verify(local)
 
 

@@ -1,9 +1,7 @@
-import math
-
 import numpy as np
 import pytest
 
-from contract.confusion import ConfusionCounts, confusion_counts, summarize
+from contract.confusion import ConfusionCounts, confusion_counts
 
 
 def test_counts_of_two_masks():
@@ -53,24 +51,3 @@ def test_specificity_is_undefined_without_background():
 def test_masks_of_different_shapes_are_a_bug():
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 3\)"):
         confusion_counts(np.zeros((2, 2)), np.zeros((2, 3)))
-
-
-def test_the_spread_leaves_undefined_scores_out_and_counts_them():
-    found = summarize([0.5, None, 0.7, 0.9])
-    assert found.mean == pytest.approx(0.7)
-    assert found.sd == pytest.approx(0.2)
-    assert (found.min, found.max) == (0.5, 0.9)
-    assert (found.defined, found.undefined) == (3, 1)
-
-
-def test_the_spread_of_one_patient_has_no_deviation():
-    found = summarize([0.5])
-    assert found.sd is None
-    assert found.mean is not None
-    assert math.isclose(found.mean, 0.5)
-
-
-def test_the_spread_of_nothing_is_nothing():
-    found = summarize([None])
-    assert (found.mean, found.sd, found.min, found.max) == (None, None, None, None)
-    assert (found.defined, found.undefined) == (0, 1)

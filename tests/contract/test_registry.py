@@ -17,6 +17,7 @@ from contract.registry import (
     rollback_targets,
 )
 from contract.storage import Storage, open_storage
+from contract.timestamps import utc_now
 
 BOTH = pytest.mark.parametrize("store", ["folder", "s3"], indirect=True)
 
@@ -26,7 +27,8 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
     folder = tmp_path / "made" / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights.npz").write_text(name)
-    facts = BundleMetadata.now(
+    metadata = BundleMetadata(
+        created=utc_now(),
         name=name,
         commit=None,
         machine="a CPU",
@@ -39,7 +41,7 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
         metrics={"val_dice_coef": dice},
     )
     place = store.child(f"runs/{name}/bundle")
-    bundle.write_bundle(folder, place, facts)
+    bundle.write_bundle(folder, place, metadata)
     return place.url
 
 
@@ -116,7 +118,7 @@ class TestStages:
         assert [(move.number, move.version, move.action) for move in moves] == [
             (1, 1, "promote"),
             (2, 2, "promote"),
-            (3, 1, "roll back"),
+            (3, 1, "rollback"),
         ]
 
     def test_rolling_back_twice_goes_back_two(self, registry: Registry) -> None:
@@ -260,7 +262,7 @@ def test_records_are_plain_json(registry: Registry, store: Storage) -> None:
     ],
 )
 def test_standing_is_what_roll_back_goes_through(moves: str, expected: list[int]) -> None:
-    actions = {"p": "promote", "r": "roll back"}
+    actions = {"p": "promote", "r": "rollback"}
     given = [
         StageTransition.model_validate(
             {"number": n, "version": int(word[1:]), "action": actions[word[0]], "created": ""}

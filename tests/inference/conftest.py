@@ -25,6 +25,7 @@ from contract.config.loader import to_toml
 from contract.errors import ClusterError
 from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
+from contract.timestamps import utc_now
 from tests.nodes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         _save_model(folder / "saved_model", level, fails)
         np.savez(folder / "weights.npz", level=level)
         (folder / "config.toml").write_text(to_toml(Config()))
-        facts = BundleMetadata.now(
+        metadata = BundleMetadata(
+            created=utc_now(),
             name=f"bright-{level}",
             commit=None,
             machine="test",
@@ -61,7 +63,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             metrics={"val_dice_coef": level},
         )
         destination = open_storage(str(tmp_path_factory.mktemp("kept") / "bundle"))
-        bundle.write_bundle(folder, destination, facts)
+        bundle.write_bundle(folder, destination, metadata)
         return destination
 
     return make

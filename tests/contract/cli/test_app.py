@@ -12,12 +12,14 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 PROGRAM = '''
-"""A room of one command."""
+"""A package with one command."""
 import logging
 import time
 import warnings
 
 from contract.cli.app import *
+from contract.cli.options import *
+from contract.cli.progress import progress_bar
 from contract.errors import DataError
 
 log = logging.getLogger("trainer.fit")
@@ -31,10 +33,10 @@ class Wrapped(DataError):
         self.cause = cause
 
 
-app = application("Try things.")
+app = create_app("Try things.")
 
 
-@app.command(epilog=example("python -m room work configs/demo.toml train.epochs=3"))
+@app.command(epilog=example_epilog("python -m package work configs/demo.toml train.epochs=3"))
 def work(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -44,7 +46,7 @@ def work(
     """Do [some] work."""
     import os
 
-    chosen = settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config)
     log.info("epochs %d", chosen.train.epochs)
     log.debug("detail of ours")
     log.warning("of ours")
@@ -55,39 +57,39 @@ def work(
     print("tensorflow", os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
     name = chosen.run.name
     if name == "mistake":
-        raise DataError("slices/a.png is no image: remove it.")
+        raise DataError("slices/a.png is not an image: remove it.")
     if name == "remote":
-        raise Wrapped(DataError("slices/b.png is no image: remove it."))
+        raise Wrapped(DataError("slices/b.png is not an image: remove it."))
     if name == "bug":
         raise ValueError("ours")
     if name == "wait":
         print("waiting", flush=True)
         time.sleep(60)
     if name == "progress":
-        with progress("working", 3) as advance:
+        with progress_bar("working", 3) as bar:
             for step in range(3):
-                advance(note=f"loss {step} [x]")
+                bar.update(note=f"loss {step} [x]")
                 log.info("step %d", step)
-        with progress("nothing to do"):
+        with progress_bar("nothing to do"):
             pass
-        with progress("unknown") as advance:
-            advance.reach(0, None, "starting")
-            advance.reach(0, None, "starting")
-            advance.reach(0, None, "reading")
-            advance.reach(2, None, "so far")
-            advance.reach(4, 8)
+        with progress_bar("unknown") as bar:
+            bar.set(0, None, "starting")
+            bar.set(0, None, "starting")
+            bar.set(0, None, "reading")
+            bar.set(2, None, "so far")
+            bar.set(4, 8)
 
 
-run(app)
+run_app(app)
 '''
 
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """A command line of our shape, and a file of settings next to it."""
-    (tmp_path / "room.py").write_text(PROGRAM)
+    (tmp_path / "package.py").write_text(PROGRAM)
     (tmp_path / "a.toml").write_text('[run]\nname = "try"\n')
-    return tmp_path / "room.py"
+    return tmp_path / "package.py"
 
 
 def environment() -> dict[str, str]:
@@ -119,7 +121,7 @@ class TestUse:
             "--show-config",
             "--verbose",
             "Do [some] work.",
-            "Example: python -m room work configs/demo.toml train.epochs=3",
+            "Example: python -m package work configs/demo.toml train.epochs=3",
         ):
             assert text in done.stdout
 
@@ -187,7 +189,7 @@ class TestErrors:
     def test_a_users_mistake_is_one_line(self, program: Path, name: str, file: str) -> None:
         done = ran(program, "work", "a.toml", f"run.name={name}")
         assert done.returncode == 1
-        assert done.stderr.endswith(f"\nerror: slices/{file} is no image: remove it.\n")
+        assert done.stderr.endswith(f"\nerror: slices/{file} is not an image: remove it.\n")
         assert "Traceback" not in done.stderr
 
     def test_wrong_settings_are_one_line(self, program: Path) -> None:
@@ -201,7 +203,7 @@ class TestErrors:
         done = ran(program, "work", "a.toml", "--verbose", "run.name=mistake")
         assert done.returncode == 1
         assert "Traceback" in done.stderr
-        assert done.stderr.endswith("\nerror: slices/a.png is no image: remove it.\n")
+        assert done.stderr.endswith("\nerror: slices/a.png is not an image: remove it.\n")
 
     def test_a_bug_of_ours_keeps_its_stack_trace(self, program: Path) -> None:
         done = ran(program, "work", "a.toml", "run.name=bug")

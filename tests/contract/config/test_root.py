@@ -93,7 +93,7 @@ class TestFaults:
                 {"train": {"epochs": 3, "warmup_epochs": 3.0}},
                 "train.warmup_epochs must be below train.epochs",
             ),
-            ({"data": {"source": "folder"}}, "needs data.root"),
+            ({"data": {"source": "folder"}}, "requires data.root"),
             ({"data": {"root": "/slices"}}, 'set data.source = "folder"'),
             ({"data": {"valid_fraction": 0.6, "test_fraction": 0.4}}, "no patient to train on"),
             ({"data": {"intensity_low": 5.0, "intensity_high": 5.0}}, "must be below"),
@@ -108,7 +108,10 @@ class TestFaults:
                 },
                 "network.image_size = 50 must be divisible by 4 where",
             ),
-            ({"data": {"patient_id_regex": "("}}, "data.patient_id_regex is no regular expression"),
+            (
+                {"data": {"patient_id_regex": "("}},
+                "data.patient_id_regex is not a valid regular expression",
+            ),
         ],
     )
     def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:
@@ -166,11 +169,11 @@ class TestSweepSpace:
         ("key", "given", "message"),
         [
             ("train__lerning_rate", {"uniform": [0.1, 0.2]}, "did you mean train.learning_rate?"),
-            ("train", {"uniform": [0.1, 0.2]}, "sweep.space names 'train', which is no setting"),
+            ("train", {"uniform": [0.1, 0.2]}, "sweep.space names 'train', which is not a setting"),
             ("serve__port", {"int": [1, 2]}, "serve.port does not change a trial"),
             ("train__epochs", {}, "give exactly one of choice, uniform, loguniform, int"),
             ("train__epochs", {"int": [1, 2], "choice": [1]}, "give exactly one of"),
-            ("train__epochs", {"int": [2, 1]}, "int = [2, 1]: the first must be the lower one"),
+            ("train__epochs", {"int": [2, 1]}, "int = [2, 1]: the first must be the lower number"),
             ("train__epochs", {"choice": []}, "choice needs at least one value"),
             ("train__learning_rate", {"loguniform": [0, 1]}, "loguniform needs numbers above 0"),
             ("train__epochs", {"choice": ["many"]}, "train.epochs cannot be 'many'"),

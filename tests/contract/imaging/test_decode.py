@@ -59,18 +59,24 @@ def test_signed_tiff_keeps_its_negative_values() -> None:
 
 
 def test_values_beyond_int16_are_rejected() -> None:
-    with pytest.raises(DataError, match=r"a\.png holds the value 40000, above 32767.*save it as"):
+    with pytest.raises(
+        DataError, match=r"a\.png contains the value 40000, above the maximum of 32767.*save it as"
+    ):
         decode_image(encoded(".png", np.full((8, 8), 40000, np.uint16)), "a.png")
 
 
 def test_other_types_are_rejected() -> None:
-    with pytest.raises(DataError, match=r"a\.tif holds float32 values: save it with 8 or 16 bits"):
+    with pytest.raises(
+        DataError, match=r"a\.tif contains float32 values: save it with 8 or 16 bits"
+    ):
         decode_image(encoded(".tif", GREY.astype(np.float32)), "a.tif")
 
 
 def test_a_tiff_of_several_pages_is_rejected() -> None:
     pages = cv2.imencodemulti(".tif", [GREY, GREY, GREY])[1].tobytes()
-    with pytest.raises(DataError, match=r"a\.tif holds 3 pictures"):
+    with pytest.raises(
+        DataError, match=r"a\.tif cannot be decoded: the TIFF image contains several images"
+    ):
         decode_image(pages, "a.tif")
 
 
@@ -82,14 +88,14 @@ def test_truncated_files_are_named(
 ) -> None:
     whole = encoded(suffix, pixels)
     store.write(f"cut{suffix}", whole[: int(len(whole) * kept)])
-    with pytest.raises(DataError, match=rf"{store.url}/cut{suffix} cannot be read .*replace it"):
+    with pytest.raises(DataError, match=rf"{store.url}/cut{suffix} cannot be decoded"):
         read_image(store, f"cut{suffix}")
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_the_last_byte_counts(suffix: str) -> None:
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be decoded"):
         decode_image(encoded(suffix, GREY)[:-1], "a")
 
 

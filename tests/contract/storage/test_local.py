@@ -76,7 +76,7 @@ class TestObjects:
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/../../up", "a//b", "./a"])
     def test_a_key_cannot_leave_the_store(self, store: Storage, key: str) -> None:
         for act in (store.read, store.exists, store.delete, lambda key: store.write(key, b"")):
-            with pytest.raises(StorageError, match="is no key"):
+            with pytest.raises(StorageError, match="is not a valid key"):
                 act(key)
 
 
@@ -210,10 +210,10 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("url", "reason"),
         [
-            ("gs://bucket/prefix", "is no storage address"),
-            ("file://host/path", "is no storage address"),
-            ("s3:///prefix", "names no bucket"),
-            ("s3://bucket/../other", "is no key"),
+            ("gs://bucket/prefix", "is not a storage address"),
+            ("file://host/path", "is not a storage address"),
+            ("s3:///prefix", "does not name a bucket"),
+            ("s3://bucket/../other", "is not a valid key"),
         ],
     )
     def test_other_addresses_are_rejected(self, url: str, reason: str) -> None:

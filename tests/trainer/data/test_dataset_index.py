@@ -205,7 +205,7 @@ def test_the_index_is_readable(source: Storage, home: Storage) -> None:
     data = settings(source)
     prepare_dataset(data, 0, home)
     index = json.loads(home.read(f"datasets/{dataset_id(data, 0)}/index.json"))
-    assert index["dataset"]["cases"][0]["patient"] == "P00"
+    assert index["dataset"]["slices"][0]["patient"] == "P00"
 
 
 def test_the_name_reports_the_source_and_its_settings(source: Storage) -> None:
@@ -270,7 +270,7 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 
 def test_a_missing_partner_is_named(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
-    remedy = "an image and its mask have the same stem; add the missing ones or remove the others."
+    remedy = "an image and its mask have the same stem; add the missing files or remove the others."
     assert data_error(source, home) == f"{source.url}: valid/images/P10-1.png has no mask: {remedy}"
     source.delete("valid/images/P10-1.png")
     source.delete("test/images/P20-0.png")
@@ -322,7 +322,7 @@ def test_names_without_patient_are_reported_once(source: Storage, home: Storage)
     message = data_error(source, home, patient_id_regex="^it's_(.)")
     assert message.count("data.patient_id_regex") == 1
     assert '"^it\'s_(.)" finds no patient in the names of 12 files, such as ' in message
-    assert "train/images/P00-0.png: write one that does" in message
+    assert "train/images/P00-0.png: change it" in message
 
 
 def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home: Storage) -> None:
@@ -399,7 +399,7 @@ def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: St
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     nowhere = open_storage(str(tmp_path / "nowhere"))
     message = data_error(nowhere, home)
-    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must name one")
+    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must contain")
     (tmp_path / "nowhere").mkdir()
     assert "data.root must contain train|valid|test" in data_error(nowhere, home)
 

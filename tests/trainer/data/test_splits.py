@@ -60,7 +60,7 @@ def test_each_split_has_small_and_large_organs(seed: int) -> None:
 def test_three_patients_are_enough_and_two_are_not() -> None:
     splits = stratified_split({"a": 0.1, "b": 0.2, "c": 0.3}, 0.15, 0.15, seed=0)
     assert [len(splits[split]) for split in SPLITS] == [1, 1, 1]
-    with pytest.raises(DataError, match=r"the pool has 2 patients, .* none train"):
+    with pytest.raises(DataError, match=r"the dataset has 2 patients: .* none for training"):
         stratified_split({"a": 0.1, "b": 0.2}, 0.15, 0.15, seed=0)
 
 

@@ -98,7 +98,7 @@ def test_the_summary_names_what_it_is_of(done, thresholding, place):
     assert summary["model"]["name"] == "thresholding"
     assert summary["model"]["bundle"] == str(thresholding)
     assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
-    assert summary["dataset"]["trained_on"] == "0123456789abcdef"
+    assert summary["dataset"]["training_fingerprint"] == "0123456789abcdef"
     assert summary["host_info"]["machine"]
 
 

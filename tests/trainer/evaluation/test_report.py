@@ -72,7 +72,7 @@ def test_the_report_names_its_figures_and_their_origin(evaluation, place):
     assert evaluation.host_info["python"] in html
     assert "learning_rate = 0.002" in html
     assert "2 of 5 patients and 2 of 6 slices have no foreground" in html
-    assert "marked in 1 of these patients and 1 of these slices" in html
+    assert "not empty in 1 of these patients and 1 of these slices" in html
 
 
 def test_the_worst_patient_is_met_first(evaluation, place):
