@@ -75,7 +75,7 @@ stage "inspect it" python -m trainer inspect $config
 stage "train on 2 workers" python -m trainer train $config
 stage "evaluate by patient" python -m trainer evaluate $run/bundle
 stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
-    --overlays --masks "$slices/test/masks" --patients '^(PHANTOM_\d+)'
+    --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
 dice=$(field $run/evaluation/test/summary.json 'round(found["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" python -m tuning run $config

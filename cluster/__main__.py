@@ -160,8 +160,11 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
 def stop(
     path: ConfigFile,
     job: Job = None,
-    within: Annotated[
-        float, typer.Option(min=0, help="Seconds the job may take to reach its next checkpoint.")
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0, help="Seconds the job may take to reach its next checkpoint."
+        ),
     ] = 900.0,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
     verbose: Verbose = False,
@@ -178,9 +181,9 @@ def stop(
         client.JobClient(config.cluster).stop(line.job)
         typer.echo(f"job {line.job} is told to stop at once.")
         return
-    job_store.request_stop(job_store.jobs_storage(config), line.job, within)
+    job_store.request_stop(job_store.jobs_storage(config), line.job, timeout)
     typer.echo(
-        f"job {line.job} is asked to stop after its next checkpoint, within {within:.0f} s; "
+        f"job {line.job} is asked to stop after its next checkpoint, within {timeout:.0f} s; "
         f"follow it with `python -m cluster logs {path}`."
     )
 
@@ -193,8 +196,8 @@ def up(
     overrides: Overrides = None,
     file: ClusterFile = None,
     yes: Yes = False,
-    only_plan: Annotated[
-        bool, typer.Option("--plan", help="Show what would be made and its price, make nothing.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be created and its price only.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -217,7 +220,7 @@ def up(
     )
     if note:
         typer.echo(f"note: {note}", err=True)
-    if only_plan:
+    if dry_run:
         return
     if not yes:
         typer.confirm("Make this and start paying for it?", abort=True)

@@ -33,7 +33,7 @@ NO_ROOM = [
     ({"train__cpus_per_worker": 3}, "train.cpus_per_worker = 3): the largest has 2"),
     ({"train__gpus_per_worker": 1}, "no node has the 1 GPU of one training worker"),
     (
-        {"train__workers": 8, "train__batch_size": 8},
+        {"train__num_workers": 8, "train__batch_size": 8},
         "train.num_workers requests 8 training workers of 1 CPU each, and the cluster can hold 4: set "
         "train.num_workers to 4",
     ),
@@ -139,7 +139,7 @@ def test_a_file_is_judged_by_the_largest_cluster_it_allows(tmp_path: Path) -> No
 def test_a_bad_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(text)
-    with pytest.raises(ClusterError, match="does not read as a cluster file"):
+    with pytest.raises(ClusterError, match="is not a valid Ray cluster file"):
         nodes_of_file(path)
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_changed_in_the_same_size_is_sent_again(tmp_path: Path, s3: 
 
 
 def test_nothing_to_upload_is_said(tmp_path: Path, s3: str) -> None:
-    with pytest.raises(DataError, match="holds no files"):
+    with pytest.raises(DataError, match="contains no files"):
         find_changed_files(tmp_path, open_storage(s3))
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         find_changed_files(tmp_path / "nowhere", open_storage(s3))

@@ -124,7 +124,7 @@ def test_from_slices_in_s3_to_a_mask_over_http_though_a_node_is_lost(
         try:
             mask, model = segment(settings, s3)
         finally:
-            submit(head, settings, "inference", "undeploy")
+            submit(head, settings, "inference", "shutdown")
         assert model == "demo@1"
         assert mask.shape == (64, 64)
         assert set(np.unique(mask)) <= {0, 255}

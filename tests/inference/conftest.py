@@ -222,7 +222,7 @@ def service(
     assert deployed.returncode == 0, deployed.stderr
     assert "it stays on the cluster" in deployed.stdout
     yield RunningService(f"http://127.0.0.1:{attempts.port}", KEY, config, registry, run)
-    ended = run("undeploy")
+    ended = run("shutdown")
     assert "the service has ended" in ended.stdout, ended.stderr
     serve.shutdown()
 

@@ -81,10 +81,10 @@ LOOK = """
 import sys
 from pathlib import Path
 import numpy as np
-from contract.storage import FolderStorage
-from inference.predictor import open_segmenter
-segmenter = open_segmenter(FolderStorage(Path(sys.argv[1])), threads=1, gpu=sys.argv[2] == "gpu")
-segmenter.segment([np.zeros((20, 20, 1), np.uint8)])
+from contract.storage import LocalStorage
+from inference.predictor import load_predictor
+segmenter = load_predictor(LocalStorage(Path(sys.argv[1])), threads=1, gpu=sys.argv[2] == "gpu")
+segmenter.predict([np.zeros((20, 20, 1), np.uint8)])
 loaded = {"keras", "tf_keras", "trainer", "tensorflow", "openvino_telemetry.main", "ray"}
 print(segmenter.engine.name, *sorted(loaded & set(sys.modules)))
 """

@@ -131,7 +131,7 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
 
     refused = judged("sweep.num_workers=1")
     assert refused.returncode == 1
-    assert "set sweep.max_concurrent_trials to 8 for the cluster to grow" in refused.stdout
+    assert "set sweep.max_concurrent_trials to 8 to make the cluster grow" in refused.stdout
     told = judged("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
     assert told.returncode == 0, told.stdout + told.stderr
     assert "nodes 9, CPUs 34, GPUs 8" in told.stdout

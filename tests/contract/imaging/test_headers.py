@@ -88,9 +88,9 @@ def test_a_tiff_of_several_pictures_is_rejected() -> None:
 
 
 REFUSED = {
-    "nothing": (b"", "no PNG, JPEG, BMP or TIFF"),
-    "a text": (b"hello", "no PNG, JPEG, BMP or TIFF"),
-    "a GIF": (b"GIF89a" + bytes(50), "no PNG, JPEG, BMP or TIFF"),
+    "nothing": (b"", "not a PNG, JPEG, BMP or TIFF"),
+    "a text": (b"hello", "not a PNG, JPEG, BMP or TIFF"),
+    "a GIF": (b"GIF89a" + bytes(50), "not a PNG, JPEG, BMP or TIFF"),
     "a PNG of nothing": (b"\x89PNG\r\n\x1a\n", "is truncated"),
     "a PNG without header": (b"\x89PNG\r\n\x1a\n" + bytes(30), "no header chunk"),
     "a BMP of no pixels": (b"BM" + bytes(40), "0 x 0"),

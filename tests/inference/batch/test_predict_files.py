@@ -73,7 +73,7 @@ def test_the_command_writes_masks_overlays_and_dice(
     registry.promote("bright", registry.register("bright", bright.url).version, "production")
     write_truth(slices, tmp_path / "truth")
     words = ("bright@production", slices, tmp_path / "out", "--storage", store.url)
-    scoring = ("--overlays", "--masks", tmp_path / "truth", "--patients", r"^P\d")
+    scoring = ("--overlays", "--ground-truth", tmp_path / "truth", "--patient-regex", r"^P\d")
     first = command(*words, *scoring)
     assert first.returncode == 0, first.stderr
     assert "5 masks in" in first.stdout
@@ -173,7 +173,7 @@ def test_a_missing_truth_is_named(bright: LocalStorage, slices: Path, tmp_path: 
     write_truth(slices, tmp_path / "truth")
     (tmp_path / "truth/P0-2.png").unlink()
     cv2.imwrite(str(tmp_path / "truth/P1-1.png"), np.zeros((9, 9), np.uint8))
-    result = command(bright.url, slices, tmp_path / "out", "--masks", tmp_path / "truth")
+    result = command(bright.url, slices, tmp_path / "out", "--ground-truth", tmp_path / "truth")
     assert result.returncode == 1
     assert "P0-2.png: there is no true mask P0-2" in result.stderr
     assert "P1-1.png: its true mask has 9 x 9 pixels" in result.stderr

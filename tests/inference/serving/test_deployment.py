@@ -155,10 +155,10 @@ def test_serve_that_listens_in_another_way_is_rejected(
 def test_a_service_that_cannot_be_deployed_leaves_nothing_behind(attempts: Any) -> None:
     assert not attempts.nothing
     assert "did not start in time: 1 replicas of 64 CPUs" in attempts.first
-    assert "undeploy" not in attempts.first
+    assert "shutdown" not in attempts.first
     assert not attempts.left
     assert "did not start in time" in attempts.second
-    assert attempts.second.endswith("or end it with `python -m inference undeploy`.")
+    assert attempts.second.endswith("or end it with `python -m inference shutdown`.")
 
 
 def test_a_port_that_speaks_no_http_is_reported() -> None:
@@ -177,7 +177,7 @@ def test_a_port_that_speaks_no_http_is_reported() -> None:
             thread.join()
 
 
-@pytest.mark.parametrize("command", ["status", "undeploy"])
+@pytest.mark.parametrize("command", ["status", "shutdown"])
 def test_where_nothing_runs_one_sentence_says_so(service: Any, command: str) -> None:
     override = "serve.port=9" if command == "status" else "cluster.address=127.0.0.1:9"
     told = service.run(command, override)

@@ -1,4 +1,4 @@
-"""A host follows the registry, and keeps what it has where the new one cannot be hosted."""
+"""A host follows the registry, and keeps what it has where the new one cannot be served."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def test_what_cannot_be_hosted_is_a_problem_and_changes_nothing(
     registry.promote("bright", registry.register("bright", failing.url).version, "production")
     follower.refresh()
     assert follower.current.label == "bright@1"
-    assert follower.load_error == "bright@production cannot be hosted: InvalidArgumentError."
+    assert follower.load_error == "bright@production cannot be served: InvalidArgumentError."
     registry.promote("bright", 2, "production")
     follower.refresh()
     assert (follower.current.label, follower.load_error) == ("bright@2", None)
@@ -103,7 +103,7 @@ def damaged(registry: Registry, bundle: LocalStorage) -> int:
 
 def test_the_first_bundle_must_be_there(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="there is no model 'no one'"):
-        host("no one@production", tmp_path).load()
+        host("nobody@production", tmp_path).load()
     version = registry.resolve("bright@1")
     (Path(version.bundle) / "weights.npz").rename(Path(version.bundle) / "moved")
     try:
