@@ -31,9 +31,9 @@ from pathlib import Path
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
+from contract.host_info import cpu_count
 from contract.registry import Registry
 from contract.storage import open_storage
-from inference.predictor import cpu_count
 
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
@@ -54,26 +54,31 @@ PREPARE = """
 import sys
 import cv2
 from contract import bundle
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.storage import open_storage
 from trainer.export import saved_model
-from trainer.data.dataset_index import prepare, read_image
-from contract.host_info import environment
+from trainer.data.dataset_index import prepare_dataset
+from contract.config import Config
+from contract.host_info import host_info
+from contract.imaging.decode import read_image
+from contract.timestamps import utc_now
 
-config, folder = load(sys.argv[1]), open_storage(sys.argv[2])
+config, folder = load_config(sys.argv[1]), open_storage(sys.argv[2])
 drawn = config.with_values({"data.source": "phantom", "data.root": None, "data.phantom.size": 512,
     "data.phantom.train_patients": 1, "data.phantom.valid_patients": 1,
     "data.phantom.test_patients": 1, "data.phantom.slices": 16})
-cases = prepare(drawn.data, 0, folder)
-for number, case in enumerate(cases.cases[:16]):
-    image = read_image(open_storage(cases.root), case.image)
+dataset = prepare_dataset(drawn.data, 0, folder)
+for number, record in enumerate(dataset.slices[:16]):
+    image = read_image(open_storage(dataset.root), record.image)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
     folder.write(f"slices/{number:02}.jpg", cv2.imencode(".jpg", image, quality)[1].tobytes())
-facts = bundle.Facts.now(name="benchmark", commit=None, machine=environment()["machine"],
-    fingerprint=config.fingerprint(), dataset=cases.fingerprint, patients={},
+metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=None,
+    machine=host_info()["machine"],
+    fingerprint=config.fingerprint(), dataset=dataset.fingerprint, patients={},
     image_size=config.network.image_size,
     image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
-saved_model.export(saved_model.plain_copy(config), config, facts, folder.at("bundle"))
+model = saved_model.build_inference_model(config.network)
+saved_model.export_bundle(model, config, metadata, folder.at("bundle"))
 """
 
 # Answers each line of seconds on its standard input with the seconds every slice took.
@@ -97,12 +102,12 @@ for line in sys.stdin:
 KERAS = """
 import sys
 import cv2, numpy as np, tensorflow as tf
-from contract.config.loader import load
-from trainer import networks
+from contract.config.loader import load_config
+from trainer.networks.registry import build_network
 
-config = load(sys.argv[1])
+config = load_config(sys.argv[1])
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
-model = networks.build(config.network)
+model = build_network(config.network)
 side, low, high = config.network.image_size, config.data.intensity_low, config.data.intensity_high
 
 def segment(data):
@@ -119,12 +124,13 @@ BARE = """
 import sys
 from pathlib import Path
 from inference.engines import OpenVinoEngine, TensorFlowEngine
-from contract.imaging.encode import decode, encode_mask
+from contract.imaging.decode import decode_image
+from contract.imaging.encode import encode_mask
 
 engine = {kind}(Path(sys.argv[2], "bundle"), int(sys.argv[3]))
 
 def segment(data):
-    return encode_mask(engine.infer(decode(data)[None])[1][0])
+    return encode_mask(engine.infer(decode_image(data, "image")[None])[1][0])
 """
 
 
@@ -219,9 +225,9 @@ def service(path: Path) -> Iterator[int]:
     words = [sys.executable, "-m", "inference", "deploy", str(path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = process.stdout.readline()
-        found = re.search(r":(\d+)$", told.strip())
-        assert found, f"the service did not start: {told}"
+        line = process.stdout.readline()
+        found = re.search(r":(\d+)$", line.strip())
+        assert found, f"the service did not start: {line}"
         try:
             yield int(found[1])
         finally:

@@ -18,14 +18,15 @@ PHASED = """
 import time
 began = time.monotonic()
 import sys
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.storage import open_storage
 from trainer.training import launcher
-from trainer.data.dataset_index import prepare
+from trainer.data.dataset_index import prepare_dataset
 
-config = load(sys.argv[1], [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.preview_images=0"])
+overrides = [f"storage.root={sys.argv[2]}", "train.epochs=1", "train.preview_images=0"]
+config = load_config(sys.argv[1], overrides)
 marks = [("import the driver, read the settings", time.monotonic())]
-prepare(config.data, config.run.seed, open_storage(config.storage.root))
+prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
 marks.append(("prepare the slices (first time)", time.monotonic()))
 names = {"building the network": "start Ray and the workers, import TensorFlow, cache the slices"}
 
@@ -36,7 +37,7 @@ def watch(done, total, note):
         marks.append((name, time.monotonic()))
 
 
-launcher.run(config, watch)
+launcher.run_training(config, watch)
 for (name, at), before in zip(marks, [began] + [at for _, at in marks]):
     print(f"PHASE\\t{name}\\t{at - before:.2f}")
 """
@@ -44,18 +45,18 @@ for (name, at), before in zip(marks, [began] + [at for _, at in marks]):
 PLAIN = """
 import sys
 import numpy as np, tensorflow as tf, tf_keras as keras
-from contract.config.loader import load
-from trainer import networks
-from trainer.components import metrics
+from contract.config.loader import load_config
+from trainer.networks.registry import build_network
+from trainer.components.metrics import build_metrics
 from trainer.components.losses import SegmentationLoss
-from trainer.networks.layers import bind
+from trainer.networks.layers import bind_dropout
 
-config = load(sys.argv[1])
-model = networks.build(config.network)
+config = load_config(sys.argv[1])
+model = build_network(config.network)
 model.compile(
-    keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=metrics.build()
+    keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=build_metrics()
 )
-bind(model, config.run.seed)
+bind_dropout(model, config.run.seed)
 side, batch = config.network.image_size, config.train.batch_size
 slices = np.random.rand(batch, side, side, config.network.image_channels).astype("float32")
 model.train_on_batch(slices, (slices[..., :1] > 0.9).astype("float32"))
@@ -67,10 +68,10 @@ def main() -> None:
     chosen = arguments(__doc__).parse_args()
     demo = str(Path(__file__).parents[1] / "configs" / "demo.toml")
     with tempfile.TemporaryDirectory() as folder:
-        told = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", PHASED, demo, folder], check=True, capture_output=True, text=True
         )
-    lines = [line.split("\t") for line in told.stdout.splitlines() if line.startswith("PHASE")]
+    lines = [line.split("\t") for line in result.stdout.splitlines() if line.startswith("PHASE")]
     phases = [(name, float(seconds)) for _, name, seconds in lines]
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", PLAIN, demo], check=True, capture_output=True)

@@ -46,30 +46,32 @@ SPACE = {
 PLAIN = """
 import json, sys, time
 began = time.monotonic()
-from contract.config.loader import load
+from contract.config.loader import load_config
 from contract.storage import open_storage
 from trainer.training import run_store
-from trainer.data.dataset_index import prepare
-from trainer.training.train_loop import Surroundings, train
-from tuning.trial_store import Ledger
-from tuning.scheduler import Steering
+from trainer.data.dataset_index import prepare_dataset
+from trainer.training.train_loop import WorkerContext, train
+from tuning.trial_store import TrialStore
+from tuning.scheduler import TrialScheduler
 from tuning.trainable import trial_config
 
-config = load(sys.argv[1])
+config = load_config(sys.argv[1])
 storage = open_storage(config.storage.root)
-slices = prepare(config.data, config.run.seed, storage)
-ledger = Ledger(storage.at("plain"))
-steering = Steering(config, ledger, 1)
-while trial := steering.next_trial():
-    def report(row):
-        told = {"trial": trial.number, "at": time.monotonic() - began, "row": dict(row)}
-        print("EPOCH", json.dumps(told), flush=True)
+dataset = prepare_dataset(config.data, config.run.seed, storage)
+store = TrialStore(storage.at("plain"))
+scheduler = TrialScheduler(config, store, 1)
+while trial := scheduler.next_trial():
+    def report(metrics):
+        time_s = time.monotonic() - began
+        epoch = {"trial": trial.number, "time_s": time_s, "metrics": dict(metrics)}
+        print("EPOCH", json.dumps(epoch), flush=True)
 
     chosen = trial_config(config, trial.number, trial.values)
-    run_store.begin(run_store.place(chosen), chosen, slices)
-    train(chosen, slices, run_store.place(chosen), Surroundings(report_epoch=report))
-    ledger.end(trial.number, "finished")
-print("END", json.dumps({"at": time.monotonic() - began}))
+    run = run_store.run_storage(chosen)
+    run_store.create_run(run, chosen, dataset)
+    train(chosen, dataset, run, WorkerContext(report_epoch=report))
+    store.finish(trial.number, "completed")
+print("END", json.dumps({"time_s": time.monotonic() - began}))
 """
 
 
@@ -92,9 +94,9 @@ def main() -> None:
         rows.append([f"{goal:.3f} (best - {gap})", *compared(at, sooner)])
     rows.append(["all trials over", *compared(plain_total, swept_total)])
     said = (
-        f"{config.sweep.num_samples} trials of at most {config.train.epochs} epochs; in seconds. Plain "
-        f"search: best {best:.4f} after {len(plain_epochs)} epochs. Sweep: best {found:.4f} after "
-        f"{len(swept_epochs)}."
+        f"{config.sweep.num_samples} trials of at most {config.train.epochs} epochs; in seconds. "
+        f"Plain search: best {best:.4f} after {len(plain_epochs)} epochs. "
+        f"Sweep: best {found:.4f} after {len(swept_epochs)}."
     )
     text = "\n\n".join([said, table(head, rows), outside(trials, config)])
     publish("sweep", text, chosen.write)
@@ -120,17 +122,17 @@ def plain(config: Config, folder: Path) -> tuple[list[dict[str, Any]], float]:
     path = folder / "plain.toml"
     alone = config.with_values({"run.name": "plain", "train.cpus_per_worker": cpus})
     path.write_text(to_toml(alone), encoding="utf-8")
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], check=True, capture_output=True, text=True
     )
-    lines = [line.split(" ", 1) for line in told.stdout.splitlines()]
+    lines = [line.split(" ", 1) for line in result.stdout.splitlines()]
     facts = [(word, json.loads(rest)) for word, rest in lines if word in ("EPOCH", "END")]
     epochs = [
-        {**fact["row"], "at": fact["at"], "trial": fact["trial"]}
+        {**fact["metrics"], "time_s": fact["time_s"], "trial": fact["trial"]}
         for word, fact in facts
         if word == "EPOCH"
     ]
-    return epochs, facts[-1][1]["at"]
+    return epochs, facts[-1][1]["time_s"]
 
 
 def swept(config: Config) -> tuple[list[Trial], list[dict[str, Any]], float]:
@@ -142,12 +144,12 @@ def swept(config: Config) -> tuple[list[Trial], list[dict[str, Any]], float]:
     def watch(done: int, total: int | None, note: str) -> None:
         # The sweep's own clock starts a little later than this one.
         if not late and (rows := list(epochs_of(read_trials(sweep.sweep_storage(one_each))))):
-            late.append(time.monotonic() - began - max(row["at"] for row in rows))
+            late.append(time.monotonic() - began - max(row["time_s"] for row in rows))
 
     result = sweep.run_sweep(one_each, watch)
     total = time.monotonic() - began
-    epochs = [{**row, "at": row["at"] + late[0]} for row in epochs_of(result.trials)]
-    return list(result.trials), sorted(epochs, key=lambda row: row["at"]), total
+    epochs = [{**row, "time_s": row["time_s"] + late[0]} for row in epochs_of(result.trials)]
+    return list(result.trials), sorted(epochs, key=lambda row: row["time_s"]), total
 
 
 def epochs_of(trials: list[Trial] | tuple[Trial, ...]) -> Iterator[dict[str, Any]]:
@@ -157,7 +159,7 @@ def epochs_of(trials: list[Trial] | tuple[Trial, ...]) -> Iterator[dict[str, Any
 
 def reached(epochs: list[dict[str, Any]], goal: float, monitor: str) -> float | None:
     """Seconds until an epoch has the score; None where none has."""
-    return next((row["at"] for row in epochs if row[monitor] >= goal), None)
+    return next((row["time_s"] for row in epochs if row[monitor] >= goal), None)
 
 
 def expected(epochs: list[dict[str, Any]], goal: float, monitor: str) -> float:
@@ -170,8 +172,8 @@ def expected(epochs: list[dict[str, Any]], goal: float, monitor: str) -> float:
     for _, group in itertools.groupby(epochs, key=lambda row: row["trial"]):
         rows = list(group)
         at = reached(rows, goal, monitor)
-        others.append(rows[-1]["at"] - began) if at is None else good.append(at - began)
-        began = rows[-1]["at"]
+        others.append(rows[-1]["time_s"] - began) if at is None else good.append(at - began)
+        began = rows[-1]["time_s"]
     return sum(good) / len(good) + sum(others) / (len(good) + 1)
 
 

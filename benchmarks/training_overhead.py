@@ -21,21 +21,21 @@ from contract.storage import open_storage
 PLAIN = """
 import json, sys, time
 import numpy as np, tensorflow as tf, tf_keras as keras
-from contract.config.loader import load
-from trainer import networks
-from trainer.components import metrics
+from contract.config.loader import load_config
+from trainer.networks.registry import build_network
+from trainer.components.metrics import build_metrics
 from trainer.components.losses import SegmentationLoss
-from trainer.networks.layers import bind
+from trainer.networks.layers import bind_dropout
 
-config, folder = load(sys.argv[1]), sys.argv[2]
+config, folder = load_config(sys.argv[1]), sys.argv[2]
 tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
-model = networks.build(config.network)
+model = build_network(config.network)
 model.compile(
     keras.optimizers.AdamW(config.train.learning_rate),
     SegmentationLoss(config.train.loss),
-    weighted_metrics=metrics.build(),
+    weighted_metrics=build_metrics(),
 )
-bind(model, config.run.seed)
+bind_dropout(model, config.run.seed)
 names = ("train_x", "train_y", "valid_x", "valid_y")
 data = {name: np.load(f"{folder}/{name}.npy") for name in names}
 batch = config.train.batch_size
@@ -96,29 +96,30 @@ def plain(config: Config, folder: str) -> float:
     samples = save_arrays(config, folder)
     path = Path(folder) / "plain.toml"
     path.write_text(to_toml(config), encoding="utf-8")
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path), folder], check=True, capture_output=True, text=True
     )
-    return samples / statistics.median(json.loads(told.stdout.splitlines()[-1])[1:])
+    return samples / statistics.median(json.loads(result.stdout.splitlines()[-1])[1:])
 
 
 def save_arrays(config: Config, folder: str) -> int:
     """Write the prepared slices as .npy files; how many samples an epoch trains on."""
     import numpy as np
 
-    from trainer.data import cache, pipeline
+    from trainer.data import cache
     from trainer.data.dataset_index import prepare_dataset
+    from trainer.data.pipeline import load_sample
 
-    slices = prepare_dataset(config.data, config.run.seed, open_storage(folder))
+    dataset = prepare_dataset(config.data, config.run.seed, open_storage(folder))
     count = 0
     for split in ("train", "valid"):
-        arrays = cache.load_split(config, slices, split)
-        pairs = [pipeline.load_sample(config, arrays, index) for index in range(len(arrays.images))]
+        cached = cache.load_split(dataset, split, config.data, config.network)
+        pairs = [load_sample(cached, config.data, index) for index in range(len(cached.images))]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size
             pairs = pairs[:count]
         np.save(f"{folder}/{split}_x.npy", np.array([image for image, _ in pairs]))
-        np.save(f"{folder}/{split}_y.npy", np.array([truth for _, truth in pairs]))
+        np.save(f"{folder}/{split}_y.npy", np.array([mask for _, mask in pairs]))
     return count
 
 

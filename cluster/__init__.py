@@ -1,1 +1,1 @@
-"""The ground the rooms run on: connecting to Ray, jobs, cluster checks and cloud nodes."""
+"""Connections to Ray, jobs, capacity checks and cloud nodes."""

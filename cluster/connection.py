@@ -1,6 +1,6 @@
-"""Connecting this process to Ray: the only place of the project that calls `ray.init`.
+"""Connects this process to Ray: the only module that calls `ray.init`.
 
-It is also the only place of `cluster` that reads the environment.
+It is also the only module of `cluster` that reads environment variables.
 """
 
 import logging
@@ -21,15 +21,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import RayError
 
 import contract
+from cluster.ray_internals import dashboard_address
 from contract.config import Cluster
-from contract.errors import ClusterError, UserError
+from contract.errors import ClusterError, UserError, first_line
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
-"""What a worker must be able to import."""
+"""The packages that workers import."""
 WORKER_ENV = {
     "TF_USE_LEGACY_KERAS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -39,22 +39,22 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-"""The first makes `tf.keras` the Keras 2 that we train with; the second silences TensorFlow. The
-last spares each training a process that notes, for no one here, which nodes will be taken. With
-the others TensorFlow keeps the memory of tensors between steps, and glibc that of the gradients on
-their way: given back and taken again, it costs page faults by the million and half of the speed
-(docs/lab-notes.md). 32 MiB is glibc's limit.
+"""The first makes `tf.keras` Keras 2; the second suppresses TensorFlow's log messages. The last saves
+a process per training that watches for preempted nodes, which is not used. With the others,
+TensorFlow keeps the memory of tensors between steps, and glibc that of gradients in transit:
+releasing and allocating it again causes millions of page faults and costs half of the speed
+(docs/lab-notes.md). 32 MiB is glibc's maximum.
 """
 FORWARDED_ENV = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
-"""Variables of this process that a job is given; anyone who may see the cluster may read them."""
+"""Variables of this process that are passed to a job; every user of the cluster can read them."""
 DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
-REACH_TIMEOUT_S = 10.0
-_REMOVE_S = 5.0
+CONNECT_TIMEOUT_S = 10.0
+_DELETE_TIMEOUT_S = 5.0
 NO_RAY_ADDRESS = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
-"""Ray's own code would let these overrule an address that it is given."""
-# The socket Ray opens below its session folder may have a path of 107 bytes at most, so TMPDIR,
-# which is long on some machines, is not followed.
+"""Ray would prefer these variables to an address that is passed to it."""
+# The path of the socket in Ray's session folder is limited to 107 bytes, and TMPDIR is long on some
+# machines.
 SHORT_FOLDER = "/tmp"
 
 log = logging.getLogger(__name__)
@@ -65,95 +65,95 @@ class Connection:
     """The Ray cluster this process is connected to."""
 
     private: bool
-    """Started by this process and gone with it."""
+    """Whether it was started by this process and ends with it."""
 
 
 @contextmanager
 def ray_session(cluster: Cluster) -> Iterator[Connection]:
-    """Connect to the cluster that the settings name, for the time of the block.
+    """Connect to the configured cluster for the duration of the block.
 
-    cluster.address, else RAY_ADDRESS, else a private cluster on this machine that ends with the
-    block. A process that is connected already stays so.
-    What workers print is repeated where this process logs everything (--verbose). Raises
-    ClusterError where the cluster cannot be reached.
+    The cluster is cluster.address, else RAY_ADDRESS, else a private one on this machine that ends
+    with the block. A process that is already connected stays connected. The output of workers is
+    shown with --verbose. Raises ClusterError if the cluster cannot be reached.
     """
     if ray.is_initialized():
         yield Connection(private=False)
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    opened = _existing(address) if address else _private(cluster)
-    with opened as connection:
+    session = _existing_cluster(address) if address else _private_cluster(cluster)
+    with session as connection:
         yield connection
 
 
 @contextmanager
-def _private(cluster: Cluster) -> Iterator[Connection]:
-    """A cluster of this process alone, on the loopback address and with a token of its own."""
+def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
+    """A cluster of this process only, on the loopback address, with its own token."""
     folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
     ensure_auth_token()
-    keep = False
+    keep_logs = False
     try:
         _start(cluster, folder)
         yield Connection(private=True)
     except Exception as error:
-        keep = not isinstance(error, UserError)
+        keep_logs = not isinstance(error, UserError)
         raise
     finally:
         ray.shutdown(wait_for_processes=True)
-        if keep:
-            log.info("Ray's own logs are kept in %s.", folder)
+        if keep_logs:
+            log.info("Ray's logs are kept in %s.", folder)
         else:
-            _remove(folder)
+            _delete(folder)
 
 
-def _remove(folder: Path) -> None:
-    """Delete a private cluster's folder, in which Ray's last processes may write for a moment."""
-    end = time.monotonic() + _REMOVE_S
+def _delete(folder: Path) -> None:
+    """Delete a private cluster's folder, to which Ray's last processes may still write briefly."""
+    deadline = time.monotonic() + _DELETE_TIMEOUT_S
     shutil.rmtree(folder, ignore_errors=True)
-    while folder.exists() and time.monotonic() < end:
+    while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(cluster: Cluster, folder: Path) -> None:
-    """Start Ray with its files below a folder; ClusterError where it does not come up."""
-    # The workers inherit this process's environment. The same variables as a runtime_env made
-    # each wave of actors 0.7 to 1 s slower on 2 cores, as none can be started ahead.
-    with environment_variables(_private_variables()), _own_termination():
+    """Start Ray with its files in a folder; ClusterError if it does not start."""
+    # The workers inherit the environment of this process. The same variables in a runtime_env make
+    # the start of actors 0.7 to 1 s slower on 2 cores, because workers cannot be prestarted.
+    with environment_variables(_private_variables()), _keep_sigterm_handler():
         try:
             ray.init(
                 address="local",
                 num_cpus=cluster.cpus,
-                include_dashboard=False,  # no one asks it, and a start without is sooner
+                include_dashboard=False,  # it is not used, and starting it takes time
                 object_store_memory=OBJECT_STORE_BYTES,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),
-                _temp_dir=str(folder / "ray"),  # Ray opens its own folder to everyone
+                # The default folder can be read by every user of the machine.
+                _temp_dir=str(folder / "ray"),
             )
-        except Exception as error:  # Ray raises bare Exceptions here
+        except Exception as error:  # Ray raises plain Exceptions
             raise ClusterError(
-                f"Ray does not start on this machine: {_first_line(error)}. Is it busy, or short "
-                "of memory or disk? Try again, or set cluster.cpus lower."
+                f"Ray does not start on this machine: {first_line(error)}. Check its load, memory and "
+                "disk space and try again, or reduce cluster.cpus."
             ) from error
 
 
 @contextmanager
-def _existing(address: str) -> Iterator[Connection]:
-    """A cluster that was there before and stays when the block ends."""
+def _existing_cluster(address: str) -> Iterator[Connection]:
+    """A running cluster, which keeps running when the block ends."""
     check_reachable(address)
     try:
-        with _own_termination():
+        with _keep_sigterm_handler():
             ray.init(
                 address=address,
                 logging_level=ray_level(),
                 log_to_driver=_verbose(),
-                runtime_env=_shipped_environment(),
+                runtime_env=_runtime_env(),
             )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}. Does it ask for a "
-            "token (RAY_AUTH_MODE=token, ~/.ray/auth_token)? From a machine that is none of its "
-            "nodes, send the command with `python -m cluster submit`."
+            f"cannot connect to the Ray cluster at {address}: {first_line(error)}. Check whether it "
+            "requires a token (RAY_AUTH_MODE=token, ~/.ray/auth_token). From a machine that is not "
+            "one of its nodes, use `python -m cluster submit`."
         ) from error
     try:
         yield Connection(private=False)
@@ -162,48 +162,48 @@ def _existing(address: str) -> Iterator[Connection]:
 
 
 @contextmanager
-def _own_termination() -> Iterator[None]:
-    """This process's own answer to SIGTERM holds after the block, not that of ray.init.
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore this process's SIGTERM handler, which ray.init replaces.
 
-    Ray's kills its processes below the threads that still speak to them, which then print traces.
+    Ray's handler kills its processes while threads still talk to them, which then print tracebacks.
     """
-    own = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit:
-        # Ray has answered a SIGTERM that came meanwhile.
-        if callable(own):
-            own(signal.SIGTERM, None)
+        # Ray's handler has received a SIGTERM in the meantime.
+        if callable(handler):
+            handler(signal.SIGTERM, None)
         raise
     finally:
-        # Without an answer of its own a process would leave Ray's processes to themselves.
-        if callable(own) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, own)
+        # Without a handler of its own, the process would leave Ray's processes running.
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def ensure_auth_token() -> None:
-    """Give the private cluster a secret token, so that no other user of the machine can use it.
+    """Create a secret token, so that other users of the machine cannot use the private cluster.
 
-    Ray would write one to ~/.ray/auth_token instead, where two clusters starting at once
-    overwrite each other's. Ray keeps the first token it has read, so it stays for the process.
+    Ray would write a token to ~/.ray/auth_token, where two clusters that start at the same time
+    overwrite each other's. Ray keeps the first token that it reads, so this process keeps it too.
     """
-    chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    if not any(name in os.environ for name in chosen):
+    variables = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if not any(name in os.environ for name in variables):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _private_variables() -> Mapping[str, str]:
-    """The variables of a private cluster's workers, beyond those of this process."""
+    """The environment variables of a private cluster's workers, added to those of this process."""
     folder = str(Path(contract.__file__).parents[1])
     if folder in site.getsitepackages():
         return WORKER_ENV
-    known = os.environ.get("PYTHONPATH", "")
-    return {**WORKER_ENV, "PYTHONPATH": os.pathsep.join(filter(None, (folder, known)))}
+    python_path = os.environ.get("PYTHONPATH", "")
+    return {**WORKER_ENV, "PYTHONPATH": os.pathsep.join(filter(None, (folder, python_path)))}
 
 
 @contextmanager
 def environment_variables(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """This process's environment with these variables (None: without), for a block's time."""
+    """Set environment variables (None: unset) for the duration of the block."""
     before = {name: os.environ.get(name) for name in variables}
     _set_variables(variables)
     try:
@@ -220,10 +220,10 @@ def _set_variables(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _shipped_environment() -> dict[str, Any] | None:
-    """What the workers of an existing cluster need: our packages, where S3 is, and no secret.
+def _runtime_env() -> dict[str, Any] | None:
+    """The runtime environment of a running cluster's workers: packages and variables, no secrets.
 
-    A Ray job carries its own environment, which Ray refuses to have changed.
+    None inside a Ray job, whose runtime environment Ray does not allow to change.
     """
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return None
@@ -236,102 +236,100 @@ def _shipped_environment() -> dict[str, Any] | None:
 
 
 def job_variables() -> dict[str, str]:
-    """The environment of a job: what our code needs, where S3 is, and no secret."""
-    known = {name: os.environ[name] for name in FORWARDED_ENV if name in os.environ}
-    if "@" in known.get("AWS_ENDPOINT_URL", ""):
+    """The environment variables of a job: those of the workers and of S3, but no secrets."""
+    forwarded = {name: os.environ[name] for name in FORWARDED_ENV if name in os.environ}
+    if "@" in forwarded.get("AWS_ENDPOINT_URL", ""):
         raise ClusterError(
-            "AWS_ENDPOINT_URL holds a password, which a job would show to everyone who may see "
-            "the cluster: set it in the environment of the nodes, and unset it here."
+            "AWS_ENDPOINT_URL contains a password, which a job would show to every user of the "
+            "cluster: set it in the environment of the nodes, and unset it here."
         )
-    return {**WORKER_ENV, **known}
+    return {**WORKER_ENV, **forwarded}
 
 
 def has_address(cluster: Cluster) -> bool:
-    """Whether settings or environment name a cluster, so that no private one is started."""
+    """Whether a cluster is configured, by the settings or RAY_ADDRESS, so none is started."""
     return bool(cluster.address or os.environ.get("RAY_ADDRESS"))
 
 
 def jobs_address(cluster: Cluster) -> str:
-    """Address of the Jobs API, such as http://127.0.0.1:8265, of the cluster the settings name.
+    """The address of the configured cluster's Jobs API, such as http://127.0.0.1:8265.
 
-    cluster.address, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else port 8265 of this
-    machine. Raises ClusterError where nothing answers there.
+    It is cluster.address, else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS, else port 8265 of this
+    machine. Raises ClusterError if nothing responds there.
     """
     logging.getLogger("ray").setLevel(ray_level())
-    given = (os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
-    address = cluster.address or next(filter(None, given), DASHBOARD)
+    values = (os.environ.get(name) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"))
+    address = cluster.address or next(filter(None, values), DASHBOARD)
     if not address.startswith(("http://", "https://")):
         check_reachable(address)
-        address = _dashboard_of(address)
+        address = _find_dashboard(address)
     check_reachable_tcp(address)
     return address.rstrip("/")
 
 
-def _dashboard_of(address: str) -> str:
-    """Address of the Jobs API of a cluster that is named as ray.init takes it."""
+def _find_dashboard(address: str) -> str:
+    """The address of the Jobs API of a cluster that is named as ray.init takes it."""
     try:
         with environment_variables(NO_RAY_ADDRESS):
-            return get_address_for_submission_client(address)
+            return dashboard_address(address)
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
-            f"cannot ask the Ray cluster at {address} for its Jobs API: {_first_line(error)}. "
-            "Name the Jobs API itself in cluster.address, such as http://127.0.0.1:8265."
+            f"cannot find the Jobs API of the Ray cluster at {address}: {first_line(error)}. "
+            "Set cluster.address to the address of the Jobs API, such as http://127.0.0.1:8265."
         ) from error
 
 
 def check_reachable(address: str) -> None:
-    """Refuse an address of a Ray cluster, as ray.init takes it, where nothing answers."""
+    """ClusterError if nothing responds at the address of a Ray cluster, as ray.init takes it."""
     if address in ("auto", "local"):
         return
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"cluster.address = {address!r} is the address of Ray's Jobs API: send the command "
-            "there with `python -m cluster submit`, or name the cluster as host:port."
+            f"cluster.address = {address!r} is the address of Ray's Jobs API: use `python -m cluster "
+            "submit`, or set it to the host:port of the cluster."
         )
     check_reachable_tcp(address if "://" in address else f"//{address}")
-    _check_speaks_ray(address.removeprefix("ray://"))
+    _check_is_ray(address.removeprefix("ray://"))
 
 
-def _check_speaks_ray(place: str) -> None:
-    """Refuse a port where something else listens, on which Ray would wait for minutes."""
+def _check_is_ray(address: str) -> None:
+    """ClusterError if something else listens there, for which Ray would wait minutes."""
     if "RAY_USE_TLS" in os.environ:
         return
-    import grpc  # 0.1 s that private clusters need not wait
+    import grpc  # takes 0.1 s, and private clusters do not need it
 
-    with grpc.insecure_channel(place) as channel:
+    with grpc.insecure_channel(address) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=REACH_TIMEOUT_S)
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
         except grpc.FutureTimeoutError as error:
             raise ClusterError(
-                f"what answers at {place} is no Ray cluster: name its port 6379, or 10001 with "
-                "ray:// before it, as they were set when it was started."
+                f"the server at {address} is not a Ray cluster: use its port 6379, or ray:// and its "
+                "port 10001, or the ports it was started with."
             ) from error
 
 
 def check_reachable_tcp(url: str) -> None:
-    """Knock at a cluster's door for ten seconds at most; Ray alone would wait for minutes."""
-    place, name = urlsplit(url), url.removeprefix("//")
+    """ClusterError if nothing accepts a connection within 10 s; Ray would wait for minutes."""
+    parts, name = urlsplit(url), url.removeprefix("//")
     try:
-        host, port = place.hostname, place.port or {"http": 80, "https": 443}.get(place.scheme)
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         host, port = None, None
     if not host or not port:
-        raise ClusterError(f"cluster.address = {name!r} must read host:port or ray://host:port.")
+        raise ClusterError(
+            f"cluster.address = {name!r} must have the form host:port or ray://host:port."
+        )
     try:
-        socket.create_connection((host, port), timeout=REACH_TIMEOUT_S).close()
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise ClusterError(
-            f"no Ray cluster answers at {name} ({error}): start it, open the tunnel to it, or "
-            "name another one in cluster.address or RAY_ADDRESS."
+            f"no Ray cluster responds at {name} ({error}): start it, open the tunnel to it, or "
+            "set cluster.address or RAY_ADDRESS to another one."
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
 def ray_level() -> int:
-    """Which of Ray's messages are shown: errors, or all of them where we log everything too."""
+    """The level of Ray's log messages: INFO with --verbose, else ERROR."""
     return logging.INFO if _verbose() else logging.ERROR
 
 

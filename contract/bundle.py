@@ -7,8 +7,8 @@
     manifest.json   what it is and the SHA-256 of every other file; written last
 
 Signatures of the SavedModel: "serving_default" takes {"slices": uint8 [B, H, W, C]}, "int16" the
-same in int16; C is 1 or 3, H and W are arbitrary. Both return {"probability": float32 [B, H, W] in 0..1,
-"mask": uint8 [B, H, W] of 0 and 1}.
+same in int16; C is 1 or 3, H and W are arbitrary. Both return {"probability":
+float32 [B, H, W] in 0..1, "mask": uint8 [B, H, W] of 0 and 1}.
 
 A bundle without its manifest is incomplete and is rejected, and so is one with a missing or changed
 file. Files that the manifest does not list are allowed and never copied.
@@ -90,7 +90,7 @@ class Manifest(BundleMetadata):
 
 
 def write_bundle(folder: Path, destination: Storage, metadata: BundleMetadata) -> Manifest:
-    """Write a bundle from a local folder: add metrics.json and the manifest, upload all, manifest last.
+    """Write a bundle from a local folder: add metrics.json and the manifest; upload it last.
 
     folder: contains saved_model, weights.npz and config.toml; it may be the destination itself. An
     existing bundle at the destination is invalid as soon as its files are being replaced.

@@ -1,7 +1,7 @@
 """The registry: names, versions and stages of bundles, stored in the storage itself.
 
     <storage.root>/registry/pancreas/versions/000003.json             what version 3 is
-    <storage.root>/registry/pancreas/stages/production/000007.json    the seventh transition of the stage
+    <storage.root>/registry/pancreas/stages/production/000007.json    its seventh transition
 
 Both are logs: a record is created under the next number and never changed. If two processes create
 the same number, one of them gets an error; there is no other locking. A stage points to the version
@@ -107,7 +107,7 @@ class Registry:
     def promote(self, name: str, version: int, stage: str) -> Version:
         """Point a stage to a version; nothing is recorded if it already points to it.
 
-        Raises RegistryError if the stage was changed concurrently.
+        Raises RegistryError if it was changed concurrently.
         """
         found = self._version(name, version)
         _check_word(stage, _STAGE, "stage")
@@ -121,9 +121,7 @@ class Registry:
         transitions = self.history(name, stage)
         targets = rollback_targets(transitions)
         if len(targets) < 2:
-            raise RegistryError(
-                f"{name}@{stage} points to version {targets[-1]}, its first: there is none before it."
-            )
+            raise RegistryError(f"{name}@{stage} points to version {targets[-1]}, the first one.")
         self._add_transition(name, stage, transitions[-1], targets[-2], "rollback")
         return self._version(name, targets[-2])
 
@@ -203,15 +201,15 @@ class Registry:
         version: int,
         action: Literal["promote", "rollback"],
     ) -> None:
-        """Add a transition after the last one; RegistryError if the stage was changed concurrently."""
+        """Add a transition after the last one; RegistryError if it was changed concurrently."""
         number = last.number + 1 if last else 1
         transition = StageTransition(
             number=number, version=version, action=action, created=utc_now()
         )
         if not self._append(self._stage_log(name, stage), number, transition):
             raise RegistryError(
-                f"{name}@{stage} was changed concurrently: check where it points now, and try again "
-                "if it should still change."
+                f"{name}@{stage} was changed concurrently: check where it points now, and try "
+                "again if it should still change."
             )
 
     def _append(self, log: str, number: int, record: _Record) -> bool:
@@ -326,6 +324,6 @@ def _key(log: str, number: int) -> str:
 def _check_word(word: str, pattern: re.Pattern[str], label: str) -> None:
     if not pattern.fullmatch(word):
         raise RegistryError(
-            f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, at most 80"
-            f"{', a letter first' if pattern is _STAGE else ''}."
+            f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, at most "
+            f"80{', a letter first' if pattern is _STAGE else ''}."
         )

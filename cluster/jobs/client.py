@@ -1,4 +1,4 @@
-"""Ray jobs: sending one of our commands to a cluster, following, listing and stopping it."""
+"""Ray jobs: submits a segfleet command to a cluster, and follows, lists and stops jobs."""
 
 import asyncio
 import logging
@@ -27,65 +27,66 @@ from cluster.connection import (
 from cluster.jobs import job_package
 from cluster.jobs.job_package import JobPackage
 from cluster.jobs.job_store import JobRecord
+from cluster.ray_internals import server_ray_version
 from contract.config import Cluster, Config
-from contract.errors import ClusterError
+from contract.errors import ClusterError, first_line
 
 log = logging.getLogger(__name__)
 
-# Ray kills a job 3 s after it was told to stop; ours writes its log and state first.
+# Ray's default is to kill a job 3 s after a stop; the supervisor first writes the log and record.
 STOP_WAIT_S = 60
-LOST_FOR_S = 60.0
+MAX_UNREACHABLE_S = 60.0
 _RETRY_S = 1.0
 _SDK = "ray.dashboard.modules"
-_TROUBLE = (aiohttp.ClientError, RuntimeError, OSError, RayError)
+_CONNECTION_ERRORS = (aiohttp.ClientError, RuntimeError, OSError, RayError)
 
 
 @dataclass(frozen=True)
 class JobInfo:
-    """A job of ours as Ray knows it."""
+    """A segfleet job according to Ray."""
 
     job: str
     run: str
     command: str
     status: str
     started_at: str
-    ended: bool
+    is_finished: bool
     exit_code: int | None
     message: str
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A job as the cluster and the run's storage together know it."""
+    """A job according to the cluster and the storage of the run."""
 
     job: str
     command: str
     status: str
     started_at: str
     exit_code: int | None
-    live: bool
-    """Whether the cluster knows it and it has not ended."""
+    is_active: bool
+    """Whether the cluster reports it and it is not finished."""
 
 
 class TokenError(ClusterError):
-    """A cluster answers and asks for a token that this process does not have."""
+    """The cluster requires a token that this process does not have."""
 
 
 class JobClient:
-    """The Jobs API of one cluster; every failure to talk to it is a ClusterError."""
+    """The Jobs API of one cluster; every connection failure is a ClusterError."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.address = jobs_address(cluster)
-        # Two of Ray's modules set their own level, and tell of every upload.
+        # Two modules of Ray set their own log level, and log every upload.
         for name in (f"{_SDK}.job.sdk", f"{_SDK}.dashboard_sdk"):
             logging.getLogger(name).setLevel(ray_level())
         with translate_errors(self.address), environment_variables(NO_RAY_ADDRESS):
             self._client = JobSubmissionClient(self.address)
-        self.ray_version = self._client._server_ray_version or "an unknown version"
+        self.ray_version = server_ray_version(self._client) or "an unknown version"
 
-    def submit(self, job: str, words: Sequence[str], folder: Path, run: str) -> None:
-        """Send a folder and start a command of ours in it, under the supervisor."""
-        words = ("python", "-m", "cluster.jobs.supervisor", job, job_package.SETTINGS, *words)
+    def submit(self, job: str, command: Sequence[str], folder: Path, run: str) -> None:
+        """Upload a folder and run a segfleet command in it, under the supervisor."""
+        words = ("python", "-m", "cluster.jobs.supervisor", job, job_package.SETTINGS, *command)
         variables = {**job_variables(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         with translate_errors(self.address):
             self._client.submit_job(
@@ -96,14 +97,14 @@ class JobClient:
             )
 
     def list_jobs(self) -> list[JobInfo]:
-        """Every job of ours sent to this cluster that Ray remembers; it may run others too."""
+        """The segfleet jobs of this cluster that Ray still reports."""
         with translate_errors(self.address):
-            known = self._client.list_jobs()
-        return [_seen(details) for details in known if "run" in (details.metadata or {})]
+            jobs = self._client.list_jobs()
+        return [_job_info(details) for details in jobs if "run" in (details.metadata or {})]
 
     def find(self, job: str) -> JobInfo | None:
-        """One job; None where Ray does not know it."""
-        return next((seen for seen in self.list_jobs() if seen.job == job), None)
+        """One job; None if Ray does not report it."""
+        return next((info for info in self.list_jobs() if info.job == job), None)
 
     def stop(self, job: str) -> None:
         """Stop a job at once."""
@@ -111,39 +112,39 @@ class JobClient:
             self._client.stop_job(job)
 
     def follow(self, job: str, write: Callable[[str], None]) -> JobInfo:
-        """Write what a job prints until it has ended; what became of it.
+        """Write the log of a job until it is finished, and return the job.
 
-        A lost connection is taken up again for a minute.
+        If the connection is lost, it is retried for a minute.
         """
-        tail, lost_since = LogFollower(write), None
+        follower, lost_since = LogFollower(write), None
         while True:
             try:
-                asyncio.run(tail.follow(self._client.tail_job_logs(job)))
-                if (seen := self.find(job)) and seen.ended:
-                    return seen
+                asyncio.run(follower.follow(self._client.tail_job_logs(job)))
+                if (info := self.find(job)) and info.is_finished:
+                    return info
                 lost_since = None
-            except (*_TROUBLE, ClusterError) as error:
+            except (*_CONNECTION_ERRORS, ClusterError) as error:
                 lost_since = lost_since or time.monotonic()
-                if time.monotonic() - lost_since > LOST_FOR_S:
+                if time.monotonic() - lost_since > MAX_UNREACHABLE_S:
                     raise ClusterError(
-                        f"{self.address} answers no more ({error}); job {job} may well continue: "
-                        "look again with `python -m cluster status`."
+                        f"{self.address} no longer responds ({error}); job {job} may still be running: "
+                        "check it with `python -m cluster status`."
                     ) from error
             time.sleep(_RETRY_S)
 
 
 class LogFollower:
-    """Writes a log that is read from its beginning several times, every part of it once."""
+    """Writes a log that is read from its start several times, each part of it once."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write, self._written = write, 0
 
-    async def follow(self, texts: AsyncIterator[str]) -> None:
-        """Write what is new in a log given piece by piece from its beginning."""
+    async def follow(self, chunks: AsyncIterator[str]) -> None:
+        """Write the new part of a log that is given in pieces from its start."""
         position = 0
-        async for text in texts:
-            new = text[max(self._written - position, 0) :]
-            position += len(text)
+        async for chunk in chunks:
+            new = chunk[max(self._written - position, 0) :]
+            position += len(chunk)
             self._written = max(self._written, position)
             if new:
                 self._write(new)
@@ -151,88 +152,100 @@ class LogFollower:
 
 @contextmanager
 def translate_errors(address: str) -> Iterator[None]:
-    """Turn trouble with a Jobs API into a ClusterError of one sentence."""
+    """Translate connection failures of a Jobs API into a ClusterError of one sentence."""
     try:
         yield
-    except _TROUBLE as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    except _CONNECTION_ERRORS as error:
+        reason = first_line(error)
         if isinstance(error, AuthenticationError):
-            raise TokenError(_token_wanted(address, reason)) from error
-        # What has answered and is a cluster raises a RuntimeError with the reason in it.
+            raise TokenError(_token_message(address, reason)) from error
+        # A cluster that responds with an error status is a RuntimeError with the reason in it.
         remedy = (
-            "Does the cluster run the Ray of this machine? Its dashboard's log tells more."
+            "Check whether the cluster runs the same version of Ray, and the log of its dashboard."
             if isinstance(error, RuntimeError)
-            else "Does a Ray cluster answer there? Name another address in cluster.address or "
-            "RAY_ADDRESS."
+            else "Check whether a Ray cluster responds there, or set cluster.address or RAY_ADDRESS "
+            "to another address."
         )
-        raise ClusterError(f"the Jobs API at {address} refused: {reason}. {remedy}") from error
+        raise ClusterError(
+            f"the request to the Jobs API at {address} failed: {reason}. {remedy}"
+        ) from error
 
 
-def _token_wanted(address: str, reason: str) -> str:
+def _token_message(address: str, reason: str) -> str:
     return (
-        f"Ray at {address} asks for a token that this command does not have ({reason}). Name "
-        "yours in cluster.address or RAY_ADDRESS, or, if it is this one, set RAY_AUTH_MODE=token "
-        "and put its token into ~/.ray/auth_token or RAY_AUTH_TOKEN."
+        f"Ray at {address} requires a token that this command does not have ({reason}). Set "
+        "RAY_AUTH_MODE=token and put the token into ~/.ray/auth_token or RAY_AUTH_TOKEN; if it is "
+        "not your cluster, set cluster.address or RAY_ADDRESS to yours."
     )
 
 
 @contextmanager
 def package_job(config: Config) -> Iterator[JobPackage]:
-    """What a job takes along, in a folder that is there for the time of the block."""
+    """The files of a job, in a folder that exists for the duration of the block."""
     with tempfile.TemporaryDirectory(prefix="segfleet-job-") as folder:
         yield job_package.build(Path(folder), config)
 
 
 def create_job_name(run: str) -> str:
-    """A name no other job has: the run, the time, and a few digits."""
+    """A unique name: the run, the time, and random digits."""
     return f"{run}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def exit_code(state: str, code: int | None) -> int:
-    """The exit code of a job: its command's, 1 where that is not known."""
-    if state == "succeeded":
+def exit_code(status: str, code: int | None) -> int:
+    """The exit code of a job: that of its command, 1 if it is not known."""
+    if status == "succeeded":
         return 0
     return code or 1
 
 
 def merge_statuses(
-    seen: Sequence[JobInfo], kept: Sequence[JobRecord], reachable: bool
+    jobs: Sequence[JobInfo], records: Sequence[JobRecord], is_reachable: bool
 ) -> list[JobStatus]:
-    """One line a job, the oldest first, from what Ray and the storage know.
+    """The status of every job, the oldest first, from what Ray reports and the storage contains.
 
-    reachable: whether Ray could be asked; a job that should run and that it does not know is
-    lost.
+    is_reachable: whether Ray responded; if it did, a running job that it does not report is lost.
     """
-    live = {one.job: one for one in seen}
-    lines = [_merge(live.pop(one.job, None), one, reachable) for one in kept]
-    lines += [
-        JobStatus(one.job, one.command, one.status, one.started_at, one.exit_code, not one.ended)
-        for one in live.values()
+    reported = {info.job: info for info in jobs}
+    statuses = [_merge(reported.pop(r.job, None), r, is_reachable) for r in records]
+    statuses += [
+        JobStatus(
+            info.job,
+            info.command,
+            info.status,
+            info.started_at,
+            info.exit_code,
+            is_active=not info.is_finished,
+        )
+        for info in reported.values()
     ]
-    return sorted(lines, key=lambda line: (line.started_at, line.job))
+    return sorted(statuses, key=lambda status: (status.started_at, status.job))
 
 
-def _merge(seen: JobInfo | None, kept: JobRecord, reachable: bool) -> JobStatus:
-    state, code = kept.status, kept.exit_code
-    running = state == "running"
-    if running and seen is None:
-        state = "lost" if reachable else f"running when last seen ({kept.last_seen})"
-    if running and seen is not None:
-        state, code = seen.status, seen.exit_code
-    live = seen is not None and not seen.ended
-    return JobStatus(kept.job, " ".join(kept.command), state, kept.started_at, code, live)
+def _merge(info: JobInfo | None, record: JobRecord, is_reachable: bool) -> JobStatus:
+    status, code = record.status, record.exit_code
+    if status == "running":
+        if info is not None:
+            status, code = info.status, info.exit_code
+        elif is_reachable:
+            status = "lost"
+        else:
+            status = f"running at {record.last_seen}"
+    is_active = info is not None and not info.is_finished
+    return JobStatus(
+        record.job, " ".join(record.command), status, record.started_at, code, is_active
+    )
 
 
-def _seen(details: Any) -> JobInfo:
+def _job_info(details: Any) -> JobInfo:
     words = shlex.split(details.entrypoint)
-    began = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
+    started = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
     return JobInfo(
         job=details.submission_id,
         run=details.metadata["run"],
         command=" ".join(words[5:]),
         status=details.status.value.lower(),
-        started_at=began.isoformat(timespec="seconds"),
-        ended=details.status.is_terminal(),
+        started_at=started.isoformat(timespec="seconds"),
+        is_finished=details.status.is_terminal(),
         exit_code=details.driver_exit_code,
         message=(details.message or "").strip().partition("\n")[0],
     )

@@ -76,7 +76,7 @@ class Storage(ABC):
 
     @abstractmethod
     def download_file(self, key: str, target: Path) -> None:
-        """Get an object, of any size, as a local file, atomically; NotFoundError if it does not exist."""
+        """Get an object of any size as a local file, atomically; NotFoundError if it is missing."""
 
     def upload_folder(self, folder: Path, last: str | None = None) -> None:
         """Upload every file below a local folder under its relative path.

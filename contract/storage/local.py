@@ -40,7 +40,7 @@ class LocalStorage(Storage):
         with translate_errors("write", self._file(key)) as file, atomic_path(file) as temporary:
             _write_through(temporary, data)
             try:
-                # A hard link is the one call that fails for an existing name and shows a complete file.
+                # Only a hard link fails for an existing name and shows a complete file.
                 file.hardlink_to(temporary)
             except FileExistsError:
                 return False
@@ -86,7 +86,7 @@ class LocalStorage(Storage):
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path in the target's folder, which is created; it is deleted if it still exists."""
+    """A temporary path in the target's folder, which is created; deleted if it still exists."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMP_PREFIX}{uuid4().hex}")
     try:
@@ -96,7 +96,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def _write_through(file: Path, data: bytes) -> None:
-    """Write to the disk itself, so that a rename cannot survive a power failure without its content."""
+    """Write to disk, so that a rename cannot survive a power failure without its content."""
     with file.open("wb") as stream:
         stream.write(data)
         stream.flush()

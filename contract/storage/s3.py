@@ -102,7 +102,7 @@ class S3Storage(Storage):
                         raise
             time.sleep(0.1 * 2**attempt)
         raise StorageError(
-            f"cannot write {self._address(key)}: other processes write it continuously: try again later."
+            f"cannot write {self._address(key)}: other processes keep writing it: try again later."
         )
 
     def exists(self, key: str) -> bool:

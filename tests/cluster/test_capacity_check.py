@@ -34,8 +34,8 @@ NO_ROOM = [
     ({"train__gpus_per_worker": 1}, "no node has the 1 GPU of one training worker"),
     (
         {"train__num_workers": 8, "train__batch_size": 8},
-        "train.num_workers requests 8 training workers of 1 CPU each, and the cluster can hold 4: set "
-        "train.num_workers to 4",
+        "train.num_workers requests 8 training workers of 1 CPU each, and the cluster can hold 4: "
+        "set train.num_workers to 4",
     ),
     ({"serve__cpus_per_replica": 2.5}, "serve.cpus_per_replica = 2.5): the largest has 2"),
     ({"serve__num_replicas": 5}, "serve.num_replicas requests 5 replicas"),
@@ -105,7 +105,8 @@ def test_the_nodes_decide_how_many_trials_run_at_once(
     nodes: list[tuple[float, float]], changed: dict[str, object], held: int
 ) -> None:
     asked = Config().with_values({f"train.{key}": value for key, value in changed.items()})
-    assert max_concurrent_trials(asked, [Node("n", cpus, gpus) for cpus, gpus in nodes]) == held
+    free = [Node("n", cpus, gpus) for cpus, gpus in nodes]
+    assert max_concurrent_trials(asked.train, asked.sweep, free) == held
 
 
 def test_an_empty_cluster_holds_nothing() -> None:

@@ -117,7 +117,7 @@ class RunningService:
         """Where its one replica answers by itself: http://127.0.0.1:30000."""
         with self.client() as client:
             (replica,) = client.get("/v1/status").json()["replicas"]
-        return replica["address"]
+        return replica["url"]
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,8 @@ def attempts(ray_cluster: Connection) -> Attempts:
     """
     from ray import serve
 
-    from inference.serving.deployment import (
-        APPLICATION,
-        ReplicaSpec,
-        build_application,
-        start_service,
-        stop_service,
-    )
+    from inference.serving.deployment import ReplicaSpec, build_application
+    from inference.serving.service import APPLICATION, start_service, stop_service
 
     def refused() -> str:
         with pytest.raises(ClusterError) as caught:

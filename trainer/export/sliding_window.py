@@ -88,7 +88,7 @@ class _WindowGrid:
         return tf.reshape(ordered, [-1, self.size, self.size, self.channels])
 
     def overlap_add(self, maps: tf.Tensor) -> tf.Tensor:
-        """The sum of the maps [n, size, size, 1] at the positions of their windows: [B, H, W, 1]."""
+        """The sum of the maps [n, size, size, 1] at their windows' positions: [B, H, W, 1]."""
         block, count = self.block_size, self.blocks
         parts = tf.reshape(maps, [self.batch, self.rows, self.columns, count, block, count, block])
         placed = [

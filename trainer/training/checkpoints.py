@@ -38,7 +38,7 @@ class Checkpoint:
 def save_checkpoint(
     storage: Storage, state: ModelState, history: Sequence[EpochMetrics]
 ) -> Checkpoint:
-    """Write the state after the last epoch of the history; its metadata, which completes it, last."""
+    """Write the state after the last epoch of the history; the metadata completes it."""
     key = f"{len(history):05d}-{secrets.token_hex(4)}"
     data = to_npz(state)
     digest = hashlib.sha256(data).hexdigest()

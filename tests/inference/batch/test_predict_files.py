@@ -13,11 +13,10 @@ import pytest
 
 from contract.confusion import confusion_counts
 from contract.errors import DataError
-from contract.imaging.encode import decode_mask
+from contract.imaging.decode import decode_mask
 from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
 from inference.batch.predict_files import create_job, predict_files, resume_keys
-from inference.batch.scoring import overlap
 from inference.predictor import Predictor, load_predictor
 
 ROOT = Path(__file__).parents[3]
@@ -115,19 +114,19 @@ def test_a_bad_file_is_named_and_the_others_are_done(
 
 
 def test_one_file_is_enough(segmenter: Predictor, bright: LocalStorage, slices: Path) -> None:
-    task, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
-    assert resume_keys(task, keys, bright) == ["P1-1.png"]
-    assert predict_files(task, segmenter, keys, 8, lambda _: None) == {}
+    job, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
+    assert resume_keys(job, keys, bright) == ["P1-1.png"]
+    assert predict_files(job, segmenter, keys, 8) == {}
     image = cv2.imread(str(slices / "P1-1.png"), cv2.IMREAD_GRAYSCALE)
     assert image is not None
-    found = overlap(decode_mask(task.output.read("P1-1.png"), 127), image > 120)
-    assert found.dice > 0.85
+    mask = decode_mask(job.output.read("P1-1.png"), "P1-1.png")
+    assert confusion_counts(mask, (image > 120).astype(np.uint8)).dice > 0.85
 
 
 def test_a_mask_may_lie_next_to_its_slice_but_not_on_it(slices: Path) -> None:
     beside, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
     assert keys == ["P0-0.jpg"]
-    assert beside.outputs("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
+    assert beside.output_keys("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
     with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
         create_job(str(slices / "P1-1.png"), str(slices), overlays=False)
     (slices / "deep").rename(slices / "overlays")
@@ -138,29 +137,29 @@ def test_a_mask_may_lie_next_to_its_slice_but_not_on_it(slices: Path) -> None:
 def test_a_graph_that_fails_leaves_a_sentence_for_each_slice(
     failing: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    task, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
-    failures = predict_files(task, load_predictor(failing), keys, 8, lambda _: None)
+    job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    failures = predict_files(job, load_predictor(failing), keys, 8)
     assert set(failures) == set(keys)
-    assert "P1-1.png: TensorFlow cannot segment it (InvalidArgumentError)." in failures.values()
+    assert "P1-1.png: TensorFlow cannot process it (InvalidArgumentError)." in failures.values()
 
 
 def test_the_output_is_of_one_bundle(bright: LocalStorage, slices: Path, tmp_path: Path) -> None:
-    task, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
-    assert resume_keys(task, keys, bright) == keys
-    record = json.loads(task.output.read("prediction.json"))
-    task.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
+    job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    assert resume_keys(job, keys, bright) == keys
+    record = json.loads(job.output.read("prediction.json"))
+    job.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
     with pytest.raises(DataError, match="masks of another bundle"):
-        resume_keys(task, keys, bright)
-    task.output.delete("prediction.json")
-    task.output.write("P0-2.png", b"whose?")
-    with pytest.raises(DataError, match=r"P0-2\.png, and nothing tells"):
-        resume_keys(task, keys, bright)
+        resume_keys(job, keys, bright)
+    job.output.delete("prediction.json")
+    job.output.write("P0-2.png", b"whose?")
+    with pytest.raises(DataError, match=r"contains P0-2\.png, but no record"):
+        resume_keys(job, keys, bright)
 
 
 def test_inputs_that_cannot_work_are_rejected(slices: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
         create_job(str(slices), str(tmp_path / "mask.png"), overlays=False)
-    with pytest.raises(DataError, match="lies in INPUT"):
+    with pytest.raises(DataError, match="is inside INPUT"):
         create_job(str(slices), str(slices / "masks"), overlays=False)
     with pytest.raises(DataError, match="there is no image"):
         create_job(str(tmp_path / "nowhere"), str(tmp_path / "out"), overlays=False)
@@ -179,10 +178,3 @@ def test_a_missing_truth_is_named(bright: LocalStorage, slices: Path, tmp_path: 
     assert "P1-1.png: its true mask has 9 x 9 pixels" in result.stderr
     assert "mean Dice of 3 files" in result.stdout
     assert not (tmp_path / "out/dice_by_patient.csv").exists()
-
-
-def test_dice_is_the_trainers() -> None:
-    draw = np.random.default_rng(0)
-    for share in (0.0, 0.01, 0.5):
-        mask, truth = (draw.random((2, 20, 20)) < share).astype(np.uint8)
-        assert overlap(mask, truth).dice == pytest.approx(confusion_counts(mask, truth).dice)

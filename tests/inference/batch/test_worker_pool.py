@@ -40,16 +40,20 @@ def test_a_cluster_gives_what_one_machine_gives(
     fill(open_storage(str(tmp_path / "slices")), 70, 64)
 
     spread, keys = create_job(f"{s3}/slices", f"{s3}/masks", overlays=True)
-    done: list[int] = []
+    counts: list[tuple[int, int | None]] = []
     todo = resume_keys(spread, keys, bundle)
-    assert predict_on_cluster(spread, bundle, todo, 4, done.append) == {}
-    assert sum(done) == 70
+
+    def on_progress(done: int, total: int | None, note: str) -> None:
+        counts.append((done, total))
+
+    assert predict_on_cluster(spread, bundle, todo, 4, on_progress) == {}
+    assert counts[-1] == (70, 70)
     assert resume_keys(spread, keys, bundle) == []
 
     alone, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
-    assert predict_files(alone, load_predictor(bright), keys, 4, lambda _: None) == {}
+    assert predict_files(alone, load_predictor(bright), keys, 4) == {}
     for key in keys:
-        for name in alone.outputs(key):
+        for name in alone.output_keys(key):
             assert spread.output.read(name) == alone.output.read(name)
 
 
@@ -60,17 +64,17 @@ def test_a_bad_file_is_reported_and_a_lost_worker_replaced(
     """Also where somebody else takes the lost worker's CPU and keeps it."""
     fill(open_storage(str(tmp_path / "slices")), 60, 900)
     (tmp_path / "slices/case-000.png").write_bytes(b"nothing")
-    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
     others: list[Any] = []
     killer = threading.Thread(target=kill_a_worker, args=(others,))
     killer.start()
-    failures = predict_on_cluster(task, bright, keys, 2, lambda _: None)
+    failures = predict_on_cluster(job, bright, keys, 2)
     killer.join()
     assert ray.wait(others, timeout=0)[0] == []
     ray.cancel(others[0], force=True)
     assert list(failures) == ["case-000.png"]
-    assert "case-000.png: this is no PNG" in failures["case-000.png"]
-    assert len(task.output.list_objects()) == 59
+    assert "case-000.png: not a valid PNG" in failures["case-000.png"]
+    assert len(job.output.list_objects()) == 59
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -82,10 +86,10 @@ def test_masks_that_went_elsewhere_are_missed(bright: LocalStorage, tmp_path: Pa
             """Write where the driver does not look."""
 
     fill(open_storage(str(tmp_path / "slices")), 2, 32)
-    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    lost = Nowhere(task.source, task.output, overlays=False)
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    lost = Nowhere(job.source, job.output, overlays=False)
     with pytest.raises(ClusterError, match="2 masks are not in"):
-        predict_on_cluster(lost, bright, keys, 2, lambda _: None)
+        predict_on_cluster(lost, bright, keys, 2)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -93,14 +97,14 @@ def test_a_bundle_that_the_workers_do_not_see_is_reported(
     bright: LocalStorage, tmp_path: Path
 ) -> None:
     fill(open_storage(str(tmp_path / "slices")), 2, 32)
-    task, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    assert resume_keys(task, keys, bright) == keys
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    assert resume_keys(job, keys, bright) == keys
     with pytest.raises(ClusterError) as caught:
-        predict_on_cluster(task, open_storage(str(tmp_path / "here")), keys, 2, lambda _: None)
-    told = str(caught.value)
-    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}: " in told
-    assert told.endswith("in a folder that all nodes mount.")
-    assert "\n" not in told
+        predict_on_cluster(job, open_storage(str(tmp_path / "here")), keys, 2)
+    message = str(caught.value)
+    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}: " in message
+    assert message.endswith("in a folder that all nodes mount.")
+    assert "\n" not in message
 
 
 def kill_a_worker(others: list[Any]) -> None:

@@ -14,14 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.config import Serve
-from contract.imaging.encode import decode_mask
+from contract.imaging.decode import decode_mask
 from inference.serving.app import build_app
 from inference.serving.model_manager import LoadedModel
-from inference.serving.request_parsing import (
-    ConcurrencyLimiter,
-    RequestError,
-    negotiate_content_type,
-)
+from inference.serving.request_limits import ConcurrencyLimiter, RequestError
+from inference.serving.request_parsing import negotiate_content_type
 from inference.serving.schemas import ServiceStatus
 from inference.serving.stats import RequestStats
 from tests.processes import resident_bytes, titled
@@ -65,7 +62,7 @@ def test_a_png_comes_back_as_a_mask(client: httpx.Client, slice_png: bytes) -> N
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["segfleet-model"].startswith("bright@")
-    mask = decode_mask(answer.content, 127)
+    mask = decode_mask(answer.content, "mask")
     truth = np.zeros((64, 96), np.uint8)
     truth[10:40, 20:60] = 1
     assert mask.shape == truth.shape
@@ -73,7 +70,7 @@ def test_a_png_comes_back_as_a_mask(client: httpx.Client, slice_png: bytes) -> N
 
 
 def test_json_says_the_same_as_the_png(client: httpx.Client, slice_png: bytes) -> None:
-    mask = decode_mask(client.post(SEGMENT, content=slice_png, headers=PNG).content, 127)
+    mask = decode_mask(client.post(SEGMENT, content=slice_png, headers=PNG).content, "mask")
     answer = client.post(SEGMENT, content=slice_png, headers={**PNG, **AS_JSON}).json()
     assert (answer["height"], answer["width"]) == mask.shape
     assert answer["area"] == mask.sum()
@@ -95,7 +92,7 @@ def test_forms_formats_and_depths_are_taken(client: httpx.Client) -> None:
         for sent in ways:
             answer = client.post(SEGMENT, **sent)
             assert answer.status_code == 200, answer.text
-            assert decode_mask(answer.content, 127).shape == grey.shape
+            assert decode_mask(answer.content, "mask").shape == grey.shape
 
 
 def test_the_model_and_the_health_are_reported(client: httpx.Client) -> None:
@@ -305,13 +302,13 @@ class Slow:
 
     def __init__(self, fails: bool, timeout_s: float = 60.0) -> None:
         self.settings = Serve(request_timeout_s=timeout_s)
-        self.tally = RequestStats()
-        self.room = ConcurrencyLimiter(slices=1, waiting=1)
+        self.stats = RequestStats()
+        self.limiter = ConcurrencyLimiter(max_slices=1, max_queued=1)
         self.began = asyncio.Event()
         self._fails = fails
 
     @property
-    def hosted(self) -> LoadedModel:
+    def loaded_model(self) -> LoadedModel:
         raise NotImplementedError
 
     async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
@@ -334,12 +331,12 @@ def test_a_slice_is_not_decoded_before_there_is_room(slice_png: bytes) -> None:
     async def ask() -> None:
         service = Slow(fails=True)
         async with asking(service) as client:
-            await service.room.slices.acquire()
+            await service.limiter.slices.acquire()
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
             done, _ = await asyncio.wait([request], timeout=0.5)
             assert not done
             assert not service.began.is_set()
-            service.room.slices.release()
+            service.limiter.slices.release()
             assert (await request).status_code == 500
 
     asyncio.run(ask())
@@ -357,12 +354,12 @@ def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, error
             else:
                 request.cancel()
                 await asyncio.wait([request])
-        assert not service.room.slices.locked()
-        return service.tally
+        assert not service.limiter.slices.locked()
+        return service.stats
 
-    tally = asyncio.run(ask())
-    assert (tally.requests, tally.rejected, tally.errors) == (1, 0, errors)
-    assert not tally.latencies
+    stats = asyncio.run(ask())
+    assert (stats.requests, stats.rejected, stats.errors) == (1, 0, errors)
+    assert not stats.latencies
 
 
 def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> None:
@@ -374,13 +371,13 @@ def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> No
     answer, service = asyncio.run(ask())
     assert answer.status_code == 408
     assert answer.json()["error"].startswith("The request was not answered within 0.2 s")
-    assert (service.tally.rejected, service.room.slices.locked()) == (1, False)
+    assert (service.stats.rejected, service.limiter.slices.locked()) == (1, False)
 
 
 def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
     async def ask() -> Slow:
         service = Slow(fails=False)
-        told = iter(
+        messages = iter(
             [
                 {"type": "http.request", "body": slice_png, "more_body": False},
                 {"type": "http.disconnect"},
@@ -395,7 +392,7 @@ def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
         }
 
         async def receive() -> Any:
-            return next(told)
+            return next(messages)
 
         async def send(_: Any) -> None:
             pass
@@ -405,7 +402,7 @@ def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
 
     service = asyncio.run(ask())
     assert not service.began.is_set()
-    assert (service.tally.requests, service.tally.rejected, service.tally.errors) == (1, 0, 0)
+    assert (service.stats.requests, service.stats.rejected, service.stats.errors) == (1, 0, 0)
 
 
 ACCEPTED = {

@@ -22,7 +22,8 @@ from contract.registry import Registry
 from contract.storage import open_storage
 from inference.__main__ import deploy, models
 from inference.serving.client import read_status
-from inference.serving.deployment import ReplicaSpec, start_service
+from inference.serving.deployment import ReplicaSpec
+from inference.serving.service import start_service
 from tests.inference.conftest import TIMEOUT_S
 from tests.nodes import ROOT, free_port, without_ray
 from tests.processes import titled
@@ -84,15 +85,15 @@ def test_a_promotion_that_cannot_be_hosted_leaves_the_service_as_it_is(
     service.registry.promote("bright", number, "production")
     with service.client() as client:
         deadline = time.monotonic() + 30
-        while not (problem := client.get("/v1/status").json()["replicas"][0]["problem"]):
+        while not (load_error := client.get("/v1/status").json()["replicas"][0]["load_error"]):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert "saved_model.pb" in problem
+        assert "saved_model.pb" in load_error
         assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
-        told = service.run("status").stdout
-        assert "saved_model.pb" in told
+        result = service.run("status").stdout
+        assert "saved_model.pb" in result
         service.registry.roll_back("bright", "production")
-        while client.get("/v1/status").json()["replicas"][0]["problem"]:
+        while client.get("/v1/status").json()["replicas"][0]["load_error"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
@@ -105,20 +106,20 @@ def test_the_status_counts(service: Any, slice_png: bytes) -> None:
         client.post(SEGMENT, content=b"nonsense", headers=PNG)
         after = client.get("/v1/status").json()
     assert after["requests"] - before["requests"] == 4
-    assert after["refused"] - before["refused"] == 1
+    assert after["rejected"] - before["rejected"] == 1
     assert after["errors"] == 0
     assert 0 < after["latency_s"]["p50"] <= after["latency_s"]["p99"] < 60
-    told = service.run("status")
-    assert told.returncode == 0, told.stderr
-    assert "bright@production = version 1, run bright-0.5, OpenVINO" in told.stdout
-    assert f"{after['requests']}, of these refused {after['refused']}, failed 0" in told.stdout
-    assert "p50" in told.stdout
+    result = service.run("status")
+    assert result.returncode == 0, result.stderr
+    assert "bright@production = version 1, run bright-0.5, OpenVINO" in result.stdout
+    assert f"{after['requests']}, of these rejected {after['refused']}, failed 0" in result.stdout
+    assert "p50" in result.stdout
 
 
 def test_a_reference_that_does_not_exist_is_rejected(service: Any) -> None:
-    told = service.run("deploy", "serve.model=no one@production")
-    assert told.returncode == 1
-    assert "serve.model = 'no one@production' cannot be hosted: there is no model" in told.stderr
+    result = service.run("deploy", "serve.model=no one@production")
+    assert result.returncode == 1
+    assert "serve.model = 'no one@production' cannot be hosted: there is no model" in result.stderr
 
 
 def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become_one(
@@ -128,10 +129,10 @@ def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become
     config.write_text(f'[storage]\nroot = "{root}"\n')
     with pytest.raises(RegistryError) as caught:
         deploy(config)
-    told = str(caught.value)
-    assert told.startswith("serve.model = 'demo@production' cannot be hosted: there is no model")
+    result = str(caught.value)
+    assert result.startswith("serve.model = 'demo@production' cannot be hosted: there is no model")
     for verb in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
-        assert f"`python -m inference {verb} --storage {root}`" in told
+        assert f"`python -m inference {verb} --storage {root}`" in result
     models(str(root))
     listed = capsys.readouterr().out
     assert listed.startswith(f"no model is registered in {root}/registry: register a bundle by `")
@@ -147,8 +148,8 @@ def test_serve_that_listens_in_another_way_is_rejected(
     port = int(service.url.rpartition(":")[2])
     other = Serve.model_validate({"model": "bright@production", "port": port, name: value})
     known = {"port": port, "request_timeout_s": TIMEOUT_S}[name]
-    told = rf"runs with serve\.{name} = {known} already, not {value}:"
-    with pytest.raises(ClusterError, match=told):
+    message = rf"already runs with serve\.{name} = {known}, not {value}:"
+    with pytest.raises(ClusterError, match=message):
         start_service(ReplicaSpec(other, "nowhere", key_digest=None, private=False), timeout_s=1.0)
 
 
@@ -180,10 +181,10 @@ def test_a_port_that_speaks_no_http_is_reported() -> None:
 @pytest.mark.parametrize("command", ["status", "shutdown"])
 def test_where_nothing_runs_one_sentence_says_so(service: Any, command: str) -> None:
     override = "serve.port=9" if command == "status" else "cluster.address=127.0.0.1:9"
-    told = service.run(command, override)
-    assert told.returncode == 1
-    assert told.stderr.startswith("error: no ")
-    assert told.stderr.count("\n") == 1
+    result = service.run(command, override)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: no ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_on_a_private_cluster_the_replica_itself_is_the_service(
     with httpx.Client(base_url=url, timeout=60) as client:
         answer = client.post(SEGMENT, content=slice_png, headers=PNG)
         assert (answer.status_code, answer.headers["segfleet-model"]) == (200, "bright@1")
-        assert [one["address"] for one in client.get("/v1/status").json()["replicas"]] == [url]
+        assert [replica["url"] for replica in client.get("/v1/status").json()["replicas"]] == [url]
     assert not titled("ray::ProxyActor", process.pid)
     # A replica that is lost is replaced, and its successor listens at the same address.
     (replica,) = titled("ray::ServeReplica:segfleet:Replica", process.pid)

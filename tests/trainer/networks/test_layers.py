@@ -68,6 +68,8 @@ def test_dropout_in_nested_models_is_bound() -> None:
     bind_dropout(model, 3)
     first, second = find_dropout_layers(model)
     assert second is inner.layers[0]
+    assert first.seed_function
+    assert second.seed_function
     assert not np.array_equal(first.seed_function(), second.seed_function())
 
 

@@ -1,5 +1,6 @@
 """The training loop in this process: resuming, initial weights, preview slices."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
     interrupted = run_storage(small_config(tmp_path / "interrupted", 2))
     ctx = train_loop.WorkerContext(report_epoch=stop)
-    try:
+    with contextlib.suppress(InterruptedError):
         train_loop.train(config, dataset, interrupted, ctx)
-    except InterruptedError:
-        pass
     reported: list[dict[str, float]] = []
     ctx = train_loop.WorkerContext(report_epoch=reported.append)
     resumed = train_loop.train(config, dataset, interrupted, ctx)
