@@ -15,15 +15,16 @@ from contract.errors import ClusterError
 if TYPE_CHECKING:
     from cluster.jobs.client import JobClient, JobStatus
 
-app = create_app("The ground the work runs on: Ray clusters, jobs and nodes in the cloud.")
+app = create_app("Ray clusters, jobs, and nodes in the cloud.")
 
 ClusterFile = Annotated[
     Path | None,
-    typer.Option("--file", help="The cluster file to fill in; absent: ./ray_cluster.yaml."),
+    typer.Option("--file", help="The cluster file; default: ./ray_cluster.yaml."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Job = Annotated[
-    str | None, typer.Argument(metavar="JOB", help="Name of the job; absent: the run's newest.")
+    str | None,
+    typer.Argument(metavar="JOB", help="Name of the job; default: the latest of the run."),
 ]
 
 
@@ -33,38 +34,43 @@ def check(
     overrides: Overrides = None,
     cloud: Annotated[
         bool,
-        typer.Option("--cloud", help="Judge the cluster that `up` would make, at its largest."),
+        typer.Option(
+            "--cloud", help="Check the cluster that `up` would create, at its maximum size."
+        ),
     ] = False,
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="Judge the largest cluster that a cluster file can grow to."),
+        typer.Option("--file", help="Check the cluster of a cluster file, at its maximum size."),
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Say whether the cluster can hold training, sweep and service, and if not, why.
+    """Check whether the cluster has the resources for training, sweep and service.
 
-    Asks the cluster that CONFIG or RAY_ADDRESS names; without one, judges this machine.
+    Checks the cluster of CONFIG or RAY_ADDRESS; without one, this machine.
     """
     from cluster import capacity_check
     from cluster.aws import launcher
     from cluster.connection import has_address
 
-    config, first = load_settings(path, overrides), None
+    config, initial_nodes = load_settings(path, overrides), None
     if cloud:
         tree = launcher.read_cluster_file(file or launcher.CLUSTER_FILE)
-        planned = launcher.fill_cluster_file(tree, config.cluster.cloud, launcher.PLACEHOLDER)
-        nodes, where = capacity_check.nodes_of_tree(planned), "the cluster of [cluster.cloud]"
-        first = capacity_check.nodes_of_tree(planned, "min_workers")
+        filled = launcher.fill_cluster_file(tree, config.cluster.cloud, launcher.PLACEHOLDER)
+        nodes, name = capacity_check.nodes_of_tree(filled), "the cluster of [cluster.cloud]"
+        initial_nodes = capacity_check.nodes_of_tree(filled, "min_workers")
     elif file:
-        nodes, where = capacity_check.nodes_of_file(file), str(file)
-        first = capacity_check.nodes_of_file(file, "min_workers")
+        nodes, name = capacity_check.nodes_of_file(file), str(file)
+        initial_nodes = capacity_check.nodes_of_file(file, "min_workers")
     elif has_address(config.cluster):
-        nodes, where = capacity_check.nodes_of_cluster(config.cluster), "the cluster"
+        nodes, name = capacity_check.nodes_of_cluster(config.cluster), "the cluster"
     else:
-        nodes, where = capacity_check.nodes_of_machine(config.cluster), "a private cluster here"
+        nodes, name = (
+            capacity_check.nodes_of_machine(config.cluster),
+            "a private cluster on this machine",
+        )
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    typer.echo(f"{where}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
-    findings = capacity_check.check_capacity(config, nodes, first)
+    typer.echo(f"{name}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
+    findings = capacity_check.check_capacity(config, nodes, initial_nodes)
     for finding in findings:
         typer.echo(f"{finding.purpose:9} {'no ' if finding.errors else 'yes'} {finding.text}")
         for reason in finding.errors:
@@ -80,18 +86,18 @@ def submit(
         list[str] | None,
         typer.Argument(
             metavar="-- COMMAND",
-            help="One of our commands, which gets CONFIG by itself: trainer train train.epochs=3.",
+            help="A segfleet command, without CONFIG: trainer train train.epochs=3.",
         ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Every node has the folders that CONFIG names.")
+        bool, typer.Option("--shared", help="Every node has the folders of CONFIG.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run one of our commands as a job of a Ray cluster, and follow what it prints.
+    """Run a segfleet command as a job on a Ray cluster, and follow its log.
 
-    The job continues when this machine is switched off. Ctrl-C ends the following, not the job.
+    The job continues if this machine is switched off. Ctrl-C stops following, not the job.
     """
     from cluster.jobs import client, job_package
 
@@ -100,59 +106,58 @@ def submit(
     )
     job_package.check_folders(config, shared)
     api, name = client.JobClient(config.cluster), client.create_job_name(config.run.name)
-    with client.package_job(config) as cargo:
+    with client.package_job(config) as package:
         typer.echo(
-            f"sends {cargo.files} files, {cargo.size / 1e6:.1f} MB: our code and the settings "
-            f"(Ray's limit is {job_package.LIMIT_BYTES / 2**20:.0f} MB; data stay in the storage)",
+            f"uploading {package.files} files, {package.size / 1e6:.1f} MB: the code and the settings "
+            f"(limit {job_package.LIMIT_BYTES / 2**20:.0f} MB; data stays in the storage)",
             err=True,
         )
-        api.submit(name, command, cargo.folder, config.run.name)
+        api.submit(name, command, package.folder, config.run.name)
     typer.echo(f"job {name} on {api.address}: {' '.join(command)}", err=True)
     if detach:
-        typer.echo(_how_to_go_on(str(path), name), err=True)
+        typer.echo(_follow_up_commands(str(path), name), err=True)
         return
     _follow(api, name, str(path))
 
 
 @app.command(epilog=example_epilog("python -m cluster status configs/cloud.toml"))
 def status(path: ConfigFile, verbose: Verbose = False) -> None:
-    """List the jobs of a run, those that have ended too.
+    """List the jobs of a run, including finished ones.
 
-    Where no cluster answers, the storage of the run is asked alone. Where one answers and does
-    not let us in, the exit code is 1.
+    If no cluster responds, the jobs are read from the storage of the run. The exit code is 1 if the
+    cluster requires a token that is missing.
     """
     config = load_settings(path, None)
     from cluster.jobs.client import TokenError
 
-    lines, trouble = _jobs(config)
-    for line in lines:
-        code = "" if line.exit_code is None else f" (exit code {line.exit_code})"
-        typer.echo(f"{line.started_at}  {line.job}  {line.status}{code}  {line.command}")
-    if isinstance(trouble, TokenError):
-        raise trouble
-    if not lines:
+    statuses, error = _list_jobs(config)
+    for item in statuses:
+        code = "" if item.exit_code is None else f" (exit code {item.exit_code})"
+        typer.echo(f"{item.started_at}  {item.job}  {item.status}{code}  {item.command}")
+    if isinstance(error, TokenError):
+        raise error
+    if not statuses:
         typer.echo(f"run {config.run.name} has no jobs yet.")
-    if trouble:
-        typer.echo(f"shown from the storage alone: {trouble}", err=True)
+    if error:
+        typer.echo(f"read from the storage only: {error}", err=True)
 
 
 @app.command(epilog=example_epilog("python -m cluster logs configs/cloud.toml"))
 def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
-    """Print what a job has printed, and follow it while it runs.
+    """Print the log of a job, and follow it while the job runs.
 
-    Of a job that has ended this needs no cluster. Ends with the job's exit code, and with 1 where
-    the job was lost or nothing tells how it ended.
+    A finished job needs no cluster. The exit code is that of the job, or 1 if it is not known.
     """
     from cluster.jobs import client, job_store
 
     config = load_settings(path, None)
-    line = _chosen(config, job)
-    if line.live:
-        _follow(client.JobClient(config.cluster), line.job, str(path))
+    selected = _select_job(config, job)
+    if selected.is_active:
+        _follow(client.JobClient(config.cluster), selected.job, str(path))
         return
-    sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), line.job))
-    typer.echo(f"job {line.job}: {line.status}", err=True)
-    if code := client.exit_code(line.status, line.exit_code):
+    sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), selected.job))
+    typer.echo(f"job {selected.job}: {selected.status}", err=True)
+    if code := client.exit_code(selected.status, selected.exit_code):
         raise typer.Exit(code)
 
 
@@ -162,28 +167,26 @@ def stop(
     job: Job = None,
     timeout: Annotated[
         float,
-        typer.Option(
-            "--timeout", min=0, help="Seconds the job may take to reach its next checkpoint."
-        ),
+        typer.Option("--timeout", min=0, help="Seconds to wait for the next checkpoint."),
     ] = 900.0,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Stop a job once it has written its next checkpoint; the same command continues from there."""
+    """Stop a job after its next checkpoint; the same command resumes it from there."""
     from cluster.jobs import client, job_store
 
     config = load_settings(path, None)
-    line = _chosen(config, job)
-    kept = job_store.read_job(job_store.jobs_storage(config), line.job)
-    if not line.live and not line.status.startswith("running"):
-        raise ClusterError(f"job {line.job} does not run: it is {line.status}.")
-    if now or kept is None:
-        client.JobClient(config.cluster).stop(line.job)
-        typer.echo(f"job {line.job} is told to stop at once.")
+    selected = _select_job(config, job)
+    record = job_store.read_job(job_store.jobs_storage(config), selected.job)
+    if not selected.is_active and not selected.status.startswith("running"):
+        raise ClusterError(f"job {selected.job} is not running: it is {selected.status}.")
+    if now or record is None:
+        client.JobClient(config.cluster).stop(selected.job)
+        typer.echo(f"job {selected.job} is stopped without waiting for a checkpoint.")
         return
-    job_store.request_stop(job_store.jobs_storage(config), line.job, timeout)
+    job_store.request_stop(job_store.jobs_storage(config), selected.job, timeout)
     typer.echo(
-        f"job {line.job} is asked to stop after its next checkpoint, within {timeout:.0f} s; "
+        f"job {selected.job} will stop after its next checkpoint, or after {timeout:.0f} s; "
         f"follow it with `python -m cluster logs {path}`."
     )
 
@@ -197,11 +200,11 @@ def up(
     file: ClusterFile = None,
     yes: Yes = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be created and its price only.")
+        bool, typer.Option("--dry-run", help="Only show what would be created, and its price.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Start a cluster on AWS as [cluster.cloud] of CONFIG says, after showing its price."""
+    """Start the cluster of [cluster.cloud] in CONFIG on AWS, after showing its price."""
     from cluster.aws import instances, launcher, resources
 
     config = load_settings(path, overrides)
@@ -213,25 +216,25 @@ def up(
     for line in plan.lines:
         typer.echo(line)
     typer.echo(
-        f"price           {plan.idle_usd:.2f} USD an hour without work, at most "
+        f"price           {plan.idle_usd:.2f} USD an hour when idle, at most "
         f"{plan.max_usd:.2f} with all workers on demand\n"
-        f"                (list of {table.date} for {table.region}, before tax and traffic; look "
-        f"up yours: {table.look_up})"
+        f"                (prices of {table.date} in {table.region}, without tax and traffic; "
+        f"current prices: {table.look_up})"
     )
     if note:
         typer.echo(f"note: {note}", err=True)
     if dry_run:
         return
     if not yes:
-        typer.confirm("Make this and start paying for it?", abort=True)
+        typer.confirm("Create these resources, at this cost?", abort=True)
     written = launcher.up(config, source)
     typer.echo(
-        f"the cluster {launcher.cluster_name(cloud)} is up. In a second terminal open the tunnel to it:\n"
+        f"cluster {launcher.cluster_name(cloud)} is running. In a second terminal, run:\n"
         f"  ray dashboard {written}\n"
-        "then, here:\n"
+        "then, in this one:\n"
         "  export RAY_AUTH_MODE=token\n"
         f"  python -m cluster submit {path} -- trainer train\n"
-        f"and in the end: python -m cluster down {path}"
+        f"and when finished: python -m cluster down {path}"
     )
 
 
@@ -239,32 +242,32 @@ def up(
 def down(
     path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
 ) -> None:
-    """End every node of the cluster on AWS, and make sure that none is left."""
+    """Terminate every node of the cluster on AWS, and check that none is left."""
     from cluster.aws import launcher, resources
 
     config = load_settings(path, overrides)
     cloud = config.cluster.cloud
     name = launcher.cluster_name(cloud)
-    there = resources.list_instances(name, cloud.region)
-    typer.echo(f"cluster {name} in {cloud.region} has {len(there)} nodes")
-    if there and not yes:
-        typer.confirm("End them, and every job on them?", abort=True)
+    nodes = resources.list_instances(name, cloud.region)
+    typer.echo(f"cluster {name} in {cloud.region} has {len(nodes)} nodes")
+    if nodes and not yes:
+        typer.confirm("Terminate them, with every job on them?", abort=True)
     launcher.down(config)
     typer.echo(
-        f"no node of cluster {name} is left. Bucket, roles and security group stay; they "
-        "cost nothing but what the bucket holds."
+        f"no node of cluster {name} is left. The bucket, roles and security group remain; only "
+        "the content of the bucket costs money."
     )
 
 
 @app.command(epilog=example_epilog("python -m cluster upload ~/slices s3://my-bucket/slices"))
 def upload(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of your slices.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to copy.")],
     destination: Annotated[
-        str, typer.Argument(metavar="DESTINATION", help="Where to: an s3:// address or a folder.")
+        str, typer.Argument(metavar="DESTINATION", help="An s3:// URL or a folder.")
     ],
     verbose: Verbose = False,
 ) -> None:
-    """Copy a folder into storage, but for the files that are there already and have not changed."""
+    """Copy a folder into storage, except files that exist there unchanged."""
     from cluster import upload as uploading
     from contract.storage import open_storage
 
@@ -272,11 +275,11 @@ def upload(
     files = uploading.find_changed_files(folder, storage)
     with progress_bar("uploading", len(files)) as bar:
         uploading.upload_files(folder, files, storage, lambda name: bar.update(1, name))
-    typer.echo(f"{len(files)} files sent to {storage.url}")
+    typer.echo(f"uploaded {len(files)} files to {storage.url}")
 
 
 def _spot_price(config: Config) -> tuple[float | None, str]:
-    """The present price of a spot worker, or None and a sentence on why it is not known."""
+    """The current price of a spot worker, or None and why it is not known."""
     from cluster.aws import resources
 
     cloud = config.cluster.cloud
@@ -289,58 +292,55 @@ def _spot_price(config: Config) -> tuple[float | None, str]:
 
 
 def _follow(api: "JobClient", job: str, path: str) -> None:
-    """Print a job's log to its end; end with its exit code."""
+    """Print a job's log to its end; exits with the job's exit code."""
     from cluster.jobs import client
 
     def write(text: str) -> None:
         typer.echo(text, nl=False)
 
     try:
-        seen = api.follow(job, write)
+        info = api.follow(job, write)
     except KeyboardInterrupt:
-        typer.echo(f"\n{_how_to_go_on(path, job)}", err=True)
+        typer.echo(f"\n{_follow_up_commands(path, job)}", err=True)
         raise typer.Exit(130) from None
-    code = client.exit_code(seen.status, seen.exit_code)
-    why = f"exit code {code}" if seen.exit_code is not None else seen.message
-    typer.echo(f"job {job}: {seen.status} ({why})", err=True)
+    code = client.exit_code(info.status, info.exit_code)
+    reason = f"exit code {code}" if info.exit_code is not None else info.message
+    typer.echo(f"job {job}: {info.status} ({reason})", err=True)
     if code:
         raise typer.Exit(code)
 
 
-def _how_to_go_on(path: str, job: str) -> str:
+def _follow_up_commands(path: str, job: str) -> str:
     return (
         f"job {job} continues without this terminal:\n"
-        f"  python -m cluster logs {path} {job}    follow it again\n"
+        f"  python -m cluster logs {path} {job}    follow the log again\n"
         f"  python -m cluster status {path}    all jobs of the run\n"
         f"  python -m cluster stop {path} {job}    stop it after its next checkpoint"
     )
 
 
-def _jobs(config: Config) -> "tuple[list[JobStatus], ClusterError | None]":
-    """The run's jobs, and why the cluster could not be asked, if so."""
+def _list_jobs(config: Config) -> "tuple[list[JobStatus], ClusterError | None]":
+    """The jobs of the run, and the error of the cluster if it did not respond."""
     from cluster.jobs import client, job_store
 
-    kept, trouble, seen = job_store.list_jobs(job_store.jobs_storage(config)), None, None
+    records = job_store.list_jobs(job_store.jobs_storage(config))
     try:
-        seen = [
-            one
-            for one in client.JobClient(config.cluster).list_jobs()
-            if one.run == config.run.name
-        ]
+        jobs = client.JobClient(config.cluster).list_jobs()
     except ClusterError as error:
-        trouble = error
-    return client.merge_statuses(seen or (), kept, reachable=seen is not None), trouble
+        return client.merge_statuses((), records, is_reachable=False), error
+    of_run = [info for info in jobs if info.run == config.run.name]
+    return client.merge_statuses(of_run, records, is_reachable=True), None
 
 
-def _chosen(config: Config, job: str | None) -> "JobStatus":
-    """The job a user named, or the newest of the run."""
-    lines, trouble = _jobs(config)
-    for line in reversed(lines):
-        if job in (None, line.job):
-            return line
-    named = f"no job {job}" if job else "no job"
-    where = f" in its storage, and the cluster does not tell: {trouble}" if trouble else "."
-    raise ClusterError(f"run {config.run.name!r} has {named}{where}")
+def _select_job(config: Config, job: str | None) -> "JobStatus":
+    """The named job, or the latest of the run."""
+    statuses, error = _list_jobs(config)
+    for status in reversed(statuses):
+        if job in (None, status.job):
+            return status
+    name = f"no job {job}" if job else "no job"
+    where = f" in its storage, and the cluster does not respond: {error}" if error else "."
+    raise ClusterError(f"run {config.run.name!r} has {name}{where}")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-"""The first makes `tf.keras` Keras 2; the second suppresses TensorFlow's log messages. The last saves
-a process per training that watches for preempted nodes, which is not used. With the others,
+"""The first makes `tf.keras` Keras 2; the second suppresses TensorFlow's log messages. The last
+saves a process per training that watches for preempted nodes, which is not used. With the others,
 TensorFlow keeps the memory of tensors between steps, and glibc that of gradients in transit:
 releasing and allocating it again causes millions of page faults and costs half of the speed
 (docs/lab-notes.md). 32 MiB is glibc's maximum.
@@ -132,8 +132,8 @@ def _start(cluster: Cluster, folder: Path) -> None:
             )
         except Exception as error:  # Ray raises plain Exceptions
             raise ClusterError(
-                f"Ray does not start on this machine: {first_line(error)}. Check its load, memory and "
-                "disk space and try again, or reduce cluster.cpus."
+                f"Ray does not start on this machine: {first_line(error)}. Check its load, memory "
+                "and disk space and try again, or reduce cluster.cpus."
             ) from error
 
 
@@ -151,9 +151,9 @@ def _existing_cluster(address: str) -> Iterator[Connection]:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         raise ClusterError(
-            f"cannot connect to the Ray cluster at {address}: {first_line(error)}. Check whether it "
-            "requires a token (RAY_AUTH_MODE=token, ~/.ray/auth_token). From a machine that is not "
-            "one of its nodes, use `python -m cluster submit`."
+            f"cannot connect to the Ray cluster at {address}: {first_line(error)}. Check whether "
+            "it requires a token (RAY_AUTH_MODE=token, ~/.ray/auth_token). From a machine that is "
+            "not one of its nodes, use `python -m cluster submit`."
         ) from error
     try:
         yield Connection(private=False)
@@ -285,8 +285,8 @@ def check_reachable(address: str) -> None:
         return
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"cluster.address = {address!r} is the address of Ray's Jobs API: use `python -m cluster "
-            "submit`, or set it to the host:port of the cluster."
+            f"cluster.address = {address!r} is the address of Ray's Jobs API: use `python -m "
+            "cluster submit`, or set it to the host:port of the cluster."
         )
     check_reachable_tcp(address if "://" in address else f"//{address}")
     _check_is_ray(address.removeprefix("ray://"))
@@ -303,8 +303,8 @@ def _check_is_ray(address: str) -> None:
             grpc.channel_ready_future(channel).result(timeout=CONNECT_TIMEOUT_S)
         except grpc.FutureTimeoutError as error:
             raise ClusterError(
-                f"the server at {address} is not a Ray cluster: use its port 6379, or ray:// and its "
-                "port 10001, or the ports it was started with."
+                f"the server at {address} is not a Ray cluster: use its port 6379, or ray:// and "
+                "its port 10001, or the ports it was started with."
             ) from error
 
 

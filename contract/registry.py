@@ -324,6 +324,6 @@ def _key(log: str, number: int) -> str:
 def _check_word(word: str, pattern: re.Pattern[str], label: str) -> None:
     if not pattern.fullmatch(word):
         raise RegistryError(
-            f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, at most "
-            f"80{', a letter first' if pattern is _STAGE else ''}."
+            f"{word!r} is not a valid {label}: use letters, digits, dot, dash and underscore, "
+            f"at most 80{', a letter first' if pattern is _STAGE else ''}."
         )

@@ -1,7 +1,7 @@
-"""Whether a cluster file of Ray for AWS is whole, and leaves nothing open to the world.
+"""Checks that a Ray cluster file for AWS is complete and secure.
 
-Ray's own defaults do: the dashboard, which runs anyone's code, on every address; SSH open to all;
-roles with every right. A reachable dashboard is a reachable shell.
+Ray's defaults are not secure: the dashboard, which runs arbitrary code, may listen on every
+address, SSH is open to the world, and the roles have all permissions.
 """
 
 import re
@@ -10,102 +10,101 @@ from typing import Any
 
 from cluster.aws.resources import ANY_ADDRESS
 
-_DEAD_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
+_DISCONTINUED_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
 _HOST = re.compile(r"--dashboard-host[= ](\S+)")
 
 
 def missing_fields(tree: Mapping[str, Any]) -> list[str]:
-    """What a cluster file lacks though Ray's schema allows it, one sentence each."""
+    """What a cluster file lacks although Ray's schema allows it, one sentence each."""
     types: Mapping[str, Any] = tree.get("available_node_types", {})
     head = tree.get("head_node_type")
-    found = []
+    missing = []
     if head not in types or len(types) < 2:
-        found.append("it needs available_node_types, one of them named by head_node_type.")
+        missing.append("it needs available_node_types, one of them named by head_node_type.")
     if "run_options" not in tree.get("docker", {}):
-        found.append("it needs docker.run_options.")
+        missing.append("it needs docker.run_options.")
     for name, node_type in types.items():
         match node_type["node_config"].get("BlockDeviceMappings"):
             case [{"Ebs": {}}]:
                 pass
             case _:
-                found.append(f"{name}: BlockDeviceMappings must name one Ebs disk.")
-    return found
+                missing.append(f"{name}: BlockDeviceMappings must name one Ebs disk.")
+    return missing
 
 
 def security_issues(tree: Mapping[str, Any], spot: bool) -> list[str]:
-    """What must be fixed in a cluster file before it is used, one sentence each.
+    """The security issues of a cluster file, one sentence each.
 
-    tree: the file as read, anchors resolved and without gaps; spot: whether workers are meant to
-    be spot instances.
+    tree: the content of the file, filled in; spot: whether workers should be spot instances.
     """
     types: Mapping[str, Any] = tree["available_node_types"]
-    found = [*_dashboard(tree), *_token(tree), *_rules(tree), *_image(tree)]
+    issues = [*_dashboard(tree), *_token(tree), *_rules(tree), *_image(tree)]
     for name, node_type in types.items():
-        found += _node(name, node_type["node_config"])
+        issues += _node(name, node_type["node_config"])
     if spot:
-        found += _fallback(tree["head_node_type"], types)
-    return found
+        issues += _fallback(tree["head_node_type"], types)
+    return issues
 
 
 def _dashboard(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Ray's documented way to close it is the default; it is to be said, not to be hoped."""
+    """The address must be explicit, even though it is Ray's documented default."""
     hosts = [
         host
         for line in tree.get("head_start_ray_commands", ())
         if "ray start" in line
-        for host in (_HOST.findall(line) or ["left to Ray"])
+        for host in (_HOST.findall(line) or ["not set"])
     ]
     if hosts != ["127.0.0.1"]:
-        yield f"the dashboard's address is {' and '.join(hosts) or 'unknown'}: say 127.0.0.1."
+        yield f"the dashboard's address is {' and '.join(hosts) or 'unknown'}: set it to 127.0.0.1."
     for text in _texts(tree):
         if "0.0.0.0" in text or re.search(r"(^|[\s=/'\"])::(/0)?($|[\s'\"])", text):
-            yield f"{text!r} opens something to every address."
+            yield f"{text!r} allows every address."
 
 
 def _token(tree: Mapping[str, Any]) -> Iterator[str]:
     options = " ".join(tree.get("docker", {}).get("run_options", ()))
     for variable in ("RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN_PATH="):
         if variable not in options:
-            yield f"docker.run_options lack {variable}: Ray would take orders without a token."
+            yield f"docker.run_options lack {variable}: Ray would accept requests without a token."
     if "RAY_AUTH_TOKEN=" in options:
-        yield "docker.run_options hold the token itself, which AWS and Docker show to many."
+        yield "docker.run_options contain the token, which AWS and Docker show to other users."
 
 
 def _rules(tree: Mapping[str, Any]) -> Iterator[str]:
     rules = tree["provider"].get("security_group", {}).get("IpPermissions", ())
     if any(block in str(rules) for block in ANY_ADDRESS):
-        yield "provider.security_group has a rule for_every address of the world."
+        yield "provider.security_group has a rule that allows every address."
 
 
 def _image(tree: Mapping[str, Any]) -> Iterator[str]:
     image = tree.get("docker", {}).get("image", "")
-    if not image or image.startswith(_DEAD_IMAGES):
-        yield f"docker.image = {image!r} is no longer made: take one of rayproject/ray."
+    if not image or image.startswith(_DISCONTINUED_IMAGES):
+        yield f"docker.image = {image!r} is discontinued: use an image of rayproject/ray."
 
 
 def _node(name: str, node: Mapping[str, Any]) -> Iterator[str]:
     if node.get("MetadataOptions", {}).get("HttpTokens") != "required":
         yield f"{name}: MetadataOptions.HttpTokens must be required (IMDSv2)."
     if not node.get("SecurityGroupIds"):
-        yield f"{name}: without SecurityGroupIds Ray makes a group that opens SSH to the world."
+        yield f"{name}: without SecurityGroupIds Ray allows SSH from every address."
     if "Arn" not in node.get("IamInstanceProfile", {}):
-        yield f"{name}: without IamInstanceProfile Ray makes a role with every right on EC2 and S3."
+        yield f"{name}: without IamInstanceProfile Ray grants all EC2 and S3 permissions."
     if not re.fullmatch(r"ami-[0-9a-f]{8,17}", node.get("ImageId", "")):
-        yield f"{name}: without an ImageId (ami-…) Ray takes an image of Ubuntu 18.04."
+        yield f"{name}: without an ImageId (ami-…) Ray uses an image of Ubuntu 18.04."
     if not all(disk["Ebs"].get("Encrypted") for disk in node["BlockDeviceMappings"]):
         yield f"{name}: its disk is not encrypted."
 
 
 def _fallback(head: str, types: Mapping[str, Any]) -> Iterator[str]:
-    workers = {name: one for name, one in types.items() if name != head}
-    spot = {name: one for name, one in workers.items() if _is_spot(one)}
-    sure = {name: one for name, one in workers.items() if name not in spot}
+    workers = [node_type for name, node_type in types.items() if name != head]
+    spot = [node_type for node_type in workers if _is_spot(node_type)]
+    on_demand = [node_type for node_type in workers if not _is_spot(node_type)]
     if _is_spot(types[head]):
-        yield "the head is a spot instance: its end would end every job."
-    if not spot or not sure:
-        yield "workers need a type of spot instances and one on demand, for when there are none."
-    elif min(_priority(one) for one in spot.values()) <= max(map(_priority, sure.values())):
-        yield "the type of spot instances needs the higher priority, or it is not taken first."
+        yield "the head is a spot instance: every job would end with it."
+    if not spot or not on_demand:
+        yield "workers need a spot and an on-demand type, for when no spot instance is available."
+    elif min(map(_priority, spot)) <= max(map(_priority, on_demand)):
+        yield "the spot type needs the higher priority, so that it is used first."
 
 
 def _is_spot(node_type: Mapping[str, Any]) -> bool:
@@ -117,7 +116,7 @@ def _priority(node_type: Mapping[str, Any]) -> int:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a tree."""
+    """Every string in a tree."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What a cluster needs on AWS besides its nodes: bucket, roles, security group, image, prices.
+"""The AWS resources of a cluster besides its nodes: bucket, roles, security group, image, prices.
 
-Everything is made only where it is missing, so that each function may be called again.
+A resource is only created if it does not exist, so each function can be called again.
 """
 
 import json
@@ -20,12 +20,12 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from contract.config import Config
 from contract.errors import ClusterError
 
-NEWEST_IMAGE = (
+LATEST_IMAGE = (
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 )
-"""Where AWS publishes its newest Deep Learning Base image: Ubuntu 22.04, GPU driver, Docker."""
+"""The parameter with AWS's latest Deep Learning Base image: Ubuntu 22.04, GPU driver, Docker."""
 ANY_ADDRESS = ("0.0.0.0/0", "::/0")
-_PROPAGATION_S = 60.0
+_PROPAGATION_TIMEOUT_S = 60.0
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -40,15 +40,15 @@ _TRUST = {
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets nodes may use: one for all that segfleet keeps, perhaps one for the data."""
+    """The buckets of the nodes: the storage and, if it is another one, the data."""
 
-    kept: str
+    storage: str
     data: str | None
 
 
 @dataclass(frozen=True)
 class AwsResources:
-    """What nodes are started from."""
+    """The resources that nodes are started with."""
 
     image: str
     security_group: str
@@ -58,7 +58,7 @@ class AwsResources:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn AWS's errors into a ClusterError of one sentence."""
+    """Translate errors of AWS into a ClusterError of one sentence."""
     try:
         yield
     except NoCredentialsError as error:
@@ -67,58 +67,60 @@ def translate_errors() -> Iterator[None]:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from error
     except ClientError as error:
-        told = error.response.get("Error", {})
+        details = error.response.get("Error", {})
         raise ClusterError(
-            f"AWS refused {error.operation_name}: {told.get('Message', error)} "
-            f"({told.get('Code', 'no code')})."
+            f"AWS rejected {error.operation_name}: {details.get('Message', error)} "
+            f"({details.get('Code', 'no code')})."
         ) from error
     except BotoCoreError as error:
         raise ClusterError(f"AWS cannot be reached: {error}.") from error
 
 
 def find_buckets(config: Config) -> Buckets:
-    """The buckets of the settings; ClusterError where runs would not be kept in S3."""
-    kept = _bucket(config.storage.root)
-    if kept is None:
+    """The buckets of the settings; ClusterError if storage.root is not in S3."""
+    storage = _bucket(config.storage.root)
+    if storage is None:
         raise ClusterError(
-            f"storage.root = {config.storage.root!r} is out of the reach of nodes on AWS: name a "
-            "bucket that `up` may make, such as s3://my-bucket/segfleet."
+            f"storage.root = {config.storage.root!r} cannot be read by nodes on AWS: set it to a "
+            "bucket that `up` may create, such as s3://my-bucket/segfleet."
         )
     data = _bucket(config.data.root or "")
-    return Buckets(kept, data if data and data != kept else None)
+    return Buckets(storage, data if data and data != storage else None)
 
 
 def create_bucket(name: str, region: str) -> bool:
-    """Make a private, encrypted bucket if there is none; whether it was made.
+    """Create a private, encrypted bucket if it does not exist; returns whether it was created.
 
-    One that this account has already is used as it is; ClusterError where it is another's.
+    An existing bucket of this account is not changed; ClusterError if it is another account's.
     """
     s3 = boto3.client("s3", region_name=region)
     with translate_errors():
-        if _is_ours(s3, name, _account(region)):
+        if _is_owned(s3, name, _account(region)):
             return False
-        # us-east-1 is the one region that must not be named.
-        place = {} if region == "us-east-1" else {"LocationConstraint": region}
-        s3.create_bucket(Bucket=name, **({"CreateBucketConfiguration": place} if place else {}))
+        # us-east-1 is the only region that must not be given.
+        location = {} if region == "us-east-1" else {"LocationConstraint": region}
+        s3.create_bucket(
+            Bucket=name, **({"CreateBucketConfiguration": location} if location else {})
+        )
         try:
             _protect(s3, name)
         except BaseException:
-            # The next `up` would take it for the user's own, and use it as it is.
+            # The next `up` would treat it as a bucket of the user, and not change it.
             s3.delete_bucket(Bucket=name)
             raise
     return True
 
 
-def _is_ours(s3: Any, name: str, account: str) -> bool:
-    """Whether this account has the bucket; ClusterError where another one has it."""
+def _is_owned(s3: Any, name: str, account: str) -> bool:
+    """Whether this account owns the bucket; ClusterError if another one does."""
     try:
         s3.head_bucket(Bucket=name, ExpectedBucketOwner=account)
     except ClientError as error:
         code = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if code == 403:
             raise ClusterError(
-                f"bucket {name} is another account's, or your user may not use it: name another "
-                "one in storage.root."
+                f"bucket {name} belongs to another account, or your user has no permission: set "
+                "storage.root to another one."
             ) from error
         if code != 404:
             raise
@@ -127,13 +129,13 @@ def _is_ours(s3: Any, name: str, account: str) -> bool:
 
 
 def _protect(s3: Any, name: str) -> None:
-    """Close a bucket to the public and to plain HTTP, encrypt it, and let broken uploads expire.
+    """Block public access and plain HTTP, encrypt the bucket, and expire incomplete uploads.
 
-    Nothing else in it is ever deleted by time: all that segfleet keeps there is meant to stay.
+    Nothing else in it expires.
     """
-    closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     s3.put_public_access_block(
-        Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
+        Bucket=name, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
     )
     s3.put_bucket_encryption(
         Bucket=name,
@@ -141,7 +143,7 @@ def _protect(s3: Any, name: str) -> None:
             "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
         },
     )
-    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_only_by_https(name)))
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(_https_only_policy(name)))
     unfinished = {
         "ID": "unfinished-uploads",
         "Status": "Enabled",
@@ -154,42 +156,42 @@ def _protect(s3: Any, name: str) -> None:
 
 
 def create_security_group(name: str, region: str, ssh_from: str, subnet: str | None) -> str:
-    """A security group open between the nodes, and to ssh_from on port 22; its id.
+    """A security group that allows the nodes, and ssh_from on port 22; returns its id.
 
-    The group's other rules for the world outside are taken back, should someone have added some.
+    Other ingress rules that were added to the group are removed.
     """
     ec2 = boto3.client("ec2", region_name=region)
     with translate_errors():
-        network = _network(ec2, subnet)
-        found = ec2.describe_security_groups(
+        vpc = _find_vpc(ec2, subnet)
+        groups = ec2.describe_security_groups(
             Filters=[
                 {"Name": "group-name", "Values": [name]},
-                {"Name": "vpc-id", "Values": [network]},
+                {"Name": "vpc-id", "Values": [vpc]},
             ]
         )["SecurityGroups"]
-        if found:
-            group: str = found[0]["GroupId"]
-            if stale := found[0]["IpPermissions"]:
+        if groups:
+            group: str = groups[0]["GroupId"]
+            if stale := groups[0]["IpPermissions"]:
                 ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=stale)
         else:
             group = ec2.create_security_group(
-                GroupName=name, VpcId=network, Description="nodes of a segfleet cluster"
+                GroupName=name, VpcId=vpc, Description="nodes of a segfleet cluster"
             )["GroupId"]
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=_rules(group, ssh_from))
     return group
 
 
 def find_open_ports(groups: list[str], region: str) -> list[str]:
-    """Every port of these groups that the whole world may reach, one sentence each."""
+    """The ports of these groups that every address may connect to, one sentence each."""
     ec2 = boto3.client("ec2", region_name=region)
     with translate_errors():
-        found = ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"]
+        described = ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"]
     return [
-        f"security group {group['GroupId']} lets {block} reach port "
+        f"security group {group['GroupId']} allows {block} to connect to port "
         f"{rule.get('FromPort', 'any')} to {rule.get('ToPort', 'any')}."
-        for group in found
+        for group in described
         for rule in group["IpPermissions"]
-        for block in _blocks(rule)
+        for block in _cidr_blocks(rule)
         if block in ANY_ADDRESS
     ]
 
@@ -197,74 +199,74 @@ def find_open_ports(groups: list[str], region: str) -> list[str]:
 def create_instance_profiles(
     name: str, region: str, buckets: Buckets, group: str
 ) -> tuple[str, str]:
-    """Instance profiles of head and workers with the least rights; their ARNs."""
+    """Instance profiles of head and workers with minimal permissions; returns their ARNs."""
     with translate_errors():
         names = {
             "REGION": region,
             "ACCOUNT": _account(region),
             "CLUSTER": name,
             "GROUP": group,
-            "BUCKET": buckets.kept,
+            "BUCKET": buckets.storage,
             "DATA_BUCKET": buckets.data or "",
             "WORKER_ROLE": f"{name}-worker",
         }
         bucket = load_policy("bucket", names)
         if buckets.data is None:
-            bucket["Statement"] = [one for one in bucket["Statement"] if one["Sid"] != "ReadData"]
-        worker = _make_profile(f"{name}-worker", {"bucket": bucket})
+            bucket["Statement"] = [s for s in bucket["Statement"] if s["Sid"] != "ReadData"]
+        worker = _create_profile(f"{name}-worker", {"bucket": bucket})
         autoscaler = load_policy("autoscaler", names)
-        head = _make_profile(f"{name}-head", {"bucket": bucket, "autoscaler": autoscaler})
+        head = _create_profile(f"{name}-head", {"bucket": bucket, "autoscaler": autoscaler})
     return head, worker
 
 
 def load_policy(name: str, names: Mapping[str, str]) -> dict[str, Any]:
-    """A policy of cluster/aws/policies with its names filled in."""
+    """A policy of cluster/aws/policies with its placeholders filled in."""
     text = files("cluster.aws").joinpath("policies", f"{name}.json").read_text(encoding="utf-8")
     return json.loads(Template(text).substitute(names))
 
 
 def create_spot_role() -> None:
-    """Make the role by which an account may use spot instances at all; needed once."""
+    """Create the service-linked role for spot instances, which an account needs once."""
     iam = boto3.client("iam")
     with translate_errors():
         try:
             iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
         except ClientError as error:
-            # It is there already.
+            # It exists already.
             if error.response["Error"]["Code"] not in ("InvalidInput", "EntityAlreadyExists"):
                 raise
 
 
-def find_image(named: str | None, region: str) -> str:
-    """The AMI that is named, else AWS's newest Deep Learning Base image of the region."""
-    if named is not None:
-        return named
+def find_image(image: str | None, region: str) -> str:
+    """The given AMI, else AWS's latest Deep Learning Base image of the region."""
+    if image is not None:
+        return image
     with translate_errors():
-        found = boto3.client("ssm", region_name=region).get_parameter(Name=NEWEST_IMAGE)
-    return found["Parameter"]["Value"]
+        response = boto3.client("ssm", region_name=region).get_parameter(Name=LATEST_IMAGE)
+    return response["Parameter"]["Value"]
 
 
 def find_spot_price(instance_type: str, region: str) -> float:
-    """The lowest present spot price of a Linux instance in US dollars per hour, over all zones."""
+    """The lowest current spot price of a Linux instance, over all zones, in USD per hour."""
     now = datetime.now(UTC)
     with translate_errors():
-        found = boto3.client("ec2", region_name=region).describe_spot_price_history(
+        prices = boto3.client("ec2", region_name=region).describe_spot_price_history(
             InstanceTypes=[instance_type],
             ProductDescriptions=["Linux/UNIX"],
             StartTime=now - timedelta(hours=1),
             EndTime=now,
         )["SpotPriceHistory"]
-    if not found:
+    if not prices:
         raise ClusterError(f"{region} has no spot price for {instance_type}.")
-    return min(float(one["SpotPrice"]) for one in found)
+    return min(float(price["SpotPrice"]) for price in prices)
 
 
 def list_instances(name: str, region: str) -> list[str]:
-    """Instances of a cluster that exist and may cost money."""
+    """The instances of a cluster that are not terminated."""
     states = ["pending", "running", "stopping", "stopped"]
     with translate_errors():
-        pages = boto3.client("ec2", region_name=region).get_paginator("describe_instances")
-        found = pages.paginate(
+        paginator = boto3.client("ec2", region_name=region).get_paginator("describe_instances")
+        pages = paginator.paginate(
             Filters=[
                 {"Name": "tag:ray-cluster-name", "Values": [name]},
                 {"Name": "instance-state-name", "Values": states},
@@ -272,37 +274,37 @@ def list_instances(name: str, region: str) -> list[str]:
         )
         return [
             instance["InstanceId"]
-            for page in found
+            for page in pages
             for reservation in page["Reservations"]
             for instance in reservation["Instances"]
         ]
 
 
 def terminate_instances(name: str, region: str) -> None:
-    """End every instance of a cluster, again until none is left."""
-    while found := list_instances(name, region):
+    """Terminate the instances of a cluster, until none is left."""
+    while instances := list_instances(name, region):
         with translate_errors():
             ec2 = boto3.client("ec2", region_name=region)
-            ec2.terminate_instances(InstanceIds=found)
-            ec2.get_waiter("instance_terminated").wait(InstanceIds=found)
+            ec2.terminate_instances(InstanceIds=instances)
+            ec2.get_waiter("instance_terminated").wait(InstanceIds=instances)
 
 
-def wait_until_usable(ground: AwsResources, instance_type: str, region: str) -> None:
-    """Wait until EC2 knows new instance profiles, by starting a node without doing so.
+def wait_until_usable(aws: AwsResources, instance_type: str, region: str) -> None:
+    """Wait until EC2 accepts new instance profiles, with dry runs of starting a node.
 
-    Also tells whether the image and the instance type exist, and this user may start nodes.
+    Also checks that the image and the instance type exist and that this user may start nodes.
     """
     ec2 = boto3.client("ec2", region_name=region)
-    end = time.monotonic() + _PROPAGATION_S
+    deadline = time.monotonic() + _PROPAGATION_TIMEOUT_S
     with translate_errors():
-        for profile in (ground.head_profile, ground.worker_profile):
-            while not _may_start(ec2, ground.image, profile, instance_type):
-                if time.monotonic() > end:
-                    raise ClusterError(f"EC2 does not know {profile} yet: try again in a minute.")
+        for profile in (aws.head_profile, aws.worker_profile):
+            while not _can_start(ec2, aws.image, profile, instance_type):
+                if time.monotonic() > deadline:
+                    raise ClusterError(f"EC2 does not accept {profile} yet: try again in a minute.")
                 time.sleep(2.0)
 
 
-def _may_start(ec2: Any, image: str, profile: str, instance_type: str) -> bool:
+def _can_start(ec2: Any, image: str, profile: str, instance_type: str) -> bool:
     try:
         ec2.run_instances(
             ImageId=image,
@@ -313,17 +315,17 @@ def _may_start(ec2: Any, image: str, profile: str, instance_type: str) -> bool:
             DryRun=True,
         )
     except ClientError as error:
-        told = error.response["Error"]
-        if told["Code"] == "DryRunOperation":
+        details = error.response["Error"]
+        if details["Code"] == "DryRunOperation":
             return True
-        if "iamInstanceProfile" in told["Message"] or "instance profile" in told["Message"]:
+        if "iamInstanceProfile" in details["Message"] or "instance profile" in details["Message"]:
             return False
         raise
     return True
 
 
-def _make_profile(name: str, policies: Mapping[str, Any]) -> str:
-    """An instance profile of one role with exactly these policies; its ARN."""
+def _create_profile(name: str, policies: Mapping[str, Any]) -> str:
+    """An instance profile of one role with these policies; returns its ARN."""
     iam = boto3.client("iam")
     with suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(_TRUST))
@@ -331,27 +333,27 @@ def _make_profile(name: str, policies: Mapping[str, Any]) -> str:
         iam.put_role_policy(RoleName=name, PolicyName=key, PolicyDocument=json.dumps(document))
     with suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_instance_profile(InstanceProfileName=name)
-    found = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-    if not found["Roles"]:
+    profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    if not profile["Roles"]:
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-    return found["Arn"]
+    return profile["Arn"]
 
 
 def _account(region: str) -> str:
-    """The number of this user's account."""
+    """The id of this user's account."""
     return boto3.client("sts", region_name=region).get_caller_identity()["Account"]
 
 
-def _network(ec2: Any, subnet: str | None) -> str:
-    """The VPC of a subnet, or the region's default one."""
+def _find_vpc(ec2: Any, subnet: str | None) -> str:
+    """The VPC of a subnet, or the default VPC of the region."""
     if subnet is not None:
         return ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["VpcId"]
-    found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not found:
+    vpcs = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not vpcs:
         raise ClusterError(
-            "the region has no default VPC: name one of yours in cluster.cloud.subnet."
+            "the region has no default VPC: set cluster.cloud.subnet to one of your subnets."
         )
-    return found[0]["VpcId"]
+    return vpcs[0]["VpcId"]
 
 
 def _rules(group: str, ssh_from: str) -> list[dict[str, Any]]:
@@ -366,14 +368,14 @@ def _rules(group: str, ssh_from: str) -> list[dict[str, Any]]:
     ]
 
 
-def _blocks(rule: Mapping[str, Any]) -> list[str]:
+def _cidr_blocks(rule: Mapping[str, Any]) -> list[str]:
     return [
-        *(one["CidrIp"] for one in rule.get("IpRanges", ())),
-        *(one["CidrIpv6"] for one in rule.get("Ipv6Ranges", ())),
+        *(r["CidrIp"] for r in rule.get("IpRanges", ())),
+        *(r["CidrIpv6"] for r in rule.get("Ipv6Ranges", ())),
     ]
 
 
-def _only_by_https(bucket: str) -> dict[str, Any]:
+def _https_only_policy(bucket: str) -> dict[str, Any]:
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -390,5 +392,5 @@ def _only_by_https(bucket: str) -> dict[str, Any]:
 
 
 def _bucket(address: str) -> str | None:
-    place = urlsplit(address)
-    return place.netloc if place.scheme == "s3" else None
+    url = urlsplit(address)
+    return url.netloc if url.scheme == "s3" else None

@@ -127,8 +127,8 @@ class JobClient:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > MAX_UNREACHABLE_S:
                     raise ClusterError(
-                        f"{self.address} no longer responds ({error}); job {job} may still be running: "
-                        "check it with `python -m cluster status`."
+                        f"{self.address} no longer responds ({error}); job {job} may still be "
+                        "running: check it with `python -m cluster status`."
                     ) from error
             time.sleep(_RETRY_S)
 
@@ -163,8 +163,8 @@ def translate_errors(address: str) -> Iterator[None]:
         remedy = (
             "Check whether the cluster runs the same version of Ray, and the log of its dashboard."
             if isinstance(error, RuntimeError)
-            else "Check whether a Ray cluster responds there, or set cluster.address or RAY_ADDRESS "
-            "to another address."
+            else "Check whether a Ray cluster responds there, or set cluster.address or "
+            "RAY_ADDRESS to another address."
         )
         raise ClusterError(
             f"the request to the Jobs API at {address} failed: {reason}. {remedy}"

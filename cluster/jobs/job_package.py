@@ -1,7 +1,7 @@
-"""What a job takes along: our code and one settings file, and nothing else.
+"""The files of a job: the code and one settings file.
 
-Data, runs and bundles stay in the storage; packages are installed on the nodes; secrets are the
-nodes' own.
+Data, runs and bundles stay in the storage; packages are installed on the nodes, and secrets belong
+to the nodes.
 """
 
 import re
@@ -19,73 +19,77 @@ from contract.errors import ClusterError
 COMMAND_PACKAGES = ("trainer", "tuning", "inference")
 SETTINGS = "settings.toml"
 LIMIT_BYTES = 512 * 2**20
-"""Ray's limit on what a job takes along."""
+"""Ray's limit for the working directory of a job."""
 _OVERRIDE = re.compile(r"^[a-z_]+(\.[a-z_]+)+=")
-_LEFT_OUT = ("__pycache__", "*.pyc", ".*")
+_EXCLUDED = ("__pycache__", "*.pyc", ".*")
 
 
 @dataclass(frozen=True)
 class JobPackage:
-    """A folder to be sent along with a job."""
+    """The working directory of a job."""
 
     folder: Path
     files: int
     size: int
-    """Bytes, before Ray packs them."""
+    """Bytes, uncompressed."""
 
 
 def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[str]]:
-    """The settings that are sent, and what the job runs behind `python -m`.
+    """The settings of a job, and its command after `python -m`.
 
-    words: the command as one would type it, without `python -m`; file: the settings file as the
-    user named it. Where the command names that file, or has no argument, it gets the settings
-    that are sent, and its overrides become part of them. Any other command, such as trainer
-    evaluate BUNDLE, stays as it is. Raises ClusterError where it is none of our commands.
+    words: the command without `python -m`; file: the settings file as the user named it. A command
+    that names that file, or has no argument, gets the uploaded settings, with its overrides. Any
+    other command, such as trainer evaluate BUNDLE, is unchanged. Raises ClusterError if it is not
+    a segfleet command.
     """
     if len(words) < 2 or words[0] not in COMMAND_PACKAGES:
         raise ClusterError(
-            f"behind -- must stand a command of {', '.join(COMMAND_PACKAGES)}, such as trainer train; "
-            f"{' '.join(words) or 'nothing'!r} is none."
+            f"{' '.join(words)!r} is not a segfleet command: after --, use a command of "
+            f"{', '.join(COMMAND_PACKAGES)}, such as trainer train."
         )
-    room, verb, *rest = words
+    package, subcommand, *rest = words
     overrides = [word for word in rest if _OVERRIDE.match(word)]
     arguments = [word for word in rest if word not in overrides]
     if file not in arguments:
         if any(not word.startswith("-") for word in arguments):
             return config, list(words)
         arguments.insert(0, file)
-    sent = config.with_values(dict(parse_override(word) for word in overrides))
-    return sent, [room, verb, *(SETTINGS if word == file else word for word in arguments)]
+    settings = config.with_values(dict(parse_override(word) for word in overrides))
+    return settings, [
+        package,
+        subcommand,
+        *(SETTINGS if word == file else word for word in arguments),
+    ]
 
 
 def build(folder: Path, config: Config) -> JobPackage:
-    """Fill an empty folder with the packages and the settings.
+    """Copy the packages and the settings to an empty folder.
 
-    The cluster's address is left out: on the cluster it is another one, which Ray tells the job.
+    The cluster's address is removed: Ray sets that of the job.
     """
-    home = Path(contract.__file__).parents[1]
+    root = Path(contract.__file__).parents[1]
     for package in PACKAGES:
-        shutil.copytree(home / package, folder / package, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns(*_EXCLUDED))
     settings = config.with_values({"cluster.address": None})
     (folder / SETTINGS).write_text(to_toml(settings), encoding="utf-8")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     if sum(sizes) > LIMIT_BYTES:
         raise ClusterError(
-            f"{home} holds {sum(sizes) / 2**20:.0f} MB in the folders of our packages, and Ray "
-            f"takes {LIMIT_BYTES / 2**20:.0f} MB with a job: keep data out of them."
+            f"the package folders of {root} contain {sum(sizes) / 2**20:.0f} MB, and Ray's limit "
+            f"is {LIMIT_BYTES / 2**20:.0f} MB: move data out of them."
         )
     return JobPackage(folder, len(sizes), sum(sizes))
 
 
 def check_folders(config: Config, shared: bool) -> None:
-    """Refuse settings that name folders of this machine, which the nodes do not have.
+    """ClusterError if settings name folders of this machine, which the nodes do not have.
 
-    shared: the user says that every node has them.
+    shared: every node has them, according to the user.
     """
-    named = {"storage.root": config.storage.root, "data.root": config.data.root}
-    for key, place in named.items():
-        if place is not None and "://" not in place and not shared:
+    folders = {"storage.root": config.storage.root, "data.root": config.data.root}
+    for key, folder in folders.items():
+        if folder is not None and "://" not in folder and not shared:
             raise ClusterError(
-                f"{key} = {place!r} is a folder of this machine, which a job cannot see: use an "
-                "s3:// address, or say --shared if every node has that folder."
+                f"{key} = {folder!r} is a folder of this machine, which a job cannot read: use an "
+                "s3:// URL, or --shared if every node has that folder."
             )

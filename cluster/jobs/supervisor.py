@@ -1,8 +1,8 @@
-"""What runs on the head node around a submitted command.
+"""The process on the head node that runs a submitted command.
 
-Ray forgets a job's log and state with its head node, and stops a job within seconds. The
-supervisor keeps both in the run's storage while the command runs, and on request ends the
-command after its next checkpoint. It is started as `python -m cluster.jobs.supervisor`.
+Ray loses a job's log and status with its head node, and stops a job within seconds. The supervisor
+writes both to the run's storage while the command runs, and on request stops the command after its
+next checkpoint. It is started as `python -m cluster.jobs.supervisor`.
 """
 
 import os
@@ -21,194 +21,196 @@ from contract.config import Config
 from contract.config.loader import load_config
 from contract.errors import StorageError
 from contract.storage import Storage, open_storage
+from contract.timestamps import utc_now
 
 T = TypeVar("T")
 
 COMMANDS_WITH_CHECKPOINTS = (("trainer", "train"), ("tuning", "run"))
-"""The commands that write checkpoints, and continue from them when they are run again."""
-KEEP_EVERY_S = 10.0
-LOOK_EVERY_S = 3.0
-END_WITHIN_S = 60.0
-_TICK_S = 0.2
+"""The commands that write checkpoints and resume from them."""
+UPLOAD_INTERVAL_S = 10.0
+POLL_INTERVAL_S = 3.0
+KILL_TIMEOUT_S = 60.0
+_LOOP_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """The seconds between two looks, so that a test need not wait for them."""
+    """Intervals and timeouts in seconds, shorter in tests."""
 
-    upload_s: float = KEEP_EVERY_S
-    poll_s: float = LOOK_EVERY_S
-    kill_s: float = END_WITHIN_S
+    upload_s: float = UPLOAD_INTERVAL_S
+    poll_s: float = POLL_INTERVAL_S
+    kill_s: float = KILL_TIMEOUT_S
 
 
-def should_end(request: StopRequest, asked_s: float, waits: bool, new: bool) -> bool:
-    """Whether a command that was asked to stop may be ended now.
+def should_stop(
+    request: StopRequest, elapsed_s: float, has_checkpoints: bool, is_checkpoint_new: bool
+) -> bool:
+    """Whether a command with a stop request is to be stopped now.
 
-    asked_s: seconds since the request was seen; waits: the command writes checkpoints, and ends
-    after the next one; new: one was written since.
+    elapsed_s: seconds since the request was read; has_checkpoints: the command writes checkpoints;
+    is_checkpoint_new: it has written one since the request.
     """
-    return not waits or new or asked_s >= request.timeout_s
+    return not has_checkpoints or is_checkpoint_new or elapsed_s >= request.timeout_s
 
 
-def list_checkpoint_marks(root: Storage, run: str, command: Sequence[str]) -> set[str]:
-    """Marks of every checkpoint that a command has finished; a new one is a new mark.
+def list_checkpoint_ids(root: Storage, run: str, command: Sequence[str]) -> set[str]:
+    """An id for every complete checkpoint of a command.
 
-    Of a training these are the objects written last into each checkpoint; of a sweep the records
-    of its trials, each written again after an epoch whose checkpoint is whole.
+    For a training it is the key of the object that is written last; for a sweep the key and time of
+    a trial's record, which is written again after each epoch with a complete checkpoint.
     """
     match tuple(command[:2]):
         case ("trainer", "train"):
-            keys = (entry.key for entry in root.list_objects(f"runs/{run}/checkpoints"))
+            keys = (info.key for info in root.list_objects(f"runs/{run}/checkpoints"))
             return {key for key in keys if key.endswith("/checkpoint.json")}
         case ("tuning", "run"):
             trials = root.list_objects(f"sweeps/{run}/trials")
-            return {f"{entry.key} {entry.modified}" for entry in trials}
+            return {f"{info.key} {info.modified}" for info in trials}
         case _:
             return set()
 
 
 class Supervisor:
-    """Runs one command, keeps its log and state, and ends it when asked."""
+    """Runs one command, uploads its log and record, and stops it on request."""
 
     def __init__(
-        self, config: Config, job: str, command: Sequence[str], clock: Intervals | None = None
+        self, config: Config, job: str, command: Sequence[str], intervals: Intervals | None = None
     ) -> None:
-        """command: room, subcommand and arguments, as behind `python -m`."""
+        """command: package, subcommand and arguments, as after `python -m`."""
         self._root = open_storage(config.storage.root)
         self._name, self._job, self._command = config.run.name, job, tuple(command)
-        self._jobs, self._clock = job_store.jobs_storage(config), clock or Intervals()
+        self._jobs, self._intervals = job_store.jobs_storage(config), intervals or Intervals()
         self._log = LogUploader(self._jobs, job)
-        self._began, self._reachable = job_store.utc_timestamp(), True
-        self._ending = self._stopped = False
+        self._started_at, self._is_reachable = utc_now(), True
+        self._is_stopping = self._is_stopped = False
 
     def run(self) -> int:
-        """Run the command to its end; its exit code, 128 and the signal's number where killed."""
+        """Run the command; returns its exit code, 128 plus the signal's number if it was killed."""
         child = subprocess.Popen(
             [sys.executable, "-m", *self._command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
         assert child.stdout
-        reader = Thread(target=self._pass_on, args=(child.stdout,), daemon=True)
+        reader = Thread(target=self._forward_output, args=(child.stdout,), daemon=True)
         reader.start()
-        self._attend(child)
-        reader.join(timeout=self._clock.kill_s)
+        self._monitor(child)
+        reader.join(timeout=self._intervals.kill_s)
         code = child.returncode if child.returncode >= 0 else 128 - child.returncode
-        self._keep(code)
+        self._upload(code)
         return code
 
-    def _attend(self, child: "subprocess.Popen[bytes]") -> None:
-        kept, looked, parent = 0.0, 0.0, os.getppid()
-        watch: Callable[[], bool] | None = None
+    def _monitor(self, child: "subprocess.Popen[bytes]") -> None:
+        uploaded_at, polled_at, parent = 0.0, 0.0, os.getppid()
+        condition: Callable[[], bool] | None = None
         while child.poll() is None:
             now = time.monotonic()
-            if now - kept >= self._clock.upload_s:
-                self._keep(None)
-                kept = now
-            if os.getppid() != parent and not self._ending:
-                # Ray has gone without ending its jobs, as when its processes are killed.
-                self._end(child, "Ray has ended on this node")
-            if now - looked >= self._clock.poll_s and not self._ending:
-                watch = watch or self._watch()
-                looked = now
-                if watch and watch():
-                    self._stopped = True
-                    self._end(child, "stopping")
-            time.sleep(_TICK_S)
+            if now - uploaded_at >= self._intervals.upload_s:
+                self._upload(None)
+                uploaded_at = now
+            if os.getppid() != parent and not self._is_stopping:
+                # Ray's processes were killed and could not stop their jobs.
+                self._interrupt(child, "Ray is no longer running on this node")
+            if now - polled_at >= self._intervals.poll_s and not self._is_stopping:
+                condition = condition or self._stop_condition()
+                polled_at = now
+                if condition and condition():
+                    self._is_stopped = True
+                    self._interrupt(child, "stopping")
+            time.sleep(_LOOP_INTERVAL_S)
 
-    def _watch(self) -> Callable[[], bool] | None:
-        """Once a stop was asked for, a question that is True when the command may be ended."""
-        request = self._tried(lambda: job_store.read_stop_request(self._jobs, self._job))
+    def _stop_condition(self) -> Callable[[], bool] | None:
+        """None until a stop is requested; then returns True when the command is to be stopped."""
+        request = self._try(lambda: job_store.read_stop_request(self._jobs, self._job))
         if request is None:
             return None
-        asked, before = time.monotonic(), self._checkpoints()
-        waits = self._command[:2] in COMMANDS_WITH_CHECKPOINTS
-        if waits:
-            self._say(f"stop was asked for: waits {request.timeout_s:.0f} s for a checkpoint")
+        requested_at, before = time.monotonic(), self._checkpoints()
+        has_checkpoints = self._command[:2] in COMMANDS_WITH_CHECKPOINTS
+        if has_checkpoints:
+            self._print(f"stop requested: waiting {request.timeout_s:.0f} s for a checkpoint")
 
-        def may_end() -> bool:
-            new = bool(self._checkpoints() - before)
-            return should_end(request, time.monotonic() - asked, waits, new)
+        def is_due() -> bool:
+            is_new = bool(self._checkpoints() - before)
+            return should_stop(request, time.monotonic() - requested_at, has_checkpoints, is_new)
 
-        return may_end
+        return is_due
 
     def _checkpoints(self) -> set[str]:
-        found = self._tried(lambda: list_checkpoint_marks(self._root, self._name, self._command))
-        return found or set()
+        ids = self._try(lambda: list_checkpoint_ids(self._root, self._name, self._command))
+        return ids or set()
 
-    def _end(self, child: "subprocess.Popen[bytes]", why: str) -> None:
-        """End the command as Ctrl-C does, and by force where it does not obey."""
-        self._ending = True
-        self._say(f"{why}: ends {' '.join(self._command)}")
+    def _interrupt(self, child: "subprocess.Popen[bytes]", reason: str) -> None:
+        """Send the command SIGINT, and SIGKILL if it does not end in time."""
+        self._is_stopping = True
+        self._print(f"{reason}: interrupting {' '.join(self._command)}")
         child.send_signal(signal.SIGINT)
-        Thread(target=self._kill_late, args=(child,), daemon=True).start()
+        Thread(target=self._kill_after_timeout, args=(child,), daemon=True).start()
 
-    def _kill_late(self, child: "subprocess.Popen[bytes]") -> None:
+    def _kill_after_timeout(self, child: "subprocess.Popen[bytes]") -> None:
         try:
-            child.wait(self._clock.kill_s)
+            child.wait(self._intervals.kill_s)
         except subprocess.TimeoutExpired:
             child.kill()
 
     def handle_sigterm(self, *_: object) -> None:
-        """Note that Ray stops the job; it has sent the same signal to the command."""
-        self._ending = self._stopped = True
+        """Ray stops the job; it sends the same signal to the command."""
+        self._is_stopping = self._is_stopped = True
 
-    def _pass_on(self, output: IO[bytes]) -> None:
-        """Print what the command prints, for Ray's log, and keep it."""
-        while text := os.read(output.fileno(), 2**16):
-            self._put(text)
+    def _forward_output(self, output: IO[bytes]) -> None:
+        """Print the output of the command, for Ray's log, and add it to the log."""
+        while data := os.read(output.fileno(), 2**16):
+            self._write(data)
 
-    def _say(self, line: str) -> None:
-        self._put(f"{line}\n".encode())
+    def _print(self, line: str) -> None:
+        self._write(f"{line}\n".encode())
 
-    def _put(self, text: bytes) -> None:
-        sys.stdout.buffer.write(text)
+    def _write(self, data: bytes) -> None:
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        self._log.add(text)
+        self._log.add(data)
 
-    def _keep(self, exit_code: int | None) -> None:
-        state = _state(exit_code, self._stopped)
-        entry = JobRecord(
+    def _upload(self, exit_code: int | None) -> None:
+        record = JobRecord(
             job=self._job,
             command=self._command,
-            status=state,
-            started_at=self._began,
-            last_seen=job_store.utc_timestamp(),
+            status=_status(exit_code, self._is_stopped),
+            started_at=self._started_at,
+            last_seen=utc_now(),
             exit_code=exit_code,
         )
 
-        def keep() -> None:
+        def write() -> None:
             self._log.upload()
-            job_store.write_job(self._jobs, entry)
+            job_store.write_job(self._jobs, record)
 
-        self._tried(keep)
+        self._try(write)
 
-    def _tried(self, act: Callable[[], T]) -> T | None:
-        """The result, or None where the store does not answer: the command continues without it."""
+    def _try(self, action: Callable[[], T]) -> T | None:
+        """The result, or None if the storage fails: the command continues."""
         try:
-            result = act()
+            result = action()
         except StorageError as error:
-            if self._reachable:
-                self._say(f"the job's log is not kept for now: {error}")
-            self._reachable = False
+            if self._is_reachable:
+                self._print(f"the job's log cannot be uploaded now: {error}")
+            self._is_reachable = False
             return None
-        self._reachable = True
+        self._is_reachable = True
         return result
 
 
-def _state(exit_code: int | None, stopped: bool) -> job_store.Status:
+def _status(exit_code: int | None, is_stopped: bool) -> job_store.Status:
     if exit_code is None:
         return "running"
     if exit_code == 0:
         return "succeeded"
-    return "stopped" if stopped else "failed"
+    return "stopped" if is_stopped else "failed"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """arguments: the job, its settings file, and the command."""
+    """arguments: the job, its settings file and the command; returns the exit code."""
     job, settings, *command = arguments
     supervisor = Supervisor(load_config(settings), job, command)
-    # Ray blocks Ctrl-C's signal in all its processes; the command must hear it to end well.
+    # Ray blocks SIGINT in all its processes; the command needs it to stop cleanly.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, supervisor.handle_sigterm)
     return supervisor.run()

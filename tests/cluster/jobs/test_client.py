@@ -265,7 +265,7 @@ def test_what_ray_and_the_storage_know_becomes_one_line(
     live: bool,
 ) -> None:
     (line,) = merge_statuses(ray_knows, storage_knows, reachable)
-    assert (line.status, line.exit_code, line.live) == (state, code, live)
+    assert (line.status, line.exit_code, line.is_active) == (state, code, live)
 
 
 class Closed(BaseHTTPRequestHandler):

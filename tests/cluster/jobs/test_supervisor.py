@@ -10,7 +10,7 @@ import pytest
 
 from cluster.jobs import job_store
 from cluster.jobs.job_store import StopRequest
-from cluster.jobs.supervisor import Intervals, Supervisor, list_checkpoint_marks, should_end
+from cluster.jobs.supervisor import Intervals, Supervisor, list_checkpoint_ids, should_stop
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.storage import open_storage
@@ -37,7 +37,7 @@ def test_a_command_ends_after_its_checkpoint_or_its_time(
     asked_s: float, waits: bool, new: bool, end: bool
 ) -> None:
     request = StopRequest(requested_at="now", timeout_s=10.0)
-    assert should_end(request, asked_s, waits, new) is end
+    assert should_stop(request, asked_s, waits, new) is end
 
 
 @pytest.mark.parametrize(("word", "code", "state"), [("1", 0, "succeeded"), ("nope", 1, "failed")])
@@ -61,7 +61,7 @@ def test_a_command_that_is_asked_to_stop_is_ended_as_by_ctrl_c(config: Config) -
     def ask() -> None:
         while job_store.read_job(jobs, "job") is None:
             time.sleep(0.05)
-        job_store.request_stop(jobs, "job", within_s=60.0)
+        job_store.request_stop(jobs, "job", timeout_s=60.0)
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -85,21 +85,21 @@ def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: 
     root = open_storage(str(tmp_path))
     train, sweep = ("trainer", "train", "x.toml"), ("tuning", "run", "x.toml")
     assert (
-        list_checkpoint_marks(root, "demo", train)
-        == list_checkpoint_marks(root, "demo", sweep)
+        list_checkpoint_ids(root, "demo", train)
+        == list_checkpoint_ids(root, "demo", sweep)
         == set()
     )
     root.write("runs/demo/checkpoints/00001-ab/state.npz", b"half of one")
     root.write("runs/other/checkpoints/00001-ab/checkpoint.json", b"{}")
-    assert list_checkpoint_marks(root, "demo", train) == set()
+    assert list_checkpoint_ids(root, "demo", train) == set()
     root.write("runs/demo/checkpoints/00001-ab/checkpoint.json", b"{}")
-    assert len(list_checkpoint_marks(root, "demo", train)) == 1
+    assert len(list_checkpoint_ids(root, "demo", train)) == 1
     root.write("sweeps/demo/trials/0001.json", b"{}")
-    before = list_checkpoint_marks(root, "demo", sweep)
+    before = list_checkpoint_ids(root, "demo", sweep)
     time.sleep(1.1)  # storage tells times to the second
     root.write("sweeps/demo/trials/0001.json", b"{ }")
-    assert list_checkpoint_marks(root, "demo", sweep) != before
-    assert list_checkpoint_marks(root, "demo", ("trainer", "evaluate")) == set()
+    assert list_checkpoint_ids(root, "demo", sweep) != before
+    assert list_checkpoint_ids(root, "demo", ("trainer", "evaluate")) == set()
 
 
 ORPHAN = """
