@@ -108,7 +108,7 @@ def submit(
     api, name = client.JobClient(config.cluster), client.create_job_name(config.run.name)
     with client.package_job(config) as package:
         typer.echo(
-            f"uploading {package.files} files, {package.size / 1e6:.1f} MB: the code and the settings "
+            f"uploading {package.files} files, {package.size / 1e6:.1f} MB of code and settings "
             f"(limit {job_package.LIMIT_BYTES / 2**20:.0f} MB; data stays in the storage)",
             err=True,
         )
