@@ -155,8 +155,8 @@ def main() -> None:
             for name, process in loops.items():
                 measured[name].append(timed(lambda p=process: ask(p, seconds)))
             for count in IN_FLIGHT:
-                found = timed(lambda c=count: load_service(port, images, c, seconds))
-                measured[f"service, {count} in flight"].append(found)
+                measured_round = timed(lambda c=count: load_service(port, images, c, seconds))
+                measured[f"service, {count} in flight"].append(measured_round)
     publish("serving", report(measured), chosen.write)
 
 
@@ -226,10 +226,10 @@ def service(path: Path) -> Iterator[int]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r":(\d+)$", line.strip())
-        assert found, f"the service did not start: {line}"
+        measured_round = re.search(r":(\d+)$", line.strip())
+        assert measured_round, f"the service did not start: {line}"
         try:
-            yield int(found[1])
+            yield int(measured_round[1])
         finally:
             process.send_signal(signal.SIGTERM)
 
@@ -240,9 +240,9 @@ def load_service(port: int, images: list[bytes], count: int, seconds: float) -> 
     end = time.perf_counter() + seconds
     clients = [
         threading.Thread(
-            target=client, args=(port, images[at % len(images) :] + images, end, taken)
+            target=client, args=(port, images[index % len(images) :] + images, end, taken)
         )
-        for at in range(count)
+        for index in range(count)
     ]
     for thread in clients:
         thread.start()
@@ -266,9 +266,9 @@ def client(port: int, images: list[bytes], end: float, taken: list[float]) -> No
 
 def free_port() -> int:
     """A port no one listens at."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return door.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 def report(measured: dict[str, list[Round]]) -> str:

@@ -85,18 +85,21 @@ def main() -> None:
         monitor = config.train.monitor
         plain_epochs, plain_total = plain(config, Path(folder))
         trials, swept_epochs, swept_total = swept(config)
-    best, found = (max(row[monitor] for row in rows) for rows in (plain_epochs, swept_epochs))
+    best, best_swept = (max(row[monitor] for row in rows) for rows in (plain_epochs, swept_epochs))
     head = [monitor, "plain search, mean of all orders", "`tuning run`", "times sooner"]
     rows = []
     for gap in GAPS:
         goal = best - gap
-        at, sooner = expected(plain_epochs, goal, monitor), reached(swept_epochs, goal, monitor)
-        rows.append([f"{goal:.3f} (best - {gap})", *compared(at, sooner)])
+        seconds, sooner = (
+            expected(plain_epochs, goal, monitor),
+            reached(swept_epochs, goal, monitor),
+        )
+        rows.append([f"{goal:.3f} (best - {gap})", *compared(seconds, sooner)])
     rows.append(["all trials over", *compared(plain_total, swept_total)])
     said = (
         f"{config.sweep.num_samples} trials of at most {config.train.epochs} epochs; in seconds. "
         f"Plain search: best {best:.4f} after {len(plain_epochs)} epochs. "
-        f"Sweep: best {found:.4f} after {len(swept_epochs)}."
+        f"Sweep: best {best_swept:.4f} after {len(swept_epochs)}."
     )
     text = "\n\n".join([said, table(head, rows), outside(trials, config)])
     publish("sweep", text, chosen.write)
@@ -141,12 +144,12 @@ def swept(config: Config) -> tuple[list[Trial], list[dict[str, Any]], float]:
     began = time.monotonic()
     late: list[float] = []
 
-    def watch(done: int, total: int | None, note: str) -> None:
+    def on_progress(done: int, total: int | None, note: str) -> None:
         # The sweep's own clock starts a little later than this one.
         if not late and (rows := list(epochs_of(read_trials(sweep.sweep_storage(one_each))))):
             late.append(time.monotonic() - began - max(row["time_s"] for row in rows))
 
-    result = sweep.run_sweep(one_each, watch)
+    result = sweep.run_sweep(one_each, on_progress)
     total = time.monotonic() - began
     epochs = [{**row, "time_s": row["time_s"] + late[0]} for row in epochs_of(result.trials)]
     return list(result.trials), sorted(epochs, key=lambda row: row["time_s"]), total
@@ -171,17 +174,19 @@ def expected(epochs: list[dict[str, Any]], goal: float, monitor: str) -> float:
     good, others, began = [], [], 0.0
     for _, group in itertools.groupby(epochs, key=lambda row: row["trial"]):
         rows = list(group)
-        at = reached(rows, goal, monitor)
-        others.append(rows[-1]["time_s"] - began) if at is None else good.append(at - began)
+        seconds = reached(rows, goal, monitor)
+        others.append(rows[-1]["time_s"] - began) if seconds is None else good.append(
+            seconds - began
+        )
         began = rows[-1]["time_s"]
     return sum(good) / len(good) + sum(others) / (len(good) + 1)
 
 
-def compared(plainly: float, sooner: float | None) -> list[str]:
+def compared(sequential_s: float, sooner: float | None) -> list[str]:
     """Two numbers of seconds and their ratio, as the table shows them."""
     if sooner is None:
-        return [f"{plainly:.0f}", "never", "-"]
-    return [f"{plainly:.0f}", f"{sooner:.0f}", f"{plainly / sooner:.1f}"]
+        return [f"{sequential_s:.0f}", "never", "-"]
+    return [f"{sequential_s:.0f}", f"{sooner:.0f}", f"{sequential_s / sooner:.1f}"]
 
 
 def outside(trials: list[Trial], config: Config) -> str:

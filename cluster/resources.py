@@ -41,14 +41,14 @@ class ResourceRequest:
 
 def alive_nodes() -> list[Node]:
     """The nodes of the connected cluster with their total resources."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    running = [node for node in ray.nodes() if node["Alive"]]
     return [
         Node(
             node["NodeManagerAddress"],
             node["Resources"].get("CPU", 0),
             node["Resources"].get("GPU", 0),
         )
-        for node in alive
+        for node in running
     ]
 
 

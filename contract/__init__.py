@@ -1,5 +1,5 @@
-"""What the rooms must agree on: settings, storage, bundles, the registry, the shape of a command.
+"""What all packages share: settings, storage, bundles, the registry, command-line options.
 
-Admission rule: a thing enters only if two rooms would break should they disagree about it.
-Nothing here may import ray, tensorflow, tf_keras or another room.
+A module belongs here only if two packages would be inconsistent with different versions of it.
+Nothing here imports ray, tensorflow, tf_keras or another package.
 """

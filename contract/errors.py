@@ -7,7 +7,7 @@ a bug of ours and keeps its stack trace.
 
 
 class UserError(Exception):
-    """Something the user can mend; the message says what and how."""
+    """An error that the user can correct; the message says what is wrong and how to correct it."""
 
 
 class ConfigError(UserError):

@@ -109,19 +109,22 @@ class Registry:
 
         Raises RegistryError if it was changed concurrently.
         """
-        found = self._version(name, version)
+        result = self._version(name, version)
         _check_word(stage, _STAGE, "stage")
         last = self._last_transition(name, stage)
         if last is None or last.version != version:
             self._add_transition(name, stage, last, version, "promote")
-        return found
+        return result
 
     def rollback(self, name: str, stage: str) -> Version:
         """Point a stage to the version before its last promotion; repeated: one further back."""
         transitions = self.history(name, stage)
         targets = rollback_targets(transitions)
         if len(targets) < 2:
-            raise RegistryError(f"{name}@{stage} points to version {targets[-1]}, the first one.")
+            raise RegistryError(
+                f"{name}@{stage} points to version {targets[-1]}, the first one: there is no "
+                "earlier version to roll back to."
+            )
         self._add_transition(name, stage, transitions[-1], targets[-2], "rollback")
         return self._version(name, targets[-2])
 
@@ -146,8 +149,8 @@ class Registry:
         """The stages of a name and the version that each points to."""
         if not self._numbers(f"{name}/versions"):
             self._raise_unknown_name(name)
-        found = {PurePosixPath(e.key).parts[2] for e in self._log.list_objects(f"{name}/stages")}
-        last = {stage: self._last_transition(name, stage) for stage in sorted(found)}
+        result = {PurePosixPath(e.key).parts[2] for e in self._log.list_objects(f"{name}/stages")}
+        last = {stage: self._last_transition(name, stage) for stage in sorted(result)}
         return {stage: move.version for stage, move in last.items() if move}
 
     def history(self, name: str, stage: str) -> list[StageTransition]:
@@ -272,12 +275,12 @@ def rollback_targets(transitions: Sequence[StageTransition]) -> list[int]:
 
 def parse_reference(reference: str) -> tuple[str, str]:
     """("pancreas", "production") from "pancreas@production"; RegistryError for any other form."""
-    found = _REFERENCE.fullmatch(reference)
-    if not found:
+    result = _REFERENCE.fullmatch(reference)
+    if not result:
         raise RegistryError(
             f"{reference!r} must read NAME@STAGE or NAME@VERSION, such as pancreas@production."
         )
-    return found["name"], found["which"]
+    return result["name"], result["which"]
 
 
 def open_bundle(reference: str, storage_root: str) -> Storage:

@@ -95,7 +95,7 @@ def predict(
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
     job, keys = create_job(source, output, overlays)
-    truth = open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
+    masks = open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
     remaining = resume_keys(job, keys, bundle_storage)
     if len(remaining) < len(keys):
         typer.echo(f"{len(keys) - len(remaining)} of {len(keys)} masks exist already: skipped")
@@ -103,8 +103,8 @@ def predict(
     failures = _predict(job, bundle_storage, remaining, batch_size, ray_cluster)
     count = len(keys) - len(failures)
     typer.echo(f"{count} mask{'' if count == 1 else 's'} in {job.output.url}")
-    if truth:
-        failures |= _score(truth, job, [key for key in keys if key not in failures])
+    if masks:
+        failures |= _score(masks, job, [key for key in keys if key not in failures])
     _report_failures(failures)
 
 
@@ -171,7 +171,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "replicas": "; ".join(
-            f"version {replica.version}" + (f" at {replica.address}" if replica.address else "")
+            f"version {replica.version}" + (f" at {replica.url}" if replica.url else "")
             for replica in current.replicas
         ),
         "requests": f"{current.requests}, of these rejected {current.rejected}, failed "

@@ -20,9 +20,9 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 def free_port() -> int:
     """A port of this machine that nothing listens on."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return door.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 90
     """Wait until something listens on a port."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as door:
-            if door.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.2)
     raise RuntimeError("the head did not start")

@@ -9,18 +9,18 @@ def titled(title: str, below: int | None = None) -> list[int]:
     """Ids of the processes below one (absent: this one) whose command line begins with a title."""
     top = os.getpid() if below is None else below
     parents: dict[int, int] = {}
-    found: list[int] = []
+    processes: list[int] = []
     for process in _processes():
-        place = Path("/proc") / str(process)
+        folder = Path("/proc") / str(process)
         try:
             # pid (name) state parent …, and a name may hold anything.
-            parents[process] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
-            line = (place / "cmdline").read_bytes()
+            parents[process] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (folder / "cmdline").read_bytes()
         except OSError:  # it has ended in between
             continue
         if line.startswith(title.encode()):
-            found.append(process)
-    return [process for process in found if top in _above(process, parents)]
+            processes.append(process)
+    return [process for process in processes if top in _above(process, parents)]
 
 
 def resident_bytes(process: int) -> int:
@@ -30,7 +30,7 @@ def resident_bytes(process: int) -> int:
 
 
 def _processes() -> list[int]:
-    return [int(place.name) for place in Path("/proc").glob("[0-9]*")]
+    return [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
 
 
 def _above(process: int, parents: dict[int, int]) -> Iterator[int]:

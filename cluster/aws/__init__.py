@@ -1,0 +1,1 @@
+"""Clusters on AWS: cluster files, resources, instance types and prices."""

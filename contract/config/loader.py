@@ -98,11 +98,11 @@ def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) 
     overridden: the settings whose value is from the command line.
     """
 
-    def add(found: re.Match[str]) -> str:
-        if found[0] in overridden:
-            return f"{found[0]} (command line)"
-        line = find_line(found[0], text)
-        return f"{found[0]} (line {line})" if line else found[0]
+    def add(key: re.Match[str]) -> str:
+        if key[0] in overridden:
+            return f"{key[0]} (command line)"
+        line = find_line(key[0], text)
+        return f"{key[0]} (line {line})" if line else key[0]
 
     return re.sub(r"\b[a-z_]+(?:\.[a-z_]+)+\b", add, message)
 

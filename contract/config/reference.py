@@ -41,13 +41,13 @@ _TYPES = {
 
 def page() -> str:
     """The page in Markdown, one chapter a section and one row a setting."""
-    chapters = [chapter(place, section) for place, section in sections()]
-    space = [place for place, _ in sections()].index("sweep") + 1
+    chapters = [chapter(section_key, section) for section_key, section in sections()]
+    space = [section_key for section_key, _ in sections()].index("sweep") + 1
     chapters.insert(space, chapter('sweep.space."section.key"', ParameterSpec))
     return "\n".join([_INTRODUCTION, *chapters])
 
 
-def chapter(place: str, section: type[Section]) -> str:
+def chapter(section_key: str, section: type[Section]) -> str:
     """Heading, meaning and table of one section."""
     table = [
         "| Setting | Values | Default | Meaning |",
@@ -55,7 +55,7 @@ def chapter(place: str, section: type[Section]) -> str:
         *rows(section),
     ]
     meaning = " ".join((section.__doc__ or "").split())
-    return "\n".join([f"## [{place}]", "", meaning, "", *table, ""])
+    return "\n".join([f"## [{section_key}]", "", meaning, "", *table, ""])
 
 
 def rows(section: type[Section]) -> Iterator[str]:

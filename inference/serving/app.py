@@ -252,9 +252,9 @@ async def _handle_exception(_: Request, error: Exception) -> Response:
 class _CountingMiddleware:
     """Counts the requests for segmentation and their outcome."""
 
-    def __init__(self, app: ASGIApp, tally: RequestStats) -> None:
+    def __init__(self, app: ASGIApp, stats: RequestStats) -> None:
         self._app = app
-        self._tally = tally
+        self._stats = stats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != SEGMENT:
@@ -274,4 +274,4 @@ class _CountingMiddleware:
         try:
             await self._app(scope, receive, record_status)
         finally:
-            self._tally.record(status, time.perf_counter() - start)
+            self._stats.record(status, time.perf_counter() - start)

@@ -140,7 +140,7 @@ class Replica:
         info = ReplicaInfo(
             version=self._model_manager.current.version.version,
             load_error=self._model_manager.load_error,
-            address=self._server.url if self._server else None,
+            url=self._server.url if self._server else None,
         )
         name = serve.get_replica_context().replica_tag
         try:

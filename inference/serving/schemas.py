@@ -114,7 +114,7 @@ class ReplicaInfo(_Response):
     """The version that it serves."""
     load_error: str | None
     """Why it does not serve the version that the registry names, if so."""
-    address: str | None = None
+    url: str | None = None
     """The URL of the replica itself, without Ray Serve's proxy, as seen from its node or, if the
     service listens on all addresses, from other machines; null if it has none."""
 

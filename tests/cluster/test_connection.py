@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return door.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -33,18 +33,18 @@ def test_a_connected_process_stays_connected_to_the_same_cluster() -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_import_our_packages_and_keras_2() -> None:
     @ray.remote
-    def look() -> tuple[str, str | None]:
+    def read_worker() -> tuple[str, str | None]:
         import contract
 
         return contract.__file__, os.environ.get("TF_USE_LEGACY_KERAS")
 
-    assert ray.get(look.remote()) == (str(ROOT / "contract/__init__.py"), "1")
+    assert ray.get(read_worker.remote()) == (str(ROOT / "contract/__init__.py"), "1")
 
 
 ADDRESSES = [
     ("http://127.0.0.1:8265", "Jobs API"),
-    ("head", "must read host:port"),
-    ("head:port", "must read host:port"),
+    ("head", "must have the form host:port"),
+    ("head:port", "must have the form host:port"),
 ]
 
 
@@ -55,15 +55,15 @@ def test_a_wrong_address_is_explained(address: str, reason: str) -> None:
 
 
 def test_an_unreachable_cluster_is_given_up() -> None:
-    with pytest.raises(ClusterError, match="no Ray cluster answers"):
+    with pytest.raises(ClusterError, match="no Ray cluster responds"):
         check_reachable(f"ray://127.0.0.1:{free_port()}")
 
 
 def test_a_port_of_something_else_is_reported_from_a_cluster(
     s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "REACH_TIMEOUT_S", 1.0)
-    with pytest.raises(ClusterError, match="is no Ray cluster"):
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 1.0)
+    with pytest.raises(ClusterError, match="is not a Ray cluster"):
         check_reachable(s3_server.removeprefix("http://"))
 
 
@@ -74,15 +74,17 @@ def test_a_cluster_that_is_looked_for_and_not_found_is_explained(
         raise ConnectionError("Could not find any running Ray instance.")
 
     # Ray itself would find the cluster of the other tests.
-    monkeypatch.setattr(connection, "get_address_for_submission_client", find_none)
-    with pytest.raises(ClusterError, match="at auto for its Jobs API: Could not find any"):
+    monkeypatch.setattr(connection, "dashboard_address", find_none)
+    with pytest.raises(
+        ClusterError, match="Jobs API of the Ray cluster at auto: Could not find any"
+    ):
         jobs_address(Cluster(address="auto"))
 
 
 def test_a_termination_that_ray_has_answered_is_answered_by_our_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard: list[int] = []
+    received: list[int] = []
 
     def interrupted_start(**_: object) -> None:
         # As ray.init leaves it where SIGTERM comes meanwhile.
@@ -90,7 +92,7 @@ def test_a_termination_that_ray_has_answered_is_answered_by_our_own(
         raise SystemExit(1)
 
     def own(number: int, frame: object) -> None:
-        heard.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, own)
@@ -101,7 +103,7 @@ def test_a_termination_that_ray_has_answered_is_answered_by_our_own(
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         with pytest.raises(KeyboardInterrupt), ray_session(Cluster()):
             pass
-        assert heard == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
         signal.signal(signal.SIGTERM, before)

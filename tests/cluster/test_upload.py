@@ -31,14 +31,14 @@ def test_a_folder_is_uploaded_and_then_only_what_is_new(tmp_path: Path, s3: str)
     for name in ("train/images/a.png", "train/masks/a.png", "b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
-    assert "3 files sent" in run(tmp_path, f"{s3}/slices")
+    assert "uploaded 3 files" in run(tmp_path, f"{s3}/slices")
     storage = open_storage(f"{s3}/slices")
     assert storage.read("train/masks/a.png") == b"train/masks/a.png"
     (tmp_path / "b.png").write_bytes(b"longer than before")
     assert [path.name for path in find_changed_files(tmp_path, storage)] == ["b.png"]
-    told = run(tmp_path, f"{s3}/slices")
-    assert "1 files sent" in told
-    assert "uploading: 1/1 b.png" in told
+    output = run(tmp_path, f"{s3}/slices")
+    assert "uploaded 1 files" in output
+    assert "uploading: 1/1 b.png" in output
 
 
 def test_a_file_that_changed_in_the_same_size_is_sent_again(tmp_path: Path, s3: str) -> None:

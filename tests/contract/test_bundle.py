@@ -118,11 +118,11 @@ class TestDamage:
         store.write("images/P1-0.png", b"a slice")
         with pytest.raises(BundleError) as caught:
             bundle.read_manifest(store)
-        told = str(caught.value)
-        assert told.startswith(
+        message = str(caught.value)
+        assert message.startswith(
             f"{store.url} is not a bundle (a trained network with a manifest.json): "
         )
-        assert "training writes a bundle to <storage.root>/runs/<run.name>/bundle" in told
+        assert "training writes a bundle to <storage.root>/runs/<run.name>/bundle" in message
 
     @BOTH
     def test_a_run_is_reported_from_its_bundle(self, made: Path, store: Storage) -> None:

@@ -5,9 +5,9 @@ from contract.confusion import ConfusionCounts, confusion_counts
 
 
 def test_counts_of_two_masks():
-    truth = np.array([[1, 1, 0], [1, 0, 0]])
+    target = np.array([[1, 1, 0], [1, 0, 0]])
     prediction = np.array([[1, 0, 0], [255, 7, 0]])
-    assert confusion_counts(prediction, truth) == ConfusionCounts(tp=2, fp=1, fn=1, tn=2)
+    assert confusion_counts(prediction, target) == ConfusionCounts(tp=2, fp=1, fn=1, tn=2)
 
 
 def test_scores_follow_from_the_counts():

@@ -23,11 +23,11 @@ def checkout(folder: Path) -> str:
 
 
 def test_the_environment_fits_into_json():
-    found = host_info()
-    assert json.loads(json.dumps(found)) == found
-    assert found["cores"] >= 1
-    assert found["cpu"] in found["machine"]
-    assert found["python"].startswith("3.")
+    info = host_info()
+    assert json.loads(json.dumps(info)) == info
+    assert info["cores"] >= 1
+    assert info["cpu"] in info["machine"]
+    assert info["python"].startswith("3.")
 
 
 def test_the_commit_of_a_checkout(tmp_path):
@@ -60,7 +60,7 @@ def test_a_package_that_is_not_installed_has_no_version():
 
 
 def test_the_processor_is_read_from_the_system(tmp_path):
-    told = tmp_path / "cpuinfo"
-    told.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
-    assert cpu_model(told) == "Some CPU @ 3 GHz"
+    file = tmp_path / "cpuinfo"
+    file.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    assert cpu_model(file) == "Some CPU @ 3 GHz"
     assert cpu_model(tmp_path / "absent") != ""

@@ -40,9 +40,9 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
         threshold=0.5,
         metrics={"val_dice_coef": dice},
     )
-    place = store.child(f"runs/{name}/bundle")
-    bundle.write_bundle(folder, place, metadata)
-    return place.url
+    destination = store.child(f"runs/{name}/bundle")
+    bundle.write_bundle(folder, destination, metadata)
+    return destination.url
 
 
 @pytest.fixture
@@ -126,7 +126,9 @@ class TestStages:
             registry.promote("pancreas", version, "production")
         assert registry.rollback("pancreas", "production").version == 2
         assert registry.rollback("pancreas", "production").version == 1
-        with pytest.raises(RegistryError, match="version 1, its first: there is none before"):
+        with pytest.raises(
+            RegistryError, match="version 1, the first one: there is no earlier version"
+        ):
             registry.rollback("pancreas", "production")
         registry.promote("pancreas", 3, "production")
         assert registry.rollback("pancreas", "production").version == 1
@@ -148,9 +150,7 @@ class TestStages:
         registry.promote("pancreas", 1, "production")
         seen = registry.history("pancreas", "production")[-1]
         registry.promote("pancreas", 2, "production")
-        with pytest.raises(
-            RegistryError, match="changed concurrently pancreas@production came first"
-        ):
+        with pytest.raises(RegistryError, match="pancreas@production was changed concurrently"):
             registry._add_transition("pancreas", "production", seen, 3, "promote")
         assert registry.resolve("pancreas@production").version == 2
 

@@ -141,6 +141,6 @@ def segment(settings: Path, s3: str) -> tuple[np.ndarray, str]:
         {"Content-Type": "image/png", "Accept": "image/png"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
-        found = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-        assert found is not None
-        return found, answer.headers["Segfleet-Model"]
+        result = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert result is not None
+        return result, answer.headers["Segfleet-Model"]

@@ -13,11 +13,11 @@ from tests.nodes import ROOT, without_ray
 PROGRAM = """
 import logging, os, ray, signal
 from cluster import connection
-from cluster.connection import check_reachable, connected
+from cluster.connection import check_reachable, ray_session
 from contract.config import Cluster
 
 @ray.remote
-def look():
+def read_worker():
     import contract
     return contract.__file__
 
@@ -26,8 +26,8 @@ def interrupt(*_):
 
 signal.signal(signal.SIGTERM, interrupt)
 try:
-    with connected(Cluster(cpus=1)) as connection:
-        print(ray.get(look.remote()))
+    with ray_session(Cluster(cpus=1)) as connection:
+        print(ray.get(read_worker.remote()))
         print(ray.get_runtime_context().gcs_address)
         print(ray._private.worker._global_node.temp_dir)
         assert connection.private
@@ -56,8 +56,8 @@ def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind
     assert done.stderr == ""
     assert not Path(folder).exists()
     host, port = address.split(":")
-    with socket.socket() as door:
-        assert door.connect_ex((host, int(port))) != 0
+    with socket.socket() as sock:
+        assert sock.connect_ex((host, int(port))) != 0
 
 
 def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path
     small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
     config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})
     path.write_text(to_toml(config), encoding="utf-8")
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "trainer", "train", str(path)],
         env=without_ray(),
         capture_output=True,
@@ -73,7 +73,7 @@ def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path
         timeout=120,
         check=False,
     )
-    assert told.returncode == 1
-    assert "train.num_workers asks for 2 training workers" in told.stderr
-    assert "room for 1: set train.num_workers to 1" in told.stderr
+    assert output.returncode == 1
+    assert "train.num_workers requests 2 training workers" in output.stderr
+    assert "the cluster can hold 1: set train.num_workers to 1" in output.stderr
     assert not (tmp_path / "runs").exists()

@@ -70,10 +70,11 @@ def without_clock(history: tuple[dict[str, float], ...]) -> list[dict[str, float
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that went on after a kill: its result, and what was told meanwhile and known before."""
+    """A run that was resumed after a kill."""
 
     result: run_store.RunResult
-    told: tuple[str, ...]
+    messages: tuple[str, ...]
+    """What was logged in the second training."""
     before: tuple[EpochMetrics, ...]
     """The epochs that the first driver finished."""
 
@@ -95,7 +96,7 @@ def trained(ray_cluster: Connection, tmp_path_factory: pytest.TempPathFactory) -
             killed.append(max(titled("ray::RayTrainWorker")))
             os.kill(killed[0], signal.SIGKILL)
 
-    with told() as messages:
+    with captured_logs() as messages:
         result = launcher.run_training(config, kill_one_in_mid_epoch)
     assert killed
     return Trained(result, tuple(messages), before)
@@ -121,7 +122,7 @@ def kill_the_driver_after_the_first_epoch(config: Config, path: Path) -> None:
 
 
 @contextmanager
-def told() -> Iterator[list[str]]:
+def captured_logs() -> Iterator[list[str]]:
     """What the trainer logs in the block."""
     messages: list[str] = []
     handler = logging.Handler()
@@ -141,7 +142,7 @@ def test_a_killed_driver_costs_no_finished_epoch(trained: Trained) -> None:
     assert 1 <= len(trained.before) < EPOCHS
     # With the seconds that each took: none was trained again.
     assert trained.result.history[: len(trained.before)] == trained.before
-    assert any("run tiny continues after epoch" in message for message in trained.told)
+    assert any("run tiny resumes after epoch" in message for message in trained.messages)
 
 
 def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Trained) -> None:
@@ -154,9 +155,9 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
         "train_metrics.png",
         "train_losses.csv",
         "train_losses.png",
-        "pictures/epoch-0001.png",
-        "pictures/epoch-0005.png",
-        "pictures/epochs.png",
+        "previews/epoch-0001.png",
+        "previews/epoch-0005.png",
+        "previews/epochs.png",
         "bundle/manifest.json",
     } <= names
     assert any(name.startswith("tensorboard/events") for name in names)
@@ -186,7 +187,7 @@ def test_a_finished_run_is_not_trained_again(
     with caplog.at_level("INFO"):
         again = launcher.run_training(tiny(root))
     assert again == trained.result
-    assert "finished already" in caplog.text
+    assert "already finished" in caplog.text
     assert open_storage(trained.result.run).list_objects() == before
 
 
@@ -201,7 +202,7 @@ def test_a_run_started_with_other_settings_is_rejected(
 def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
     trained: Trained, s3: str
 ) -> None:
-    config = tiny(f"{s3}/store", workers=1)
+    config = tiny(f"{s3}/store", num_workers=1)
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
@@ -223,7 +224,9 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(tmp_path: Path)
     histories = []
     for name, report in (("whole", lambda row: None), ("broken", break_off)):
         # Dropout too draws what it would have drawn, in a network that was used before.
-        config = tiny(str(tmp_path / name), workers=1).with_values({"network.dropout_rate": 0.3})
+        config = tiny(str(tmp_path / name), num_workers=1).with_values(
+            {"network.dropout_rate": 0.3}
+        )
         slices = dataset_index.prepare_dataset(
             config.data, config.run.seed, open_storage(config.storage.root)
         )
@@ -249,9 +252,9 @@ def test_a_slice_damaged_after_it_was_checked_is_named(
     before = image.stat()
     image.write_bytes(b"x" * before.st_size)
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(DataError, match=image.name) as told:
+    with pytest.raises(DataError, match=image.name) as error:
         launcher.run_training(config)
-    assert_not_tried_again(told.value)
+    assert_not_tried_again(error.value)
 
 
 def assert_not_tried_again(error: BaseException) -> None:
@@ -262,12 +265,12 @@ def assert_not_tried_again(error: BaseException) -> None:
 def test_a_worker_that_does_not_see_the_run_says_so_at_once(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
-    config = tiny(str(tmp_path), workers=1)
+    config = tiny(str(tmp_path), num_workers=1)
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(str(tmp_path))
     )
     # No one has started the run: so it looks on a node with a folder of its own.
-    with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as told:
+    with pytest.raises(TrainingError, match=r"storage\.root must be reachable from every") as error:
         launcher.run_worker_group(config, slices, lambda done, total, note: None)
-    assert_not_tried_again(told.value)
+    assert_not_tried_again(error.value)
     assert open_storage(str(tmp_path)).list_objects("runs") == []

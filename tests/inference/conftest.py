@@ -188,10 +188,10 @@ def service(
         model = "bright@production"
         port = {attempts.port}
         api_key = "SEGFLEET_TEST_KEY"
-        poll_s = 0.5
+        registry_poll_interval_s = 0.5
         request_timeout_s = {TIMEOUT_S}
-        max_batch = 4
-        max_queue = 8
+        max_batch_size = 4
+        max_queued_requests = 8
         max_bytes = 2_000_000
         max_pixels = 4_000_000
         """
@@ -242,8 +242,8 @@ def _save_model(folder: Path, level: float, fails: bool) -> None:
         size = tf.shape(slices)
         whole: Any = tf.cast(slices, tf.float32)
         if fails:
-            picture: Any = tf.io.decode_png(tf.strings.as_string(size[0]))
-            whole += tf.reduce_sum(tf.cast(picture, tf.float32))
+            digits: Any = tf.io.decode_png(tf.strings.as_string(size[0]))
+            whole += tf.reduce_sum(tf.cast(digits, tf.float32))
         grey = tf.cond(
             tf.equal(size[3], 3),
             lambda: tf.reduce_mean(whole, -1, keepdims=True),

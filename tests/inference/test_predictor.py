@@ -38,23 +38,28 @@ def test_both_engines_give_the_same_probabilities(bright: LocalStorage, kind: ty
 def test_a_bright_rectangle_is_found(bright: LocalStorage) -> None:
     image = np.full((64, 96, 1), 20, np.uint8)
     image[10:40, 20:60] = 220
-    (found,) = load_predictor(bright).predict([image])
-    truth = image[..., 0] > 100
-    assert found.mask.dtype == np.uint8
-    assert 2 * (found.mask * truth).sum() / (found.mask.sum() + truth.sum()) > 0.95
-    assert found.probability is None
+    (segmentation,) = load_predictor(bright).predict([image])
+    expected_mask = image[..., 0] > 100
+    assert segmentation.mask.dtype == np.uint8
+    assert (
+        2
+        * (segmentation.mask * expected_mask).sum()
+        / (segmentation.mask.sum() + expected_mask.sum())
+        > 0.95
+    )
+    assert segmentation.probability is None
 
 
 def test_slices_of_many_shapes_keep_their_order(bright: LocalStorage) -> None:
     segmenter = load_predictor(bright)
     mixed = [slices(np.uint8, shape)[0] for shape in SHAPES for _ in range(2)]
     mixed += [slices(np.int16, shape)[0] for shape in SHAPES]
-    for image, found in zip(mixed, segmenter.predict(mixed, probability=True), strict=True):
+    for image, segmentation in zip(mixed, segmenter.predict(mixed, probability=True), strict=True):
         (alone,) = segmenter.predict([image], probability=True)
-        assert found.mask.shape == image.shape[:2]
+        assert segmentation.mask.shape == image.shape[:2]
         assert alone.probability is not None
-        assert found.probability is not None
-        np.testing.assert_allclose(found.probability, alone.probability, atol=1e-5)
+        assert segmentation.probability is not None
+        np.testing.assert_allclose(segmentation.probability, alone.probability, atol=1e-5)
     assert segmenter.predict([]) == []
 
 
@@ -96,7 +101,7 @@ print(segmenter.engine.name, *sorted(loaded & set(sys.modules)))
 def test_the_process_loads_no_keras_and_no_trainer(
     bright: LocalStorage, device: str, expected: str
 ) -> None:
-    found = subprocess.run(
+    segmentation = subprocess.run(
         [sys.executable, "-c", LOOK, str(bright.path), device],
         cwd=ROOT,
         capture_output=True,
@@ -104,4 +109,4 @@ def test_the_process_loads_no_keras_and_no_trainer(
         timeout=120,
         check=True,
     )
-    assert found.stdout.strip() == expected
+    assert segmentation.stdout.strip() == expected

@@ -62,7 +62,7 @@ TEST = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Prepared:
     """A prepared dataset and the settings that made it."""
 
     config: Config
@@ -70,12 +70,12 @@ class Place:
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A folder of slices of three kinds: grey, RGB (valid) and 16 bits (patient "wide")."""
     root = tmp_path_factory.mktemp("slices")
     for split, slices in (("train", TRAIN), ("valid", VALID), ("test", TEST)):
-        for name, (bright, truth) in slices.items():
-            _write_slice(root / split, name, bright, truth)
+        for name, (bright, target) in slices.items():
+            _write_slice(root / split, name, bright, target)
     config = Config().with_values(
         {
             "data.source": "folder",
@@ -84,19 +84,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         }
     )
     storage = LocalStorage(Path(config.storage.root))
-    return Place(config, prepare_dataset(config.data, config.run.seed, storage))
+    return Prepared(config, prepare_dataset(config.data, config.run.seed, storage))
 
 
 def _write_slice(
-    folder: Path, name: str, bright: NDArray[np.bool_], truth: NDArray[np.bool_]
+    folder: Path, name: str, bright: NDArray[np.bool_], target: NDArray[np.bool_]
 ) -> None:
     image = np.where(bright, 200, 40).astype(np.uint8)
     if folder.name == "valid":
         image = cv2.merge([image, image, image])
     if name.startswith("wide"):
         image = np.pad(np.where(bright, 1000, 20), ((0, 10), (0, 0))).astype(np.uint16)
-        truth = np.pad(truth, ((0, 10), (0, 0)))
-    for kind, pixels in (("images", image), ("masks", np.where(truth, 255, 0).astype(np.uint8))):
+        target = np.pad(target, ((0, 10), (0, 0)))
+    for kind, pixels in (("images", image), ("masks", np.where(target, 255, 0).astype(np.uint8))):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         assert cv2.imwrite(str(folder / kind / f"{name}.png"), pixels)
 

@@ -112,9 +112,9 @@ def test_the_plots_are_sampled_also_if_there_is_little_to_draw(
     store = open_storage(str(tmp_path))
     report.write_report(store, CONFIG, trials)
     for name in (report.SCORES, report.SETTINGS):
-        picture = cv2.imdecode(np.frombuffer(store.read(name), np.uint8), cv2.IMREAD_COLOR)
-        assert picture is not None
-        assert picture.std() > 5
+        image = cv2.imdecode(np.frombuffer(store.read(name), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
+        assert image.std() > 5
     report.write_report(store.child("failed"), CONFIG, [trial(4, [], "failed")])
     report.write_report(store.child("one"), CONFIG, [trial(1, [0.5], "completed")])
 

@@ -13,7 +13,7 @@ from tuning.trial_store import TrialStore
 from tuning.tune_callbacks import SweepSearcher, TrialRecorder, TrialStopper
 
 
-class Clock:
+class FakeClock:
     """A clock that the test sets."""
 
     now = 0.0
@@ -44,12 +44,12 @@ def epoch_metrics(epoch: int, score: float) -> dict[str, float]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def scheduler(tmp_path, clock: Clock) -> TrialScheduler:
+def scheduler(tmp_path, clock: FakeClock) -> TrialScheduler:
     return TrialScheduler(
         sweep_config(str(tmp_path)), TrialStore(open_storage(str(tmp_path)), clock), 2
     )
@@ -126,7 +126,7 @@ def test_a_lost_trial_is_started_again_but_not_indefinitely(scheduler: TrialSche
     assert "lost more than train.max_failures = 1 times" in str(scheduler.store[1].error)
 
 
-def test_no_epoch_starts_after_the_time_budget(tmp_path, clock: Clock) -> None:
+def test_no_epoch_starts_after_the_time_budget(tmp_path, clock: FakeClock) -> None:
     config = sweep_config(str(tmp_path), time_budget_s=60.0)
     scheduler = TrialScheduler(config, TrialStore(open_storage(str(tmp_path)), clock), 2)
     stopper = TrialStopper(scheduler)

@@ -64,7 +64,7 @@ def tiny(root: str, **changed: object) -> Config:
 
 
 def without_clock(history: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
-    return [{k: v for k, v in row.items() if k not in ("seconds", "at")} for row in history]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "time_s")} for row in history]
 
 
 def processes_of(root: Path, trial: Trial) -> set[str]:
@@ -169,7 +169,7 @@ def test_more_trials_continue_it_and_other_settings_do_not(
 ) -> None:
     with pytest.raises(TrainingError, match=r"train\.batch_size was 4, now 8"):
         sweep.run_sweep(tiny(str(root), **{"train.batch_size": 8}))
-    with pytest.raises(TrainingError, match=r"sweep\.search was 'random', now 'tpe'"):
+    with pytest.raises(TrainingError, match=r"sweep\.search_algorithm was 'random', now 'tpe'"):
         sweep.run_sweep(tiny(str(root), **{"sweep.search_algorithm": "tpe"}))
     longer = tiny(str(root), **{"sweep.num_samples": 9})
     slices = dataset_index.prepare_dataset(longer.data, longer.run.seed, open_storage(str(root)))
@@ -202,8 +202,8 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
             time.sleep(0.1)
     assert load_config(f"{result.storage_url}/winner.toml").train.num_workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
-    told = {"status": "paused", "history": result.winner.history[:1]}
-    record = result.winner.model_copy(update=told).model_dump_json()
+    output = {"status": "paused", "history": result.winner.history[:1]}
+    record = result.winner.model_copy(update=output).model_dump_json()
     open_storage(result.storage_url).write(
         f"trials/{result.winner.number:04}.json", record.encode()
     )
@@ -241,12 +241,14 @@ def test_an_error_in_training_fails_a_trial_and_the_same_seed_draws_the_same_one
     assert {trial.number: trial.values for trial in trials} == {n: values[n] for n in (1, 2)}
 
 
-def searched(config: Config, trial_store: TrialStore, watch: sweep.ProgressCallback) -> list[Trial]:
+def searched(
+    config: Config, trial_store: TrialStore, on_progress: sweep.ProgressCallback
+) -> list[Trial]:
     """The trials of a sweep that is searched and makes no bundle."""
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
-    sweep.search(config, slices, trial_store, watch)
+    sweep.search(config, slices, trial_store, on_progress)
     return trial_store.trials
 
 

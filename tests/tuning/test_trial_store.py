@@ -16,7 +16,7 @@ from tuning.trial_store import (
 )
 
 
-class Clock:
+class FakeClock:
     """A clock that is set by hand."""
 
     now = 1000.0
@@ -45,7 +45,7 @@ def trial(number: int, *scores: float) -> Trial:
 
 
 def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
-    clock = Clock()
+    clock = FakeClock()
     trial_store = TrialStore(open_storage(str(tmp_path)), clock)
     values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x"}
     trial_store.create(1, "s-0001", values, 2)
@@ -69,7 +69,7 @@ def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
 
 
 def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
-    clock = Clock()
+    clock = FakeClock()
     trial_store = TrialStore(open_storage(str(tmp_path)), clock)
     trial_store.create(1, "s-0001", {}, 2)
     clock.now += 30
@@ -82,7 +82,7 @@ def test_the_time_between_two_drivers_does_not_count(tmp_path) -> None:
 
 
 def test_the_time_between_a_stop_and_going_on_is_not_spent(tmp_path) -> None:
-    clock = Clock()
+    clock = FakeClock()
     trial_store = TrialStore(open_storage(str(tmp_path)), clock)
     trial_store.create(1, "s-0001", {}, 2)
     clock.now += 10

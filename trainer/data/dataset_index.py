@@ -129,8 +129,8 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
     resolution.
     """
     size = network.image_size
-    trained_on = (*dataset.select("train"), *dataset.select("valid"))
-    for record in trained_on if predict.sliding_window else ():
+    training_slices = (*dataset.select("train"), *dataset.select("valid"))
+    for record in training_slices if predict.sliding_window else ():
         if (record.height, record.width) != (size, size):
             raise DataError(
                 f"{dataset.root}/{record.image} is {record.width} x {record.height} pixels, but "

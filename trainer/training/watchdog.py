@@ -26,7 +26,7 @@ class Watchdog:
         self._limit_s = limit_s
         self._last_beat = time.monotonic()
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._check_progress, name="watchdog", daemon=True)
 
     def __enter__(self) -> "Watchdog":
         self.beat()
@@ -49,7 +49,7 @@ class Watchdog:
         finally:
             self.beat()
 
-    def _watch(self) -> None:
+    def _check_progress(self) -> None:
         while not self._stopped.wait(min(5.0, self._limit_s / 4)):
             if time.monotonic() - self._last_beat > self._limit_s:
                 log.error(

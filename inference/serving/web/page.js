@@ -59,7 +59,7 @@ function show(picture) {
     size(picture.width, picture.height);
     slice.getContext("2d").drawImage(picture, 0, 0);
   } else {
-    // TIFF, and what is no image at all: the service says which.
+    // TIFF, and files that are not images: the service says which.
     size(1, 1);
     find("name").textContent += " (this browser cannot show the slice itself)";
   }

@@ -27,7 +27,7 @@ def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
     validate_config(prepare_config(copy.deepcopy(shipped)))
 
 
-def test_the_shipped_file_is_safe(shipped: Tree) -> None:
+def test_the_shipped_file_is_secure(shipped: Tree) -> None:
     assert security_issues(shipped, spot=True) == []
 
 
@@ -53,20 +53,26 @@ HOST = "--dashboard-host=127.0.0.1"
 CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
     (lambda tree: start(tree, HOST, "--dashboard-host=0.0.0.0"), "0.0.0.0"),
     (lambda tree: start(tree, HOST, "--dashboard-host ::"), "dashboard's address is ::"),
-    (lambda tree: start(tree, HOST, ""), "dashboard's address is left to Ray"),
+    (lambda tree: start(tree, HOST, ""), "dashboard's address is not set"),
     (lambda tree: tree["setup_commands"].append("jupyter --ip 0.0.0.0"), "every address"),
     (lambda tree: tree["docker"].update(run_options=[]), "lack RAY_AUTH_MODE=token"),
-    (lambda tree: tree["docker"]["run_options"].append("-e RAY_AUTH_TOKEN=x"), "token itself"),
-    (lambda tree: rule(tree, "0.0.0.0/0"), "every address of the world"),
+    (lambda tree: tree["docker"]["run_options"].append("-e RAY_AUTH_TOKEN=x"), "contain the token"),
+    (lambda tree: rule(tree, "0.0.0.0/0"), "security_group has a rule that allows every address"),
     (lambda tree: node(tree)["MetadataOptions"].update(HttpTokens="optional"), "IMDSv2"),
     (lambda tree: node(tree).pop("MetadataOptions"), "IMDSv2"),
-    (lambda tree: node(tree).pop("SecurityGroupIds"), "opens SSH to the world"),
-    (lambda tree: node(tree, "head").pop("IamInstanceProfile"), "every right on EC2 and S3"),
+    (lambda tree: node(tree).pop("SecurityGroupIds"), "allows SSH from every address"),
+    (
+        lambda tree: node(tree, "head").pop("IamInstanceProfile"),
+        "grants all EC2 and S3 permissions",
+    ),
     (lambda tree: node(tree, "head").update(ImageId="latest_dlami"), "Ubuntu 18.04"),
     (lambda tree: node(tree)["BlockDeviceMappings"][0]["Ebs"].pop("Encrypted"), "not encrypted"),
-    (lambda tree: tree["docker"].update(image="rayproject/ray-ml:2.9.0"), "no longer made"),
-    (lambda tree: node(tree).pop("InstanceMarketOptions"), "need a type of spot instances"),
-    (lambda tree: tree["available_node_types"].pop("worker-on-demand"), "one on demand"),
+    (lambda tree: tree["docker"].update(image="rayproject/ray-ml:2.9.0"), "is discontinued"),
+    (lambda tree: node(tree).pop("InstanceMarketOptions"), "need a spot and an on-demand type"),
+    (
+        lambda tree: tree["available_node_types"].pop("worker-on-demand"),
+        "need a spot and an on-demand type",
+    ),
     (lambda tree: tree["available_node_types"]["worker-spot"].pop("priority"), "higher priority"),
     (
         lambda tree: node(tree, "head").update(InstanceMarketOptions={"MarketType": "spot"}),
@@ -79,8 +85,8 @@ CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
 def test_each_danger_is_found(change: Callable[[Tree], Any], danger: str, shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     change(tree)
-    found = security_issues(tree, spot=True)
-    assert any(danger in one for one in found), found
+    issues = security_issues(tree, spot=True)
+    assert any(danger in one for one in issues), issues
 
 
 def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
@@ -93,10 +99,10 @@ def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
     ("text", "reason"),
     [
         ("a: [", "cannot read the cluster file"),
-        ("cluster_name: x", "breaks Ray's schema: 'provider' is a required property"),
+        ("cluster_name: x", "does not fit Ray's schema: 'provider' is a required property"),
         (
             yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}, "max_wrkers": 3}),
-            "breaks Ray's schema: Additional properties are not allowed",
+            "does not fit Ray's schema: Additional properties are not allowed",
         ),
         (
             yaml.safe_dump({"cluster_name": "x", "provider": {"type": "aws"}}),

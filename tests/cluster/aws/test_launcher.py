@@ -49,10 +49,10 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home folder of the test's own, for the token, the SSH key and the cluster's file."""
-    place = tmp_path / "home"
-    place.mkdir()
-    monkeypatch.setenv("HOME", str(place))
-    return place
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
 
 
 def test_the_plan_names_what_is_made_and_its_price() -> None:
@@ -120,7 +120,7 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
     settings.write_text(to_toml(config(max_workers=8).with_values({"sweep.space": space})))
     words = ("check", str(settings), "--cloud", "train.num_workers=8", "train.gpus_per_worker=1")
 
-    def judged(*more: str) -> "subprocess.CompletedProcess[str]":
+    def checked(*more: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "cluster", *words, *more],
             cwd=ROOT,
@@ -129,13 +129,16 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
             check=False,
         )
 
-    refused = judged("sweep.num_workers=1")
+    refused = checked("sweep.num_workers=1")
     assert refused.returncode == 1
     assert "set sweep.max_concurrent_trials to 8 to make the cluster grow" in refused.stdout
-    told = judged("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "nodes 9, CPUs 34, GPUs 8" in told.stdout
-    assert "training  yes 8 training workers of 1 CPU and 1 GPU: room for 8" in told.stdout
+    output = checked("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
+    assert output.returncode == 0, output.stdout + output.stderr
+    assert "nodes 9, CPUs 34, GPUs 8" in output.stdout
+    assert (
+        "training  yes 8 training workers of 1 CPU and 1 GPU: the cluster can hold 8"
+        in output.stdout
+    )
 
 
 def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
@@ -160,7 +163,7 @@ def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
         launcher.check_ready(config(ssh_from=None), checkout / "ray_cluster.yaml")
     file = checkout / "ray_cluster.yaml"
     file.write_text(file.read_text().replace("=127.0.0.1", "=0.0.0.0"))
-    with pytest.raises(ClusterError, match="is not safe"):
+    with pytest.raises(ClusterError, match="is not secure"):
         launcher.check_ready(config(), file)
     (checkout / "constraints.txt").unlink()
     with pytest.raises(ClusterError, match=r"constraints\.txt is missing"):
@@ -190,10 +193,10 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
     asked = config(name=f"t{uuid4().hex[:8]}", machine_image=image)
     cloud = asked.cluster.cloud
-    ground = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
-    assert resources.find_open_ports([ground.security_group], cloud.region) == []
+    created = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
+    assert resources.find_open_ports([created.security_group], cloud.region) == []
     tree = launcher.fill_cluster_file(
-        launcher.read_cluster_file(checkout / "ray_cluster.yaml"), cloud, ground
+        launcher.read_cluster_file(checkout / "ray_cluster.yaml"), cloud, created
     )
     file = launcher.write_cluster_file(tree, cloud, checkout)
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
@@ -202,24 +205,24 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     assert [one.get("InstanceLifecycle") for one in started] == [None, "spot", None]
     for one in started:
         assert one["MetadataOptions"]["HttpTokens"] == "required"
-        assert [group["GroupId"] for group in one["SecurityGroups"]] == [ground.security_group]
+        assert [group["GroupId"] for group in one["SecurityGroups"]] == [created.security_group]
     assert [one["IamInstanceProfile"]["Arn"] for one in started] == [
-        ground.head_profile,
-        ground.worker_profile,
-        ground.worker_profile,
+        created.head_profile,
+        created.worker_profile,
+        created.worker_profile,
     ]
     settings = checkout / "cloud.toml"
     settings.write_text(to_toml(asked))
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "cluster", "down", str(settings), "--yes"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
-    assert "has 3 nodes" in told.stdout
-    assert f"no node of cluster {name} is left" in told.stdout
+    assert output.returncode == 0, output.stderr
+    assert "has 3 nodes" in output.stdout
+    assert f"no node of cluster {name} is left" in output.stdout
     assert resources.list_instances(name, cloud.region) == []
 
 
@@ -244,8 +247,8 @@ def start_as_ray_does(file: Path, types: tuple[str, ...]) -> list[dict[str, Any]
         }
         node = copy.deepcopy(tree["available_node_types"][name]["node_config"])
         ids += list(provider.create_node(node, tags, 1) or {})
-    found = boto3.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
-    by_id = {one["InstanceId"]: one for group in found for one in group["Instances"]}
+    result = boto3.client("ec2").describe_instances(InstanceIds=ids)["Reservations"]
+    by_id = {one["InstanceId"]: one for group in result for one in group["Instances"]}
     return [by_id[one] for one in ids]
 
 
@@ -264,12 +267,12 @@ def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: st
             check=False,
         )
 
-    shown = run("--plan")
+    shown = run("--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "at most 2.24 with all workers on demand" in shown.stdout
-    assert "look up yours: https://aws.amazon.com" in shown.stdout
+    assert "current prices: https://aws.amazon.com" in shown.stdout
     refused = run()
     assert refused.returncode == 1
-    assert "start paying" in refused.stdout
+    assert "Create these resources" in refused.stdout
     with pytest.raises(boto3.client("iam").exceptions.NoSuchEntityException):
         boto3.client("iam").get_role(RoleName="segfleet-planned-head")

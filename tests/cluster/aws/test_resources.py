@@ -35,7 +35,7 @@ def test_the_buckets_are_those_of_the_settings() -> None:
     data = {"data.source": "folder", "data.root": "s3://slices/x"}
     config = Config().with_values({"storage.root": "s3://kept", **data})
     assert resources.find_buckets(config) == Buckets("kept", "slices")
-    with pytest.raises(ClusterError, match="out of the reach of nodes on AWS"):
+    with pytest.raises(ClusterError, match="cannot be read by nodes on AWS"):
         resources.find_buckets(Config())
 
 
@@ -56,13 +56,13 @@ def test_a_bucket_is_private_encrypted_and_forgets_nothing(name: str, region: st
 def test_a_bucket_that_cannot_be_protected_is_not_left_behind(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(**_: object) -> None:
+    def reject(**_: object) -> None:
         raise ClientError({"Error": {"Message": "no", "Code": "c"}}, "PutBucketPolicy")
 
     refusing = boto3.Session()
-    refusing.events.register("before-call.s3.PutBucketPolicy", refuse)
+    refusing.events.register("before-call.s3.PutBucketPolicy", reject)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", refusing)
-    with pytest.raises(ClusterError, match="AWS refused PutBucketPolicy"):
+    with pytest.raises(ClusterError, match="AWS rejected PutBucketPolicy"):
         resources.create_bucket(name, REGION)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     assert resources.create_bucket(name, REGION) is True
@@ -82,7 +82,7 @@ def test_a_bucket_of_another_account_is_rejected(
     foreign = boto3.Session()
     foreign.events.register("before-call.s3.HeadBucket", answer)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", foreign)
-    with pytest.raises(ClusterError, match="another account's"):
+    with pytest.raises(ClusterError, match="belongs to another account"):
         resources.create_bucket(name, REGION)
     assert asked["x-amz-expected-bucket-owner"] == "123456789012"
 
@@ -102,7 +102,7 @@ def test_a_security_group_lets_nodes_and_one_address_in(name: str) -> None:
         ],
     )
     assert resources.find_open_ports([group], REGION) == [
-        f"security group {group} lets 0.0.0.0/0 reach port 8265 to 8265."
+        f"security group {group} allows 0.0.0.0/0 to connect to port 8265 to 8265."
     ]
     assert resources.create_security_group(name, REGION, "198.51.100.4/32", subnet=None) == group
     assert resources.find_open_ports([group], REGION) == []
@@ -118,9 +118,9 @@ def test_ipv6_and_a_subnet_of_ones_own(name: str) -> None:
     network = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=network, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
     group = resources.create_security_group(name, REGION, "2001:db8::7/128", subnet)
-    found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
-    assert found["VpcId"] == network
-    (ssh,) = [rule for rule in found["IpPermissions"] if rule.get("FromPort") == 22]
+    result = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
+    assert result["VpcId"] == network
+    (ssh,) = [rule for rule in result["IpPermissions"] if rule.get("FromPort") == 22]
     assert ssh["Ipv6Ranges"] == [{"CidrIpv6": "2001:db8::7/128"}]
 
 
@@ -186,7 +186,7 @@ def test_the_image_is_the_one_named_or_the_newest(monkeypatch: pytest.MonkeyPatc
         resources.find_image(None, REGION)
     # moto knows the parameters of Amazon Linux, not those of the Deep Learning images.
     known = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
-    monkeypatch.setattr(resources, "NEWEST_IMAGE", known)
+    monkeypatch.setattr(resources, "LATEST_IMAGE", known)
     assert resources.find_image(None, REGION).startswith("ami-")
 
 
@@ -215,7 +215,7 @@ def test_all_nodes_of_a_cluster_are_ended_and_no_others(name: str) -> None:
 def test_missing_credentials_and_refusals_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(ClusterError, match=r"AWS refused DescribeSubnets: .*subnet-0"):
+    with pytest.raises(ClusterError, match=r"AWS rejected DescribeSubnets: .*subnet-0"):
         resources.create_security_group("x", REGION, HOME, "subnet-0")
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(variable)
@@ -227,5 +227,5 @@ def test_missing_credentials_and_refusals_are_one_sentence(
         resources.translate_errors(),
     ):
         boto3.Session().client("ec2", region_name=REGION).describe_instances()
-    with pytest.raises(ClusterError, match="AWS refused X: no"), resources.translate_errors():
+    with pytest.raises(ClusterError, match="AWS rejected X: no"), resources.translate_errors():
         raise ClientError({"Error": {"Message": "no", "Code": "c"}}, "X")

@@ -65,7 +65,7 @@ def test_the_nodes_of_a_real_cluster_are_seen(head: Head, settings: Path) -> Non
 def test_a_command_runs_on_the_cluster_and_shows_no_secret(head: Head, settings: Path) -> None:
     done = head.run("submit", str(settings), "--", "trainer", "prepare")
     assert done.returncode == 0, done.stderr
-    assert "Ray's limit is 512 MB" in done.stderr
+    assert "limit 512 MB" in done.stderr
     assert "s3://test-" in done.stdout
     assert "succeeded (exit code 0)" in done.stderr
     listed = head.run("status", str(settings)).stdout
@@ -110,17 +110,17 @@ def test_without_the_token_nothing_is_sent(
 
 DRIVER = """
 import ray, sys
-from cluster.connection import connected
+from cluster.connection import ray_session
 from contract.config import Cluster
 
 @ray.remote
-def look():
+def read_worker():
     import contract, os
     return contract.__file__, os.environ["AWS_REGION"]
 
-with connected(Cluster(address=sys.argv[1])) as connection:
+with ray_session(Cluster(address=sys.argv[1])) as connection:
     assert not connection.private
-    print(ray.get(look.remote()))
+    print(ray.get(read_worker.remote()))
 """
 
 
@@ -154,11 +154,11 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     try:
         wait_until(lambda: len(checkpoints(settings)) > 0)
         following.send_signal(signal.SIGINT)
-        _, told = following.communicate(timeout=60)
+        _, output = following.communicate(timeout=60)
     finally:
         following.kill()
     assert following.returncode == 130
-    assert "continues without this terminal" in told
+    assert "continues without this terminal" in output
     before = checkpoints(settings)
     wait_until(lambda: checkpoints(settings) != before)
     asked = head.run("stop", str(settings))
@@ -166,10 +166,10 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     before = checkpoints(settings)
     ended = head.run("logs", str(settings))
     assert ended.returncode == 130, ended.stdout + ended.stderr
-    assert "stop was asked for" in ended.stdout
+    assert "stop requested" in ended.stdout
     assert checkpoints(settings) != before
     assert [(one.status, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
-    assert "does not run" in head.run("stop", str(settings)).stderr
+    assert "is not running" in head.run("stop", str(settings)).stderr
 
 
 def test_a_failed_command_reports_why_and_outlives_its_head(head: Head, settings: Path) -> None:
@@ -180,14 +180,14 @@ def test_a_failed_command_reports_why_and_outlives_its_head(head: Head, settings
     followed = head.run("logs", str(settings))
     head.stop()
     kept = head.run("logs", str(settings))
-    for told in (followed, kept):
-        assert told.returncode == 1
-        assert "error: " in told.stdout
-        assert "no-such-bucket" in told.stdout
-        assert "Traceback" not in told.stdout + told.stderr
+    for output in (followed, kept):
+        assert output.returncode == 1
+        assert "error: " in output.stdout
+        assert "no-such-bucket" in output.stdout
+        assert "Traceback" not in output.stdout + output.stderr
     listed = head.run("status", str(settings))
     assert "failed (exit code 1)" in listed.stdout
-    assert "shown from the storage alone: no Ray cluster answers" in listed.stderr
+    assert "read from the storage only: no Ray cluster responds" in listed.stderr
     lost = head.run("submit", str(settings), "--", "trainer", "prepare")
     assert lost.returncode == 1
     assert lost.stderr.startswith("error: no Ray cluster answers")
@@ -251,7 +251,7 @@ def seen(state: str, ended: bool, code: int | None = None) -> JobInfo:
         ([seen("running", False)], [kept("running")], True, "running", None, True),
         ([seen("pending", False)], [], True, "pending", None, True),
         ([], [kept("running")], True, "lost", None, False),
-        ([], [kept("running")], False, "running when last seen (2)", None, False),
+        ([], [kept("running")], False, "running at 2", None, False),
         ([seen("failed", True, 1)], [kept("stopped", 130)], True, "stopped", 130, False),
         ([seen("failed", True, 137)], [kept("running")], True, "failed", 137, False),
     ],
@@ -282,7 +282,7 @@ def test_a_cluster_that_asks_for_a_token_is_reported(tmp_path: Path) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-m", "cluster", "status", str(written(tmp_path, address))],
             cwd=ROOT,
             env=without_ray(),
@@ -292,12 +292,12 @@ def test_a_cluster_that_asks_for_a_token_is_reported(tmp_path: Path) -> None:
         )
         server.shutdown()
         thread.join()
-    assert told.returncode == 1
-    assert "running when last seen" in told.stdout
-    assert told.stderr.startswith(f"error: Ray at {address} asks for a token that this command")
+    assert output.returncode == 1
+    assert "running at 2" in output.stdout
+    assert output.stderr.startswith(f"error: Ray at {address} requires a token that this command")
     for text in ("cluster.address", "RAY_AUTH_TOKEN"):
-        assert text in told.stderr
-    assert told.stderr.count("\n") == 1
+        assert text in output.stderr
+    assert output.stderr.count("\n") == 1
 
 
 def written(folder: Path, address: str) -> Path:
@@ -317,13 +317,13 @@ def written(folder: Path, address: str) -> Path:
 
 def test_a_job_of_which_nothing_reports_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
     path = written(tmp_path, f"http://127.0.0.1:{free_port()}")
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "cluster", "logs", str(path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 1
-    assert "running when last seen" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert output.returncode == 1
+    assert "running at 2" in output.stderr
+    assert "Traceback" not in output.stderr

@@ -70,7 +70,7 @@ def test_a_command_that_is_asked_to_stop_is_ended_as_by_ctrl_c(config: Config) -
     kept = job_store.read_job(jobs, "job")
     assert kept is not None
     assert kept.status != "running"
-    assert b"stopping: ends http.server" in job_store.read_log(jobs, "job")
+    assert b"stopping: interrupting http.server" in job_store.read_log(jobs, "job")
 
 
 def test_a_storage_that_does_not_answer_does_not_stop_the_command(
@@ -78,7 +78,7 @@ def test_a_storage_that_does_not_answer_does_not_stop_the_command(
 ) -> None:
     (tmp_path / "runs").write_text("in the way")
     assert Supervisor(config, "job", ["timeit", "-n1", "-r1", "1"], QUICK).run() == 0
-    assert b"is not kept for now" in capfdbinary.readouterr().out
+    assert b"cannot be uploaded now" in capfdbinary.readouterr().out
 
 
 def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: Path) -> None:
@@ -121,4 +121,4 @@ def test_a_command_ends_when_ray_is_gone(config: Config, tmp_path: Path) -> None
     while (kept := job_store.read_job(jobs, "job")) is None or kept.exit_code is None:
         assert time.monotonic() < end
         time.sleep(0.2)
-    assert b"Ray has ended on this node" in job_store.read_log(jobs, "job")
+    assert b"Ray is no longer running on this node" in job_store.read_log(jobs, "job")

@@ -216,7 +216,7 @@ class TestErrors:
         [(signal.SIGINT, 130, ""), (signal.SIGTERM, 143, "terminated.\n")],
     )
     def test_ctrl_c_and_sigterm_end_a_command_without_a_trace(
-        self, program: Path, sent: signal.Signals, code: int, told: str
+        self, program: Path, sent: signal.Signals, code: int, output: str
     ) -> None:
         process = subprocess.Popen(
             [sys.executable, str(program), "work", "a.toml", "run.name=wait"],
@@ -232,8 +232,8 @@ class TestErrors:
         process.send_signal(sent)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code
-        assert errors.endswith(told)
-        assert ("terminated" in errors) == bool(told)
+        assert errors.endswith(output)
+        assert ("terminated" in errors) == bool(output)
         assert "Traceback" not in errors
 
 
@@ -251,11 +251,11 @@ class TestProgress:
         ]
 
     def test_on_a_terminal_it_is_a_bar(self, program: Path) -> None:
-        drawn = on_a_terminal(program, "work", "a.toml", "run.name=progress")
-        assert "━" in drawn
-        assert "3/3" in drawn
-        assert "loss 2 [x]" in drawn
-        assert "step 1" in drawn
+        shown = on_a_terminal(program, "work", "a.toml", "run.name=progress")
+        assert "━" in shown
+        assert "3/3" in shown
+        assert "loss 2 [x]" in shown
+        assert "step 1" in shown
 
 
 def on_a_terminal(program: Path, *words: str) -> str:
@@ -270,13 +270,13 @@ def on_a_terminal(program: Path, *words: str) -> str:
         stderr=follower,
     )
     os.close(follower)
-    drawn = b""
+    shown = b""
     try:
         while data := os.read(leader, 65536):
-            drawn += data
+            shown += data
     except OSError:
         # Linux says so when the last one who could write is gone.
         pass
     os.close(leader)
     assert process.wait(timeout=30) == 0
-    return drawn.decode()
+    return shown.decode()

@@ -36,24 +36,26 @@ class TestShape:
     def test_every_setting_has_a_meaning_and_a_default(self) -> None:
         Config()
         places = dict(sections())
-        for place, section in places.items():
-            assert section.__doc__, place
+        for section_key, section in places.items():
+            assert section.__doc__, section_key
             for name, field in section.model_fields.items():
-                assert field.description or f"{place}.{name}" in places, f"{place}.{name}"
+                assert field.description or f"{section_key}.{name}" in places, (
+                    f"{section_key}.{name}"
+                )
 
     def test_what_may_be_absent_is_absent_by_default(self) -> None:
         """TOML has no word for absent, so a file could not say so otherwise."""
-        for place, section in sections():
+        for section_key, section in sections():
             for name, field in section.model_fields.items():
                 if type(None) in getattr(field.annotation, "__args__", ()):
-                    assert field.default is None, f"{place}.{name}"
+                    assert field.default is None, f"{section_key}.{name}"
 
     def test_nothing_can_be_changed(self) -> None:
         with pytest.raises(ValidationError, match="frozen"):
             Config().train.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
 
     def test_sections_come_in_the_order_of_the_file(self) -> None:
-        places = [place for place, _ in sections()]
+        places = [section_key for section_key, _ in sections()]
         assert places[:2] == ["run", "storage"]
         assert places.index("data.augment") > places.index("data")
         assert "train.epochs" in setting_types()

@@ -108,15 +108,15 @@ def test_what_is_no_image_is_rejected(name: str) -> None:
     data, reason = REFUSED[name]
     with pytest.raises(DataError, match=reason) as caught:
         read_header(data)
-    assert isinstance(caught.value, UnknownFormatError) == reason.startswith("no PNG")
+    assert isinstance(caught.value, UnknownFormatError) == reason.startswith("not a PNG")
 
 
 @settings(max_examples=400, deadline=None)
 @given(name=st.sampled_from(sorted(IMAGES)), data=st.data())
 def test_damaged_headers_are_read_or_rejected(name: str, data: st.DataObject) -> None:
     image = bytearray(IMAGES[name])
-    for place in data.draw(st.lists(st.integers(0, min(len(image), 200) - 1), max_size=5)):
-        image[place] = data.draw(st.integers(0, 255))
+    for position in data.draw(st.lists(st.integers(0, min(len(image), 200) - 1), max_size=5)):
+        image[position] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(image)))
     with suppress(DataError):
         assert read_header(bytes(image[:cut])).pixels > 0

@@ -80,7 +80,7 @@ def test_the_command_writes_masks_overlays_and_dice(
     assert "Traceback" not in first.stderr
     out = open_storage(str(tmp_path / "out"))
     names = {"P0-0", "P1-1", "P0-2", "P1-3", "deep/P0-4"}
-    pictures = {f"{place}{name}.png" for name in names for place in ("", "overlays/")}
+    pictures = {f"{prefix}{name}.png" for name in names for prefix in ("", "overlays/")}
     tables = {"prediction.json", "dice.csv", "dice_by_patient.csv"}
     assert {e.key for e in out.list_objects()} == pictures | tables
     files, patients = rows_of(out, "dice.csv"), rows_of(out, "dice_by_patient.csv")
@@ -92,7 +92,7 @@ def test_the_command_writes_masks_overlays_and_dice(
     out.delete("P1-1.png")
     kept = (tmp_path / "out/P0-0.png").stat().st_mtime_ns
     second = command(*words, *scoring)
-    assert "4 of 5 masks are there already: skipped" in second.stdout
+    assert "4 of 5 masks exist already: skipped" in second.stdout
     assert out.exists("P1-1.png")
     assert (tmp_path / "out/P0-0.png").stat().st_mtime_ns == kept
     assert "mean Dice of 2 patients" in second.stdout
@@ -124,9 +124,9 @@ def test_one_file_is_enough(segmenter: Predictor, bright: LocalStorage, slices: 
 
 
 def test_a_mask_may_lie_next_to_its_slice_but_not_on_it(slices: Path) -> None:
-    beside, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
+    job, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
     assert keys == ["P0-0.jpg"]
-    assert beside.output_keys("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
+    assert job.output_keys("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
     with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
         create_job(str(slices / "P1-1.png"), str(slices), overlays=False)
     (slices / "deep").rename(slices / "overlays")
@@ -174,7 +174,7 @@ def test_a_missing_truth_is_named(bright: LocalStorage, slices: Path, tmp_path: 
     cv2.imwrite(str(tmp_path / "truth/P1-1.png"), np.zeros((9, 9), np.uint8))
     result = command(bright.url, slices, tmp_path / "out", "--ground-truth", tmp_path / "truth")
     assert result.returncode == 1
-    assert "P0-2.png: there is no true mask P0-2" in result.stderr
-    assert "P1-1.png: its true mask has 9 x 9 pixels" in result.stderr
+    assert "P0-2.png: there is no ground truth mask P0-2" in result.stderr
+    assert "P1-1.png: its ground truth mask has 9 x 9 pixels" in result.stderr
     assert "mean Dice of 3 files" in result.stdout
     assert not (tmp_path / "out/dice_by_patient.csv").exists()

@@ -102,7 +102,7 @@ def test_a_bundle_that_the_workers_do_not_see_is_reported(
     with pytest.raises(ClusterError) as caught:
         predict_on_cluster(job, open_storage(str(tmp_path / "here")), keys, 2)
     message = str(caught.value)
-    assert f"cannot open the bundle: there is no bundle at {tmp_path / 'here'}: " in message
+    assert f"cannot load the bundle: there is no bundle at {tmp_path / 'here'}: " in message
     assert message.endswith("in a folder that all nodes mount.")
     assert "\n" not in message
 
@@ -111,7 +111,7 @@ def kill_a_worker(others: list[Any]) -> None:
     """SIGKILL the first process that segments, while somebody else waits for its CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for process in titled("ray::_Worker.segment"):
+        for process in titled("ray::_Worker.predict"):
             others.append(ray.remote(lambda: time.sleep(100)).remote())
             time.sleep(0.2)
             os.kill(process, signal.SIGKILL)

@@ -63,10 +63,10 @@ def test_a_png_comes_back_as_a_mask(client: httpx.Client, slice_png: bytes) -> N
     assert answer.headers["content-type"] == "image/png"
     assert answer.headers["segfleet-model"].startswith("bright@")
     mask = decode_mask(answer.content, "mask")
-    truth = np.zeros((64, 96), np.uint8)
-    truth[10:40, 20:60] = 1
-    assert mask.shape == truth.shape
-    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.95
+    expected = np.zeros((64, 96), np.uint8)
+    expected[10:40, 20:60] = 1
+    assert mask.shape == expected.shape
+    assert 2 * (mask & expected).sum() / (mask.sum() + expected.sum()) > 0.95
 
 
 def test_json_says_the_same_as_the_png(client: httpx.Client, slice_png: bytes) -> None:
@@ -112,9 +112,9 @@ def test_pages_name_no_outside_address(client: httpx.Client) -> None:
 
 
 def test_openapi_names_all_refusals(client: httpx.Client) -> None:
-    told = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
-    assert set(told["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
-    assert set(told["responses"]["200"]["content"]) == {"image/png", "application/json"}
+    output = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
+    assert set(output["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
+    assert set(output["responses"]["200"]["content"]) == {"image/png", "application/json"}
 
 
 def test_the_key_is_requested(service: Any, slice_png: bytes) -> None:
@@ -247,9 +247,9 @@ def test_malformed_requests_are_all_rejected(client: httpx.Client, own_door: htt
         st.sampled_from((client, own_door)),
         st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms),
     )
-    def refused(door: httpx.Client, request: Request) -> None:
+    def refused(server: httpx.Client, request: Request) -> None:
         nonlocal seen
-        answer = door.post(SEGMENT, **request)
+        answer = server.post(SEGMENT, **request)
         assert 400 <= answer.status_code < 500, (request, answer.text)
         assert answer.json()["error"].endswith(".")
         seen += 1
@@ -267,7 +267,7 @@ def test_a_replica_answers_the_same_at_its_own_door(
 ) -> None:
     assert own_door.base_url != client.base_url
     image = encoded(".png", NOISE)
-    one, two = (door.post(SEGMENT, content=image, headers=PNG) for door in (client, own_door))
+    one, two = (server.post(SEGMENT, content=image, headers=PNG) for server in (client, own_door))
     assert (one.status_code, two.status_code) == (200, 200)
     assert one.content == two.content
     assert own_door.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code == 401
@@ -279,10 +279,10 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(
     service: Any, by_itself: bool
 ) -> None:
     image = encoded(".jpg", np.zeros((1500, 1500), np.uint8))
-    door = service.own_door() if by_itself else service.url
+    server = service.own_door() if by_itself else service.url
 
     def post(_: int) -> httpx.Response:
-        with service.client(door) as client:
+        with service.client(server) as client:
             return client.post(SEGMENT, content=image, headers=PNG)
 
     with ThreadPoolExecutor(60) as pool:

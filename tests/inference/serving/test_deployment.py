@@ -60,8 +60,8 @@ class Load:
 
     def wait_for(self, model: str, more: int, timeout_s: float = 30) -> None:
         """Wait until so many more answers have come from a model."""
-        wanted, deadline = self.answers[200, model] + more, time.monotonic() + timeout_s
-        while self.answers[200, model] < wanted:
+        expected, deadline = self.answers[200, model] + more, time.monotonic() + timeout_s
+        while self.answers[200, model] < expected:
             assert time.monotonic() < deadline, self.answers
             time.sleep(0.05)
 
@@ -119,7 +119,7 @@ def test_the_status_counts(service: Any, slice_png: bytes) -> None:
 def test_a_reference_that_does_not_exist_is_rejected(service: Any) -> None:
     result = service.run("deploy", "serve.model=no one@production")
     assert result.returncode == 1
-    assert "serve.model = 'no one@production' cannot be hosted: there is no model" in result.stderr
+    assert "serve.model = 'no one@production' cannot be served: there is no model" in result.stderr
 
 
 def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become_one(
@@ -130,7 +130,7 @@ def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become
     with pytest.raises(RegistryError) as caught:
         deploy(config)
     result = str(caught.value)
-    assert result.startswith("serve.model = 'demo@production' cannot be hosted: there is no model")
+    assert result.startswith("serve.model = 'demo@production' cannot be served: there is no model")
     for verb in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
         assert f"`python -m inference {verb} --storage {root}`" in result
     models(str(root))

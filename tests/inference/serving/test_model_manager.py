@@ -102,8 +102,8 @@ def damaged(registry: Registry, bundle: LocalStorage) -> int:
 
 
 def test_the_first_bundle_must_be_there(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="there is no model 'no one'"):
-        host("nobody@production", tmp_path).load()
+    with pytest.raises(RegistryError, match="there is no model 'unknown'"):
+        host("unknown@production", tmp_path).load()
     version = registry.resolve("bright@1")
     (Path(version.bundle) / "weights.npz").rename(Path(version.bundle) / "moved")
     try:

@@ -58,7 +58,7 @@ def test_of_two_services_that_start_one_has_the_address() -> None:
     settings = Serve(port=free_port())
     with reserve_address(settings):
         with (
-            pytest.raises(ConfigError, match=r"another .* starts"),
+            pytest.raises(ConfigError, match=r"another .* is starting to listen"),
             reserve_address(settings),
         ):
             pass

@@ -46,12 +46,12 @@ class Browser:
         return self.script("return document.querySelector(arguments[0]).innerText", selector)
 
     def type(self, selector: str, text: str) -> None:
-        found = self.call("element", using="css selector", value=selector)[ELEMENT]
-        self.call(f"element/{found}/value", text=text)
+        element = self.call("element", using="css selector", value=selector)[ELEMENT]
+        self.call(f"element/{element}/value", text=text)
 
     def press(self, selector: str) -> None:
-        found = self.call("element", using="css selector", value=selector)[ELEMENT]
-        self.call(f"element/{found}/click")
+        element = self.call("element", using="css selector", value=selector)[ELEMENT]
+        self.call(f"element/{element}/click")
 
     def wait(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         deadline = time.monotonic() + timeout_s
@@ -69,7 +69,7 @@ class Browser:
         sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in sent]
 
-    def picture(self, file: Path) -> None:
+    def image(self, file: Path) -> None:
         answer = self._driver.get(f"{self._path}/screenshot").json()["value"]
         file.write_bytes(base64.b64decode(answer))
 
@@ -79,9 +79,9 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        port = door.getsockname()[1]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
     words = ["chromedriver", f"--port={port}", "--silent"]
     with (
         subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
@@ -91,7 +91,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         while not _answers(driver):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        opened = Browser(
+        session = Browser(
             driver,
             {
                 "browserName": "chrome",
@@ -109,8 +109,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
                 },
             },
         )
-        yield opened
-        opened.close()
+        yield session
+        session.close()
         process.terminate()
 
 
@@ -162,7 +162,7 @@ def test_a_slice_becomes_a_mask_over_it(
     )
     assert browser.script("return document.getElementById('mask').style.opacity") == "0.2"
     assert browser.script("return document.getElementById('mask').ariaLabel").startswith("Mask of")
-    browser.picture(tmp_path / "page.png")
+    browser.image(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5000
 
 

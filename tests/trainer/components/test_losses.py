@@ -49,9 +49,9 @@ def test_samples_of_weight_zero_do_not_count(name: str) -> None:
 @pytest.mark.parametrize("name", LOSS_TERMS)
 def test_certain_and_wrong_or_empty_is_still_a_number(name: str) -> None:
     nothing, everything = np.zeros_like(TRUTH), np.ones_like(TRUTH)
-    for truth in (nothing, everything):
+    for mask in (nothing, everything):
         for probability in (nothing, everything):
-            loss = SegmentationLoss(name)(tf.constant(truth), tf.constant(probability))
+            loss = SegmentationLoss(name)(tf.constant(mask), tf.constant(probability))
             assert np.isfinite(float(loss))
 
 

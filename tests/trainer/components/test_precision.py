@@ -34,6 +34,6 @@ def test_a_named_precision_is_taken_as_it_is() -> None:
 def test_this_machines_cpu_is_what_linux_says() -> None:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
-    found = precision.read_cpu_flags()
-    assert all(f" {word}" in text for word in found)
-    assert bool(found) == ("flags\t" in text)
+    flags = precision.read_cpu_flags()
+    assert all(f" {word}" in text for word in flags)
+    assert bool(flags) == ("flags\t" in text)

@@ -12,15 +12,19 @@ from trainer.data import cache
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
-def test_what_the_system_has_cleared_is_made_again(name, place, tmp_path, monkeypatch) -> None:
+def test_what_the_system_has_cleared_is_made_again(name, prepared, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cached = cache.load_split(place.dataset, "valid", place.config.data, place.config.network)
+    cached = cache.load_split(
+        prepared.dataset, "valid", prepared.config.data, prepared.config.network
+    )
     assert cached.images.dtype == cached.masks.dtype == np.uint8
     assert cached.images.shape == (1, 128, 128, 1)
     # A user need not have a name.
     (kept,) = (tmp_path / f"segfleet-slices-{os.getuid()}").glob(f"*/{name}")
     kept.unlink()
-    again = cache.load_split(place.dataset, "valid", place.config.data, place.config.network)
+    again = cache.load_split(
+        prepared.dataset, "valid", prepared.config.data, prepared.config.network
+    )
     assert np.array_equal(again.images, cached.images)
     assert np.array_equal(again.masks, cached.masks)
 

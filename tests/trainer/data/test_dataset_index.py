@@ -111,15 +111,15 @@ def spoil(file: Path) -> None:
 
 
 def test_cases_of_the_splits(source: Storage, home: Storage) -> None:
-    told: list[tuple[int, int, str]] = []
-    dataset = prepare_dataset(settings(source), 0, home, lambda *progress: told.append(progress))
+    output: list[tuple[int, int, str]] = []
+    dataset = prepare_dataset(settings(source), 0, home, lambda *progress: output.append(progress))
     assert dataset.root == source.url
     assert [len(dataset.select(split)) for split in SPLITS] == [4, 4, 4]
     case = dataset.select("valid")[1]
     assert (case.name, case.patient, case.split) == ("P10-1", "P10", "valid")
     assert (case.image, case.mask) == ("valid/images/P10-1.png", "valid/masks/P10-1.png")
     assert (case.height, case.width, case.foreground) == (SIDE, SIDE, 4 / SIDE)
-    assert told == [(done, 12, "checked") for done in range(1, 13)]
+    assert output == [(done, 12, "checked") for done in range(1, 13)]
 
 
 def test_images_and_masks_pair_by_stem(source: Storage, home: Storage) -> None:
@@ -428,21 +428,21 @@ PHANTOM = Data.model_validate(
 
 
 def test_the_phantom_is_drawn_once(home: Storage) -> None:
-    told: list[tuple[int, int, str]] = []
-    dataset = prepare_dataset(PHANTOM, 0, home, lambda *progress: told.append(progress))
+    output: list[tuple[int, int, str]] = []
+    dataset = prepare_dataset(PHANTOM, 0, home, lambda *progress: output.append(progress))
     assert [len(dataset.select(split)) for split in SPLITS] == [4, 2, 2]
     assert dataset.root == home.child(f"datasets/{dataset_id(PHANTOM, 0)}").url
     assert dataset.select("test")[0].patient == "PHANTOM_2001"
-    assert told == [(done, 8, what) for what in ("drawn", "checked") for done in range(1, 9)]
+    assert output == [(done, 8, what) for what in ("drawn", "checked") for done in range(1, 9)]
     spoil(Path(dataset.root) / dataset.slices[0].image)
     assert prepare_dataset(PHANTOM, 0, home) == dataset
 
 
 def test_a_damaged_phantom_is_drawn_again(home: Storage) -> None:
     first = prepare_dataset(PHANTOM, 0, home)
-    place = open_storage(first.root)
-    place.delete(first.slices[0].mask)
-    place.write(first.slices[1].image, b"broken")
+    files = open_storage(first.root)
+    files.delete(first.slices[0].mask)
+    files.write(first.slices[1].image, b"broken")
     assert prepare_dataset(PHANTOM, 0, home) == first
 
 

@@ -21,23 +21,26 @@ class Result:
 
 
 @pytest.fixture(scope="module")
-def done(place, tmp_path_factory) -> Result:
+def done(prepared, tmp_path_factory) -> Result:
     destination = LocalStorage(tmp_path_factory.mktemp("inspection"))
     steps: list[tuple[object, ...]] = []
     report = create_report(
-        place.dataset, place.config.data, destination, lambda *progress: steps.append(progress)
+        prepared.dataset,
+        prepared.config.data,
+        destination,
+        lambda *progress: steps.append(progress),
     )
     return Result(report, destination, len(steps))
 
 
-def test_splits_are_counted(done, place):
+def test_splits_are_counted(done, prepared):
     train, valid, test = done.report.splits
     assert (train.split, train.patients, train.slices, train.empty) == ("train", 3, 4, 1)
     assert (valid.split, valid.patients, valid.slices, valid.empty) == ("valid", 1, 1, 0)
     assert (test.split, test.patients, test.slices, test.empty) == ("test", 5, 6, 2)
     area = 40 * 60
     assert train.foreground == pytest.approx((200 + 200 + 100 + 0) / area / 4)
-    assert done.advanced == len(place.dataset.slices)
+    assert done.advanced == len(prepared.dataset.slices)
 
 
 def test_pixels_outside_the_window_are_reported(done):
@@ -47,9 +50,11 @@ def test_pixels_outside_the_window_are_reported(done):
     assert test.above == pytest.approx(200 / (5 * 40 * 60 + 50 * 60))
 
 
-def test_a_narrow_window_clips_on_both_sides(place, tmp_path):
-    data = place.config.with_values({"data.intensity_low": 40.5, "data.intensity_high": 199.5}).data
-    train, _, _ = create_report(place.dataset, data, LocalStorage(tmp_path)).splits
+def test_a_narrow_window_clips_on_both_sides(prepared, tmp_path):
+    data = prepared.config.with_values(
+        {"data.intensity_low": 40.5, "data.intensity_high": 199.5}
+    ).data
+    train, _, _ = create_report(prepared.dataset, data, LocalStorage(tmp_path)).splits
     bright = 200 / 2400
     assert train.above == pytest.approx(bright)
     assert train.below == pytest.approx(1 - bright)
@@ -78,28 +83,28 @@ def test_the_pictures_are_written(done):
         assert decode_png(done.destination.read(f"{name}.png")).shape[2] == 3
 
 
-def test_the_page_holds_all_of_it(done, place):
+def test_the_page_holds_all_of_it(done, prepared):
     html = done.destination.read("index.html").decode()
     assert done.report.page == f"{done.destination.url}/index.html"
     assert html.count('src="data:image/png;base64,') == html.count("<img") == 4
     assert "http://" not in html
     assert "https://" not in html
-    assert place.dataset.fingerprint in html
+    assert prepared.dataset.fingerprint in html
     assert "60 × 50 grey int16" in html
     assert "60 × 40 RGB uint8" in html
     assert "built-in phantom" not in html
 
 
-def test_a_phantom_is_called_one(place, tmp_path):
-    data = place.config.with_values({"data.source": "phantom", "data.root": None}).data
+def test_a_phantom_is_called_one(prepared, tmp_path):
+    data = prepared.config.with_values({"data.source": "phantom", "data.root": None}).data
     destination = LocalStorage(tmp_path)
-    create_report(place.dataset, data, destination)
+    create_report(prepared.dataset, data, destination)
     assert "built-in phantom" in destination.read("index.html").decode()
 
 
-def test_a_missing_slice_is_named(place, tmp_path):
-    gone = dataclasses.replace(place.dataset.slices[0], image="train/images/gone.png")
-    dataset = Dataset(place.dataset.root, (gone,), "f")
+def test_a_missing_slice_is_named(prepared, tmp_path):
+    gone = dataclasses.replace(prepared.dataset.slices[0], image="train/images/gone.png")
+    dataset = Dataset(prepared.dataset.root, (gone,), "f")
     with pytest.raises(StorageError, match=r"gone\.png"):
-        create_report(dataset, place.config.data, LocalStorage(tmp_path))
+        create_report(dataset, prepared.config.data, LocalStorage(tmp_path))
     assert not LocalStorage(tmp_path).exists("index.html")

@@ -68,9 +68,9 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would() -> None:
     steps = pipeline.steps_per_epoch(settings.train, 10)
     assert len(whole) == 3 * steps
     assert len(rest) == steps
-    for (image, truth), (again, truth_again) in zip(whole[2 * steps :], rest, strict=True):
+    for (image, mask), (again, truth_again) in zip(whole[2 * steps :], rest, strict=True):
         assert np.array_equal(image, again)
-        assert np.array_equal(truth, truth_again)
+        assert np.array_equal(mask, truth_again)
 
 
 def test_workers_together_train_on_what_one_alone_would() -> None:

@@ -17,7 +17,7 @@ POOL = {f"P{number:02d}": number / 100 for number in range(20)}
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path) -> Storage:
     return open_storage(str(tmp_path / "prepared"))
 
 
@@ -64,42 +64,44 @@ def test_three_patients_are_enough_and_two_are_not() -> None:
         stratified_split({"a": 0.1, "b": 0.2}, 0.15, 0.15, seed=0)
 
 
-def test_the_split_is_written_for_people_and_obeyed(place: Storage) -> None:
-    first = load_or_create_splits(POOL, DATA, 0, place)
-    text = place.read("splits.json").decode()
+def test_the_split_is_written_for_people_and_obeyed(storage: Storage) -> None:
+    first = load_or_create_splits(POOL, DATA, 0, storage)
+    text = storage.read("splits.json").decode()
     assert json.loads(text) == first
     assert len(text.splitlines()) > len(POOL)
     # Neither another seed nor other foreground deals again.
-    assert load_or_create_splits(dict.fromkeys(POOL, 0.5), DATA, 9, place) == first
+    assert load_or_create_splits(dict.fromkeys(POOL, 0.5), DATA, 9, storage) == first
 
 
-def test_a_split_made_by_hand_is_obeyed(place: Storage) -> None:
+def test_a_split_made_by_hand_is_obeyed(storage: Storage) -> None:
     mine = {"train": ["a"], "valid": ["c"], "test": ["b"]}
-    place.write("splits.json", json.dumps(mine).encode())
-    assert load_or_create_splits({"a": 0.1, "b": 0.2, "c": 0.3}, DATA, 0, place) == mine
+    storage.write("splits.json", json.dumps(mine).encode())
+    assert load_or_create_splits({"a": 0.1, "b": 0.2, "c": 0.3}, DATA, 0, storage) == mine
 
 
-def test_a_new_patient_is_an_error_with_the_way_out(place: Storage) -> None:
-    load_or_create_splits(POOL, DATA, 0, place)
+def test_a_new_patient_is_an_error_with_the_way_out(storage: Storage) -> None:
+    load_or_create_splits(POOL, DATA, 0, storage)
     with pytest.raises(DataError, match=r"patient NEW1 and 1 more .* delete that file"):
-        load_or_create_splits({**POOL, "NEW1": 0.1, "NEW2": 0.1}, DATA, 0, place)
+        load_or_create_splits({**POOL, "NEW1": 0.1, "NEW2": 0.1}, DATA, 0, storage)
 
 
-def test_a_patient_that_left_is_a_warning(place: Storage, caplog: pytest.LogCaptureFixture) -> None:
-    load_or_create_splits(POOL, DATA, 0, place)
+def test_a_patient_that_left_is_a_warning(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_or_create_splits(POOL, DATA, 0, storage)
     with caplog.at_level(logging.WARNING):
-        load_or_create_splits({name: POOL[name] for name in list(POOL)[1:]}, DATA, 0, place)
+        load_or_create_splits({name: POOL[name] for name in list(POOL)[1:]}, DATA, 0, storage)
     assert "P00" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": "a"}', '{"training": []}'])
-def test_a_damaged_split_is_named(text: str, place: Storage) -> None:
-    place.write("splits.json", text.encode())
+def test_a_damaged_split_is_named(text: str, storage: Storage) -> None:
+    storage.write("splits.json", text.encode())
     with pytest.raises(DataError, match=r"splits\.json is damaged"):
-        load_or_create_splits(POOL, DATA, 0, place)
+        load_or_create_splits(POOL, DATA, 0, storage)
 
 
-def test_a_patient_twice_in_the_split_is_named(place: Storage) -> None:
-    place.write("splits.json", b'{"train": ["a"], "valid": ["a"], "test": ["b"]}')
+def test_a_patient_twice_in_the_split_is_named(storage: Storage) -> None:
+    storage.write("splits.json", b'{"train": ["a"], "valid": ["a"], "test": ["b"]}')
     with pytest.raises(DataError, match="names patient a more than once"):
-        load_or_create_splits({"a": 0.1, "b": 0.1}, DATA, 0, place)
+        load_or_create_splits({"a": 0.1, "b": 0.1}, DATA, 0, storage)

@@ -32,15 +32,15 @@ class Result:
 
 
 @pytest.fixture(scope="module")
-def done(place, thresholding, tmp_path_factory) -> Result:
+def done(prepared, thresholding, tmp_path_factory) -> Result:
     destination = LocalStorage(tmp_path_factory.mktemp("evaluation"))
     steps: list[tuple[object, ...]] = []
     evaluation = evaluate(
         thresholding,
-        place.dataset,
+        prepared.dataset,
         "test",
-        place.config.data,
-        place.config.predict,
+        prepared.config.data,
+        prepared.config.predict,
         destination,
         lambda *progress: steps.append(progress),
         save_masks=True,
@@ -75,8 +75,10 @@ def test_the_empty_case_is_counted(done):
     assert (counts.slices, counts.slices_predicted) == (2, 1)
 
 
-def test_slices_stand_in_the_order_of_the_dataset(done, place):
-    assert [score.slice for score in done.evaluation.slices] == list(place.dataset.select("test"))
+def test_slices_stand_in_the_order_of_the_dataset(done, prepared):
+    assert [score.slice for score in done.evaluation.slices] == list(
+        prepared.dataset.select("test")
+    )
     assert done.advanced == len(done.evaluation.slices)
 
 
@@ -90,14 +92,14 @@ def test_the_table_has_a_row_for_each_patient(done):
     assert [rows[name]["empty"] for name in ("quiet", "half")] == ["yes", "no"]
 
 
-def test_the_summary_names_what_it_is_of(done, thresholding, place):
+def test_the_summary_names_what_it_is_of(done, thresholding, prepared):
     summary = json.loads(done.destination.read("summary.json"))
     assert summary["dice"]["mean"] == pytest.approx(0.55)
     assert summary["empty_masks"]["patients"] == 2
     assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
     assert summary["model"]["name"] == "thresholding"
     assert summary["model"]["bundle"] == str(thresholding)
-    assert summary["dataset"]["fingerprint"] == place.dataset.fingerprint
+    assert summary["dataset"]["fingerprint"] == prepared.dataset.fingerprint
     assert summary["dataset"]["training_fingerprint"] == "0123456789abcdef"
     assert summary["host_info"]["machine"]
 
@@ -109,26 +111,26 @@ def test_the_pictures_are_written(done):
         assert decode_png(png).shape[2] == 3
 
 
-def test_predicted_masks_are_kept_on_request(done, place, thresholding, tmp_path):
+def test_predicted_masks_are_kept_on_request(done, prepared, thresholding, tmp_path):
     names = {entry.key for entry in done.destination.list_objects("masks")}
-    assert names == {f"masks/{case.name}.png" for case in place.dataset.select("test")}
+    assert names == {f"masks/{case.name}.png" for case in prepared.dataset.select("test")}
     mask = decode_png(done.destination.read("masks/half-2.png"))
     assert mask.shape == (40, 60, 3)
     assert (np.unique(mask) == [0, 255]).all()
     assert (mask[10:20, 20:40] == 255).all()
     without = LocalStorage(tmp_path)
-    config = place.config
+    config = prepared.config
     store = LocalStorage(thresholding)
-    evaluate(store, place.dataset, "valid", config.data, config.predict, without)
+    evaluate(store, prepared.dataset, "valid", config.data, config.predict, without)
     assert without.list_objects("masks") == []
     assert without.exists("worst-patient.png")
     # With one patient the worst is the best.
     assert not without.exists("best-patient.png")
 
 
-def test_an_empty_split_is_rejected(place, thresholding, tmp_path):
-    config = place.config
-    empty = dataclasses.replace(place.dataset, slices=place.dataset.select("train"))
+def test_an_empty_split_is_rejected(prepared, thresholding, tmp_path):
+    config = prepared.config
+    empty = dataclasses.replace(prepared.dataset, slices=prepared.dataset.select("train"))
     with pytest.raises(DataError, match=r"the test split of .* is empty"):
         evaluate(
             thresholding,
@@ -140,14 +142,14 @@ def test_an_empty_split_is_rejected(place, thresholding, tmp_path):
         )
 
 
-def test_a_damaged_bundle_is_rejected(place, thresholding, tmp_path):
+def test_a_damaged_bundle_is_rejected(prepared, thresholding, tmp_path):
     damaged = shutil.copytree(thresholding, tmp_path / "damaged")
     (damaged / "weights.npz").write_bytes(b"other")
-    config = place.config
+    config = prepared.config
     with pytest.raises(BundleError, match=r"weights\.npz"):
         evaluate(
             Path(damaged),
-            place.dataset,
+            prepared.dataset,
             "test",
             config.data,
             config.predict,
@@ -156,11 +158,13 @@ def test_a_damaged_bundle_is_rejected(place, thresholding, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, tmp_path):
+def test_a_patient_it_was_trained_on_is_not_scored_as_new(prepared, thresholding, tmp_path):
     """As it comes about where a pool is dealt again in another place."""
-    dealt = dataclasses.replace(place.dataset.select("test")[0], patient="a")
-    torn = dataclasses.replace(place.dataset, slices=(dealt, *place.dataset.select("test")[1:]))
-    config, out = place.config, tmp_path / "out"
+    splits = dataclasses.replace(prepared.dataset.select("test")[0], patient="a")
+    torn = dataclasses.replace(
+        prepared.dataset, slices=(splits, *prepared.dataset.select("test")[1:])
+    )
+    config, out = prepared.config, tmp_path / "out"
     with pytest.raises(DataError, match=r"was trained on patients of the test split .*\(a\)"):
         evaluate(
             thresholding,
@@ -184,26 +188,26 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(place, thresholding, t
     ],
 )
 def test_a_split_may_hold_none_of_an_earlier_one(
-    split, patient, refused, place, thresholding, caplog
+    split, patient, refused, prepared, thresholding, caplog
 ):
     manifest = read_manifest(LocalStorage(thresholding))
-    one = dataclasses.replace(place.dataset.slices[0], split=split, patient=patient)
-    dataset = dataclasses.replace(place.dataset, slices=(one,), fingerprint=manifest.dataset)
+    one = dataclasses.replace(prepared.dataset.slices[0], split=split, patient=patient)
+    dataset = dataclasses.replace(prepared.dataset, slices=(one,), fingerprint=manifest.dataset)
     if refused:
         with pytest.raises(DataError, match=r"was trained on patients.*allow_patient_overlap"):
-            check_patient_leakage(manifest, dataset, split, place.config.data)
-        allowed = place.config.with_values({"data.allow_patient_overlap": True})
+            check_patient_leakage(manifest, dataset, split, prepared.config.data)
+        allowed = prepared.config.with_values({"data.allow_patient_overlap": True})
         check_patient_leakage(manifest, dataset, split, allowed.data)
         assert "not of new patients" in caplog.text
     else:
-        check_patient_leakage(manifest, dataset, split, place.config.data)
+        check_patient_leakage(manifest, dataset, split, prepared.config.data)
         assert caplog.text == ""
 
 
-def test_slices_that_are_not_those_of_the_training_are_reported(place, thresholding, caplog):
+def test_slices_that_are_not_those_of_the_training_are_reported(prepared, thresholding, caplog):
     manifest = read_manifest(LocalStorage(thresholding))
-    check_patient_leakage(manifest, place.dataset, "test", place.config.data)
-    assert f"dataset {place.dataset.fingerprint}) are not those" in caplog.text
+    check_patient_leakage(manifest, prepared.dataset, "test", prepared.config.data)
+    assert f"dataset {prepared.dataset.fingerprint}) are not those" in caplog.text
 
 
 def test_overrides_that_would_do_nothing_are_rejected():

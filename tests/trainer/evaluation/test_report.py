@@ -11,12 +11,12 @@ from trainer.visualization import curves
 
 
 @pytest.fixture(scope="module")
-def evaluation(place, thresholding, tmp_path_factory) -> Evaluation:
-    config = place.config
+def evaluation(prepared, thresholding, tmp_path_factory) -> Evaluation:
+    config = prepared.config
     destination = LocalStorage(tmp_path_factory.mktemp("evaluation"))
     return evaluate(
         thresholding,
-        place.dataset,
+        prepared.dataset,
         "test",
         config.data,
         config.predict,
@@ -49,8 +49,8 @@ class Links(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in loading]
 
 
-def test_the_report_loads_nothing_from_anywhere(evaluation, run, place):
-    html = render_report(run, evaluation, place.config)
+def test_the_report_loads_nothing_from_anywhere(evaluation, run, prepared):
+    html = render_report(run, evaluation, prepared.config)
     links = Links(html)
     assert len(links.addresses) == 6
     assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
@@ -61,8 +61,8 @@ def test_the_report_loads_nothing_from_anywhere(evaluation, run, place):
     assert "default-src 'none'" in html
 
 
-def test_the_report_names_its_figures_and_their_origin(evaluation, place):
-    html = render_report(None, evaluation, place.config)
+def test_the_report_names_its_figures_and_their_origin(evaluation, prepared):
+    html = render_report(None, evaluation, prepared.config)
     assert "not a medical device" in html
     for text in ("0.550", "± 0.512", "undefined for 2", "invented", "quiet"):
         assert text in html
@@ -75,47 +75,47 @@ def test_the_report_names_its_figures_and_their_origin(evaluation, place):
     assert "not empty in 1 of these patients and 1 of these slices" in html
 
 
-def test_the_worst_patient_is_met_first(evaluation, place):
-    html = render_report(None, evaluation, place.config)
+def test_the_worst_patient_is_met_first(evaluation, prepared):
+    html = render_report(None, evaluation, prepared.config)
     assert html.index("<td>missed") < html.index("<td>half") < html.index("<td>quiet")
 
 
-def test_the_curves_are_shown_where_the_run_is_available(evaluation, run, place):
-    assert "Loss of each epoch" in render_report(run, evaluation, place.config)
-    assert "<h2>Training</h2>" not in render_report(None, evaluation, place.config)
+def test_the_curves_are_shown_where_the_run_is_available(evaluation, run, prepared):
+    assert "Loss of each epoch" in render_report(run, evaluation, prepared.config)
+    assert "<h2>Training</h2>" not in render_report(None, evaluation, prepared.config)
 
 
-def test_a_phantom_is_called_one(evaluation, place):
-    phantom = place.config.with_values({"data.source": "phantom", "data.root": None})
+def test_a_phantom_is_called_one(evaluation, prepared):
+    phantom = prepared.config.with_values({"data.source": "phantom", "data.root": None})
     assert "built-in phantom" in render_report(None, evaluation, phantom)
-    assert "built-in phantom" not in render_report(None, evaluation, place.config)
+    assert "built-in phantom" not in render_report(None, evaluation, prepared.config)
 
 
-def test_other_settings_are_reported(evaluation, place):
-    told = "are not the ones the model was trained with"
-    other = place.config.with_values({"train.epochs": 3})
-    assert told in render_report(None, evaluation, other)
-    same = place.config.with_values({"data.source": "phantom", "data.root": None})
-    assert told not in render_report(None, evaluation, same)
+def test_other_settings_are_reported(evaluation, prepared):
+    message = "are not the ones the model was trained with"
+    other = prepared.config.with_values({"train.epochs": 3})
+    assert message in render_report(None, evaluation, other)
+    same = prepared.config.with_values({"data.source": "phantom", "data.root": None})
+    assert message not in render_report(None, evaluation, same)
 
 
-def test_other_slices_are_reported(evaluation, place):
-    told = "are not the ones the model was trained on"
-    assert told in render_report(None, evaluation, place.config)
+def test_other_slices_are_reported(evaluation, prepared):
+    message = "are not the ones the model was trained on"
+    assert message in render_report(None, evaluation, prepared.config)
     same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
-    assert told not in render_report(None, same, place.config)
+    assert message not in render_report(None, same, prepared.config)
 
 
-def test_names_are_text_and_never_markup(evaluation, place):
+def test_names_are_text_and_never_markup(evaluation, prepared):
     first = dataclasses.replace(evaluation.patients[0], patient="<script>alert(1)</script>")
     marked = dataclasses.replace(evaluation, patients=(first, *evaluation.patients[1:]))
-    html = render_report(None, marked, place.config)
+    html = render_report(None, marked, prepared.config)
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
 
 
-def test_a_split_without_empty_slices_says_so(place, thresholding, tmp_path):
-    config, dataset = place.config, place.dataset
+def test_a_split_without_empty_slices_says_so(prepared, thresholding, tmp_path):
+    config, dataset = prepared.config, prepared.dataset
     full = Dataset(dataset.root, dataset.select("valid"), dataset.fingerprint)
     scored = evaluate(
         thresholding,

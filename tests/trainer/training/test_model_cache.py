@@ -16,32 +16,32 @@ def values(model: keras.Model) -> list[np.ndarray]:
     return [variable.numpy() for variable in state_variables(model)]
 
 
-def taken(shelf: ModelCache, config: Config) -> CompiledModel:
-    return shelf.acquire(config, "float32", build_compiled_model)
+def taken(cache: ModelCache, config: Config) -> CompiledModel:
+    return cache.acquire(config, "float32", build_compiled_model)
 
 
-def trained(built: CompiledModel) -> CompiledModel:
+def trained(compiled: CompiledModel) -> CompiledModel:
     side = CONFIG.network.image_size
     images = np.random.default_rng(0).random((2, side, side, 1), np.float32)
-    built.model.fit(images, np.round(images), sample_weight=np.ones(2), verbose=0)
-    return built
+    compiled.model.fit(images, np.round(images), sample_weight=np.ones(2), verbose=0)
+    return compiled
 
 
 def test_a_network_that_is_used_again_starts_as_a_new_one() -> None:
-    shelf = ModelCache()
-    first = trained(taken(shelf, CONFIG))
+    cache = ModelCache()
+    first = trained(taken(cache, CONFIG))
     assert any(
         not np.array_equal(now, before)
         for now, before in zip(values(first.model), first.initial_values, strict=True)
     )
-    shelf.release(first)
-    again = taken(shelf, CONFIG.with_values({"train.learning_rate": 0.5, "train.epochs": 3}))
+    cache.release(first)
+    again = taken(cache, CONFIG.with_values({"train.learning_rate": 0.5, "train.epochs": 3}))
     assert again.model is first.model
     new = taken(ModelCache(), CONFIG)
     for used, fresh in zip(values(again.model), values(new.model), strict=True):
         np.testing.assert_array_equal(used, fresh)
     # It is taken: no one else is given it.
-    assert taken(shelf, CONFIG).model is not first.model
+    assert taken(cache, CONFIG).model is not first.model
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_a_network_that_is_used_again_starts_as_a_new_one() -> None:
 def test_what_changes_the_graph_or_its_first_weights_is_built_again(
     name: str, value: object
 ) -> None:
-    shelf = ModelCache()
-    first = taken(shelf, CONFIG)
-    shelf.release(first)
-    assert taken(shelf, CONFIG.with_values({name: value})).model is not first.model
+    cache = ModelCache()
+    first = taken(cache, CONFIG)
+    cache.release(first)
+    assert taken(cache, CONFIG.with_values({name: value})).model is not first.model
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -72,22 +72,22 @@ def test_a_network_trains_in_every_number_format(policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     try:
         config = CONFIG.with_values({"network.dropout_rate": 0.2})
-        shelf = ModelCache()
-        built = trained(shelf.acquire(config, policy, build_compiled_model))
-        assert np.isfinite(np.concatenate([v.ravel() for v in values(built.model)])).all()
-        shelf.release(built)
+        cache = ModelCache()
+        compiled = trained(cache.acquire(config, policy, build_compiled_model))
+        assert np.isfinite(np.concatenate([v.ravel() for v in values(compiled.model)])).all()
+        cache.release(compiled)
         # The scale of float16's losses could not be set back.
-        again = shelf.acquire(config, policy, build_compiled_model).model is built.model
+        again = cache.acquire(config, policy, build_compiled_model).model is compiled.model
         assert again == (policy != "mixed_float16")
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
 
 def test_the_oldest_make_room() -> None:
-    shelf = ModelCache()
+    cache = ModelCache()
     configs = [CONFIG.with_values({"run.seed": seed}) for seed in range(9)]
-    built = [taken(shelf, config) for config in configs]
-    for one in built:
-        shelf.release(one)
-    assert taken(shelf, configs[1]).model is built[1].model
-    assert taken(shelf, configs[0]).model is not built[0].model
+    compiled = [taken(cache, config) for config in configs]
+    for one in compiled:
+        cache.release(one)
+    assert taken(cache, configs[1]).model is compiled[1].model
+    assert taken(cache, configs[0]).model is not compiled[0].model

@@ -1,4 +1,4 @@
-"""The watchdog ends a process that no longer moves, and only that one."""
+"""The watchdog ends a process that makes no progress, and only that one."""
 
 import subprocess
 import sys
@@ -25,9 +25,9 @@ def ran(limit: float, beats: int, pause: float) -> subprocess.CompletedProcess[s
 
 
 def test_a_process_without_a_beat_is_ended_with_a_word() -> None:
-    told = ran(limit=0.5, beats=3, pause=60)
-    assert told.returncode == EXIT_CODE
-    assert "train.stall_timeout_s" in told.stderr
+    output = ran(limit=0.5, beats=3, pause=60)
+    assert output.returncode == EXIT_CODE
+    assert "train.stall_timeout_s" in output.stderr
 
 
 def test_a_process_that_beats_lives() -> None:

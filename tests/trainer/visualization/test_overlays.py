@@ -44,52 +44,52 @@ def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
 
 
 def test_the_three_judgements_have_their_colors():
-    truth, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
-    picture = overlays.draw_overlay(grey(64), truth, prediction, size=64)
-    for place, color in (
+    target, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
+    overlay = overlays.draw_overlay(grey(64), target, prediction, size=64)
+    for position, color in (
         ((20, 30), TRUE_POSITIVE),
         ((20, 16), FALSE_NEGATIVE),
         ((20, 50), FALSE_POSITIVE),
     ):
         tint = 0.4 * 100 + 0.6 * np.array(color)
-        assert picture[place] == pytest.approx(tint, abs=1)
-    assert picture[60, 60] == pytest.approx(100)
+        assert overlay[position] == pytest.approx(tint, abs=1)
+    assert overlay[60, 60] == pytest.approx(100)
 
 
 def test_the_truth_is_outlined():
-    picture = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), square(64, 0, 0, 64), size=64)
-    assert (picture[8, 8:40] == overlays.OUTLINE).all()
-    assert (picture[8:40, 39] == overlays.OUTLINE).all()
+    overlay = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), square(64, 0, 0, 64), size=64)
+    assert (overlay[8, 8:40] == overlays.OUTLINE).all()
+    assert (overlay[8:40, 39] == overlays.OUTLINE).all()
 
 
 def test_without_a_prediction_the_truth_alone_is_tinted_so_that_the_slice_is_seen():
-    picture = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), size=64)
-    assert picture[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(TRUE_POSITIVE), abs=1)
+    overlay = overlays.draw_overlay(grey(64), square(64, 8, 8, 32), size=64)
+    assert overlay[20, 20] == pytest.approx(0.65 * 100 + 0.35 * np.array(TRUE_POSITIVE), abs=1)
 
 
 def test_the_window_decides_black_and_white():
     image = np.array([[[-1000], [0], [400], [3000]]], np.int16)
-    picture = overlays.draw_overlay(image, np.zeros((1, 4), np.uint8), window=(-200, 600), size=4)
-    assert picture[0, :, 0].tolist() == [0, 64, 191, 255]
+    overlay = overlays.draw_overlay(image, np.zeros((1, 4), np.uint8), window=(-200, 600), size=4)
+    assert overlay[0, :, 0].tolist() == [0, 64, 191, 255]
 
 
 def test_color_slices_stay_colored():
     image = np.zeros((8, 8, 3), np.uint8)
     image[..., 0] = 200
-    picture = overlays.draw_overlay(image, np.zeros((8, 8), np.uint8), size=8)
-    assert picture[4, 4].tolist() == [200, 0, 0]
+    overlay = overlays.draw_overlay(image, np.zeros((8, 8), np.uint8), size=8)
+    assert overlay[4, 4].tolist() == [200, 0, 0]
 
 
 @pytest.mark.parametrize("size", [50, 256])
 def test_a_slice_keeps_its_proportions(size):
     image = np.zeros((40, 100, 1), np.uint8)
-    picture = overlays.draw_overlay(image, np.zeros((40, 100), np.uint8), size=size)
-    assert picture.shape == (size * 40 // 100 + (size * 40 % 100 >= 50), size, 3)
+    overlay = overlays.draw_overlay(image, np.zeros((40, 100), np.uint8), size=size)
+    assert overlay.shape == (size * 40 // 100 + (size * 40 % 100 >= 50), size, 3)
 
 
 def test_a_single_pixel_survives_shrinking():
-    picture = overlays.draw_overlay(grey(512), square(512, 100, 100, 1), size=64)
-    assert (picture == overlays.OUTLINE).all(axis=-1).any()
+    overlay = overlays.draw_overlay(grey(512), square(512, 100, 100, 1), size=64)
+    assert (overlay == overlays.OUTLINE).all(axis=-1).any()
 
 
 @pytest.mark.parametrize("kind", BLINDNESS)
@@ -115,8 +115,8 @@ def lab(color: NDArray) -> NDArray:
 
 
 def test_a_close_up_holds_the_truth_with_room_around_it():
-    truth, prediction = square(100, 5, 70, 20), square(100, 80, 0, 10)
-    rows, columns = overlays.find_close_up(truth, prediction)
+    target, prediction = square(100, 5, 70, 20), square(100, 80, 0, 10)
+    rows, columns = overlays.find_close_up(target, prediction)
     assert (rows.start, rows.stop) == (0, 36)
     assert (columns.start, columns.stop) == (62, 98)
 
@@ -164,16 +164,16 @@ def test_a_contact_sheet_of_nothing_is_a_bug():
 
 
 def epoch(slices: int, level: float) -> bytes:
-    truths = np.stack([square(32, 8, 8, 16)] * slices)
+    masks = np.stack([square(32, 8, 8, 16)] * slices)
     images = np.full((slices, 32, 32, 1), 0.5, np.float32)
     names = [f"p-{number}" for number in range(slices)]
-    return image_grid.epoch_sheet(images, (truths * level).astype(np.float32), truths, names)
+    return image_grid.epoch_sheet(images, (masks * level).astype(np.float32), masks, names)
 
 
 def test_an_epoch_sheet_judges_against_the_threshold():
-    found, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
+    hit, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
     middle = (6 + 96, 6 + 96)
-    assert found[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
+    assert hit[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
     assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FALSE_NEGATIVE), abs=1)
 
 
@@ -188,9 +188,9 @@ def test_an_epoch_sheet_says_what_its_colors_mean():
 def test_an_epoch_sheet_names_its_slices():
     sheets = []
     for name in ("p-1", "p-2"):
-        truth = square(32, 8, 8, 16)[None]
+        target = square(32, 8, 8, 16)[None]
         image = np.full((1, 32, 32, 1), 0.5, np.float32)
-        sheets.append(image_grid.epoch_sheet(image, truth.astype(np.float32), truth, [name]))
+        sheets.append(image_grid.epoch_sheet(image, target.astype(np.float32), target, [name]))
     assert sheets[0] != sheets[1]
 
 
@@ -228,5 +228,5 @@ def test_the_first_and_the_last_are_chosen(count, most):
 
 
 def test_png_keeps_every_pixel():
-    picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
-    assert (decode_png(encode_png(picture)) == picture).all()
+    overlay = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    assert (decode_png(encode_png(overlay)) == overlay).all()

@@ -40,7 +40,7 @@ class Shape(Protocol):
     def depth(self, points: SamplePoints) -> Field:
         """[H, W] about how deep a point lies below the surface, in cm; negative outside.
 
-        To be asked only at a height where there is a box.
+        Only valid at a height inside the box.
         """
         ...
 

@@ -40,14 +40,14 @@ def render(
 
 
 def test_each_split_has_its_own_patients() -> None:
-    found = list(list_slices(SMALL))
-    assert len(found) == 8 * 4
-    assert len({each.name for each in found}) == len(found)
+    result = list(list_slices(SMALL))
+    assert len(result) == 8 * 4
+    assert len({each.name for each in result}) == len(result)
     homes: dict[int, set[str]] = {}
-    for each in found:
+    for each in result:
         homes.setdefault(each.patient, set()).add(each.split)
     assert all(len(splits) == 1 for splits in homes.values())
-    assert found[0].name == "PHANTOM_0001-0000"
+    assert result[0].name == "PHANTOM_0001-0000"
 
 
 def test_more_training_patients_leave_the_others_as_they_are() -> None:
@@ -95,8 +95,8 @@ def band_dice(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.f
 
 def test_band_dice_is_the_dice_of_a_band() -> None:
     image, mask = render(1, 2, SMALL)
-    found = (image >= 120) & (image <= 180)
-    dice = 2 * (found & (mask > 0)).sum() / (found.sum() + mask.sum())
+    result = (image >= 120) & (image <= 180)
+    dice = 2 * (result & (mask > 0)).sum() / (result.sum() + mask.sum())
     assert band_dice(image, mask)[120, 180] == pytest.approx(dice)
 
 

@@ -1,0 +1,30 @@
+"""The limits of a replica."""
+
+import asyncio
+
+import pytest
+
+from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
+
+
+def test_requests_beyond_the_limit_are_rejected_until_one_ends() -> None:
+    limiter = ConcurrencyLimiter(max_slices=1, max_queued=1)
+    with limiter.request():
+        with limiter.request(), pytest.raises(RequestError, match="Too many requests") as error:
+            limiter.request().__enter__()
+        assert (error.value.status, error.value.headers) == (503, {"Retry-After": "1"})
+        with limiter.request():
+            pass
+
+
+def test_the_time_limit_ends_only_its_own_block() -> None:
+    async def run() -> None:
+        with pytest.raises(RequestError, match=r"not answered within 0\.01 s") as error:
+            async with time_limit(0.01):
+                await asyncio.sleep(60)
+        assert error.value.status == 408
+        with pytest.raises(TimeoutError, match="of the block"):
+            async with time_limit(60):
+                raise TimeoutError("of the block")
+
+    asyncio.run(run())
