@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole story on the built-in CT phantom, as a user would type it. `make demo` runs it.
+# Every step on the built-in CT phantom, with the commands of a user. `make demo` runs it.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,20 +14,20 @@ say() {
     printf '\n$ %s\n' "$1"
 }
 
-stage() { # stage NAME COMMAND...: run a command, show it, and note its seconds
-    local name=$1 began=$SECONDS
+stage() { # stage NAME COMMAND...: print a command, run it, and record its seconds
+    local name=$1 start=$SECONDS
     shift
-    # The functions below say themselves what a user would type.
+    # The functions below print the command of a user themselves.
     [ "$(type -t "$1")" = function ] || say "$(printf '%q ' "$@")"
     "$@"
-    table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - began)))")
+    table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - start)))")
 }
 
-field() { # field FILE EXPRESSION: a value out of a JSON file
-    python -c "import json, sys; found = json.load(open(sys.argv[1])); print($2)" "$1"
+field() { # field FILE EXPRESSION: a value of a JSON file
+    python -c "import json, sys; record = json.load(open(sys.argv[1])); print($2)" "$1"
 }
 
-deploy() { # leave the service running behind us; it ends with this script
+deploy() { # start the service in the background; it ends with this script
     say "python -m inference deploy $config serve.port=$port &"
     python -m inference deploy $config serve.port="$port" &
     service=$!
@@ -41,12 +41,12 @@ except (urllib.error.URLError, OSError):
     sys.exit(1)
 ASK
     do
-        kill -0 $service # a service that ended has said why: end too
+        kill -0 $service # a service that ended has printed the reason
         sleep 1
     done
 }
 
-segment() { # segment IMAGE TRUTH MASK: POST a slice as curl would, keep the mask, print its Dice
+segment() { # segment IMAGE GROUND_TRUTH MASK: POST a slice, save the mask, print its Dice
     say "curl $address/v1/segment -H 'Content-Type: image/png' --data-binary @$1 -o $3"
     python - "$address/v1/segment" "$@" <<'ASK'
 import sys, urllib.request
@@ -54,15 +54,15 @@ from pathlib import Path
 
 import cv2
 
-address, image, truth, mask = sys.argv[1:]
+address, image, ground_truth, mask = sys.argv[1:]
 headers = {"Content-Type": "image/png", "Accept": "image/png"}
 request = urllib.request.Request(address, Path(image).read_bytes(), headers)
-with urllib.request.urlopen(request, timeout=60) as answer:
-    model = answer.headers["Segfleet-Model"]
-    Path(mask).write_bytes(answer.read())
-found, true = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) > 127 for name in (mask, truth))
-dice = 2 * (found & true).sum() / (found.sum() + true.sum())
-print(f"{Path(image).name} segmented by {model}: Dice {dice:.3f} against its true mask")
+with urllib.request.urlopen(request, timeout=60) as response:
+    model = response.headers["Segfleet-Model"]
+    Path(mask).write_bytes(response.read())
+predicted, true = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) > 127 for name in (mask, ground_truth))
+dice = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+print(f"{Path(image).name} segmented by {model}: Dice {dice:.3f} with its ground truth")
 ASK
 }
 
@@ -76,10 +76,10 @@ stage "train on 2 workers" python -m trainer train $config
 stage "evaluate by patient" python -m trainer evaluate $run/bundle
 stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
     --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
-dice=$(field $run/evaluation/test/summary.json 'round(found["dice"]["mean"], 3)')
+dice=$(field $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" python -m tuning run $config
-version=$(field $sweep/sweep.json 'found["version"].split("@")[1]')
+version=$(field $sweep/sweep.json 'record["version"].split("@")[1]')
 stage "promote the winner" python -m inference promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -88,16 +88,16 @@ name=$(ls "$slices/test/images" | sed -n 6p)
 stage "deploy it" deploy
 stage "segment a slice over HTTP" segment "$slices/test/images/$name" "$slices/test/masks/$name" \
     $root/masks/demo-served.png
-say "kill $service # Ctrl-C does the same where the service is in the foreground"
+say "kill $service # Ctrl-C does the same in the foreground"
 kill $service
 wait $service || true
 trap - EXIT
 
-printf '\n%s\n' "The phantom is invented: these figures say that the machinery works, nothing of patients."
+printf '\n%s\n' "The phantom is synthetic: these figures show that segfleet works, not how well it segments real CT."
 printf '%s\n' "${table[@]}"
-printf '%-34s %s\n' "the first training, test Dice" "$dice" \
+printf '%-34s %s\n' "test Dice of the training" "$dice" \
     "inspection" "$root/inspections/demo/index.html" \
     "report" "$run/evaluation/test/report.html" \
     "masks and overlays" "$root/masks/demo" \
     "leaderboard and plots" "$sweep" \
-    "the served slice's mask" "$root/masks/demo-served.png"
+    "mask of the served slice" "$root/masks/demo-served.png"

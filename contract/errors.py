@@ -1,8 +1,8 @@
-"""The errors a user can cause and fix.
+"""Errors that a user can cause and correct.
 
-Each message is one or two plain sentences: which key, file or address, what is wrong with it,
-what to do. A command prints the message alone and exits with 1; anything else that is raised is
-a bug of ours and keeps its stack trace.
+Each message is one or two sentences that name the key, file or address, what is wrong with it, and
+the remedy. A command prints only the message and exits with 1; any other exception is a bug of
+segfleet and keeps its stack trace.
 """
 
 
@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A setting is unknown, out of its limits or at odds with another one."""
+    """A setting is unknown, out of range or inconsistent with another one."""
 
 
 class DataError(UserError):
@@ -23,7 +23,7 @@ class StorageError(UserError):
 
 
 class NotFoundError(StorageError):
-    """A store that can be reached holds no such object."""
+    """The storage is reachable, but the object does not exist."""
 
 
 class BundleError(UserError):
@@ -31,19 +31,19 @@ class BundleError(UserError):
 
 
 class RegistryError(UserError):
-    """A model name, version or stage does not exist, or another promotion came first."""
+    """A model name, version or stage does not exist, or was changed concurrently."""
 
 
 class ClusterError(UserError):
-    """The Ray cluster cannot be reached or cannot hold what the settings ask for."""
+    """The Ray cluster cannot be reached or lacks the resources that the settings request."""
 
 
 class TrainingError(UserError):
-    """A run cannot start, continue or end as the settings ask."""
+    """A run cannot start, resume or finish with these settings."""
 
 
 def as_sentence(text: str) -> str:
-    """The text with a full stop, unless it is a question already."""
+    """The text with a full stop, unless it is a question."""
     return text if text.endswith("?") else f"{text}."
 
 

@@ -1,4 +1,4 @@
-"""The one way to write a CSV file."""
+"""CSV files."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The one format of times in records, manifests and reports."""
+"""The format of times in records, manifests and reports."""
 
 from datetime import UTC, datetime
 

@@ -182,7 +182,7 @@ def _load_tensorflow(threads: int) -> ModuleType:
 
 @contextmanager
 def _hide_modules(*names: str) -> Iterator[None]:
-    """Make modules that are not loaded yet look missing, for the time of the block.
+    """Make modules that are not loaded yet look missing, for the duration of the block.
 
     TensorFlow imports Keras, for optimizers that a bundle does not have, and works without it.
     """

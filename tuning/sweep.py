@@ -249,7 +249,7 @@ def max_concurrent_trials(sweep: Sweep, train: Train) -> int:
 
 @contextmanager
 def tune_environment() -> Iterator[None]:
-    """Silence Ray Tune and keep it from writing files of its own, for the time of the block."""
+    """Silence Ray Tune and keep it from writing files of its own, for the duration of the block."""
     logger = logging.getLogger("ray.tune")
     level = logger.level
     if not log.isEnabledFor(logging.DEBUG):

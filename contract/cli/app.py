@@ -4,7 +4,7 @@ The __main__.py of a package is thin: it declares commands with the types of con
 and each command loads its settings, calls the package and prints. Slow libraries (TensorFlow, Ray)
 are imported inside a command: `--help` stays fast, and `run_app` has silenced them by then. Exit
 codes: 0; 1 for a UserError, printed as one line; 2 for wrong usage; 130 for Ctrl-C; 143 for
-SIGTERM. A stack trace is a bug of ours.
+SIGTERM. A stack trace indicates a bug of segfleet.
 """
 
 import logging

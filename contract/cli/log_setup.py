@@ -1,4 +1,4 @@
-"""Logging of commands: our messages as plain lines, and quiet libraries unless --verbose."""
+"""Logging of commands: segfleet as plain lines, libraries silent unless --verbose."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
-# These create handlers of their own, or warn about things that a user cannot change.
+# These create their own handlers, or warn about things that a user cannot change.
 _NOISY_LOGGERS = ("tensorflow", "absl", "ray", "py.warnings")
 # Read by C++ code and by child processes when they start; a value set by the user is kept.
 _QUIET_ENV = {
@@ -22,7 +22,7 @@ _QUIET_ENV = {
 
 
 def silence_libraries() -> None:
-    """Keep libraries quiet, and log our own messages as plain lines."""
+    """Silence libraries, and log the messages of segfleet as plain lines."""
     for name, value in _QUIET_ENV.items():
         os.environ.setdefault(name, value)
     sys.meta_path.insert(0, _QUIET_TENSORFLOW)
@@ -42,7 +42,7 @@ def enable_verbose(verbose: bool) -> bool:
 
 
 def configure_logging(verbose: bool) -> None:
-    """Log to standard error: everything if verbose, else our messages and serious warnings."""
+    """Log to standard error: everything if verbose, else segfleet's messages and warnings."""
     handler = _StderrHandler()
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -89,7 +89,7 @@ _QUIET_TENSORFLOW = _QuietTensorFlow()
 
 @contextmanager
 def _suppress_stderr() -> Iterator[None]:
-    """Redirect file descriptor 2 to /dev/null for the time of the block, for C++ code too."""
+    """Redirect file descriptor 2 to /dev/null for the duration of the block, also for C++ code."""
     sys.stderr.flush()
     original = os.dup(2)
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -103,7 +103,7 @@ def _suppress_stderr() -> Iterator[None]:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is, so that a progress bar can move out of the way."""
+    """Writes to the current sys.stderr, which a progress bar may replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -111,7 +111,7 @@ class _StderrHandler(logging.Handler):
 
 
 class _PlainFormatter(logging.Formatter):
-    """Our information as plain lines, everything else with its level and source."""
+    """Information of segfleet as plain lines, everything else with its level and source."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of one record."""

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +38,6 @@ Verbose = Annotated[
         "--verbose",
         callback=enable_verbose,
         is_eager=True,
-        help="Show all messages of our code and of the libraries.",
+        help="Show all log messages of segfleet and of the libraries.",
     ),
 ]

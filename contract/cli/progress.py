@@ -1,4 +1,4 @@
-"""Progress bars of commands: a bar on a terminal, a log line now and then elsewhere."""
+"""Progress of commands: a bar on a terminal, log lines at intervals elsewhere."""
 
 import logging
 import time

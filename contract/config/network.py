@@ -55,7 +55,7 @@ NETWORKS: tuple[type[Section], ...] = (UNet,)
 
 
 def discriminated_union(members: tuple[type[Section], ...]) -> Any:
-    """The annotation of a section that is one of several classes, told apart by their `name`.
+    """The annotation of a section that is one of several classes, discriminated by their `name`.
 
     pydantic rejects a discriminator for a single class, so that one stands for itself.
     """

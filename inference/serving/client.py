@@ -37,7 +37,7 @@ def read_api_key(serve: Serve) -> str | None:
 
 @contextmanager
 def reserve_address(serve: Serve) -> Iterator[None]:
-    """Keep the address of the service from other commands for the time of the block.
+    """Keep the address of the service from other commands for the duration of the block.
 
     All replicas of a user may listen on one address, and those of two services could too. Raises
     ConfigError if another program uses the address, or listening on it is not possible.
