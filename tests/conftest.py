@@ -33,6 +33,7 @@ SHARED_RAY_FILES = (
     "tests/trainer/training/test_launcher.py",
     "tests/cluster/test_connection.py",
     "tests/cluster/test_placement_groups.py",
+    "tests/cluster/test_ray_internals.py",
     "tests/inference/batch/test_worker_pool.py",
     "tests/inference/serving/test_deployment.py",
     "tests/inference/serving/test_app.py",

@@ -17,8 +17,7 @@ from contract.config import Serve
 from contract.imaging.decode import decode_mask
 from inference.serving.app import build_app
 from inference.serving.model_manager import LoadedModel
-from inference.serving.request_limits import ConcurrencyLimiter, RequestError
-from inference.serving.request_parsing import negotiate_content_type
+from inference.serving.request_limits import ConcurrencyLimiter
 from inference.serving.schemas import ServiceStatus
 from inference.serving.stats import RequestStats
 from tests.processes import resident_bytes, titled
@@ -403,26 +402,3 @@ def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
     service = asyncio.run(ask())
     assert not service.began.is_set()
     assert (service.stats.requests, service.stats.rejected, service.stats.errors) == (1, 0, 0)
-
-
-ACCEPTED = {
-    None: "image/png",
-    "": "image/png",
-    "*/*": "image/png",
-    "image/*": "image/png",
-    "application/json": "application/json",
-    "application/json, */*;q=0.1": "application/json",
-    "image/png;q=0.2, application/*": "application/json",
-    "text/html, image/*;q=0.5": "image/png",
-}
-
-
-@pytest.mark.parametrize("accept", ACCEPTED)
-def test_accept_chooses_the_answer(accept: str | None) -> None:
-    assert negotiate_content_type(accept) == ACCEPTED[accept]
-
-
-@pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
-def test_what_cannot_be_accepted_is_rejected(accept: str) -> None:
-    with pytest.raises(RequestError, match="accept one of them"):
-        negotiate_content_type(accept)

@@ -1,0 +1,43 @@
+"""What the project takes from private modules of Ray still exists and does the same.
+
+The callers' own tests cover the HTTP options of Serve (inference.serving.service) and the version
+and dashboard of a cluster (cluster.jobs.client) on a running cluster.
+"""
+
+import time
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from cluster.connection import Connection
+from cluster.ray_internals import orphaned_placement_groups
+
+
+@ray.remote(num_cpus=0)
+class Creator:
+    """Creates a placement group and stays alive."""
+
+    def create(self) -> PlacementGroup:
+        group = placement_group([{"CPU": 1}])
+        ray.get(group.ready())
+        return group
+
+
+def test_only_the_group_of_a_dead_actor_of_the_job_is_orphaned(ray_cluster: Connection) -> None:
+    job_id = ray.get_runtime_context().get_job_id()
+    of_driver = placement_group([{"CPU": 1}])
+    creators: list[Any] = [Creator.remote(), Creator.remote()]
+    of_living, of_dead = ray.get([creator.create.remote() for creator in creators])
+    try:
+        assert list(orphaned_placement_groups(job_id)) == []
+        ray.kill(creators[1])
+        deadline = time.monotonic() + 60
+        while not (orphans := list(orphaned_placement_groups(job_id))):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert [group.id for group in orphans] == [of_dead.id]
+        assert list(orphaned_placement_groups("00000000")) == []
+    finally:
+        for group in (of_driver, of_living, of_dead):
+            remove_placement_group(group)

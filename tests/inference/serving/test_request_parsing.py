@@ -1,0 +1,72 @@
+"""What a request contains."""
+
+import asyncio
+
+import cv2
+import numpy as np
+import pytest
+from fastapi import Request
+
+from inference.serving.request_limits import RequestError
+from inference.serving.request_parsing import (
+    create_key_check,
+    decode_slice,
+    key_digest_of,
+    negotiate_content_type,
+)
+
+ACCEPTED = {
+    None: "image/png",
+    "": "image/png",
+    "*/*": "image/png",
+    "image/*": "image/png",
+    "application/json": "application/json",
+    "application/json, */*;q=0.1": "application/json",
+    "image/png;q=0.2, application/*": "application/json",
+    "text/html, image/*;q=0.5": "image/png",
+}
+
+
+@pytest.mark.parametrize("accept", ACCEPTED)
+def test_accept_chooses_the_answer(accept: str | None) -> None:
+    assert negotiate_content_type(accept) == ACCEPTED[accept]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
+def test_a_type_that_does_not_exist_is_rejected(accept: str) -> None:
+    with pytest.raises(RequestError, match="accept one of them"):
+        negotiate_content_type(accept)
+
+
+@pytest.mark.parametrize(
+    ("authorization", "is_accepted"),
+    [
+        (b"Bearer secret", True),
+        (b"bearer  secret ", True),
+        (b"Bearer Secret", False),
+        (b"Basic secret", False),
+        (b"", False),
+    ],
+)
+def test_the_key_is_compared_exactly(authorization: bytes, is_accepted: bool) -> None:
+    check = create_key_check(key_digest_of("secret"))
+
+    async def run() -> None:
+        await check(request)
+
+    request = Request({"type": "http", "headers": [(b"authorization", authorization)]})
+    if is_accepted:
+        asyncio.run(run())
+    else:
+        with pytest.raises(RequestError, match="The API key is missing or wrong") as error:
+            asyncio.run(run())
+        assert error.value.status == 401
+
+
+def test_a_slice_is_decoded_and_a_damaged_one_rejected() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    data = cv2.imencode(".png", image)[1].tobytes()
+    np.testing.assert_array_equal(asyncio.run(decode_slice(data))[..., 0], image)
+    with pytest.raises(RequestError, match=r"^The image ") as error:
+        asyncio.run(decode_slice(data[:40]))
+    assert error.value.status == 400
