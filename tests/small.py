@@ -1,4 +1,4 @@
-"""Settings whose training takes seconds, for_every test that trains."""
+"""Settings whose training takes seconds, for every test that trains."""
 
 FEW_SLICES = {
     "train_patients": 2,

@@ -81,7 +81,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
-    """One sweep of which one process is killed, for_every test that looks at what it left."""
+    """One sweep of which one process is killed, for every test that looks at what it left."""
     killed: list[int] = []
 
     def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
