@@ -1,6 +1,6 @@
 """Images and masks from files: PNG, JPEG, BMP and TIFF with 8 or 16 bits.
 
-Training and serving decode with these functions, so they cannot differ. OpenCV refuses files that
+Training and serving decode with these functions, so they cannot differ. OpenCV rejects files that
 end too early. A JPEG that is damaged in the middle has no checksum and is decoded as far as
 possible; no reader can detect that.
 """

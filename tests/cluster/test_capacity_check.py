@@ -128,7 +128,7 @@ available_node_types:
 """
 
 
-def test_a_file_is_judged_by_the_largest_cluster_it_allows(tmp_path: Path) -> None:
+def test_a_file_is_checked_by_the_largest_cluster_it_allows(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text(FILE)
     nodes = nodes_of_file(path)

@@ -1,4 +1,4 @@
-"""A bundle is whole or refused, and the refusal names the bad file."""
+"""A bundle is whole or rejected, and the rejection names the bad file."""
 
 import json
 import math

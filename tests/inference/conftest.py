@@ -147,7 +147,7 @@ def attempts(ray_cluster: Connection) -> Attempts:
     from inference.serving.deployment import ReplicaSpec, build_application
     from inference.serving.service import APPLICATION, start_service, stop_service
 
-    def refused() -> str:
+    def rejected() -> str:
         with pytest.raises(ClusterError) as caught:
             start_service(plan, timeout_s=1.0)
         return str(caught.value)
@@ -159,10 +159,10 @@ def attempts(ray_cluster: Connection) -> Attempts:
         private=False,
     )
     nothing = stop_service()
-    first, left = refused(), stop_service()
+    first, left = rejected(), stop_service()
     target = serve.RunTarget(build_application(plan), name=APPLICATION, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
-    return Attempts(plan.settings.port, nothing, first, left, second=refused())
+    return Attempts(plan.settings.port, nothing, first, left, second=rejected())
 
 
 @pytest.fixture(scope="package")

@@ -174,9 +174,9 @@ def test_more_trials_continue_it_and_other_settings_do_not(
     longer = tiny(str(root), **{"sweep.num_samples": 9})
     slices = dataset_index.prepare_dataset(longer.data, longer.run.seed, open_storage(str(root)))
     sweep.check_resumable(sweep.sweep_storage(longer), longer, slices)
-    dealt_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
+    split_again = dataclasses.replace(slices, fingerprint="0123456789abcdef")
     with pytest.raises(TrainingError, match=r"sweep 'tiny' .* started with other slices or splits"):
-        sweep.check_resumable(sweep.sweep_storage(longer), longer, dealt_again)
+        sweep.check_resumable(sweep.sweep_storage(longer), longer, split_again)
 
 
 def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
     assert [(node.cpus, node.gpus) for node in nodes] == [(2, 0), *[(48, 4)] * 5]
 
 
-def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
+def test_the_planned_cluster_is_checked_at_its_largest(tmp_path: Path) -> None:
     settings = tmp_path / "cloud.toml"
     space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
     settings.write_text(to_toml(config(max_workers=8).with_values({"sweep.space": space})))
@@ -129,9 +129,9 @@ def test_the_planned_cluster_is_judged_at_its_largest(tmp_path: Path) -> None:
             check=False,
         )
 
-    refused = checked("sweep.num_workers=1")
-    assert refused.returncode == 1
-    assert "set sweep.max_concurrent_trials to 8 to make the cluster grow" in refused.stdout
+    rejected = checked("sweep.num_workers=1")
+    assert rejected.returncode == 1
+    assert "set sweep.max_concurrent_trials to 8 to make the cluster grow" in rejected.stdout
     output = checked("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
     assert output.returncode == 0, output.stdout + output.stderr
     assert "nodes 9, CPUs 34, GPUs 8" in output.stdout
@@ -158,7 +158,7 @@ def test_a_file_without_on_demand_workers_cannot_do_without_spot(checkout: Path)
         launcher.fill_cluster_file(tree, config(spot=False).cluster.cloud, GROUND)
 
 
-def test_up_refuses_before_anything_is_made(checkout: Path) -> None:
+def test_up_rejects_before_anything_is_made(checkout: Path) -> None:
     with pytest.raises(ClusterError, match="ssh_from is not set"):
         launcher.check_ready(config(ssh_from=None), checkout / "ray_cluster.yaml")
     file = checkout / "ray_cluster.yaml"
@@ -271,8 +271,8 @@ def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: st
     assert shown.returncode == 0, shown.stderr
     assert "at most 2.24 with all workers on demand" in shown.stdout
     assert "current prices: https://aws.amazon.com" in shown.stdout
-    refused = run()
-    assert refused.returncode == 1
-    assert "Create these resources" in refused.stdout
+    rejected = run()
+    assert rejected.returncode == 1
+    assert "Create these resources" in rejected.stdout
     with pytest.raises(boto3.client("iam").exceptions.NoSuchEntityException):
         boto3.client("iam").get_role(RoleName="segfleet-planned-head")

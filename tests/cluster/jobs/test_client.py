@@ -269,7 +269,7 @@ def test_what_ray_and_the_storage_know_becomes_one_line(
 
 
 class Closed(BaseHTTPRequestHandler):
-    """What the dashboard of somebody else's cluster answers."""
+    """What the dashboard of another program's cluster answers."""
 
     def do_GET(self) -> None:
         self.send_response(401)

@@ -25,8 +25,8 @@ from contract.config.loader import load_config
 from contract.errors import ConfigError
 
 
-def refused(tree: dict[str, Any]) -> str:
-    """The message with which a tree of settings is refused."""
+def rejected(tree: dict[str, Any]) -> str:
+    """The message with which a tree of settings is rejected."""
     with pytest.raises(ConfigError) as caught:
         validate(tree, origin="a.toml")
     return str(caught.value)
@@ -117,7 +117,7 @@ class TestFaults:
         ],
     )
     def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:
-        text = refused(tree)
+        text = rejected(tree)
         assert text.startswith("a.toml: ")
         assert message in text
         assert text[-1] in ".?"
@@ -128,7 +128,7 @@ class TestFaults:
         validate({"network": network, "predict": {"overlap": 0.75}}, origin="a.toml")
 
     def test_all_faults_are_reported_at_once(self) -> None:
-        text = refused({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})
+        text = rejected({"train": {"epochs": 0}, "network": {"base_kernels": 4}, "xyz": 1})
         assert "train.epochs" in text
         assert "network.base_kernels" in text
         assert "xyz" in text
@@ -186,7 +186,7 @@ class TestSweepSpace:
         ],
     )
     def test_a_range_that_cannot_be(self, key: str, given: Any, message: str) -> None:
-        assert message in refused(self.space(**{key: given}))
+        assert message in rejected(self.space(**{key: given}))
 
     def test_a_value_at_odds_with_another_setting_is_left_to_the_trial(self) -> None:
         validate(self.space(network__num_layers={"choice": [5, 9]}), origin="a.toml")

@@ -87,7 +87,7 @@ def test_a_tiff_of_several_pictures_is_rejected() -> None:
         read_header(pages)
 
 
-REFUSED = {
+REJECTED = {
     "nothing": (b"", "not a PNG, JPEG, BMP or TIFF"),
     "a text": (b"hello", "not a PNG, JPEG, BMP or TIFF"),
     "a GIF": (b"GIF89a" + bytes(50), "not a PNG, JPEG, BMP or TIFF"),
@@ -103,9 +103,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_what_is_no_image_is_rejected(name: str) -> None:
-    data, reason = REFUSED[name]
+    data, reason = REJECTED[name]
     with pytest.raises(DataError, match=reason) as caught:
         read_header(data)
     assert isinstance(caught.value, UnknownFormatError) == reason.startswith("not a PNG")

@@ -61,7 +61,7 @@ def test_a_cluster_gives_what_one_machine_gives(
 def test_a_bad_file_is_reported_and_a_lost_worker_replaced(
     bright: LocalStorage, tmp_path: Path
 ) -> None:
-    """Also where somebody else takes the lost worker's CPU and keeps it."""
+    """Also where another program takes the lost worker's CPU and keeps it."""
     fill(open_storage(str(tmp_path / "slices")), 60, 900)
     (tmp_path / "slices/case-000.png").write_bytes(b"nothing")
     job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
@@ -108,7 +108,7 @@ def test_a_bundle_that_the_workers_do_not_see_is_reported(
 
 
 def kill_a_worker(others: list[Any]) -> None:
-    """SIGKILL the first process that segments, while somebody else waits for its CPU."""
+    """SIGKILL the first process that segments, while another program waits for its CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in titled("ray::_Worker.predict"):

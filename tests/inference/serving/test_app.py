@@ -1,4 +1,4 @@
-"""The running service over real HTTP: what it answers and what it refuses."""
+"""The running service over real HTTP: what it answers and what it rejects."""
 
 import asyncio
 import struct
@@ -110,7 +110,7 @@ def test_pages_name_no_outside_address(client: httpx.Client) -> None:
         assert "default-src 'self'" in answer.headers["content-security-policy"]
 
 
-def test_openapi_names_all_refusals(client: httpx.Client) -> None:
+def test_openapi_names_all_errors(client: httpx.Client) -> None:
     output = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
     assert set(output["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
     assert set(output["responses"]["200"]["content"]) == {"image/png", "application/json"}
@@ -160,7 +160,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_is_one_sentence(client: httpx.Client, name: str) -> None:
+def test_a_rejection_is_one_sentence(client: httpx.Client, name: str) -> None:
     method, path, sent, status, words = REFUSALS[name]
     answer = client.request(method, path, **sent)
     assert answer.status_code == status, answer.text
@@ -246,7 +246,7 @@ def test_malformed_requests_are_all_rejected(client: httpx.Client, own_door: htt
         st.sampled_from((client, own_door)),
         st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms),
     )
-    def refused(server: httpx.Client, request: Request) -> None:
+    def rejected(server: httpx.Client, request: Request) -> None:
         nonlocal seen
         answer = server.post(SEGMENT, **request)
         assert 400 <= answer.status_code < 500, (request, answer.text)
@@ -255,7 +255,7 @@ def test_malformed_requests_are_all_rejected(client: httpx.Client, own_door: htt
         if seen == 200:
             before.append(replica_memory())
 
-    refused()
+    rejected()
     assert seen >= 1000
     assert replica_memory() - before[0] < 40 * 2**20
     assert client.get("/v1/status").json()["errors"] == 0
@@ -286,10 +286,10 @@ def test_too_many_at_once_are_turned_away_and_the_others_answered(
 
     with ThreadPoolExecutor(60) as pool:
         answers = list(pool.map(post, range(60)))
-    refused = [answer for answer in answers if answer.status_code == 503]
+    rejected = [answer for answer in answers if answer.status_code == 503]
     assert {answer.status_code for answer in answers} == {200, 503}
-    assert len(answers) - len(refused) >= 16
-    for answer in refused:
+    assert len(answers) - len(rejected) >= 16
+    for answer in rejected:
         assert answer.json()["error"] == "Too many requests are waiting: try again later."
         assert answer.headers["retry-after"] == "1"
 

@@ -73,7 +73,7 @@ def settings(source: Storage, **changes: object) -> Data:
 
 
 def data_error(source: Storage, home: Storage, **changes: object) -> str:
-    """The message with which a dataset is refused."""
+    """The message with which a dataset is rejected."""
     with pytest.raises(DataError) as error:
         prepare_dataset(settings(source, **changes), 0, home)
     return str(error.value)
@@ -265,7 +265,7 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
     assert {case.split for case in dataset.slices if case.patient == moved} == {"test"}
 
 
-# -- what is refused ---------------------------------------------------------------------------
+# -- what is rejected ---------------------------------------------------------------------------
 
 
 def test_a_missing_partner_is_named(source: Storage, home: Storage) -> None:
@@ -332,7 +332,7 @@ def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home
     assert home.list_objects() == []
 
 
-def test_tiles_refuse_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
+def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
     dataset = prepare_dataset(settings(source), 0, home)
     config = Config().with_values({"network.image_size": 16, "predict.sliding_window": True})
     with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):

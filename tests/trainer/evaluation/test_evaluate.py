@@ -159,7 +159,7 @@ def test_a_damaged_bundle_is_rejected(prepared, thresholding, tmp_path):
 
 
 def test_a_patient_it_was_trained_on_is_not_scored_as_new(prepared, thresholding, tmp_path):
-    """As it comes about where a pool is dealt again in another place."""
+    """As if a pool was split again in another storage."""
     splits = dataclasses.replace(prepared.dataset.select("test")[0], patient="a")
     torn = dataclasses.replace(
         prepared.dataset, slices=(splits, *prepared.dataset.select("test")[1:])
@@ -178,7 +178,7 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(prepared, thresholding
 
 
 @pytest.mark.parametrize(
-    ("split", "patient", "refused"),
+    ("split", "patient", "rejected"),
     [
         ("test", "d", True),
         ("valid", "a", True),
@@ -188,12 +188,12 @@ def test_a_patient_it_was_trained_on_is_not_scored_as_new(prepared, thresholding
     ],
 )
 def test_a_split_may_hold_none_of_an_earlier_one(
-    split, patient, refused, prepared, thresholding, caplog
+    split, patient, rejected, prepared, thresholding, caplog
 ):
     manifest = read_manifest(LocalStorage(thresholding))
     one = dataclasses.replace(prepared.dataset.slices[0], split=split, patient=patient)
     dataset = dataclasses.replace(prepared.dataset, slices=(one,), fingerprint=manifest.dataset)
-    if refused:
+    if rejected:
         with pytest.raises(DataError, match=r"was trained on patients.*allow_patient_overlap"):
             check_patient_leakage(manifest, dataset, split, prepared.config.data)
         allowed = prepared.config.with_values({"data.allow_patient_overlap": True})

@@ -66,14 +66,14 @@ def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:
     assert run.list_objects() == before
 
 
-def test_a_run_is_not_continued_on_a_pool_that_was_dealt_again(run: Storage) -> None:
+def test_a_run_is_not_continued_on_a_pool_that_was_split_again(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
     an_epoch_is_done(run)
-    dealt_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
+    split_again = dataclasses.replace(SLICES, fingerprint="fedcba9876543210")
     with pytest.raises(
         TrainingError, match=r"started with other slices .*run\.name .*splits\.json"
     ):
-        run_store.create_run(run, CONFIG, dealt_again)
+        run_store.create_run(run, CONFIG, split_again)
     assert run_store.read_training_data(run).fingerprint == SLICES.fingerprint
 
 

@@ -43,7 +43,7 @@ def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
     return np.full((size, size, 1), value, np.uint8)
 
 
-def test_the_three_judgements_have_their_colors():
+def test_the_three_outcomes_have_their_colors():
     target, prediction = square(64, 8, 8, 32), square(64, 8, 24, 32)
     overlay = overlays.draw_overlay(grey(64), target, prediction, size=64)
     for position, color in (
@@ -170,7 +170,7 @@ def epoch(slices: int, level: float) -> bytes:
     return image_grid.epoch_sheet(images, (masks * level).astype(np.float32), masks, names)
 
 
-def test_an_epoch_sheet_judges_against_the_threshold():
+def test_an_epoch_sheet_compares_against_the_threshold():
     hit, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
     middle = (6 + 96, 6 + 96)
     assert hit[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)

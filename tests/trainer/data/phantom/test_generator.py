@@ -84,7 +84,7 @@ def test_no_band_of_intensities_finds_the_organ(
 
 
 def band_dice(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """[256, 256] hard Dice of low <= intensity <= high for every low (row) and high (column)."""
+    """[256, 256] Dice of low <= intensity <= high for every low (row) and high (column)."""
     chosen, hit = (
         np.concatenate([[0], np.bincount(values, minlength=256).cumsum()])
         for values in (image.ravel(), image[mask > 0])
