@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import suppress
 
 from ray import serve
 from ray.exceptions import RayError
@@ -51,8 +52,7 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
                 f"{error} Ray Serve keeps trying to replace the previous service: deploy that one "
                 "again, or end it with `python -m inference shutdown`."
             ) from error
-        # serve.delete waits for the replicas, which end only after the graceful shutdown timeout.
-        threading.Thread(target=serve.delete, args=(APPLICATION,), daemon=True).start()
+        threading.Thread(target=_delete_application, daemon=True).start()
         while is_deployed():
             time.sleep(_POLL_INTERVAL_S)
         raise
@@ -65,6 +65,12 @@ def stop_service() -> bool:
     if deployed:
         serve.delete(APPLICATION)
     return deployed
+
+
+def _delete_application() -> None:
+    """Delete the service; serve.delete waits for the replicas, at most 60 s."""
+    with suppress(TimeoutError, RayError):
+        serve.delete(APPLICATION)
 
 
 def is_deployed() -> bool:

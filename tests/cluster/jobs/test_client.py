@@ -190,7 +190,7 @@ def test_a_failed_command_reports_why_and_outlives_its_head(head: Head, settings
     assert "read from the storage only: no Ray cluster responds" in listed.stderr
     lost = head.run("submit", str(settings), "--", "trainer", "prepare")
     assert lost.returncode == 1
-    assert lost.stderr.startswith("error: no Ray cluster answers")
+    assert lost.stderr.startswith("error: no Ray cluster responds")
 
 
 def checkpoints(settings: Path) -> set[str]:

@@ -73,7 +73,7 @@ def test_a_bad_file_is_reported_and_a_lost_worker_replaced(
     assert ray.wait(others, timeout=0)[0] == []
     ray.cancel(others[0], force=True)
     assert list(failures) == ["case-000.png"]
-    assert "case-000.png: not a valid PNG" in failures["case-000.png"]
+    assert "case-000.png cannot be decoded (7 bytes): it is not a PNG" in failures["case-000.png"]
     assert len(job.output.list_objects()) == 59
 
 

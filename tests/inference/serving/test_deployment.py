@@ -71,7 +71,7 @@ def test_a_promotion_and_a_roll_back_reach_a_loaded_service(service: Any, slice_
         load.wait_for("bright@1", 20)
         service.registry.promote("bright", 2, "production")
         load.wait_for("bright@2", 20)
-        service.registry.roll_back("bright", "production")
+        service.registry.rollback("bright", "production")
         load.wait_for("bright@1", 20)
     assert {status for status, _ in load.answers} == {200}
 
@@ -92,7 +92,7 @@ def test_a_promotion_that_cannot_be_hosted_leaves_the_service_as_it_is(
         assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
         result = service.run("status").stdout
         assert "saved_model.pb" in result
-        service.registry.roll_back("bright", "production")
+        service.registry.rollback("bright", "production")
         while client.get("/v1/status").json()["replicas"][0]["load_error"]:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -117,9 +117,9 @@ def test_the_status_counts(service: Any, slice_png: bytes) -> None:
 
 
 def test_a_reference_that_does_not_exist_is_rejected(service: Any) -> None:
-    result = service.run("deploy", "serve.model=no one@production")
+    result = service.run("deploy", "serve.model=unknown@production")
     assert result.returncode == 1
-    assert "serve.model = 'no one@production' cannot be served: there is no model" in result.stderr
+    assert "serve.model = 'unknown@production' cannot be served: there is no model" in result.stderr
 
 
 def test_a_model_that_was_trained_and_never_registered_is_reported_how_to_become_one(
