@@ -212,7 +212,7 @@ class TestErrors:
         assert "Traceback (most recent call last)" in done.stderr
 
     @pytest.mark.parametrize(
-        ("sent", "code", "told"),
+        ("sent", "code", "output"),
         [(signal.SIGINT, 130, ""), (signal.SIGTERM, 143, "terminated.\n")],
     )
     def test_ctrl_c_and_sigterm_end_a_command_without_a_trace(
