@@ -155,7 +155,7 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
         "train_metrics.png",
         "train_losses.csv",
         "train_losses.png",
-        "previews/epoch-0001.png",
+        # A preview follows its checkpoint: that of the epoch with the kill may be missing.
         "previews/epoch-0005.png",
         "previews/epochs.png",
         "bundle/manifest.json",
