@@ -56,9 +56,8 @@ class Predictor:
             batch = np.stack([slices[index] for index in indices])
             probabilities, masks = self.engine.infer(batch)
             for position, index in enumerate(indices):
-                segmentations[index] = SliceSegmentation(
-                    masks[position], probabilities[position] if probability else None
-                )
+                kept = probabilities[position] if probability else None
+                segmentations[index] = SliceSegmentation(masks[position], kept)
         return [segmentations[index] for index in range(len(slices))]
 
 

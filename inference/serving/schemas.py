@@ -73,7 +73,7 @@ class ErrorResponse(_Response):
 
 
 class Health(_Response):
-    """The health of the service."""
+    """That the service answers."""
 
     status: str = "ok"
 
@@ -108,7 +108,7 @@ class ModelInfo(_Response):
 
 
 class ReplicaInfo(_Response):
-    """One process that responds to requests."""
+    """One process that answers requests."""
 
     version: int
     """The version that it serves."""
