@@ -174,7 +174,7 @@ def test_what_is_no_image_is_reported_on_the_page(
     browser.call("url", url=service.url)
     browser.script("sessionStorage.setItem('segfleet-key', arguments[0])", service.key)
     browser.type("#file", str(file))
-    browser.wait(lambda: "no PNG, JPEG, BMP or TIFF" in browser.text("#error"))
+    browser.wait(lambda: "not a PNG, JPEG, BMP or TIFF" in browser.text("#error"))
     assert alpha(browser) == 0
 
 
