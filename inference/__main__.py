@@ -95,7 +95,9 @@ def predict(
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
     job, keys = create_job(source, output, overlays)
-    masks = open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
+    true_masks = (
+        open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
+    )
     remaining = resume_keys(job, keys, bundle_storage)
     if len(remaining) < len(keys):
         typer.echo(f"{len(keys) - len(remaining)} of {len(keys)} masks exist already: skipped")
@@ -103,8 +105,8 @@ def predict(
     failures = _predict(job, bundle_storage, remaining, batch_size, ray_cluster)
     count = len(keys) - len(failures)
     typer.echo(f"{count} mask{'' if count == 1 else 's'} in {job.output.url}")
-    if masks:
-        failures |= _score(masks, job, [key for key in keys if key not in failures])
+    if true_masks:
+        failures |= _score(true_masks, job, [key for key in keys if key not in failures])
     _report_failures(failures)
 
 
@@ -123,20 +125,20 @@ def deploy(
         wait_for_signal,
     )
 
-    chosen = load_settings(config, overrides, show_config)
-    key = read_api_key(chosen.serve)
-    _check_model(chosen)
+    settings = load_settings(config, overrides, show_config)
+    key = read_api_key(settings.serve)
+    _check_model(settings)
     from cluster.connection import has_address, ray_session
     from inference.serving.deployment import ReplicaSpec
     from inference.serving.request_parsing import key_digest_of
     from inference.serving.service import start_service, stop_service
 
     digest = key_digest_of(key) if key else None
-    reserved = nullcontext() if has_address(chosen.cluster) else reserve_address(chosen.serve)
-    with reserved, ray_session(chosen.cluster) as session:
-        spec = ReplicaSpec(chosen.serve, chosen.storage.root, digest, session.private)
-        start_service(spec, chosen.cluster.start_timeout_s)
-        typer.echo(f"{chosen.serve.model} is served at {service_url(chosen.serve)}")
+    reserved = nullcontext() if has_address(settings.cluster) else reserve_address(settings.serve)
+    with reserved, ray_session(settings.cluster) as session:
+        spec = ReplicaSpec(settings.serve, settings.storage.root, digest, session.private)
+        start_service(spec, settings.cluster.start_timeout_s)
+        typer.echo(f"{settings.serve.model} is served at {service_url(settings.serve)}")
         if not session.private:
             typer.echo("it stays on the cluster until `python -m inference shutdown`")
             return
@@ -148,16 +150,16 @@ def deploy(
 @app.command(epilog=example_epilog("python -m inference shutdown configs/cloud.toml"))
 def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
-    chosen = load_settings(config, overrides)
+    settings = load_settings(config, overrides)
     from cluster.connection import has_address, ray_session
     from inference.serving.service import stop_service
 
-    if not has_address(chosen.cluster):
+    if not has_address(settings.cluster):
         raise ClusterError(
             "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a private "
             "cluster ends with Ctrl-C where `python -m inference deploy` runs."
         )
-    with ray_session(chosen.cluster):
+    with ray_session(settings.cluster):
         typer.echo("the service has ended" if stop_service() else "there was no service")
 
 
@@ -166,8 +168,8 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     """Print the model and the status of the service at serve.host and serve.port."""
     from inference.serving.client import read_model, read_status
 
-    chosen = load_settings(config, overrides)
-    model, current = read_model(chosen.serve), read_status(chosen.serve)
+    settings = load_settings(config, overrides)
+    model, current = read_model(settings.serve), read_status(settings.serve)
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "replicas": "; ".join(
@@ -245,7 +247,7 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
 
 
 def _check_model(config: Config) -> None:
-    """RegistryError naming serve.model if there is no valid bundle for it."""
+    """Raise RegistryError naming serve.model if there is no valid bundle for it."""
     from contract.registry import Registry, open_version_bundle
     from contract.storage import open_storage
 
@@ -293,7 +295,7 @@ def _score(ground_truth: "GroundTruth", job: "PredictionJob", keys: Sequence[str
     with progress_bar("comparing", len(keys)) as bar:
         counts, failures = score_files(ground_truth, job, keys, bar.set)
     if counts:
-        files = [DiceScore(key, of_file.dice) for key, of_file in counts.items()]
+        files = [DiceScore(key, file_counts.dice) for key, file_counts in counts.items()]
         job.output.write(FILES_TABLE, scores_csv("file", files))
         scores = ground_truth.scores(counts)
         if ground_truth.patient_regex:

@@ -80,13 +80,13 @@ class OpenVinoEngine:
         shape = slices.shape[:3]
         probability, mask = np.empty(shape, np.float32), np.empty(shape, np.uint8)
 
-        def store(request: Any, index: int) -> None:
+        def on_done(request: Any, index: int) -> None:
             probability[index] = request.get_tensor("probability").data[0]
             mask[index] = request.get_tensor("mask").data[0]
 
         with self._lock:
             queue = self._queue(str(slices.dtype), 1 if len(slices) == 1 else self._threads)
-            queue.set_callback(store)
+            queue.set_callback(on_done)
             for index in range(len(slices)):
                 queue.start_async({0: slices[index : index + 1]}, index)
             queue.wait_all()

@@ -56,8 +56,9 @@ class Predictor:
             batch = np.stack([slices[index] for index in indices])
             probabilities, masks = self.engine.infer(batch)
             for position, index in enumerate(indices):
-                kept = probabilities[position] if probability else None
-                segmentations[index] = SliceSegmentation(masks[position], kept)
+                segmentations[index] = SliceSegmentation(
+                    masks[position], probabilities[position] if probability else None
+                )
         return [segmentations[index] for index in range(len(slices))]
 
 

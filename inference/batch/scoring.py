@@ -62,8 +62,8 @@ class GroundTruth:
         prediction = decode_mask(job.output.read(f"{stem}.png"), f"{job.output.url}/{stem}.png")
         if prediction.shape != mask.shape:
             raise DataError(
-                f"{key}: its ground truth mask has {_size(mask)} pixels, the slice has "
-                f"{_size(prediction)}."
+                f"{key}: its ground truth mask has {_format_size(mask)} pixels, the slice has "
+                f"{_format_size(prediction)}."
             )
         return confusion_counts(prediction, mask)
 
@@ -73,9 +73,9 @@ class GroundTruth:
         Raises DataError for a file name without a patient.
         """
         totals: dict[str, ConfusionCounts] = {}
-        for key, of_slice in counts.items():
+        for key, slice_counts in counts.items():
             name = self._patient_or_file(key)
-            totals[name] = totals.get(name, ConfusionCounts()) + of_slice
+            totals[name] = totals.get(name, ConfusionCounts()) + slice_counts
         return [DiceScore(name, total.dice) for name, total in sorted(totals.items())]
 
     def _patient_or_file(self, key: str) -> str:
@@ -139,5 +139,5 @@ def scores_csv(column: str, scores: Sequence[DiceScore]) -> bytes:
     return to_csv((column, "dice"), [(score.name, f"{score.dice:.6f}") for score in scores])
 
 
-def _size(mask: np.ndarray) -> str:
+def _format_size(mask: np.ndarray) -> str:
     return f"{mask.shape[0]} x {mask.shape[1]}"

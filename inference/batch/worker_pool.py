@@ -26,7 +26,7 @@ from inference.predictor import Predictor, load_predictor
 # that the overhead of a chunk (a few ms) does not matter.
 _BATCHES_PER_CHUNK = 4
 _MAX_RETRIES = 3
-_FREE_TIMEOUT_S = 10.0
+_FREE_RESOURCES_TIMEOUT_S = 10.0
 # A node that has never run our code copies it first.
 _PLACEMENT_TIMEOUT_S = 120.0
 
@@ -168,7 +168,7 @@ def predict_on_cluster(
             storage as this process.
     """
     chunks = list(_chunks(keys, batch_size * _BATCHES_PER_CHUNK))
-    gpus, cpus = _free_resources()
+    gpus, cpus = _wait_for_free_resources()
     # One worker per free GPU if there are any, else one per free CPU; never more than needed.
     max_workers = min(gpus or cpus, cpus, len(chunks))
     log.info("up to %d workers predict %d slices", max_workers, len(keys))
@@ -190,9 +190,9 @@ def predict_on_cluster(
     return failures
 
 
-def _free_resources() -> tuple[int, int]:
+def _wait_for_free_resources() -> tuple[int, int]:
     """Free GPUs and CPUs; waits briefly, because those of work that just ended are freed late."""
-    deadline = time.monotonic() + _FREE_TIMEOUT_S
+    deadline = time.monotonic() + _FREE_RESOURCES_TIMEOUT_S
     while time.monotonic() < deadline:
         free = ray.available_resources()
         if free.get("CPU", 0) >= 1:

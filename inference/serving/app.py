@@ -1,6 +1,6 @@
 """The HTTP routes of the service, as an ASGI application.
 
-An invalid request is a 4xx with one sentence in JSON, {"error": …}.
+The response to an invalid request is a 4xx with one sentence in JSON, {"error": …}.
 """
 
 import asyncio
@@ -61,15 +61,12 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "model": ErrorResponse,
         "description": "Neither image/png nor application/json is accepted.",
     },
+    408: {"model": ErrorResponse, "description": "The response took too long."},
     413: {
         "model": ErrorResponse,
-        "description": "The body has too many bytes or the image pixels.",
+        "description": "The body has too many bytes or the image has too many pixels.",
     },
     415: {"model": ErrorResponse, "description": "The body is not a supported image."},
-    408: {
-        "model": ErrorResponse,
-        "description": "The response took too long.",
-    },
     503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
 # No client receives it; nginx uses the same number.
@@ -95,7 +92,7 @@ log = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What the routes need from the replica."""
+    """The interface of a replica that the routes use."""
 
     settings: Serve
     key_digest: str | None
@@ -131,10 +128,10 @@ def build_app(service: Service) -> ASGIApp:
             Exception: _handle_exception,
         },
     )
-    for path, (name, kind) in _PAGES.items():
-        app.add_api_route(path, _page(name, kind), include_in_schema=False)
+    for path, (name, media_type) in _PAGES.items():
+        app.add_api_route(path, _page_route(name, media_type), include_in_schema=False)
     app.add_api_route(
-        "/healthz", _health, response_model=Health, summary="Whether the service responds"
+        "/healthz", _get_health, response_model=Health, summary="Whether the service responds"
     )
     _add_segment_route(app, service)
     _add_status_routes(app, service)
@@ -147,7 +144,7 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
         summary="The mask of a slice",
         description="The image is the body, or the file named image of a form. Accept "
         "selects the response: image/png (0 and 255) or application/json.",
-        dependencies=_secured(service),
+        dependencies=_key_dependencies(service),
         response_model=None,
         responses={
             200: {"model": SegmentResponse, "content": {PNG: _BINARY}, "description": "The mask."},
@@ -180,18 +177,18 @@ def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> st
 
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:
-    secured = _secured(service)
+    dependencies = _key_dependencies(service)
 
-    @app.get("/v1/model", summary="The model that is served", dependencies=secured)
+    @app.get("/v1/model", summary="The model that is served", dependencies=dependencies)
     async def model() -> ModelInfo:
         return model_info(service.loaded_model, service.settings.model)
 
-    @app.get("/v1/status", summary="The status of the service", dependencies=secured)
+    @app.get("/v1/status", summary="The status of the service", dependencies=dependencies)
     async def status() -> ServiceStatus:
         return await service.status()
 
 
-def _secured(service: Service) -> list[Any]:
+def _key_dependencies(service: Service) -> list[Any]:
     return [] if service.key_digest is None else [Depends(create_key_check(service.key_digest))]
 
 
@@ -214,17 +211,17 @@ def model_info(model: LoadedModel, reference: str) -> ModelInfo:
     )
 
 
-def _page(name: str, kind: str) -> Callable[[], Awaitable[Response]]:
+def _page_route(name: str, media_type: str) -> Callable[[], Awaitable[Response]]:
     """A route that returns a file of web/, read once."""
     content = (_WEB / name).read_bytes()
 
     async def page() -> Response:
-        return Response(content, 200, _PAGE_HEADERS, media_type=kind)
+        return Response(content, 200, _PAGE_HEADERS, media_type=media_type)
 
     return page
 
 
-async def _health() -> Health:
+async def _get_health() -> Health:
     return Health()
 
 

@@ -1,4 +1,4 @@
-"""The service as commands see it: its address, whether it is free, and its status."""
+"""Client of the service for commands: its address, its model and its status."""
 
 import signal
 import socket

@@ -29,10 +29,10 @@ from inference.serving.stats import RequestStats
 from inference.serving.stats_aggregator import Heartbeat, StatsAggregator
 
 _HEARTBEAT_INTERVAL_S = 1.0
-# In a replica: one batch is computed while the next is decoded.
+# Of one replica: one batch is predicted while the next is decoded.
 _BATCHES_IN_FLIGHT = 2
-# How many more requests than a replica accepts Serve passes to it, so that the replica rejects them
-# with a sentence.
+# Serve passes this many more requests to a replica than the replica accepts, so that the replica
+# rejects them with a sentence.
 _EXTRA_REQUESTS = 64
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """What a replica is configured with."""
+    """The configuration of a replica."""
 
     settings: Serve
     storage_root: str

@@ -2,8 +2,8 @@
 
 A promotion is a new record in the registry. A model manager polls the registry, loads a new bundle
 next to the old one, runs it once, and only then serves it; requests in flight end on the old one.
-If a new bundle cannot be served, there is still a model: the old one, or for a replica that just
-started the version that the stage pointed to before.
+If a new bundle cannot be served, the old one continues to serve; a replica that has just started
+serves the version that the stage pointed to before.
 """
 
 import logging
@@ -41,7 +41,7 @@ class LoadedModel:
 
 @final
 class ModelManager:
-    """Follows NAME@STAGE (or stays at NAME@VERSION) of a registry."""
+    """Follows NAME@STAGE of a registry; NAME@VERSION never changes."""
 
     def __init__(self, reference: str, storage_root: str, threads: int, gpu: bool) -> None:
         """threads: CPUs to use; gpu: whether to compute on a GPU."""
@@ -55,7 +55,7 @@ class ModelManager:
 
     @property
     def current(self) -> LoadedModel:
-        """The model that is served; there is none before `load`."""
+        """The model that is served; `load` must be called first."""
         assert self._current is not None, "load() must be called first"
         return self._current
 
@@ -103,7 +103,7 @@ class ModelManager:
         return None
 
     def _set_load_error(self, error: Exception) -> None:
-        """Keep why the reference is not followed, and log it once."""
+        """Store why the version of the reference is not served; log each reason once."""
         message = str(error)
         if not isinstance(error, UserError):
             message = f"{self.reference} cannot be served: {last_line(error)}."

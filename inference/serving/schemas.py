@@ -73,7 +73,7 @@ class ErrorResponse(_Response):
 
 
 class Health(_Response):
-    """That the service answers."""
+    """The health of the service."""
 
     status: str = "ok"
 
@@ -108,7 +108,7 @@ class ModelInfo(_Response):
 
 
 class ReplicaInfo(_Response):
-    """One process that answers requests."""
+    """One process that responds to requests."""
 
     version: int
     """The version that it serves."""

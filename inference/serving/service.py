@@ -29,12 +29,12 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
     """Start the service on the connected cluster; returns when it responds.
 
     Args:
-        spec: What the replicas are configured with.
+        spec: The configuration of the replicas.
         timeout_s: How long the replicas may take to be placed and to load the model.
 
     Raises:
-        ClusterError: They cannot, or Serve already listens in another way. Nothing is left behind
-            unless there was a service before.
+        ClusterError: The replicas did not start in time, or Serve already runs with other
+            HTTP options. Nothing is left behind unless there was a service before.
     """
     settings = spec.settings
     logging.getLogger("ray.serve").setLevel(ray_level())
@@ -59,7 +59,7 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
 
 
 def stop_service() -> bool:
-    """End the service on the connected cluster; False if there was none."""
+    """End the service on the connected cluster; returns False if there was none."""
     deployed = is_deployed()
     # Ray raises an error if Serve was never started.
     if deployed:
@@ -97,7 +97,7 @@ def _start_serve(spec: ReplicaSpec) -> None:
 
 
 def _http_options(settings: Serve) -> HTTPOptions:
-    """How Serve's proxy listens."""
+    """The HTTP options of Serve's proxy."""
     return HTTPOptions(
         host=settings.host,
         port=settings.port,
@@ -107,7 +107,7 @@ def _http_options(settings: Serve) -> HTTPOptions:
 
 
 def _check_http_options(settings: Serve) -> None:
-    """ClusterError if Serve was running before and listens in another way, which is permanent."""
+    """Raise ClusterError if the running Serve has other HTTP options, which cannot be changed."""
     running, requested = serve_http_options(), _http_options(settings)
     for name in ("host", "port", "request_timeout_s"):
         current = getattr(running, name)

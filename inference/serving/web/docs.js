@@ -1,66 +1,69 @@
 "use strict";
-// The docs page: openapi.json as text. Loads nothing from elsewhere.
+// The page at /docs: the OpenAPI schema as text. Contacts no other host.
 
-const here = location.origin;
-document.getElementById("png").textContent =
-  `curl ${here}/v1/segment -H "Content-Type: image/png" --data-binary @slice.png -o mask.png`;
-document.getElementById("json").textContent =
-  `curl ${here}/v1/segment -H "Accept: application/json" -F image=@slice.png`;
+document.getElementById("png-example").textContent =
+  `curl ${location.origin}/v1/segment -H "Content-Type: image/png" --data-binary @slice.png -o mask.png`;
+document.getElementById("json-example").textContent =
+  `curl ${location.origin}/v1/segment -H "Accept: application/json" -F image=@slice.png`;
 
-function element(name, text = "", className = "") {
+function createElement(name, text = "", className = "") {
   return Object.assign(document.createElement(name), { textContent: text, className });
 }
 
-function table(heads, rows) {
-  const made = element("table");
-  const head = made.createTHead().insertRow();
-  for (const text of heads) head.append(Object.assign(element("th", text), { scope: "col" }));
-  const body = made.createTBody();
+function createTable(columns, rows) {
+  const table = createElement("table");
+  const header = table.createTHead().insertRow();
+  for (const column of columns) header.append(Object.assign(createElement("th", column), { scope: "col" }));
+  const body = table.createTBody();
   for (const row of rows) {
     const line = body.insertRow();
     for (const text of row) line.insertCell().textContent = text;
   }
-  return made;
+  return table;
 }
 
-function typeOf(schema) {
+function typeName(schema) {
   if (schema.$ref) return schema.$ref.split("/").pop();
-  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" or ");
-  if (schema.type === "array") return schema.prefixItems ? schema.prefixItems.map(typeOf).join(", ") : `${typeOf(schema.items)} …`;
-  if (schema.type === "object" && schema.additionalProperties) return `${typeOf(schema.additionalProperties)} by name`;
-  return schema.type || "anything";
+  if (schema.anyOf) return schema.anyOf.map(typeName).join(" or ");
+  if (schema.type === "array") return schema.prefixItems ? schema.prefixItems.map(typeName).join(", ") : `${typeName(schema.items)} …`;
+  if (schema.type === "object" && schema.additionalProperties) return `${typeName(schema.additionalProperties)} by name`;
+  return schema.type || "any";
 }
 
-function call(path, method, told) {
-  const made = element("section", "", "call");
-  const title = element("h2");
-  title.append(element("span", `${method.toUpperCase()} `, "method"), element("code", path));
-  made.append(title, element("p", told.description || told.summary));
-  if (told.requestBody) made.append(element("p", `Body: ${Object.keys(told.requestBody.content).join(", ")}`));
-  const answers = Object.entries(told.responses).map(([status, answer]) => {
-    const kinds = Object.entries(answer.content || {});
-    return [status, answer.description, kinds.map(([kind, { schema }]) => `${kind}: ${typeOf(schema)}`).join("\n")];
+function endpointSection(path, method, operation) {
+  const section = createElement("section", "", "endpoint");
+  const title = createElement("h2");
+  title.append(createElement("span", `${method.toUpperCase()} `, "method"), createElement("code", path));
+  section.append(title, createElement("p", operation.description || operation.summary));
+  if (operation.requestBody) {
+    section.append(createElement("p", `Body: ${Object.keys(operation.requestBody.content).join(", ")}`));
+  }
+  const responses = Object.entries(operation.responses).map(([status, response]) => {
+    const contents = Object.entries(response.content || {});
+    const types = contents.map(([contentType, { schema }]) => `${contentType}: ${typeName(schema)}`);
+    return [status, response.description, types.join("\n")];
   });
-  made.append(table(["Status", "Meaning", "Content"], answers));
-  return made;
+  section.append(createTable(["Status", "Meaning", "Content"], responses));
+  return section;
 }
 
-function shape(name, schema) {
-  const made = element("section", "", "call");
-  made.append(element("h2", name), element("p", schema.description || ""));
-  const fields = Object.entries(schema.properties || {}).map(([field, told]) => [field, typeOf(told), told.description || ""]);
-  made.append(table(["Field", "Type", "Meaning"], fields));
-  return made;
+function schemaSection(name, schema) {
+  const section = createElement("section", "", "endpoint");
+  section.append(createElement("h2", name), createElement("p", schema.description || ""));
+  const fields = Object.entries(schema.properties || {}).map(([field, property]) =>
+    [field, typeName(property), property.description || ""]);
+  section.append(createTable(["Field", "Type", "Meaning"], fields));
+  return section;
 }
 
-async function show() {
-  const told = await (await fetch("/openapi.json")).json();
-  const calls = Object.entries(told.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, text]) => call(path, method, text)));
-  const shapes = Object.entries(told.components.schemas).map(([name, schema]) => shape(name, schema));
-  document.getElementById("calls").replaceChildren(...calls, element("h2", "What is in JSON"), ...shapes);
+async function showReference() {
+  const openapi = await (await fetch("/openapi.json")).json();
+  const endpoints = Object.entries(openapi.paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, operation]) => endpointSection(path, method, operation)));
+  const schemas = Object.entries(openapi.components.schemas).map(([name, schema]) => schemaSection(name, schema));
+  document.getElementById("reference").replaceChildren(...endpoints, createElement("h2", "JSON schemas"), ...schemas);
 }
 
-show().catch(() => {
-  document.getElementById("calls").textContent = "The description cannot be loaded: is the service still running?";
+showReference().catch(() => {
+  document.getElementById("reference").textContent = "The OpenAPI schema cannot be loaded: is the service still running?";
 });

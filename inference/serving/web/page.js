@@ -1,189 +1,192 @@
 "use strict";
-// The page at /: one slice in, its mask over it. Speaks to this service alone.
+// The page at /: sends a slice to the service and draws the mask over it. Contacts no other host.
 
-const find = (id) => document.getElementById(id);
-const slice = find("slice");
-const mask = find("mask");
-let found = null; // the service's answer for the slice shown
-let sent = null; // the file it is of
-let turn = 0; // counts the slices, so that a late answer to an earlier one is dropped
+const API_KEY = "segfleet-key";
+const element = (id) => document.getElementById(id);
+const sliceCanvas = element("slice");
+const maskCanvas = element("mask");
+let currentFile = null;
+let result = null; // the response for currentFile
+let lastRequestId = 0; // a response to an earlier request is ignored
 
 async function segment(file) {
-  const mine = ++turn;
-  sent = file;
-  found = null;
-  tell("Segmenting…");
-  clear(file);
-  const picture = await createImageBitmap(file).catch(() => null);
-  if (mine !== turn) return;
-  show(picture);
+  const requestId = ++lastRequestId;
+  currentFile = file;
+  result = null;
+  showStatus("Segmenting…");
+  resetOverlay(file);
+  const image = await createImageBitmap(file).catch(() => null);
+  if (requestId !== lastRequestId) return;
+  drawSlice(image);
   const start = performance.now();
-  let answer;
+  let response;
   try {
-    answer = await fetch("/v1/segment", { method: "POST", headers: headersFor(file), body: file });
+    response = await fetch("/v1/segment", { method: "POST", headers: segmentHeaders(file), body: file });
   } catch {
-    return mine === turn && fail("The service cannot be reached: is it still running?");
+    return requestId === lastRequestId && showError("The service cannot be reached: is it still running?");
   }
   const seconds = (performance.now() - start) / 1000;
-  const content = await answer.json().catch(() => ({ error: `The service answered ${answer.status}.` }));
-  if (mine !== turn) return;
-  if (answer.status === 401) return askForKey(content.error);
-  if (!answer.ok) return fail(content.error);
-  found = content;
-  draw();
-  report(seconds);
+  const content = await response.json().catch(() => ({ error: `The service responded with status ${response.status}.` }));
+  if (requestId !== lastRequestId) return;
+  if (response.status === 401) return showApiKeyForm(content.error);
+  if (!response.ok) return showError(content.error);
+  result = content;
+  drawMask();
+  showResult(seconds);
 }
 
-function headersFor(file) {
-  const image = file.type.startsWith("image/") ? file.type : "application/octet-stream";
-  return { ...authorization(), Accept: "application/json", "Content-Type": image };
+function segmentHeaders(file) {
+  const contentType = file.type.startsWith("image/") ? file.type : "application/octet-stream";
+  return { ...authorizationHeader(), Accept: "application/json", "Content-Type": contentType };
 }
 
-function authorization() {
-  const key = sessionStorage.getItem("segfleet-key");
+function authorizationHeader() {
+  const key = sessionStorage.getItem(API_KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-function clear(file) {
-  find("drop").hidden = true;
-  find("view").hidden = false;
-  find("figures").hidden = true;
-  find("controls").disabled = true;
-  find("name").textContent = file.name;
-  mask.getContext("2d").clearRect(0, 0, mask.width, mask.height);
-  mask.setAttribute("aria-label", "");
+function resetOverlay(file) {
+  element("drop-zone").hidden = true;
+  element("overlay").hidden = false;
+  element("result").hidden = true;
+  element("controls").disabled = true;
+  element("file-name").textContent = file.name;
+  maskCanvas.getContext("2d").clearRect(0, 0, maskCanvas.width, maskCanvas.height);
+  maskCanvas.setAttribute("aria-label", "");
 }
 
-function show(picture) {
-  if (picture) {
-    size(picture.width, picture.height);
-    slice.getContext("2d").drawImage(picture, 0, 0);
+function drawSlice(image) {
+  if (image) {
+    resizeCanvases(image.width, image.height);
+    sliceCanvas.getContext("2d").drawImage(image, 0, 0);
   } else {
-    // TIFF, and files that are not images: the service says which.
-    size(1, 1);
-    find("name").textContent += " (this browser cannot show the slice itself)";
+    // Browsers cannot decode TIFF. For a file that is not an image, the service returns an error.
+    resizeCanvases(1, 1);
+    element("file-name").textContent += " (this browser cannot display the slice itself)";
   }
 }
 
-function size(width, height) {
-  for (const canvas of [slice, mask]) Object.assign(canvas, { width, height });
+function resizeCanvases(width, height) {
+  for (const canvas of [sliceCanvas, maskCanvas]) Object.assign(canvas, { width, height });
 }
 
-function draw() {
-  if (slice.width !== found.width || slice.height !== found.height) size(found.width, found.height);
-  const pixels = new ImageData(found.width, found.height);
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(find("tint").value.slice(at, at + 2), 16));
-  let place = 0; // down the columns, as the runs go
-  found.mask.counts.forEach((length, run) => {
+function drawMask() {
+  const { width, height, mask } = result;
+  if (sliceCanvas.width !== width || sliceCanvas.height !== height) resizeCanvases(width, height);
+  const pixels = new ImageData(width, height);
+  const [red, green, blue] = [1, 3, 5].map((digit) => parseInt(element("color").value.slice(digit, digit + 2), 16));
+  let start = 0; // runs go down the columns; every second one is foreground
+  mask.counts.forEach((length, run) => {
     if (run % 2) {
-      for (let at = place; at < place + length; at++) {
-        const row = at % found.height;
-        const column = (at - row) / found.height;
-        pixels.data.set([red, green, blue, 255], 4 * (row * found.width + column));
+      for (let index = start; index < start + length; index++) {
+        const row = index % height;
+        const column = (index - row) / height;
+        pixels.data.set([red, green, blue, 255], 4 * (row * width + column));
       }
     }
-    place += length;
+    start += length;
   });
-  mask.getContext("2d").putImageData(pixels, 0, 0);
-  fade();
+  maskCanvas.getContext("2d").putImageData(pixels, 0, 0);
+  updateOpacity();
 }
 
-function fade() {
-  const percent = find("opacity").value;
-  mask.style.opacity = percent / 100;
-  find("opacity-value").textContent = `${percent} %`;
+function updateOpacity() {
+  const percent = element("opacity").value;
+  maskCanvas.style.opacity = percent / 100;
+  element("opacity-value").textContent = `${percent} %`;
 }
 
-function report(seconds) {
-  const share = (100 * found.area) / (found.width * found.height);
-  const box = found.bounding_box;
-  find("area").textContent = `${found.area.toLocaleString("en")} px`;
-  find("share").textContent = `${share.toFixed(2)} % of ${found.width} × ${found.height}`;
-  find("box").textContent = box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "none";
-  find("seconds").textContent = `${seconds.toFixed(3)} s, of which the service ${found.seconds.toFixed(3)} s`;
-  find("version").textContent = `${found.model}@${found.version}`;
-  find("model").textContent = `${found.model}@${found.version}`;
-  find("figures").hidden = false;
-  find("controls").disabled = false;
-  const summary = found.area ? `Mask of ${found.area} pixels.` : "Nothing was found in this slice.";
-  mask.setAttribute("aria-label", summary);
-  tell(summary);
+function showResult(seconds) {
+  const percent = (100 * result.area) / (result.width * result.height);
+  const box = result.bounding_box;
+  element("area").textContent = `${result.area.toLocaleString("en")} px`;
+  element("area-percent").textContent = `${percent.toFixed(2)} % of ${result.width} × ${result.height}`;
+  element("bounding-box").textContent = box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "none";
+  element("time").textContent = `${seconds.toFixed(3)} s, of which ${result.seconds.toFixed(3)} s in the service`;
+  for (const id of ["model", "served-model"]) element(id).textContent = `${result.model}@${result.version}`;
+  element("result").hidden = false;
+  element("controls").disabled = false;
+  const summary = result.area ? `Mask of ${result.area} pixels.` : "The mask of this slice is empty.";
+  maskCanvas.setAttribute("aria-label", summary);
+  showStatus(summary);
 }
 
-function tell(text) {
-  find("status").textContent = text;
-  find("error").hidden = true;
-  find("key-form").hidden = true;
+function showStatus(text) {
+  element("status").textContent = text;
+  element("error").hidden = true;
+  element("api-key-form").hidden = true;
 }
 
-function fail(sentence) {
-  tell("No mask.");
-  find("controls").disabled = false;
-  find("error").textContent = sentence;
-  find("error").hidden = false;
+function showError(text) {
+  showStatus("No mask.");
+  element("controls").disabled = false;
+  element("error").textContent = text;
+  element("error").hidden = false;
 }
 
-function askForKey(sentence) {
-  fail(sentence);
-  find("key-form").hidden = false;
-  find("key").focus();
+function showApiKeyForm(error) {
+  showError(error);
+  element("api-key-form").hidden = false;
+  element("api-key").focus();
 }
 
-function save() {
-  if (!found) return;
-  const picture = Object.assign(document.createElement("canvas"), { width: found.width, height: found.height });
-  const pen = picture.getContext("2d");
-  pen.fillRect(0, 0, picture.width, picture.height);
-  pen.drawImage(mask, 0, 0);
-  const pixels = pen.getImageData(0, 0, picture.width, picture.height);
-  const color = mask.getContext("2d").getImageData(0, 0, mask.width, mask.height).data;
-  for (let at = 0; at < color.length; at += 4) pixels.data.fill(color[at + 3], at, at + 3);
-  pen.putImageData(pixels, 0, 0);
-  picture.toBlob((blob) => {
+function saveMask() {
+  if (!result) return;
+  const { width, height } = result;
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d");
+  const overlay = maskCanvas.getContext("2d").getImageData(0, 0, width, height).data;
+  const pixels = new ImageData(width, height);
+  for (let index = 0; index < overlay.length; index += 4) {
+    const value = overlay[index + 3]; // opaque where the mask is foreground
+    pixels.data.set([value, value, value, 255], index);
+  }
+  context.putImageData(pixels, 0, 0);
+  canvas.toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${sent.name.replace(/\.[^.]*$/, "")}-mask.png`;
+    link.download = `${currentFile.name.replace(/\.[^.]*$/, "")}-mask.png`;
     link.click();
     URL.revokeObjectURL(link.href);
   });
 }
 
-function take(files) {
+function segmentFirst(files) {
   if (files.length) segment(files[0]);
 }
 
-async function nameModel() {
-  const answer = await fetch("/v1/model", { headers: authorization() }).catch(() => null);
-  if (!answer || !answer.ok) return find("model").replaceChildren("model not known yet");
-  const model = await answer.json();
-  find("model").textContent = `${model.model}@${model.version}`;
+async function showServedModel() {
+  const response = await fetch("/v1/model", { headers: authorizationHeader() }).catch(() => null);
+  if (!response || !response.ok) return element("served-model").replaceChildren("model unknown");
+  const { model, version } = await response.json();
+  element("served-model").textContent = `${model}@${version}`;
 }
 
-find("file").addEventListener("change", (event) => {
-  take(event.target.files);
+element("file").addEventListener("change", (event) => {
+  segmentFirst(event.target.files);
   event.target.value = "";
 });
-find("opacity").addEventListener("input", fade);
-find("tint").addEventListener("input", () => found && draw());
-find("save").addEventListener("click", save);
-find("another").addEventListener("click", () => find("file").click());
-find("key-form").addEventListener("submit", (event) => {
+element("opacity").addEventListener("input", updateOpacity);
+element("color").addEventListener("input", () => result && drawMask());
+element("save-mask").addEventListener("click", saveMask);
+element("choose-file").addEventListener("click", () => element("file").click());
+element("api-key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("segfleet-key", find("key").value);
-  nameModel();
-  if (sent) segment(sent);
+  sessionStorage.setItem(API_KEY, element("api-key").value);
+  showServedModel();
+  if (currentFile) segment(currentFile);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
-  document.body.classList.add("over");
+  document.body.classList.add("dragging");
 });
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) document.body.classList.remove("over");
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
 });
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  document.body.classList.remove("over");
-  take(event.dataTransfer.files);
+  document.body.classList.remove("dragging");
+  segmentFirst(event.dataTransfer.files);
 });
-document.addEventListener("paste", (event) => take(event.clipboardData.files));
-nameModel();
+document.addEventListener("paste", (event) => segmentFirst(event.clipboardData.files));
+showServedModel();
