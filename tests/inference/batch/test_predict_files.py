@@ -1,4 +1,4 @@
-"""Files to masks: complete, resumable, one bad file alone, and Dice where the truth is given."""
+"""Prediction of files: complete, resumable, tolerant of damaged files, and scored by Dice."""
 
 import csv
 import io
@@ -23,26 +23,26 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def segmenter(bright: LocalStorage) -> Predictor:
-    return load_predictor(bright)
+def predictor(bright_bundle: LocalStorage) -> Predictor:
+    return load_predictor(bright_bundle)
 
 
 @pytest.fixture
 def slices(tmp_path: Path) -> Path:
-    """Five slices of two sizes and two patients in a folder and one below it."""
+    """Five slices of two sizes and two patients, one of them in a subfolder."""
     folder = tmp_path / "slices"
-    (folder / "deep").mkdir(parents=True)
+    (folder / "subfolder").mkdir(parents=True)
     for number in range(5):
         image = np.full((40 + 20 * (number % 2), 50), 20, np.uint8)
         image[10 : 20 + number, 10:30] = 220
         name = f"P{number % 2}-{number}{'.png' if number else '.jpg'}"
-        cv2.imwrite(str(folder / ("deep" if number == 4 else "") / name), image)
+        cv2.imwrite(str(folder / ("subfolder" if number == 4 else "") / name), image)
     return folder
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
+def run_predict(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "inference", "predict", *map(str, words)],
+        [sys.executable, "-m", "inference", "predict", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -51,11 +51,11 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def rows_of(store: Storage, table: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(store.read(table).decode())))
+def read_table(storage: Storage, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(storage.read(name).decode())))
 
 
-def write_truth(slices: Path, masks: Path) -> None:
+def write_ground_truth(slices: Path, masks: Path) -> None:
     for file in slices.rglob("*.*"):
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         assert image is not None
@@ -64,47 +64,53 @@ def write_truth(slices: Path, masks: Path) -> None:
         cv2.imwrite(str(target), (image > 120).astype(np.uint8) * 255)
 
 
-def test_the_command_writes_masks_overlays_and_dice(
-    bright: LocalStorage, slices: Path, tmp_path: Path
+def test_predict_writes_masks_overlays_and_dice_and_resumes(
+    bright_bundle: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    store = open_storage(str(tmp_path / "kept"))
-    registry = Registry(store)
-    registry.promote("bright", registry.register("bright", bright.url).version, "production")
-    write_truth(slices, tmp_path / "truth")
-    words = ("bright@production", slices, tmp_path / "out", "--storage", store.url)
-    scoring = ("--overlays", "--ground-truth", tmp_path / "truth", "--patient-regex", r"^P\d")
-    first = command(*words, *scoring)
+    storage = open_storage(str(tmp_path / "storage"))
+    registry = Registry(storage)
+    registry.promote("bright", registry.register("bright", bright_bundle.url).version, "production")
+    write_ground_truth(slices, tmp_path / "ground_truth")
+    arguments = ("bright@production", slices, tmp_path / "out", "--storage", storage.url)
+    scoring = (
+        "--overlays",
+        "--ground-truth",
+        tmp_path / "ground_truth",
+        "--patient-regex",
+        r"^P\d",
+    )
+    first = run_predict(*arguments, *scoring)
     assert first.returncode == 0, first.stderr
     assert "5 masks in" in first.stdout
     assert "mean Dice of 2 patients" in first.stdout
     assert "Traceback" not in first.stderr
     out = open_storage(str(tmp_path / "out"))
-    names = {"P0-0", "P1-1", "P0-2", "P1-3", "deep/P0-4"}
-    pictures = {f"{prefix}{name}.png" for name in names for prefix in ("", "overlays/")}
+    names = {"P0-0", "P1-1", "P0-2", "P1-3", "subfolder/P0-4"}
+    images = {f"{prefix}{name}.png" for name in names for prefix in ("", "overlays/")}
     tables = {"prediction.json", "dice.csv", "dice_by_patient.csv"}
-    assert {e.key for e in out.list_objects()} == pictures | tables
-    files, patients = rows_of(out, "dice.csv"), rows_of(out, "dice_by_patient.csv")
+    assert {info.key for info in out.list_objects()} == images | tables
+    files, patients = read_table(out, "dice.csv"), read_table(out, "dice_by_patient.csv")
     assert {row["file"] for row in files} == {"P0-0.jpg", *(f"{n}.png" for n in names - {"P0-0"})}
     assert [row["patient"] for row in patients] == ["P0", "P1"]
     assert all(float(row["dice"]) > 0.85 for row in files + patients)
     assert json.loads(out.read("prediction.json"))["bundle"] == "bright-0.5"
 
     out.delete("P1-1.png")
-    kept = (tmp_path / "out/P0-0.png").stat().st_mtime_ns
-    second = command(*words, *scoring)
+    modified = (tmp_path / "out/P0-0.png").stat().st_mtime_ns
+    second = run_predict(*arguments, *scoring)
     assert "4 of 5 masks exist already: skipped" in second.stdout
     assert out.exists("P1-1.png")
-    assert (tmp_path / "out/P0-0.png").stat().st_mtime_ns == kept
+    assert (tmp_path / "out/P0-0.png").stat().st_mtime_ns == modified
     assert "mean Dice of 2 patients" in second.stdout
 
 
-def test_a_bad_file_is_named_and_the_others_are_done(
-    bright: LocalStorage, slices: Path, tmp_path: Path
+def test_damaged_files_are_reported_and_the_others_predicted(
+    bright_bundle: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
     (slices / "empty.jpg").write_bytes(b"")
-    (slices / "notes.txt").write_text("not an image, not meant")
-    result = command(bright.url, slices, tmp_path / "out")
+    (slices / "notes.txt").write_text("not an image")
+    result = run_predict(bright_bundle.url, slices, tmp_path / "out")
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 2
@@ -113,50 +119,54 @@ def test_a_bad_file_is_named_and_the_others_are_done(
     assert "5 masks in" in result.stdout
 
 
-def test_one_file_is_enough(segmenter: Predictor, bright: LocalStorage, slices: Path) -> None:
+def test_input_can_be_a_single_file(
+    predictor: Predictor, bright_bundle: LocalStorage, slices: Path
+) -> None:
     job, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
-    assert resume_keys(job, keys, bright) == ["P1-1.png"]
-    assert predict_files(job, segmenter, keys, 8) == {}
+    assert resume_keys(job, keys, bright_bundle) == ["P1-1.png"]
+    assert predict_files(job, predictor, keys, 8) == {}
     image = cv2.imread(str(slices / "P1-1.png"), cv2.IMREAD_GRAYSCALE)
     assert image is not None
     mask = decode_mask(job.output.read("P1-1.png"), "P1-1.png")
     assert confusion_counts(mask, (image > 120).astype(np.uint8)).dice > 0.85
 
 
-def test_a_mask_may_lie_next_to_its_slice_but_not_on_it(slices: Path) -> None:
+def test_a_mask_may_be_next_to_its_slice_but_not_overwrite_it(slices: Path) -> None:
     job, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
     assert keys == ["P0-0.jpg"]
     assert job.output_keys("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
     with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
         create_job(str(slices / "P1-1.png"), str(slices), overlays=False)
-    (slices / "deep").rename(slices / "overlays")
+    (slices / "subfolder").rename(slices / "overlays")
     with pytest.raises(DataError, match=r"P0-4\.png would be overwritten"):
         create_job(str(slices / "overlays"), str(slices), overlays=True)
 
 
-def test_a_graph_that_fails_leaves_a_sentence_for_each_slice(
-    failing: LocalStorage, slices: Path, tmp_path: Path
+def test_an_engine_error_is_reported_for_each_slice(
+    failing_bundle: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
     job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
-    failures = predict_files(job, load_predictor(failing), keys, 8)
+    failures = predict_files(job, load_predictor(failing_bundle), keys, 8)
     assert set(failures) == set(keys)
     assert "P1-1.png: TensorFlow cannot process it (InvalidArgumentError)." in failures.values()
 
 
-def test_the_output_is_of_one_bundle(bright: LocalStorage, slices: Path, tmp_path: Path) -> None:
+def test_output_with_masks_of_another_bundle_is_rejected(
+    bright_bundle: LocalStorage, slices: Path, tmp_path: Path
+) -> None:
     job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
-    assert resume_keys(job, keys, bright) == keys
+    assert resume_keys(job, keys, bright_bundle) == keys
     record = json.loads(job.output.read("prediction.json"))
     job.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
     with pytest.raises(DataError, match="masks of another bundle"):
-        resume_keys(job, keys, bright)
+        resume_keys(job, keys, bright_bundle)
     job.output.delete("prediction.json")
-    job.output.write("P0-2.png", b"whose?")
+    job.output.write("P0-2.png", b"mask")
     with pytest.raises(DataError, match=r"contains P0-2\.png, but no record"):
-        resume_keys(job, keys, bright)
+        resume_keys(job, keys, bright_bundle)
 
 
-def test_inputs_that_cannot_work_are_rejected(slices: Path, tmp_path: Path) -> None:
+def test_invalid_input_and_output_are_rejected(slices: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
         create_job(str(slices), str(tmp_path / "mask.png"), overlays=False)
     with pytest.raises(DataError, match="is inside INPUT"):
@@ -168,11 +178,15 @@ def test_inputs_that_cannot_work_are_rejected(slices: Path, tmp_path: Path) -> N
         create_job(str(slices), str(tmp_path / "out"), overlays=False)
 
 
-def test_a_missing_truth_is_named(bright: LocalStorage, slices: Path, tmp_path: Path) -> None:
-    write_truth(slices, tmp_path / "truth")
-    (tmp_path / "truth/P0-2.png").unlink()
-    cv2.imwrite(str(tmp_path / "truth/P1-1.png"), np.zeros((9, 9), np.uint8))
-    result = command(bright.url, slices, tmp_path / "out", "--ground-truth", tmp_path / "truth")
+def test_missing_ground_truth_is_reported(
+    bright_bundle: LocalStorage, slices: Path, tmp_path: Path
+) -> None:
+    write_ground_truth(slices, tmp_path / "ground_truth")
+    (tmp_path / "ground_truth/P0-2.png").unlink()
+    cv2.imwrite(str(tmp_path / "ground_truth/P1-1.png"), np.zeros((9, 9), np.uint8))
+    result = run_predict(
+        bright_bundle.url, slices, tmp_path / "out", "--ground-truth", tmp_path / "ground_truth"
+    )
     assert result.returncode == 1
     assert "P0-2.png: there is no ground truth mask P0-2" in result.stderr
     assert "P1-1.png: its ground truth mask has 9 x 9 pixels" in result.stderr

@@ -1,31 +1,50 @@
 """The Dice of files and of patients."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contract.confusion import ConfusionCounts
 from contract.errors import ConfigError, DataError
+from contract.imaging.encode import encode_mask
 from contract.storage import LocalStorage
-from inference.batch.scoring import GroundTruth, open_ground_truth
+from inference.batch.predict_files import PredictionJob
+from inference.batch.scoring import (
+    DiceScore,
+    GroundTruth,
+    mean_dice,
+    open_ground_truth,
+    score_files,
+    scores_csv,
+)
 
 PERFECT = ConfusionCounts(tp=10)
 MISSED = ConfusionCounts(fn=10)
 
 
-def ground_truth(patient_regex: str | None) -> GroundTruth:
+def ground_truth(
+    patient_regex: str | None = None, folder: Path = Path("/nowhere"), keys: Sequence[str] = ()
+) -> GroundTruth:
     pattern = re.compile(patient_regex) if patient_regex else None
-    return GroundTruth(LocalStorage(Path("/nowhere")), [], 127, pattern)
+    return GroundTruth(LocalStorage(folder), keys, 127, pattern)
 
 
-def test_without_a_pattern_each_file_has_its_own_dice() -> None:
-    scores = ground_truth(None).scores({"P2-1.png": PERFECT, "P1-1.png": MISSED})
-    assert [(score.name, score.dice) for score in scores] == [("P1-1.png", 0.0), ("P2-1.png", 1.0)]
+def test_without_a_patient_regex_each_file_has_its_own_dice() -> None:
+    scores = ground_truth().scores({"P2-1.png": PERFECT, "P1-1.png": MISSED})
+    assert scores == [DiceScore("P1-1.png", 0.0), DiceScore("P2-1.png", 1.0)]
+    assert mean_dice(scores) == 0.5
+    assert scores_csv("file", scores).decode().splitlines() == [
+        "file,dice",
+        "P1-1.png,0.000000",
+        "P2-1.png,1.000000",
+    ]
 
 
 @pytest.mark.parametrize("pattern", [r"^P\d", r"^(P\d)-"])
-def test_pixels_are_counted_over_all_slices_of_a_patient(pattern: str) -> None:
+def test_the_dice_of_a_patient_is_over_all_pixels_of_its_slices(pattern: str) -> None:
     counts = {"ct/P1-1.png": PERFECT, "ct/P1-2.png": MISSED, "P2-1.png": PERFECT}
     scores = ground_truth(pattern).scores(counts)
     assert [score.name for score in scores] == ["P1", "P2"]
@@ -33,10 +52,34 @@ def test_pixels_are_counted_over_all_slices_of_a_patient(pattern: str) -> None:
     assert scores[1].dice == 1.0
 
 
-def test_a_name_without_a_patient_and_an_invalid_pattern_are_errors(tmp_path: Path) -> None:
+def test_a_file_name_without_a_patient_and_an_invalid_regex_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"finds no patient in ct/x\.png"):
         ground_truth(r"^P\d").scores({"ct/x.png": PERFECT})
     with pytest.raises(
         ConfigError, match=r"--patient-regex '\(' is not a valid regular expression"
     ):
         open_ground_truth(str(tmp_path), 127, "(")
+
+
+def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> None:
+    output, mask_folder = LocalStorage(tmp_path / "out"), tmp_path / "masks"
+    predicted, expected = np.zeros((2, 4, 4), np.uint8)
+    predicted[0], expected[:2] = 1, 1
+    for key in ("a", "b", "c"):
+        output.write(f"{key}.png", encode_mask(predicted))
+    LocalStorage(mask_folder).write("a.png", encode_mask(expected))
+    LocalStorage(mask_folder).write("b.png", encode_mask(expected[:3]))
+    job = PredictionJob(LocalStorage(tmp_path / "slices"), output, overlays=False)
+    progress: list[int] = []
+
+    counts, failures = score_files(
+        ground_truth(folder=mask_folder, keys=["a.png", "b.png"]),
+        job,
+        ["a.jpg", "b.jpg", "c.jpg"],
+        lambda done, total, note: progress.append(done),
+    )
+    assert counts == {"a.jpg": ConfusionCounts(tp=4, fn=4, tn=8)}
+    assert set(failures) == {"b.jpg", "c.jpg"}
+    assert "3 x 4 pixels, the slice has 4 x 4" in failures["b.jpg"]
+    assert "there is no ground truth mask c in" in failures["c.jpg"]
+    assert progress == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Prediction by a cluster's CPUs gives what one machine gives, and outlives a lost worker."""
+"""Prediction on a cluster writes the same masks as one machine, and survives lost workers."""
 
 import os
 import signal
@@ -20,99 +20,101 @@ from inference.predictor import load_predictor
 from tests.processes import titled
 
 
-def fill(store: Storage, count: int, side: int) -> None:
-    draw = np.random.default_rng(0)
+def write_slices(storage: Storage, count: int, size: int) -> None:
+    rng = np.random.default_rng(0)
     for number in range(count):
-        image = np.full((side, side), 20, np.uint8)
-        top, left = draw.integers(0, side // 2, 2)
-        image[top : top + side // 3, left : left + side // 3] = 220
-        store.write(f"case-{number:03}.png", cv2.imencode(".png", image)[1].tobytes())
+        image = np.full((size, size), 20, np.uint8)
+        top, left = rng.integers(0, size // 2, 2)
+        image[top : top + size // 3, left : left + size // 3] = 220
+        storage.write(f"slice-{number:03}.png", cv2.imencode(".png", image)[1].tobytes())
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_cluster_gives_what_one_machine_gives(
-    bright: LocalStorage, s3: str, tmp_path: Path
+def test_a_cluster_writes_the_same_masks_as_one_machine(
+    bright_bundle: LocalStorage, s3: str, tmp_path: Path
 ) -> None:
-    """The bundle, the slices and the masks lie in S3."""
-    open_storage(f"{s3}/bundle").upload_folder(bright.path, last="manifest.json")
+    """The bundle, the slices and the masks of the cluster are in S3."""
+    open_storage(f"{s3}/bundle").upload_folder(bright_bundle.path, last="manifest.json")
     bundle = open_storage(f"{s3}/bundle")
-    fill(open_storage(f"{s3}/slices"), 70, 64)
-    fill(open_storage(str(tmp_path / "slices")), 70, 64)
+    write_slices(open_storage(f"{s3}/slices"), 70, 64)
+    write_slices(open_storage(str(tmp_path / "slices")), 70, 64)
 
-    spread, keys = create_job(f"{s3}/slices", f"{s3}/masks", overlays=True)
-    counts: list[tuple[int, int | None]] = []
-    todo = resume_keys(spread, keys, bundle)
+    cluster_job, keys = create_job(f"{s3}/slices", f"{s3}/masks", overlays=True)
+    progress: list[tuple[int, int | None]] = []
 
     def on_progress(done: int, total: int | None, note: str) -> None:
-        counts.append((done, total))
+        progress.append((done, total))
 
-    assert predict_on_cluster(spread, bundle, todo, 4, on_progress) == {}
-    assert counts[-1] == (70, 70)
-    assert resume_keys(spread, keys, bundle) == []
+    remaining = resume_keys(cluster_job, keys, bundle)
+    assert predict_on_cluster(cluster_job, bundle, remaining, 4, on_progress) == {}
+    assert progress[-1] == (70, 70)
+    assert resume_keys(cluster_job, keys, bundle) == []
 
-    alone, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
-    assert predict_files(alone, load_predictor(bright), keys, 4) == {}
+    local_job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
+    assert predict_files(local_job, load_predictor(bright_bundle), keys, 4) == {}
     for key in keys:
-        for name in alone.output_keys(key):
-            assert spread.output.read(name) == alone.output.read(name)
+        for name in local_job.output_keys(key):
+            assert cluster_job.output.read(name) == local_job.output.read(name)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_bad_file_is_reported_and_a_lost_worker_replaced(
-    bright: LocalStorage, tmp_path: Path
+def test_a_damaged_file_is_reported_and_a_lost_worker_is_replaced(
+    bright_bundle: LocalStorage, tmp_path: Path
 ) -> None:
-    """Also where another program takes the lost worker's CPU and keeps it."""
-    fill(open_storage(str(tmp_path / "slices")), 60, 900)
-    (tmp_path / "slices/case-000.png").write_bytes(b"nothing")
+    """Even if another program takes the CPU of the lost worker and keeps it."""
+    write_slices(open_storage(str(tmp_path / "slices")), 60, 900)
+    (tmp_path / "slices/slice-000.png").write_bytes(b"damaged")
     job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    others: list[Any] = []
-    killer = threading.Thread(target=kill_a_worker, args=(others,))
+    waiting_tasks: list[Any] = []
+    killer = threading.Thread(target=kill_one_worker, args=(waiting_tasks,))
     killer.start()
-    failures = predict_on_cluster(job, bright, keys, 2)
+    failures = predict_on_cluster(job, bright_bundle, keys, 2)
     killer.join()
-    assert ray.wait(others, timeout=0)[0] == []
-    ray.cancel(others[0], force=True)
-    assert list(failures) == ["case-000.png"]
-    assert "case-000.png cannot be decoded (7 bytes): it is not a PNG" in failures["case-000.png"]
+    assert ray.wait(waiting_tasks, timeout=0)[0] == []
+    ray.cancel(waiting_tasks[0], force=True)
+    assert list(failures) == ["slice-000.png"]
+    assert "slice-000.png cannot be decoded (7 bytes): it is not a PNG" in failures["slice-000.png"]
     assert len(job.output.list_objects()) == 59
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_masks_that_went_elsewhere_are_missed(bright: LocalStorage, tmp_path: Path) -> None:
-    class Nowhere(PredictionJob):
-        """A task whose workers write into folders of their own machines."""
+def test_masks_that_are_not_in_the_output_are_an_error(
+    bright_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    class UnsharedJob(PredictionJob):
+        """A job whose workers write to folders of their own machines."""
 
         def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
-            """Write where the driver does not look."""
+            """Write nothing to the folder of the driver."""
 
-    fill(open_storage(str(tmp_path / "slices")), 2, 32)
+    write_slices(open_storage(str(tmp_path / "slices")), 2, 32)
     job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    lost = Nowhere(job.source, job.output, overlays=False)
+    unshared = UnsharedJob(job.source, job.output, overlays=False)
     with pytest.raises(ClusterError, match="2 masks are not in"):
-        predict_on_cluster(lost, bright, keys, 2)
+        predict_on_cluster(unshared, bright_bundle, keys, 2)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_bundle_that_the_workers_do_not_see_is_reported(
-    bright: LocalStorage, tmp_path: Path
+def test_a_bundle_that_workers_cannot_read_is_an_error(
+    bright_bundle: LocalStorage, tmp_path: Path
 ) -> None:
-    fill(open_storage(str(tmp_path / "slices")), 2, 32)
+    write_slices(open_storage(str(tmp_path / "slices")), 2, 32)
     job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    assert resume_keys(job, keys, bright) == keys
-    with pytest.raises(ClusterError) as caught:
-        predict_on_cluster(job, open_storage(str(tmp_path / "here")), keys, 2)
-    message = str(caught.value)
-    assert f"cannot load the bundle: there is no bundle at {tmp_path / 'here'}: " in message
+    assert resume_keys(job, keys, bright_bundle) == keys
+    with pytest.raises(ClusterError) as error:
+        predict_on_cluster(job, open_storage(str(tmp_path / "unshared")), keys, 2)
+    message = str(error.value)
+    assert f"cannot load the bundle: there is no bundle at {tmp_path / 'unshared'}: " in message
     assert message.endswith("in a folder that all nodes mount.")
     assert "\n" not in message
 
 
-def kill_a_worker(others: list[Any]) -> None:
-    """SIGKILL the first process that segments, while another program waits for its CPU."""
+def kill_one_worker(waiting_tasks: list[Any]) -> None:
+    """SIGKILL the first worker that predicts, while a task of another program waits for its CPU."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for process in titled("ray::_Worker.predict"):
-            others.append(ray.remote(lambda: time.sleep(100)).remote())
+            waiting_tasks.append(ray.remote(lambda: time.sleep(100)).remote())
             time.sleep(0.2)
             os.kill(process, signal.SIGKILL)
             return

@@ -7,7 +7,7 @@ import pytest
 from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
 
 
-def test_requests_beyond_the_limit_are_rejected_until_one_ends() -> None:
+def test_requests_above_the_limit_are_rejected_until_one_ends() -> None:
     limiter = ConcurrencyLimiter(max_slices=1, max_queued=1)
     with limiter.request():
         with limiter.request(), pytest.raises(RequestError, match="Too many requests") as error:
@@ -17,7 +17,7 @@ def test_requests_beyond_the_limit_are_rejected_until_one_ends() -> None:
             pass
 
 
-def test_the_time_limit_ends_only_its_own_block() -> None:
+def test_a_time_limit_does_not_change_timeouts_of_its_block() -> None:
     async def run() -> None:
         with pytest.raises(RequestError, match=r"not answered within 0\.01 s") as error:
             async with time_limit(0.01):

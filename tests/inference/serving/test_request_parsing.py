@@ -1,4 +1,4 @@
-"""What a request contains."""
+"""The response type, the API key and the image of a request."""
 
 import asyncio
 
@@ -28,12 +28,12 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("accept", ACCEPTED)
-def test_accept_chooses_the_answer(accept: str | None) -> None:
+def test_accept_selects_the_content_type(accept: str | None) -> None:
     assert negotiate_content_type(accept) == ACCEPTED[accept]
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
-def test_a_type_that_does_not_exist_is_rejected(accept: str) -> None:
+def test_accept_without_a_supported_type_is_rejected(accept: str) -> None:
     with pytest.raises(RequestError, match="accept one of them"):
         negotiate_content_type(accept)
 
@@ -48,7 +48,7 @@ def test_a_type_that_does_not_exist_is_rejected(accept: str) -> None:
         (b"", False),
     ],
 )
-def test_the_key_is_compared_exactly(authorization: bytes, is_accepted: bool) -> None:
+def test_only_the_exact_api_key_is_accepted(authorization: bytes, is_accepted: bool) -> None:
     check = create_key_check(key_digest_of("secret"))
 
     async def run() -> None:
@@ -63,7 +63,7 @@ def test_the_key_is_compared_exactly(authorization: bytes, is_accepted: bool) ->
         assert error.value.status == 401
 
 
-def test_a_slice_is_decoded_and_a_damaged_one_rejected() -> None:
+def test_a_slice_is_decoded_and_a_damaged_one_is_rejected() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     data = cv2.imencode(".png", image)[1].tobytes()
     np.testing.assert_array_equal(asyncio.run(decode_slice(data))[..., 0], image)

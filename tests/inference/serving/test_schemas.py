@@ -1,4 +1,4 @@
-"""Run lengths and boxes describe a mask exactly."""
+"""Run lengths and bounding boxes describe a mask exactly."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ masks = arrays(
 
 
 @given(masks)
-def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
+def test_run_lengths_decode_to_the_mask(mask: np.ndarray) -> None:
     runs = run_lengths(mask)
     assert sum(runs.counts) == mask.size
     assert all(count > 0 for count in runs.counts[1:])
@@ -23,7 +23,7 @@ def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
 
 
 @given(masks)
-def test_the_box_is_the_smallest_one(mask: np.ndarray) -> None:
+def test_the_bounding_box_is_the_smallest_one(mask: np.ndarray) -> None:
     box = bounding_box(mask)
     if box is None:
         assert not mask.any()
@@ -34,11 +34,11 @@ def test_the_box_is_the_smallest_one(mask: np.ndarray) -> None:
         assert edge.any()
 
 
-def test_an_answer_reads_as_documented() -> None:
+def test_a_response_has_the_documented_fields() -> None:
     mask = np.zeros((3, 4), np.uint8)
     mask[1:, 2] = 1
-    answer = SegmentResponse.from_mask(mask, "pancreas", 3, 0.0123456789)
-    assert answer.model_dump() == {
+    response = SegmentResponse.from_mask(mask, "pancreas", 3, 0.0123456789)
+    assert response.model_dump() == {
         "model": "pancreas",
         "version": 3,
         "width": 4,
@@ -48,4 +48,4 @@ def test_an_answer_reads_as_documented() -> None:
         "mask": {"size": (3, 4), "counts": [7, 2, 3]},
         "seconds": pytest.approx(0.012346),
     }
-    assert answer.bounding_box == BoundingBox(x=2, y=1, width=1, height=2)
+    assert response.bounding_box == BoundingBox(x=2, y=1, width=1, height=2)
