@@ -8,9 +8,9 @@ config=configs/demo.toml
 root=segfleet-data
 run=$root/runs/demo
 sweep=$root/sweeps/demo
-table=()
+timings=()
 
-say() {
+print_command() {
     printf '\n$ %s\n' "$1"
 }
 
@@ -18,28 +18,28 @@ stage() { # stage NAME COMMAND...: print a command, run it, and record its secon
     local name=$1 start=$SECONDS
     shift
     # The functions below print the command of a user themselves.
-    [ "$(type -t "$1")" = function ] || say "$(printf '%q ' "$@")"
+    [ "$(type -t "$1")" = function ] || print_command "$(printf '%q ' "$@")"
     "$@"
-    table+=("$(printf '%-34s %5d s' "$name" $((SECONDS - start)))")
+    timings+=("$(printf '%-34s %5d s' "$name" $((SECONDS - start)))")
 }
 
-field() { # field FILE EXPRESSION: a value of a JSON file
+json_value() { # json_value FILE EXPRESSION: a value of a JSON file
     python -c "import json, sys; record = json.load(open(sys.argv[1])); print($2)" "$1"
 }
 
 deploy() { # start the service in the background; it ends with this script
-    say "python -m inference deploy $config serve.port=$port &"
+    print_command "python -m inference deploy $config serve.port=$port &"
     python -m inference deploy $config serve.port="$port" &
     service=$!
     trap 'kill $service 2>/dev/null; wait $service' EXIT
-    until python - "$address/healthz" <<'ASK'
+    until python - "$address/healthz" <<'PYTHON'
 import sys, urllib.error, urllib.request
 
 try:
     urllib.request.urlopen(sys.argv[1], timeout=2).close()
 except (urllib.error.URLError, OSError):
     sys.exit(1)
-ASK
+PYTHON
     do
         kill -0 $service # a service that ended has printed the reason
         sleep 1
@@ -47,8 +47,8 @@ ASK
 }
 
 segment() { # segment IMAGE GROUND_TRUTH MASK: POST a slice, save the mask, print its Dice
-    say "curl $address/v1/segment -H 'Content-Type: image/png' --data-binary @$1 -o $3"
-    python - "$address/v1/segment" "$@" <<'ASK'
+    print_command "curl $address/v1/segment -H 'Content-Type: image/png' --data-binary @$1 -o $3"
+    python - "$address/v1/segment" "$@" <<'PYTHON'
 import sys, urllib.request
 from pathlib import Path
 
@@ -60,10 +60,10 @@ request = urllib.request.Request(address, Path(image).read_bytes(), headers)
 with urllib.request.urlopen(request, timeout=60) as response:
     model = response.headers["Segfleet-Model"]
     Path(mask).write_bytes(response.read())
-predicted, true = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) > 127 for name in (mask, ground_truth))
-dice = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+prediction, expected = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) > 127 for name in (mask, ground_truth))
+dice = 2 * (prediction & expected).sum() / (prediction.sum() + expected.sum())
 print(f"{Path(image).name} segmented by {model}: Dice {dice:.3f} with its ground truth")
-ASK
+PYTHON
 }
 
 rm -rf $root/datasets/phantom-* "$run" "$root/inspections/demo" "$root/masks/demo" \
@@ -76,10 +76,10 @@ stage "train on 2 workers" python -m trainer train $config
 stage "evaluate by patient" python -m trainer evaluate $run/bundle
 stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
     --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
-dice=$(field $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
+dice=$(json_value $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" python -m tuning run $config
-version=$(field $sweep/sweep.json 'record["version"].split("@")[1]')
+version=$(json_value $sweep/sweep.json 'record["version"].split("@")[1]')
 stage "promote the winner" python -m inference promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
@@ -88,13 +88,13 @@ name=$(ls "$slices/test/images" | sed -n 6p)
 stage "deploy it" deploy
 stage "segment a slice over HTTP" segment "$slices/test/images/$name" "$slices/test/masks/$name" \
     $root/masks/demo-served.png
-say "kill $service # Ctrl-C does the same in the foreground"
+print_command "kill $service # Ctrl-C does the same in the foreground"
 kill $service
 wait $service || true
 trap - EXIT
 
 printf '\n%s\n' "The phantom is synthetic: these figures show that segfleet works, not how well it segments real CT."
-printf '%s\n' "${table[@]}"
+printf '%s\n' "${timings[@]}"
 printf '%-34s %s\n' "test Dice of the training" "$dice" \
     "inspection" "$root/inspections/demo/index.html" \
     "report" "$run/evaluation/test/report.html" \

@@ -36,6 +36,7 @@ SHARED_RAY_FILES = (
     "tests/cluster/test_ray_internals.py",
     "tests/inference/batch/test_worker_pool.py",
     "tests/inference/serving/test_deployment.py",
+    "tests/inference/serving/test_service.py",
     "tests/inference/serving/test_app.py",
     "tests/inference/serving/test_web.py",
 )

@@ -1,4 +1,4 @@
-"""The running service over real HTTP: what it answers and what it rejects."""
+"""The routes of the running service over HTTP: responses and rejected requests."""
 
 import asyncio
 import struct
@@ -30,17 +30,17 @@ Request = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def client(service: Any) -> Iterator[httpx.Client]:
-    with service.client() as made:
-        yield made
+    with service.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def own_door(service: Any) -> Iterator[httpx.Client]:
-    with service.client(service.own_door()) as made:
-        yield made
+def replica_client(service: Any) -> Iterator[httpx.Client]:
+    with service.client(service.replica_url()) as client:
+        yield client
 
 
-def encoded(suffix: str, image: np.ndarray) -> bytes:
+def encode_image(suffix: str, image: np.ndarray) -> bytes:
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
@@ -56,46 +56,49 @@ def replica_memory() -> int:
     return sum(map(resident_bytes, replicas))
 
 
-def test_a_png_comes_back_as_a_mask(client: httpx.Client, slice_png: bytes) -> None:
-    answer = client.post(SEGMENT, content=slice_png, headers=PNG)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["segfleet-model"].startswith("bright@")
-    mask = (decode_mask(answer.content, "mask") > 127).astype(np.uint8)
+def test_a_slice_is_segmented_as_png(client: httpx.Client, slice_png: bytes) -> None:
+    response = client.post(SEGMENT, content=slice_png, headers=PNG)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    assert response.headers["segfleet-model"].startswith("bright@")
+    mask = (decode_mask(response.content, "mask") > 127).astype(np.uint8)
     expected = np.zeros((64, 96), np.uint8)
     expected[10:40, 20:60] = 1
     assert mask.shape == expected.shape
     assert 2 * (mask & expected).sum() / (mask.sum() + expected.sum()) > 0.95
 
 
-def test_json_says_the_same_as_the_png(client: httpx.Client, slice_png: bytes) -> None:
+def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png: bytes) -> None:
     content = client.post(SEGMENT, content=slice_png, headers=PNG).content
     mask = (decode_mask(content, "mask") > 127).astype(np.uint8)
-    answer = client.post(SEGMENT, content=slice_png, headers={**PNG, **AS_JSON}).json()
-    assert (answer["height"], answer["width"]) == mask.shape
-    assert answer["area"] == mask.sum()
+    response = client.post(SEGMENT, content=slice_png, headers={**PNG, **AS_JSON}).json()
+    assert (response["height"], response["width"]) == mask.shape
+    assert response["area"] == mask.sum()
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = {"x": columns[0], "y": rows[0], "width": np.ptp(columns) + 1, "height": np.ptp(rows) + 1}
-    assert answer["bounding_box"] == box
-    runs = np.repeat(np.arange(len(answer["mask"]["counts"])) % 2, answer["mask"]["counts"])
+    assert response["bounding_box"] == box
+    runs = np.repeat(np.arange(len(response["mask"]["counts"])) % 2, response["mask"]["counts"])
     np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask)
-    assert 0 < answer["seconds"] < 60
+    assert 0 < response["seconds"] < 60
 
 
-def test_forms_formats_and_depths_are_taken(client: httpx.Client) -> None:
+def test_forms_and_all_formats_and_depths_are_accepted(client: httpx.Client) -> None:
     grey = np.full((40, 50), 20, np.uint8)
     grey[5:20, 5:30] = 220
-    images = [encoded(suffix, grey) for suffix in (".png", ".jpg", ".bmp", ".tif")]
-    images += [encoded(".png", np.dstack([grey] * 3)), encoded(".tif", grey.astype(np.uint16))]
+    images = [encode_image(suffix, grey) for suffix in (".png", ".jpg", ".bmp", ".tif")]
+    images += [
+        encode_image(".png", np.dstack([grey] * 3)),
+        encode_image(".tif", grey.astype(np.uint16)),
+    ]
     for image in images:
-        ways: list[Request] = [{"content": image, "headers": PNG}, {"files": {"image": image}}]
-        for sent in ways:
-            answer = client.post(SEGMENT, **sent)
-            assert answer.status_code == 200, answer.text
-            assert decode_mask(answer.content, "mask").shape == grey.shape
+        requests: list[Request] = [{"content": image, "headers": PNG}, {"files": {"image": image}}]
+        for request in requests:
+            response = client.post(SEGMENT, **request)
+            assert response.status_code == 200, response.text
+            assert decode_mask(response.content, "mask").shape == grey.shape
 
 
-def test_the_model_and_the_health_are_reported(client: httpx.Client) -> None:
+def test_the_model_and_the_health_are_returned(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     model = client.get("/v1/model").json()
     assert model["reference"] == "bright@production"
@@ -103,32 +106,32 @@ def test_the_model_and_the_health_are_reported(client: httpx.Client) -> None:
     assert model["run"].startswith("bright-")
 
 
-def test_pages_name_no_outside_address(client: httpx.Client) -> None:
+def test_pages_contain_no_url_of_other_hosts(client: httpx.Client) -> None:
     for path in ("/", "/docs", "/web/page.js", "/web/docs.js", "/web/page.css"):
-        answer = client.get(path)
-        assert answer.status_code == 200
-        assert "://" not in answer.text
-        assert "default-src 'self'" in answer.headers["content-security-policy"]
+        response = client.get(path)
+        assert response.status_code == 200
+        assert "://" not in response.text
+        assert "default-src 'self'" in response.headers["content-security-policy"]
 
 
-def test_openapi_names_all_errors(client: httpx.Client) -> None:
-    output = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
-    assert set(output["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
-    assert set(output["responses"]["200"]["content"]) == {"image/png", "application/json"}
+def test_openapi_lists_all_errors(client: httpx.Client) -> None:
+    operation = client.get("/openapi.json").json()["paths"][SEGMENT]["post"]
+    assert set(operation["responses"]) == {"200", "400", "401", "406", "408", "413", "415", "503"}
+    assert set(operation["responses"]["200"]["content"]) == {"image/png", "application/json"}
 
 
-def test_the_key_is_requested(service: Any, slice_png: bytes) -> None:
-    with httpx.Client(base_url=service.url, timeout=60) as stranger:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": service.key}):
-            answer = stranger.post(SEGMENT, content=slice_png, headers={**PNG, **headers})
-            assert answer.status_code == 401
-            assert answer.json()["error"].startswith("The API key is missing or wrong")
-            assert stranger.get("/v1/model", headers=headers).status_code == 401
-            assert stranger.get("/v1/status", headers=headers).status_code == 401
-        assert stranger.get("/").status_code == 200
+def test_the_api_key_is_required(service: Any, slice_png: bytes) -> None:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": service.api_key}):
+            response = client.post(SEGMENT, content=slice_png, headers={**PNG, **headers})
+            assert response.status_code == 401
+            assert response.json()["error"].startswith("The API key is missing or wrong")
+            assert client.get("/v1/model", headers=headers).status_code == 401
+            assert client.get("/v1/status", headers=headers).status_code == 401
+        assert client.get("/").status_code == 200
 
 
-REFUSALS = {
+REJECTIONS = {
     "not found": ("GET", "/v2", {}, 404, "nothing at /v2"),
     "wrong method": ("GET", SEGMENT, {}, 405, "does not support GET"),
     "no body": ("POST", SEGMENT, {"headers": PNG}, 400, "no body"),
@@ -136,7 +139,7 @@ REFUSALS = {
     "no image": ("POST", SEGMENT, {"content": b"x", "headers": PNG}, 415, "not a PNG, JPEG, BMP"),
     "no file": ("POST", SEGMENT, {"files": {"other": b"x"}}, 400, "no file named image"),
     "two files": ("POST", SEGMENT, {"files": [("image", b"x")] * 2}, 400, "Too many files"),
-    "no answer": (
+    "unsupported response type": (
         "POST",
         SEGMENT,
         {"content": b"x", "headers": {**PNG, "Accept": "text/html"}},
@@ -160,25 +163,25 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_a_rejection_is_one_sentence(client: httpx.Client, name: str) -> None:
-    method, path, sent, status, words = REFUSALS[name]
-    answer = client.request(method, path, **sent)
-    assert answer.status_code == status, answer.text
-    assert words.lower() in answer.json()["error"].lower()
+@pytest.mark.parametrize("name", REJECTIONS)
+def test_an_invalid_request_is_rejected_with_one_sentence(client: httpx.Client, name: str) -> None:
+    method, path, arguments, status, words = REJECTIONS[name]
+    response = client.request(method, path, **arguments)
+    assert response.status_code == status, response.text
+    assert words.lower() in response.json()["error"].lower()
 
 
-def test_a_body_without_a_length_is_counted_as_it_comes(client: httpx.Client) -> None:
+def test_a_body_without_a_length_is_counted_while_it_arrives(client: httpx.Client) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(300):
             yield bytes(10_000)
 
-    answer = client.post(SEGMENT, content=chunks(), headers=PNG)
-    assert answer.status_code == 413
+    response = client.post(SEGMENT, content=chunks(), headers=PNG)
+    assert response.status_code == 413
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-IMAGES = [encoded(suffix, NOISE) for suffix in (".png", ".jpg", ".bmp", ".tif")]
+IMAGES = [encode_image(suffix, NOISE) for suffix in (".png", ".jpg", ".bmp", ".tif")]
 
 truncated = st.builds(
     lambda image, share: {"content": image[: int(len(image) * share)], "headers": PNG},
@@ -238,65 +241,72 @@ bad_forms = st.builds(
 
 
 @pytest.mark.timeout(280)
-def test_malformed_requests_are_all_rejected(client: httpx.Client, own_door: httpx.Client) -> None:
-    before: list[int] = []
-    seen = 0
+def test_malformed_requests_are_all_rejected(
+    client: httpx.Client, replica_client: httpx.Client
+) -> None:
+    memory: list[int] = []
+    count = 0
 
     @settings(max_examples=2000, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
-        st.sampled_from((client, own_door)),
+        st.sampled_from((client, replica_client)),
         st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms),
     )
-    def rejected(server: httpx.Client, request: Request) -> None:
-        nonlocal seen
-        answer = server.post(SEGMENT, **request)
-        assert 400 <= answer.status_code < 500, (request, answer.text)
-        assert answer.json()["error"].endswith(".")
-        seen += 1
-        if seen == 200:
-            before.append(replica_memory())
+    def check_rejection(server: httpx.Client, request: Request) -> None:
+        nonlocal count
+        response = server.post(SEGMENT, **request)
+        assert 400 <= response.status_code < 500, (request, response.text)
+        assert response.json()["error"].endswith(".")
+        count += 1
+        if count == 200:
+            memory.append(replica_memory())
 
-    rejected()
-    assert seen >= 1000
-    assert replica_memory() - before[0] < 40 * 2**20
+    check_rejection()
+    assert count >= 1000
+    assert replica_memory() - memory[0] < 40 * 2**20
     assert client.get("/v1/status").json()["errors"] == 0
 
 
-def test_a_replica_answers_the_same_at_its_own_door(
-    service: Any, client: httpx.Client, own_door: httpx.Client
+def test_a_replica_responds_at_its_own_url_too(
+    service: Any, client: httpx.Client, replica_client: httpx.Client
 ) -> None:
-    assert own_door.base_url != client.base_url
-    image = encoded(".png", NOISE)
-    one, two = (server.post(SEGMENT, content=image, headers=PNG) for server in (client, own_door))
-    assert (one.status_code, two.status_code) == (200, 200)
-    assert one.content == two.content
-    assert own_door.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code == 401
-    assert f"version 1 at {service.own_door()}" in service.run("status").stdout
+    assert replica_client.base_url != client.base_url
+    image = encode_image(".png", NOISE)
+    first, second = (
+        server.post(SEGMENT, content=image, headers=PNG) for server in (client, replica_client)
+    )
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.content == second.content
+    assert (
+        replica_client.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code
+        == 401
+    )
+    assert f"version 1 at {service.replica_url()}" in service.run_command("status").stdout
 
 
-@pytest.mark.parametrize("by_itself", [False, True])
-def test_too_many_at_once_are_turned_away_and_the_others_answered(
-    service: Any, by_itself: bool
+@pytest.mark.parametrize("is_direct", [False, True])
+def test_requests_above_the_limit_are_rejected_and_the_others_segmented(
+    service: Any, is_direct: bool
 ) -> None:
-    image = encoded(".jpg", np.zeros((1500, 1500), np.uint8))
-    server = service.own_door() if by_itself else service.url
+    image = encode_image(".jpg", np.zeros((1500, 1500), np.uint8))
+    server = service.replica_url() if is_direct else service.url
 
     def post(_: int) -> httpx.Response:
         with service.client(server) as client:
             return client.post(SEGMENT, content=image, headers=PNG)
 
     with ThreadPoolExecutor(60) as pool:
-        answers = list(pool.map(post, range(60)))
-    rejected = [answer for answer in answers if answer.status_code == 503]
-    assert {answer.status_code for answer in answers} == {200, 503}
-    assert len(answers) - len(rejected) >= 16
-    for answer in rejected:
-        assert answer.json()["error"] == "Too many requests are waiting: try again later."
-        assert answer.headers["retry-after"] == "1"
+        responses = list(pool.map(post, range(60)))
+    rejected = [response for response in responses if response.status_code == 503]
+    assert {response.status_code for response in responses} == {200, 503}
+    assert len(responses) - len(rejected) >= 16
+    for response in rejected:
+        assert response.json()["error"] == "Too many requests are waiting: try again later."
+        assert response.headers["retry-after"] == "1"
 
 
-class Slow:
-    """A service that segments indefinitely, or fails at once."""
+class SlowService:
+    """A service that never completes a segmentation, or fails immediately."""
 
     key_digest: str | None = None
 
@@ -304,7 +314,7 @@ class Slow:
         self.settings = Serve(request_timeout_s=timeout_s)
         self.stats = RequestStats()
         self.limiter = ConcurrencyLimiter(max_slices=1, max_queued=1)
-        self.began = asyncio.Event()
+        self.has_started = asyncio.Event()
         self._fails = fails
 
     @property
@@ -312,43 +322,45 @@ class Slow:
         raise NotImplementedError
 
     async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
-        self.began.set()
+        self.has_started.set()
         if self._fails:
-            raise RuntimeError("a fault of the service")
+            raise RuntimeError("an error of the service")
         return await asyncio.get_running_loop().create_future()
 
     async def status(self) -> ServiceStatus:
         raise NotImplementedError
 
 
-def asking(service: Slow) -> httpx.AsyncClient:
+def client_of(service: SlowService) -> httpx.AsyncClient:
     """A client of an application in this process."""
     transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://here")
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
 
 
-def test_a_slice_is_not_decoded_before_there_is_room(slice_png: bytes) -> None:
-    async def ask() -> None:
-        service = Slow(fails=True)
-        async with asking(service) as client:
+def test_a_slice_is_not_decoded_above_the_concurrency_limit(slice_png: bytes) -> None:
+    async def run() -> None:
+        service = SlowService(fails=True)
+        async with client_of(service) as client:
             await service.limiter.slices.acquire()
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
             done, _ = await asyncio.wait([request], timeout=0.5)
             assert not done
-            assert not service.began.is_set()
+            assert not service.has_started.is_set()
             service.limiter.slices.release()
             assert (await request).status_code == 500
 
-    asyncio.run(ask())
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(("fails", "errors"), [(False, 0), (True, 1)])
-def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, errors: int) -> None:
-    async def ask() -> RequestStats:
-        service = Slow(fails)
-        async with asking(service) as client:
+def test_a_client_that_disconnects_is_not_an_error(
+    slice_png: bytes, fails: bool, errors: int
+) -> None:
+    async def run() -> RequestStats:
+        service = SlowService(fails)
+        async with client_of(service) as client:
             request = asyncio.create_task(client.post(SEGMENT, content=slice_png, headers=PNG))
-            await service.began.wait()
+            await service.has_started.wait()
             if fails:
                 assert (await request).status_code == 500
             else:
@@ -357,26 +369,26 @@ def test_a_client_that_hangs_up_is_no_error(slice_png: bytes, fails: bool, error
         assert not service.limiter.slices.locked()
         return service.stats
 
-    stats = asyncio.run(ask())
+    stats = asyncio.run(run())
     assert (stats.requests, stats.rejected, stats.errors) == (1, 0, errors)
     assert not stats.latencies
 
 
-def test_what_takes_too_long_is_given_up_with_a_sentence(slice_png: bytes) -> None:
-    async def ask() -> tuple[httpx.Response, Slow]:
-        service = Slow(fails=False, timeout_s=0.2)
-        async with asking(service) as client:
+def test_a_request_above_the_time_limit_is_rejected(slice_png: bytes) -> None:
+    async def run() -> tuple[httpx.Response, SlowService]:
+        service = SlowService(fails=False, timeout_s=0.2)
+        async with client_of(service) as client:
             return await client.post(SEGMENT, content=slice_png, headers=PNG), service
 
-    answer, service = asyncio.run(ask())
-    assert answer.status_code == 408
-    assert answer.json()["error"].startswith("The request was not answered within 0.2 s")
+    response, service = asyncio.run(run())
+    assert response.status_code == 408
+    assert response.json()["error"].startswith("The request was not answered within 0.2 s")
     assert (service.stats.rejected, service.limiter.slices.locked()) == (1, False)
 
 
-def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
-    async def ask() -> Slow:
-        service = Slow(fails=False)
+def test_a_request_of_a_disconnected_client_is_not_segmented(slice_png: bytes) -> None:
+    async def run() -> SlowService:
+        service = SlowService(fails=False)
         messages = iter(
             [
                 {"type": "http.request", "body": slice_png, "more_body": False},
@@ -400,6 +412,6 @@ def test_that_has_hung_up_is_not_segmented(slice_png: bytes) -> None:
         await build_app(service)(scope, receive, send)
         return service
 
-    service = asyncio.run(ask())
-    assert not service.began.is_set()
+    service = asyncio.run(run())
+    assert not service.has_started.is_set()
     assert (service.stats.requests, service.stats.rejected, service.stats.errors) == (1, 0, 0)

@@ -1,4 +1,4 @@
-"""A host follows the registry, and keeps what it has where the new one cannot be served."""
+"""A model manager follows the registry, and keeps its model if the new one cannot be served."""
 
 from pathlib import Path
 from typing import Any
@@ -13,101 +13,102 @@ from inference.serving.model_manager import ModelManager
 
 
 @pytest.fixture
-def registry(make_bundle: Any, bright: LocalStorage, tmp_path: Path) -> Registry:
+def registry(make_bundle: Any, bright_bundle: LocalStorage, tmp_path: Path) -> Registry:
     """bright@production at version 1 of 2."""
-    made = Registry(open_storage(str(tmp_path)))
-    made.register("bright", bright.url)
-    made.register("bright", make_bundle(0.2).url)
-    made.promote("bright", 1, "production")
-    return made
+    registry = Registry(open_storage(str(tmp_path)))
+    registry.register("bright", bright_bundle.url)
+    registry.register("bright", make_bundle(0.2).url)
+    registry.promote("bright", 1, "production")
+    return registry
 
 
-def host(reference: str, folder: Path) -> ModelManager:
+def create_manager(reference: str, folder: Path) -> ModelManager:
     return ModelManager(reference, str(folder), threads=1, gpu=False)
 
 
-def test_a_promotion_is_followed_and_a_roll_back_too(registry: Registry, tmp_path: Path) -> None:
-    follower = host("bright@production", tmp_path)
-    follower.load()
-    dim = np.full((32, 32, 1), 80, np.uint8)
-    first = follower.current
-    assert not first.predictor.predict([dim])[0].mask.any()
-    registry.promote("bright", 2, "production")
-    follower.refresh()
-    assert follower.current.label == "bright@2"
-    assert follower.current.predictor.predict([dim])[0].mask[16, 16]
-    registry.rollback("bright", "production")
-    follower.refresh()
-    assert follower.current.label == "bright@1"
-
-
-def test_nothing_new_is_not_opened_again(registry: Registry, tmp_path: Path) -> None:
-    assert registry.stages("bright")
-    follower = host("bright@production", tmp_path)
-    follower.load()
-    before = follower.current
-    follower.refresh()
-    assert follower.current is before
-
-
-def test_a_version_is_stayed_at(registry: Registry, tmp_path: Path) -> None:
-    follower = host("bright@2", tmp_path)
-    follower.load()
-    registry.promote("bright", 1, "production")
-    follower.refresh()
-    assert follower.current.label == "bright@2"
-
-
-def test_what_cannot_be_hosted_is_a_problem_and_changes_nothing(
-    registry: Registry, make_bundle: Any, failing: LocalStorage, tmp_path: Path
-) -> None:
-    follower = host("bright@production", tmp_path)
-    follower.load()
-    registry.promote("bright", damaged(registry, make_bundle(0.9)), "production")
-    follower.refresh()
-    assert follower.current.label == "bright@1"
-    assert follower.load_error is not None
-    assert "saved_model.pb" in follower.load_error
-    registry.promote("bright", registry.register("bright", failing.url).version, "production")
-    follower.refresh()
-    assert follower.current.label == "bright@1"
-    assert follower.load_error == "bright@production cannot be served: InvalidArgumentError."
-    registry.promote("bright", 2, "production")
-    follower.refresh()
-    assert (follower.current.label, follower.load_error) == ("bright@2", None)
-
-
-def test_a_host_that_starts_falls_back_to_what_the_stage_stood_at(
-    registry: Registry, make_bundle: Any, failing: LocalStorage, tmp_path: Path
-) -> None:
-    registry.promote("bright", registry.register("bright", failing.url).version, "production")
-    registry.promote("bright", damaged(registry, make_bundle(0.9)), "production")
-    follower = host("bright@production", tmp_path)
-    follower.load()
-    assert follower.current.label == "bright@1"
-    assert follower.load_error is not None
-    assert "saved_model.pb" in follower.load_error
-    follower.refresh()
-    assert "saved_model.pb" in follower.load_error
-    registry.promote("bright", 2, "production")
-    follower.refresh()
-    assert (follower.current.label, follower.load_error) == ("bright@2", None)
-
-
-def damaged(registry: Registry, bundle: LocalStorage) -> int:
-    """The version of a bundle whose graph is lost once it is registered."""
-    number = registry.register("bright", bundle.url).version
+def register_damaged(registry: Registry, bundle: LocalStorage) -> int:
+    """Register a bundle and damage its graph; its version."""
+    version = registry.register("bright", bundle.url).version
     (bundle.path / "saved_model/saved_model.pb").write_bytes(b"")
-    return number
+    return version
 
 
-def test_the_first_bundle_must_be_there(registry: Registry, tmp_path: Path) -> None:
+def test_promotions_and_rollbacks_are_followed(registry: Registry, tmp_path: Path) -> None:
+    manager = create_manager("bright@production", tmp_path)
+    manager.load()
+    dim = np.full((32, 32, 1), 80, np.uint8)
+    assert not manager.current.predictor.predict([dim])[0].mask.any()
+    registry.promote("bright", 2, "production")
+    manager.refresh()
+    assert manager.current.label == "bright@2"
+    assert manager.current.predictor.predict([dim])[0].mask[16, 16]
+    registry.rollback("bright", "production")
+    manager.refresh()
+    assert manager.current.label == "bright@1"
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_unchanged_version_is_not_loaded_again(tmp_path: Path) -> None:
+    manager = create_manager("bright@production", tmp_path)
+    manager.load()
+    model = manager.current
+    manager.refresh()
+    assert manager.current is model
+
+
+def test_a_reference_to_a_version_ignores_promotions(registry: Registry, tmp_path: Path) -> None:
+    manager = create_manager("bright@2", tmp_path)
+    manager.load()
+    registry.promote("bright", 1, "production")
+    manager.refresh()
+    assert manager.current.label == "bright@2"
+
+
+def test_a_model_that_cannot_be_served_is_a_load_error_and_changes_nothing(
+    registry: Registry, make_bundle: Any, failing_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    manager = create_manager("bright@production", tmp_path)
+    manager.load()
+    registry.promote("bright", register_damaged(registry, make_bundle(0.9)), "production")
+    manager.refresh()
+    assert manager.current.label == "bright@1"
+    assert manager.load_error is not None
+    assert "saved_model.pb" in manager.load_error
+    failing = registry.register("bright", failing_bundle.url).version
+    registry.promote("bright", failing, "production")
+    manager.refresh()
+    assert manager.current.label == "bright@1"
+    assert manager.load_error == "bright@production cannot be served: InvalidArgumentError."
+    registry.promote("bright", 2, "production")
+    manager.refresh()
+    assert (manager.current.label, manager.load_error) == ("bright@2", None)
+
+
+def test_the_first_load_falls_back_to_an_earlier_version_of_the_stage(
+    registry: Registry, make_bundle: Any, failing_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    failing = registry.register("bright", failing_bundle.url).version
+    registry.promote("bright", failing, "production")
+    registry.promote("bright", register_damaged(registry, make_bundle(0.9)), "production")
+    manager = create_manager("bright@production", tmp_path)
+    manager.load()
+    assert manager.current.label == "bright@1"
+    assert manager.load_error is not None
+    assert "saved_model.pb" in manager.load_error
+    manager.refresh()
+    assert "saved_model.pb" in manager.load_error
+    registry.promote("bright", 2, "production")
+    manager.refresh()
+    assert (manager.current.label, manager.load_error) == ("bright@2", None)
+
+
+def test_without_any_valid_version_the_first_load_fails(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="there is no model 'unknown'"):
-        host("unknown@production", tmp_path).load()
-    version = registry.resolve("bright@1")
-    (Path(version.bundle) / "weights.npz").rename(Path(version.bundle) / "moved")
+        create_manager("unknown@production", tmp_path).load()
+    bundle = Path(registry.resolve("bright@1").bundle)
+    (bundle / "weights.npz").rename(bundle / "moved")
     try:
         with pytest.raises(BundleError, match=r"weights\.npz"):
-            host("bright@1", tmp_path).load()
+            create_manager("bright@1", tmp_path).load()
     finally:
-        (Path(version.bundle) / "moved").rename(Path(version.bundle) / "weights.npz")
+        (bundle / "moved").rename(bundle / "weights.npz")

@@ -1,0 +1,58 @@
+"""The commands that register models, and errors of commands that need no cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import ClusterError, RegistryError
+from inference.__main__ import deploy, models, promote, register, rollback, shutdown
+
+
+def test_a_model_is_registered_promoted_and_rolled_back(
+    make_bundle: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(tmp_path)
+    first, second = make_bundle(0.5).url, make_bundle(0.2).url
+    for url in (first, second):
+        register("bright", url, root)
+    for version in (1, 2):
+        promote("bright", version, "production", root)
+    rollback("bright", "production", root)
+    models(root)
+    assert capsys.readouterr().out.splitlines() == [
+        f"bright@1 is {first}",
+        f"bright@2 is {second}",
+        "bright@production is version 1",
+        "bright@production is version 2",
+        "bright@production is version 1 again",
+        f"bright@1    production     {first}",
+        f"bright@2    -              {second}",
+    ]
+
+
+def test_without_a_registered_model_the_commands_that_register_one_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = tmp_path / "demo.toml", tmp_path / "storage"
+    config.write_text(f'[storage]\nroot = "{root}"\n')
+    with pytest.raises(RegistryError) as error:
+        deploy(config)
+    message = str(error.value)
+    assert message.startswith("serve.model = 'demo@production' cannot be served: there is no model")
+    for command in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
+        assert f"`python -m inference {command} --storage {root}`" in message
+    models(str(root))
+    output = capsys.readouterr().out
+    assert output.startswith(f"no model is registered in {root}/registry: register a bundle by `")
+    assert output.count("\n") == 1
+
+
+def test_shutdown_needs_the_address_of_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = tmp_path / "demo.toml"
+    config.write_text("")
+    with pytest.raises(ClusterError, match=r"neither cluster\.address nor RAY_ADDRESS"):
+        shutdown(config)
