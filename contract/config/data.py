@@ -86,7 +86,7 @@ class Data(Section):
         if self.source == "phantom" and self.root is not None:
             raise ValueError(
                 f'data.root = "{self.root}" is not read while data.source = "phantom": set '
-                'data.source = "folder", or remove data.root (`data.root=` on the command line)'
+                'data.source = "folder", or remove data.root'
             )
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ValueError(

@@ -113,8 +113,8 @@ def _read(path: Path) -> str:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(
-            f"cannot read the settings file {path} ({reason}): name a TOML file that is there and "
-            "that you may read, such as configs/demo.toml."
+            f"cannot read the settings file {path} ({reason}): pass the path of a readable TOML "
+            "file, such as configs/demo.toml."
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the settings file {path} is not text in UTF-8: {error}.") from error

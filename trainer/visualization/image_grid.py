@@ -114,9 +114,9 @@ def _draw_legend(width: int) -> RgbImage:
     outline = "outline of the ground truth"
     entries = {
         outline: _OUTLINE_SWATCH,
-        "found": TRUE_POSITIVE,
-        "missed": FALSE_NEGATIVE,
-        "wrongly marked": FALSE_POSITIVE,
+        "true positive": TRUE_POSITIVE,
+        "false negative": FALSE_NEGATIVE,
+        "false positive": FALSE_POSITIVE,
     }
     positions: list[tuple[int, int]] = []
     x, line = _GAP, 0

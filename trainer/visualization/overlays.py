@@ -19,7 +19,11 @@ FALSE_POSITIVE = (230, 85, 30)
 OUTLINE = (255, 255, 255)
 """RGB. The color of false positives is the palette's vermillion, lighter for dark slices."""
 
-LEGEND = {"found": TRUE_POSITIVE, "missed": FALSE_NEGATIVE, "wrong": FALSE_POSITIVE}
+LEGEND = {
+    "true_positive": TRUE_POSITIVE,
+    "false_negative": FALSE_NEGATIVE,
+    "false_positive": FALSE_POSITIVE,
+}
 """The colors by name, for the legend of a page."""
 
 TILE_SIZE = 256
