@@ -1,0 +1,160 @@
+"""The command `segfleet`: the commands of all packages in one, grouped by what one wants to do.
+
+A package is imported when one of its commands is called, by name, because imports of segfleet go
+down only. `segfleet COMMAND` and `python -m PACKAGE COMMAND` are the same command.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from contract.cli.app import run_app
+
+
+@dataclass(frozen=True)
+class CommandSource:
+    """Where a command is defined: `python -m package name`."""
+
+    package: str
+    name: str
+
+    def load(self) -> Any:
+        """The command, with its arguments and options."""
+        app = import_module(f"{self.package}.__main__").app
+        return typer.main.get_group(app).get_command(_NO_CONTEXT, self.name)
+
+
+# typer's groups look up a command by its name alone.
+_NO_CONTEXT: Any = None
+
+MODEL_COMMANDS = {
+    "list": CommandSource("inference", "models"),
+    "register": CommandSource("inference", "register"),
+    "promote": CommandSource("inference", "promote"),
+    "rollback": CommandSource("inference", "rollback"),
+}
+SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
+    "Train a network": {
+        "prepare": CommandSource("trainer", "prepare"),
+        "inspect": CommandSource("trainer", "inspect"),
+        "train": CommandSource("trainer", "train"),
+        "evaluate": CommandSource("trainer", "evaluate"),
+    },
+    "Search settings": {
+        "sweep": CommandSource("tuning", "run"),
+        "leaderboard": CommandSource("tuning", "leaderboard"),
+    },
+    "Predict masks and serve a model": {
+        "predict": CommandSource("inference", "predict"),
+        "deploy": CommandSource("inference", "deploy"),
+        "service": CommandSource("inference", "status"),
+        "shutdown": CommandSource("inference", "shutdown"),
+    },
+    "Run jobs on a cluster": {
+        "check": CommandSource("cluster", "check"),
+        "upload": CommandSource("cluster", "upload"),
+        "submit": CommandSource("cluster", "submit"),
+        "status": CommandSource("cluster", "status"),
+        "logs": CommandSource("cluster", "logs"),
+        "stop": CommandSource("cluster", "stop"),
+    },
+    "Create a cluster on AWS": {
+        "up": CommandSource("cluster", "up"),
+        "down": CommandSource("cluster", "down"),
+    },
+}
+# The section in whose list `models`, which has commands of its own, is shown.
+_MODELS_SECTION = "Predict masks and serve a model"
+
+
+class ModelsGroup(typer.core.TyperGroup):
+    """`segfleet models`: the commands of the model registry."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of --help."""
+        return list(MODEL_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        source = MODEL_COMMANDS.get(cmd_name)
+        return source.load() if source else None
+
+
+class SegfleetGroup(typer.core.TyperGroup):
+    """`segfleet`: the commands of SECTIONS and the group `models`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names in the order of --help."""
+        return [name for names in _names_by_section().values() for name in names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        for commands in SECTIONS.values():
+            if cmd_name in commands:
+                return commands[cmd_name].load()
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands of --help, one section after the other."""
+        width = max(map(len, self.list_commands(ctx)))
+        for section, names in _names_by_section().items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(section):
+                limit = formatter.width - width - 6
+                rows = [(name.ljust(width), c.get_short_help_str(limit)) for name, c in commands]
+                formatter.write_dl(rows)
+
+
+def _names_by_section() -> dict[str, list[str]]:
+    names = {section: list(commands) for section, commands in SECTIONS.items()}
+    names[_MODELS_SECTION].insert(2, "models")
+    return names
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"segfleet {version('segfleet')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+]
+
+app = typer.Typer(
+    cls=SegfleetGroup,
+    help="Train image segmentation on Ray, search its settings, and serve the best model.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(
+    cls=ModelsGroup,
+    help="List, register, promote and roll back the versions of models.",
+    no_args_is_help=True,
+)
+models_app.callback()(lambda: None)
+app.add_typer(models_app, name="models")
+
+
+@app.callback()
+def _segfleet(version: Version = False) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command that the process was started for."""
+    run_app(app)
+
+
+if __name__ == "__main__":
+    main()
