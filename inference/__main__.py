@@ -166,10 +166,11 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 @app.command(epilog=example_epilog("python -m inference status configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Print the model and the status of the service at serve.host and serve.port."""
-    from inference.serving.client import read_model, read_status
+    from inference.serving.client import service_client
 
     settings = load_settings(config, overrides)
-    model, current = read_model(settings.serve), read_status(settings.serve)
+    client = service_client(settings.serve)
+    model, current = client.model(), client.status()
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "replicas": "; ".join(

@@ -10,12 +10,14 @@ import numpy as np
 from contract import bundle
 from contract.bundle import Manifest
 from contract.host_info import cpu_count, gpu_count
+from contract.imaging.arrays import to_slice
+from contract.imaging.decode import read_image
 from contract.storage import LocalStorage, Storage
 from inference.engines import Engine, create_engine
 
 
 @dataclass(frozen=True)
-class SliceSegmentation:
+class Segmentation:
     """The prediction for one slice."""
 
     mask: np.ndarray
@@ -32,31 +34,54 @@ class Predictor:
         self.manifest = manifest
         self.engine = engine
 
-    def predict(
-        self, slices: Sequence[np.ndarray], probability: bool = False
-    ) -> list[SliceSegmentation]:
+    def predict(self, image: np.ndarray | str | Path, *, probability: bool = False) -> Segmentation:
+        """Predict the mask of one slice.
+
+        Args:
+            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), of uint8, uint16 or
+                int16, with the intensities of the files that the network was trained on; or the
+                path of an image file.
+            probability: Whether to return the probabilities too.
+
+        Returns:
+            A Segmentation with the size of the slice.
+
+        Raises:
+            DataError: The file or the array is not such a slice.
+            StorageError: The file cannot be read.
+
+        Example:
+            >>> predictor = inference.load_bundle("demo@production")
+            >>> predictor.predict("slice.png").mask.sum()
+        """
+        slices = [read_slice(image)]
+        return self.predict_batch(slices, probability=probability)[0]
+
+    def predict_batch(
+        self, slices: Sequence[np.ndarray], *, probability: bool = False
+    ) -> list[Segmentation]:
         """Predict the masks of slices.
 
         Args:
-            slices: uint8 or int16, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may differ.
-                Slices of one shape and type are passed to the engine together.
+            slices: uint8, uint16 or int16, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may
+                differ. Slices of one shape and type are passed to the engine together.
             probability: Whether to return probabilities too.
 
         Returns:
-            One SliceSegmentation per slice, in their order, with the size of the slice.
+            One Segmentation per slice, in their order, with the size of the slice.
 
         Raises:
             RuntimeError: The engine cannot process a slice.
 
         Example:
-            >>> predictor.predict([image])[0].mask.sum()
+            >>> [segmentation.mask.sum() for segmentation in predictor.predict_batch(images)]
         """
-        segmentations: dict[int, SliceSegmentation] = {}
+        segmentations: dict[int, Segmentation] = {}
         for indices in _group_by_shape(slices):
             batch = np.stack([slices[index] for index in indices])
             probabilities, masks = self.engine.infer(batch)
             for position, index in enumerate(indices):
-                segmentations[index] = SliceSegmentation(
+                segmentations[index] = Segmentation(
                     masks[position], probabilities[position] if probability else None
                 )
         return [segmentations[index] for index in range(len(slices))]
@@ -86,6 +111,14 @@ def load_predictor(
     manifest = bundle.read_manifest(LocalStorage(folder))
     use_gpu = gpu_count() > 0 if gpu is None else gpu
     return Predictor(manifest, create_engine(folder, threads or cpu_count(), use_gpu))
+
+
+def read_slice(image: np.ndarray | str | Path) -> np.ndarray:
+    """A slice [H, W, C] from an array or from an image file; DataError if it is not one."""
+    if isinstance(image, str | Path):
+        path = Path(image).absolute()
+        return read_image(LocalStorage(path.parent), path.name)
+    return to_slice(image)
 
 
 def _group_by_shape(slices: Sequence[np.ndarray]) -> list[list[int]]:

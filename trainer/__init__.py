@@ -1,4 +1,132 @@
 """From a TOML file to a bundle: data, networks, training on Ray Train, export and evaluation.
 
+For notebooks and scripts: load_config, prepare, train and evaluate (docs/python.md). They do what
+the commands of the same names do, with a progress bar.
 May import cluster and contract. The order of the packages inside is in docs/architecture.md.
 """
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from contract.config import Config, Storage
+from contract.config.loader import load_config
+
+if TYPE_CHECKING:
+    from trainer.data.dataset_index import Dataset, Split
+    from trainer.evaluation.scores import Evaluation
+    from trainer.training.run_store import RunResult
+
+__all__ = ["evaluate", "load_config", "prepare", "train"]
+
+
+def prepare(config: Config) -> "Dataset":
+    """Check every slice and mask, split by patient, and write the index that training reads.
+
+    Args:
+        config: The settings; [data] describes the slices.
+
+    Returns:
+        The slices with their splits and patients.
+
+    Raises:
+        DataError: A slice or a mask cannot be used; the message names the file.
+
+    Example:
+        >>> dataset = trainer.prepare(trainer.load_config("configs/demo.toml"))
+        >>> dataset.patients("test")
+    """
+    from contract.cli.progress import progress_bar
+    from contract.storage import open_storage
+    from trainer.data.dataset_index import prepare_dataset
+
+    with progress_bar("slices") as bar:
+        storage = open_storage(config.storage.root)
+        return prepare_dataset(config.data, config.run.seed, storage, bar.set)
+
+
+def train(config: Config) -> "RunResult":
+    """Train a network on Ray, or resume the run of this name.
+
+    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a private one on this machine
+    that ends with the training.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The finished run: `bundle`, its address; `best`, the metrics of the best epoch; `history`,
+        those of every epoch, as rows of a table (pandas.DataFrame(run.history)).
+
+    Raises:
+        UserError: The run cannot start, or cannot end; the message names the cause.
+
+    Example:
+        >>> run = trainer.train(trainer.load_config("configs/demo.toml", train={"epochs": 3}))
+        >>> run.best["val_dice_coef"]
+    """
+    from contract.cli.log_setup import silence_libraries
+    from contract.cli.progress import progress_bar
+
+    silence_libraries()
+    dataset = prepare(config)
+    from trainer.training.launcher import run_training
+
+    with progress_bar("training") as bar:
+        return run_training(config, bar.set, dataset)
+
+
+def evaluate(
+    reference: str,
+    overrides: Sequence[str] = (),
+    *,
+    split: "Split" = "test",
+    output: str | None = None,
+    save_masks: bool = False,
+    storage_root: str = Storage().root,
+    **settings: Any,
+) -> "Evaluation":
+    """Evaluate a bundle by patient on a split of its slices; writes tables, images and a report.
+
+    The settings are those of the bundle; override data.root if the slices have moved.
+
+    Args:
+        reference: A bundle: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
+        overrides: Settings that replace those of the bundle, as on the command line: data.*,
+            storage.* or predict.batch_size.
+        split: "train", "valid" or "test".
+        output: Folder or s3:// prefix for the files; None: next to the bundle's run.
+        save_masks: Write the predicted masks too.
+        storage_root: Folder or s3:// address with the registry that knows the name.
+        **settings: Settings that replace those of the bundle, as for load_config.
+
+    Returns:
+        The scores of slices and patients; `table()` has one row per patient.
+
+    Raises:
+        ConfigError: A setting cannot be changed for an evaluation.
+        DataError: The split is empty, or the network was trained on a patient of the split.
+        BundleError, RegistryError, StorageError: The bundle or a slice cannot be read.
+
+    Example:
+        >>> evaluation = trainer.evaluate(run.bundle)
+        >>> evaluation.summary_of("dice").mean
+    """
+    from contract.cli.log_setup import silence_libraries
+    from contract.cli.progress import progress_bar
+    from contract.registry import open_bundle
+
+    silence_libraries()
+    from trainer.evaluation.evaluate import evaluate as evaluate_split
+    from trainer.evaluation.evaluate import load_bundle_config, report_storage
+    from trainer.evaluation.report import write_report
+
+    bundle = open_bundle(reference, storage_root)
+    config = load_bundle_config(bundle, overrides, settings)
+    dataset = prepare(config)
+    destination = report_storage(bundle, dataset, split, output)
+    with progress_bar(f"evaluating {split}", len(dataset.select(split))) as bar:
+        evaluation = evaluate_split(
+            bundle, dataset, split, config.data, config.predict, destination, bar.set, save_masks
+        )
+    write_report(bundle, evaluation, config, destination)
+    return evaluation

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import trainer
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
 from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
@@ -16,13 +17,9 @@ from contract.cli.options import (
     Verbose,
 )
 from contract.cli.progress import progress_bar
-from contract.config import Config
-from contract.config.loader import parse_override
-from contract.errors import ConfigError
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
-    from trainer.data.dataset_index import Dataset
     from trainer.evaluation.scores import Evaluation
 
 app = create_app("Prepare slices, train a network on Ray, and evaluate it by patient.")
@@ -53,7 +50,7 @@ def prepare(
     from trainer.data.dataset_index import SPLITS, check_tile_sizes
 
     chosen = load_settings(config, overrides, show_config)
-    dataset = prepare_with_progress(chosen)
+    dataset = trainer.prepare(chosen)
     check_tile_sizes(dataset, chosen.network, chosen.predict)
     for split in SPLITS:
         patients, slices = len(dataset.patients(split)), len(dataset.select(split))
@@ -72,7 +69,7 @@ def inspect(
     from trainer.data.dataset_report import create_report
 
     chosen = load_settings(config, overrides, show_config)
-    dataset = prepare_with_progress(chosen)
+    dataset = trainer.prepare(chosen)
     destination = open_storage(chosen.storage.root).child(f"inspections/{chosen.run.name}")
     with progress_bar("inspecting slices", len(dataset.slices)) as bar:
         report = create_report(dataset, chosen.data, destination, bar.set)
@@ -92,11 +89,7 @@ def train(
 ) -> None:
     """Train a network on Ray, or resume the run of this name; writes a bundle at the end."""
     chosen = load_settings(config, overrides, show_config)
-    dataset = prepare_with_progress(chosen)
-    from trainer.training import launcher
-
-    with progress_bar("training") as bar:
-        result = launcher.run_training(chosen, bar.set, dataset)
+    result = trainer.train(chosen)
     monitor = chosen.train.monitor
     typer.echo(f"epochs: {len(result.history)}")
     typer.echo(f"best: epoch {result.best['epoch']:.0f}, {monitor} {result.best[monitor]:.4f}")
@@ -118,51 +111,20 @@ def evaluate(
 
     The settings are those of the bundle; override data.root if the slices have moved.
     """
-    check_overrides(overrides or ())
-    from contract import bundle
-    from contract.config.loader import load_config
-    from contract.registry import open_bundle
-    from contract.storage import LocalStorage
     from trainer.data.dataset_index import SPLITS
-    from trainer.evaluation.evaluate import evaluate as evaluate_bundle
-    from trainer.evaluation.report import render_report
 
     if split not in SPLITS:
         raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
-    source = open_bundle(reference, storage)
-    folder = bundle.fetch(source)
-    chosen = load_config(folder / "config.toml", overrides or ())
-    dataset = prepare_with_progress(chosen)
-    run_url = source.url.removesuffix("/bundle")
-    run = open_storage(run_url) if run_url != source.url else None
-    # The metrics of other slices do not overwrite those of the bundle's own slices.
-    is_own_dataset = bundle.read_manifest(LocalStorage(folder)).dataset == dataset.fingerprint
-    name = split if is_own_dataset else f"{split}-{dataset.fingerprint}"
-    destination = open_storage(output or f"{run_url}/evaluation/{name}")
-    with progress_bar(f"evaluating {split}", len(dataset.select(split))) as bar:
-        evaluation = evaluate_bundle(
-            source,
-            dataset,
-            split,
-            chosen.data,
-            chosen.predict,
-            destination,
-            bar.set,
-            save_masks,
-        )
-    destination.write("report.html", render_report(run, evaluation, chosen).encode())
+    evaluation = trainer.evaluate(
+        reference,
+        overrides or (),
+        split=split,
+        output=output,
+        save_masks=save_masks,
+        storage_root=storage,
+    )
     typer.echo(format_table(evaluation))
-    typer.echo(f"report: {destination.url}/report.html")
-
-
-def check_overrides(overrides: Iterable[str]) -> None:
-    """ConfigError for an override that would have no effect on an evaluation."""
-    for key, _ in map(parse_override, overrides):
-        if not key.startswith(("data.", "storage.")) and key != "predict.batch_size":
-            raise ConfigError(
-                f"evaluate cannot change {key}, with which the bundle was created: override "
-                "data.*, storage.* or predict.batch_size."
-            )
+    typer.echo(f"report: {evaluation.output}/report.html")
 
 
 def format_table(evaluation: "Evaluation") -> str:
@@ -189,15 +151,6 @@ def format_table(evaluation: "Evaluation") -> str:
     ]
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
-
-
-def prepare_with_progress(config: Config) -> "Dataset":
-    """The checked slices of these settings, with a progress bar."""
-    from trainer.data.dataset_index import prepare_dataset
-
-    with progress_bar("slices") as bar:
-        storage = open_storage(config.storage.root)
-        return prepare_dataset(config.data, config.run.seed, storage, bar.set)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from typer import echo
 
+import tuning
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
 from contract.cli.options import ConfigFile, Overrides, ShowConfig, Verbose
-from contract.cli.progress import progress_bar
 
 app = create_app("Search settings with Ray Tune, and register the best network.")
 
@@ -18,10 +18,9 @@ def run(
 ) -> None:
     """Run the sweep of [sweep] and keep its best network; run it again to resume it."""
     chosen = load_settings(config, overrides, show_config)
-    from tuning import report, sweep
+    from tuning import report
 
-    with progress_bar(f"sweep {chosen.run.name}", chosen.sweep.num_samples) as bar:
-        result = sweep.run_sweep(chosen, bar.set)
+    result = tuning.run_sweep(chosen)
     echo(report.leaderboard_text(result.trials, chosen.train.monitor))
     echo(report.describe_source(chosen))
     echo(f"leaderboard and plots: {result.storage_url}")

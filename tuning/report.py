@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,21 +33,33 @@ def write_report(sweep: Storage, config: Config, trials: Sequence[Trial]) -> Non
     sweep.write(SETTINGS, settings_png(trials, monitor, config.sweep.space, footer))
 
 
-def leaderboard_csv(trials: Sequence[Trial], monitor: str) -> bytes:
+def leaderboard_rows(trials: Sequence[Trial], monitor: str) -> list[dict[str, Any]]:
     """One row per trial, the best first, with a column for every searched setting."""
     settings = searched_settings(trials)
-    measured = ["rank", "trial", monitor, "best_epoch", "epochs", "seconds", "status"]
     rows = []
     for rank, trial in enumerate(trials, start=1):
         best = trial.best_epoch(monitor)
         rows.append(
-            [rank, trial.number]
-            + ([best[monitor], int(best["epoch"])] if best else [None, None])
-            + [len(trial.history), round(training_seconds(trial), 1), trial.status]
-            + [trial.values.get(key) for key in settings]
-            + [trial.run, trial.error]
+            {
+                "rank": rank,
+                "trial": trial.number,
+                monitor: best[monitor] if best else None,
+                "best_epoch": int(best["epoch"]) if best else None,
+                "epochs": len(trial.history),
+                "seconds": round(training_seconds(trial), 1),
+                "status": trial.status,
+                **{key: trial.values.get(key) for key in settings},
+                "run": trial.run,
+                "error": trial.error,
+            }
         )
-    return to_csv([*measured, *settings, "run", "error"], rows)
+    return rows
+
+
+def leaderboard_csv(trials: Sequence[Trial], monitor: str) -> bytes:
+    """leaderboard.csv: the rows of leaderboard_rows."""
+    rows = leaderboard_rows(trials, monitor)
+    return to_csv(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def leaderboard_text(trials: Sequence[Trial], monitor: str) -> str:

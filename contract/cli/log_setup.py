@@ -22,15 +22,18 @@ _QUIET_ENV = {
 
 
 def silence_libraries() -> None:
-    """Silence libraries, and log the messages of segfleet as plain lines."""
+    """Keep libraries that are imported later, and child processes, from printing messages."""
     for name, value in _QUIET_ENV.items():
         os.environ.setdefault(name, value)
-    sys.meta_path.insert(0, _QUIET_TENSORFLOW)
-    configure_logging(verbose=False)
+    if _QUIET_TENSORFLOW not in sys.meta_path:
+        sys.meta_path.insert(0, _QUIET_TENSORFLOW)
 
 
 def enable_verbose(verbose: bool) -> bool:
-    """Undo silence_libraries if verbose; called before any command imports a library."""
+    """Undo silence_libraries, and log everything, if verbose.
+
+    Called before any command imports a library.
+    """
     if verbose:
         for name, value in _QUIET_ENV.items():
             if os.environ.get(name) == value:

@@ -1,5 +1,6 @@
-"""Progress of commands: a bar on a terminal, log lines at intervals elsewhere."""
+"""Progress: a bar in a terminal and in a notebook, log lines at intervals elsewhere."""
 
+import html
 import logging
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between two log lines without a terminal.
 _LOG_INTERVAL_S = 10.0
+# Seconds between two updates in a notebook, which stores each of them for a moment.
+_NOTEBOOK_INTERVAL_S = 0.3
 
 
 class ProgressBar:
@@ -44,7 +47,13 @@ class ProgressBar:
 def progress_bar(title: str, total: int | None = None) -> Iterator[ProgressBar]:
     """Show the progress of work with this many steps; None if the number is not known yet."""
     console = Console(stderr=True)
-    with _rich_display(title, console) if console.is_terminal else _log_display(title) as display:
+    if console.is_terminal:
+        context = _rich_display(title, console)
+    elif console.is_jupyter:
+        context = _notebook_display(title)
+    else:
+        context = _log_display(title)
+    with context as display:
         bar = ProgressBar(display, total)
         bar.update(0)
         yield bar
@@ -69,6 +78,39 @@ def _rich_display(title: str, console: Console) -> Iterator[ProgressCallback]:
             progress.update(task, completed=done, total=total, note=note)
 
         yield display
+
+
+@contextmanager
+def _notebook_display(title: str) -> Iterator[ProgressCallback]:
+    """An HTML progress bar below the cell; needs no widgets."""
+    from IPython.display import HTML, DisplayHandle
+
+    start = last_shown = time.monotonic()
+    handle = DisplayHandle()
+    handle.display(HTML(""))
+    content = ""
+
+    def show() -> None:
+        nonlocal last_shown
+        last_shown = time.monotonic()
+        handle.update(HTML(content))
+
+    def display_progress(done: int, total: int | None, note: str) -> None:
+        nonlocal content
+        value = f"value={done} max={total}" if total else ""
+        count = f"{done}/{total} " if total else ""
+        seconds = f"({time.monotonic() - start:.0f} s)"
+        text = " ".join([f"{title}:", *f"{count}{note}".split(), seconds])
+        content = f"<progress {value}></progress> {html.escape(text)}"
+        if time.monotonic() - last_shown >= _NOTEBOOK_INTERVAL_S:
+            show()
+
+    try:
+        yield display_progress
+    finally:
+        # A bar without a total never stops moving.
+        content = content.replace("<progress >", "<progress value=1 max=1>")
+        show()
 
 
 @contextmanager

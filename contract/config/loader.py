@@ -3,27 +3,43 @@
 import os
 import re
 import tomllib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, time
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from contract.config import Config, set_value, validate
+from contract.config import Config, set_value, setting_types, validate
 from contract.errors import ConfigError
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The settings of a TOML file, changed by overrides such as "train.epochs=3".
+def load_config(path: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Config:
+    """Load the settings of a TOML file.
 
     Relative folders are taken from the current folder and made absolute, because Ray's workers
-    run elsewhere. Raises ConfigError, naming file and line, for an unknown key, a bad value or
-    bad TOML.
+    run elsewhere.
+
+    Args:
+        path: The TOML file.
+        overrides: Settings that replace those of the file, as on the command line:
+            ["train.epochs=3"].
+        **settings: Settings that replace those of the file, as values: train={"epochs": 3}, or
+            **{"train.epochs": 3}.
+
+    Returns:
+        The validated settings.
+
+    Raises:
+        ConfigError: There is an unknown key, an invalid value or invalid TOML; the message names
+            file and line.
+
+    Example:
+        >>> config = load_config("configs/demo.toml", train={"epochs": 3, "batch_size": 4})
     """
     text = _read(Path(path))
     tree = parse_toml(text, origin=str(path))
-    values = dict(parse_override(override) for override in overrides)
+    values = dict(parse_override(override) for override in overrides) | flatten_settings(settings)
     for key, value in values.items():
         set_value(tree, key, value)
     try:
@@ -61,8 +77,20 @@ def parse_override(override: str) -> tuple[str, Any]:
     return key.strip(), value.strip() if isinstance(parsed, date | time) else parsed
 
 
+def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train.epochs": 3} from {"train": {"epochs": 3}}; the value of a setting may be a dict."""
+    known, values = setting_types(), {}
+    for name, value in settings.items():
+        key = prefix + name
+        if isinstance(value, Mapping) and key not in known:
+            values |= flatten_settings(value, f"{key}.")
+        else:
+            values[key] = str(value) if isinstance(value, Path) else value
+    return values
+
+
 def to_toml(config: Config) -> str:
-    """The whole configuration as TOML; load(dump(config)) is the same config."""
+    """All settings as TOML, from which load_config makes the same Config."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
@@ -95,12 +123,12 @@ def find_line(key: str, text: str) -> int | None:
 def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) -> str:
     """The message, each setting it names followed by its line in the file.
 
-    overridden: the settings whose value is from the command line.
+    overridden: the settings whose value is not from the file.
     """
 
     def add(key: re.Match[str]) -> str:
         if key[0] in overridden:
-            return f"{key[0]} (command line)"
+            return f"{key[0]} (override)"
         line = find_line(key[0], text)
         return f"{key[0]} (line {line})" if line else key[0]
 

@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.imaging.arrays import to_slice
+
 RgbImage = NDArray[np.uint8]
 
 # A mask of 512 x 512 takes 0.4 ms and 0.8 kB with these, 2.1 ms and 2.1 kB with OpenCV's defaults.
@@ -32,6 +34,22 @@ def decode_png(data: bytes) -> RgbImage:
     if stored is None:
         raise ValueError("these bytes are not a PNG image")
     return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB).astype(np.uint8)
+
+
+def encode_image(image: np.ndarray) -> bytes:
+    """A slice as an image file that decode_image reads back unchanged.
+
+    PNG for uint8 and uint16, TIFF for int16, which PNG cannot store.
+
+    Args:
+        image: [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB); uint8, uint16 or int16.
+
+    Raises:
+        DataError: The array is not such an image.
+    """
+    pixels = to_slice(image)
+    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
+    return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

@@ -28,7 +28,7 @@ from contract.imaging.decode import IMAGE_SUFFIXES, decode_image
 from contract.imaging.encode import encode_mask, encode_overlay
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
-from inference.predictor import Predictor, SliceSegmentation
+from inference.predictor import Predictor, Segmentation
 
 RECORD = "prediction.json"
 OVERLAYS = "overlays"
@@ -210,10 +210,10 @@ def _read_slices(
 
 def _predict_batch(
     predictor: Predictor, slices: dict[str, np.ndarray], failures: Failures
-) -> Iterator[tuple[str, SliceSegmentation]]:
+) -> Iterator[tuple[str, Segmentation]]:
     """The segmentation of each slice; one that the engine cannot process does not affect others."""
     try:
-        yield from zip(slices, predictor.predict(list(slices.values())), strict=True)
+        yield from zip(slices, predictor.predict_batch(list(slices.values())), strict=True)
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices

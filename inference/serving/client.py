@@ -1,27 +1,134 @@
-"""Client of the service for commands: its address, its model and its status."""
+"""Client of the service: its address, its model, its status, and masks of slices."""
 
 import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 from urllib.error import HTTPError, URLError
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from contract.config import Serve
 from contract.config.loader import read_secret
-from contract.errors import ClusterError, ConfigError
-from inference.serving.schemas import ErrorResponse, ModelInfo, ServiceStatus
+from contract.errors import ClusterError, ConfigError, DataError
+from contract.imaging.encode import encode_image
+from inference.serving.schemas import (
+    ErrorResponse,
+    ModelInfo,
+    SegmentResponse,
+    ServiceStatus,
+    decode_run_lengths,
+)
 
 _TIMEOUT_S = 10.0
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Hosts that stand for all addresses of a machine, and how the machine reaches itself then."""
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 _Response = TypeVar("_Response", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ServiceSegmentation:
+    """The mask of a slice from the service."""
+
+    mask: np.ndarray
+    """uint8 [H, W]: 1 where the probability is greater than the model's threshold, else 0."""
+    response: SegmentResponse
+    """Model, version, area in pixels and bounding box."""
+
+    @property
+    def area(self) -> int:
+        """Foreground in pixels."""
+        return self.response.area
+
+
+class ServiceClient:
+    """Requests to a running service; made by inference.connect or service_client."""
+
+    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = _TIMEOUT_S) -> None:
+        """As for inference.connect."""
+        self.url = url.rstrip("/")
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._timeout_s = timeout_s
+
+    def segment(self, image: np.ndarray | bytes | str | Path) -> ServiceSegmentation:
+        """The mask of one slice.
+
+        Args:
+            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), uint8 or uint16; the
+                content of an image file; or its path.
+
+        Returns:
+            The mask with the size of the slice, and what the service says about it.
+
+        Raises:
+            DataError: The array is not such a slice, or the file cannot be read.
+            ClusterError: The service does not respond, or rejects the request.
+        """
+        headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
+        response = self._request("/v1/segment", SegmentResponse, _encode(image), headers)
+        return ServiceSegmentation(decode_run_lengths(response.mask), response)
+
+    def status(self) -> ServiceStatus:
+        """The status of the service; ClusterError if it does not respond."""
+        return self._request("/v1/status", ServiceStatus)
+
+    def model(self) -> ModelInfo:
+        """The model that is served; ClusterError if the service does not respond."""
+        return self._request("/v1/model", ModelInfo)
+
+    def _request(
+        self,
+        path: str,
+        response_type: type[_Response],
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+    ) -> _Response:
+        request = urllib.request.Request(self.url + path, body, {**self._headers, **headers})
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+                return response_type.model_validate_json(response.read())
+        except HTTPError as error:
+            raise ClusterError(
+                f"the service at {self.url} rejects the request: {_error_detail(error)}"
+            ) from error
+        except (URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise ClusterError(
+                f"no service responds at {self.url} ({reason}): start it with "
+                "`python -m inference deploy`."
+            ) from error
+        except (ValidationError, HTTPException) as error:
+            raise ClusterError(
+                f"what responds at {self.url} is not this service: change serve.host or serve.port."
+            ) from error
+
+
+def service_client(serve: Serve) -> ServiceClient:
+    """The client of the service of these settings; ConfigError if its key is not set."""
+    return ServiceClient(service_url(serve), read_api_key(serve))
+
+
+def _encode(image: np.ndarray | bytes | str | Path) -> bytes:
+    """The content of an image file."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, np.ndarray):
+        return encode_image(image)
+    try:
+        return Path(image).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the slice {image} ({error.strerror}).") from error
 
 
 def service_url(serve: Serve) -> str:
@@ -69,16 +176,6 @@ def _check_port_is_free(serve: Serve) -> None:
             ) from error
 
 
-def read_status(serve: Serve) -> ServiceStatus:
-    """The status of the service; ClusterError if it does not respond."""
-    return _get(serve, "/v1/status", ServiceStatus)
-
-
-def read_model(serve: Serve) -> ModelInfo:
-    """The model of the service; ClusterError if it does not respond."""
-    return _get(serve, "/v1/model", ModelInfo)
-
-
 def wait_for_signal() -> None:
     """Wait for Ctrl-C or SIGTERM.
 
@@ -89,28 +186,6 @@ def wait_for_signal() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: received.set())
     received.wait()
-
-
-def _get(serve: Serve, path: str, response_type: type[_Response]) -> _Response:
-    url, key = service_url(serve), read_api_key(serve)
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    request = urllib.request.Request(url + path, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
-            return response_type.model_validate_json(response.read())
-    except HTTPError as error:
-        raise ClusterError(
-            f"the service at {url} rejects the request: {_error_detail(error)}"
-        ) from error
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
-        raise ClusterError(
-            f"no service responds at {url} ({reason}): start it with `python -m inference deploy`."
-        ) from error
-    except (ValidationError, HTTPException) as error:
-        raise ClusterError(
-            f"what responds at {url} is not this service: change serve.host or serve.port."
-        ) from error
 
 
 def _error_detail(error: HTTPError) -> str:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from contract.config import Serve
 from contract.imaging.decode import silence_opencv
-from inference.predictor import SliceSegmentation
+from inference.predictor import Segmentation
 from inference.serving.app import build_app
 from inference.serving.model_manager import LoadedModel, ModelManager
 from inference.serving.replica_server import (
@@ -121,8 +121,8 @@ class Replica:
     async def predict_batch(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, LoadedModel]]:
         """Predict the slices of several requests together."""
         model = self._model_manager.current
-        segmentations: list[SliceSegmentation] = await asyncio.get_running_loop().run_in_executor(
-            self._engine, model.predictor.predict, images
+        segmentations: list[Segmentation] = await asyncio.get_running_loop().run_in_executor(
+            self._engine, model.predictor.predict_batch, images
         )
         return [(segmentation.mask, model) for segmentation in segmentations]
 

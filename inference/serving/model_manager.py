@@ -117,5 +117,5 @@ class ModelManager:
         blank = np.zeros((size, size, predictor.manifest.image_channels), np.uint8)
         # Graphs are compiled for the first single slice and for the first two slices together.
         for count in (1, 2):
-            predictor.predict([blank] * count)
+            predictor.predict_batch([blank] * count)
         return LoadedModel(version, predictor)

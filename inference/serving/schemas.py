@@ -157,6 +157,13 @@ def bounding_box(mask: np.ndarray) -> BoundingBox | None:
     )
 
 
+def decode_run_lengths(runs: RunLengths) -> np.ndarray:
+    """The mask of the runs: uint8 [H, W] of 0 and 1."""
+    height, width = runs.size
+    values = np.arange(len(runs.counts), dtype=np.uint8) % 2
+    return np.repeat(values, runs.counts).reshape(width, height).T
+
+
 def run_lengths(mask: np.ndarray) -> RunLengths:
     """The runs of a mask [H, W]."""
     flat = (mask != 0).ravel(order="F")

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import inference
 from contract.confusion import confusion_counts
 from contract.errors import BundleError
+from contract.imaging.encode import encode_image
 from contract.storage import LocalStorage
 from inference.predictor import load_predictor
 from tests.inference.test_engines import SHAPES, random_slices
@@ -17,27 +19,33 @@ from tests.inference.test_engines import SHAPES, random_slices
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_mask_is_the_bright_rectangle(bright_bundle: LocalStorage) -> None:
+def test_the_mask_is_the_bright_rectangle(bright_bundle: LocalStorage, tmp_path: Path) -> None:
     image = np.full((64, 96, 1), 20, np.uint8)
     image[10:40, 20:60] = 220
-    (segmentation,) = load_predictor(bright_bundle).predict([image])
+    segmentation = inference.load_bundle(bright_bundle.url).predict(image[..., 0])
     assert segmentation.mask.dtype == np.uint8
     assert confusion_counts(segmentation.mask, image[..., 0] > 100).dice > 0.95
     assert segmentation.probability is None
+    path = tmp_path / "slice.png"
+    path.write_bytes(encode_image(image))
+    from_file = inference.load_bundle(bright_bundle.url).predict(path, probability=True)
+    np.testing.assert_array_equal(from_file.mask, segmentation.mask)
+    assert from_file.probability is not None
+    assert 0 <= from_file.probability.min() < from_file.probability.max() <= 1
 
 
 def test_slices_of_different_shapes_keep_their_order(bright_bundle: LocalStorage) -> None:
     predictor = load_predictor(bright_bundle)
     images = [random_slices(np.uint8, shape)[0] for shape in SHAPES for _ in range(2)]
     images += [random_slices(np.int16, shape)[0] for shape in SHAPES]
-    segmentations = predictor.predict(images, probability=True)
+    segmentations = predictor.predict_batch(images, probability=True)
     for image, segmentation in zip(images, segmentations, strict=True):
-        (expected,) = predictor.predict([image], probability=True)
+        (expected,) = predictor.predict_batch([image], probability=True)
         assert segmentation.mask.shape == image.shape[:2]
         assert expected.probability is not None
         assert segmentation.probability is not None
         np.testing.assert_allclose(segmentation.probability, expected.probability, atol=1e-5)
-    assert predictor.predict([]) == []
+    assert predictor.predict_batch([]) == []
 
 
 def test_a_changed_file_of_the_bundle_is_an_error(
@@ -56,7 +64,7 @@ import numpy as np
 from contract.storage import LocalStorage
 from inference.predictor import load_predictor
 predictor = load_predictor(LocalStorage(Path(sys.argv[1])), threads=1, gpu=sys.argv[2] == "gpu")
-predictor.predict([np.zeros((20, 20, 1), np.uint8)])
+predictor.predict_batch([np.zeros((20, 20, 1), np.uint8)])
 modules = {"keras", "tf_keras", "trainer", "tensorflow", "openvino_telemetry.main", "ray"}
 print(predictor.engine.name, *sorted(modules & set(sys.modules)))
 """

@@ -1,13 +1,22 @@
 """The report of an evaluation: one HTML page that opens offline and can be printed."""
 
 from contract.config import Config
-from contract.storage import Storage
+from contract.storage import Storage, open_storage
 from trainer.evaluation.scores import METRICS, Evaluation, rank_patients
 from trainer.visualization import html
 from trainer.visualization.overlays import LEGEND
 
 _TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 _CURVES = ("train_metrics.png", "train_losses.png", "previews/epochs.png")
+
+
+def write_report(
+    bundle: Storage, evaluation: Evaluation, config: Config, destination: Storage
+) -> None:
+    """Write report.html, with the curves of the bundle's run if the bundle is stored in one."""
+    run_url = bundle.url.removesuffix("/bundle")
+    run = open_storage(run_url) if run_url != bundle.url else None
+    destination.write("report.html", render_report(run, evaluation, config).encode())
 
 
 def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -> str:

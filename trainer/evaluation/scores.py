@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contract.bundle import Manifest
 from contract.confusion import ConfusionCounts
@@ -49,6 +50,8 @@ class Evaluation:
     bundle: str
     dataset: str
     """The addresses of bundle and slices."""
+    output: str
+    """The address of the files that were written."""
     fingerprint: str
     """Of the dataset."""
     split: Split
@@ -65,6 +68,20 @@ class Evaluation:
     def summary_of(self, name: str) -> MetricSummary:
         """The summary over patients of "dice", "iou", "sensitivity" or "specificity"."""
         return summarize(getattr(patient.counts, name) for patient in self.patients)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per patient: patient, slices, and each metric, None if it is undefined.
+
+        pandas.DataFrame(evaluation.table()) is a table of it.
+        """
+        return [
+            {
+                "patient": patient.patient,
+                "slices": patient.slices,
+                **{name: getattr(patient.counts, name) for name in METRICS},
+            }
+            for patient in self.patients
+        ]
 
     @property
     def empty_masks(self) -> EmptyMaskCounts:

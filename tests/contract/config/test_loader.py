@@ -72,14 +72,14 @@ class TestMistakes:
             (["train.epoch=3"], "there is no setting 'train.epoch'; did you mean train.epochs?"),
             (["epochs=3"], "override 'epochs=3' must read section.key=value."),
             (["train.epochs"], "override 'train.epochs' must read section.key=value."),
-            (["train.epochs=x"], "train.epochs (command line) = 'x': input should be"),
+            (["train.epochs=x"], "train.epochs (override) = 'x': input should be"),
             (
                 ["train.batch_size=7"],
-                "(command line) = 7 must be divisible by train.num_workers (line 9)",
+                "(override) = 7 must be divisible by train.num_workers (line 9)",
             ),
-            (["train.epochs="], "train.epochs (command line) = None: "),
+            (["train.epochs="], "train.epochs (override) = None: "),
             (["sweep.space.train.epochs=3"], "sweep.space.train.epochs"),
-            (["run.name=7"], "run.name (command line) = 7: input should be a valid string"),
+            (["run.name=7"], "run.name (override) = 7: input should be a valid string"),
         ],
     )
     def test_in_overrides(self, file: Path, overrides: list[str], message: str) -> None:
@@ -115,9 +115,9 @@ class TestMistakes:
             load_config(file, ["train.epochs=3"])
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"toml \(No such file .*\): name a TOML file"):
+        with pytest.raises(ConfigError, match=r"toml \(No such file .*\): pass the path"):
             load_config(tmp_path / "nowhere.toml")
-        with pytest.raises(ConfigError, match=r"\(Is a directory\): name a TOML file"):
+        with pytest.raises(ConfigError, match=r"\(Is a directory\): pass the path"):
             load_config(tmp_path)
         (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
         with pytest.raises(ConfigError, match="is not text in UTF-8"):

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from contract.imaging.decode import decode_image, decode_mask
-from contract.imaging.encode import decode_png, encode_mask, encode_overlay, encode_png
+from contract.imaging.encode import (
+    decode_png,
+    encode_image,
+    encode_mask,
+    encode_overlay,
+    encode_png,
+)
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
 RGB = np.dstack([GREY, GREY[::-1], 255 - GREY])
@@ -17,6 +23,13 @@ def test_a_png_has_the_same_pixels(image: np.ndarray) -> None:
     decoded = decode_png(encode_png(image))
     expected = image if image.ndim == 3 else np.dstack([image] * 3)
     np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("image", [GREY[..., None], RGB, -DEEP.astype(np.int16)[..., None]])
+def test_an_encoded_slice_decodes_to_the_same_values(image: np.ndarray) -> None:
+    decoded = decode_image(encode_image(image), "slice")
+    assert decoded.dtype == image.dtype
+    np.testing.assert_array_equal(decoded, image)
 
 
 def test_other_bytes_are_not_a_png() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,13 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import inference
 from contract.config import Serve
-from contract.imaging.decode import decode_mask
+from contract.errors import ClusterError, DataError
+from contract.imaging.decode import decode_image, decode_mask
 from inference.serving.app import build_app
 from inference.serving.model_manager import LoadedModel
 from inference.serving.request_limits import ConcurrencyLimiter
 from inference.serving.schemas import ServiceStatus
 from inference.serving.stats import RequestStats
+from tests.end_to_end.test_python import SERVICE_BLOCK, code_blocks
 from tests.processes import resident_bytes, titled
 
 PNG = {"Content-Type": "image/png"}
@@ -80,6 +84,40 @@ def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png
     runs = np.repeat(np.arange(len(response["mask"]["counts"])) % 2, response["mask"]["counts"])
     np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask)
     assert 0 < response["seconds"] < 60
+
+
+def test_the_python_client_returns_the_same_mask(
+    service: Any, client: httpx.Client, slice_png: bytes, tmp_path: Path
+) -> None:
+    headers = {"Content-Type": "image/png", "Accept": "image/png"}
+    png = client.post(SEGMENT, content=slice_png, headers=headers).content
+    expected = decode_mask(png, "mask") > 0
+    file = tmp_path / "slice.png"
+    file.write_bytes(slice_png)
+    python_client = inference.connect(service.url, service.api_key)
+    for image in (file, slice_png, decode_image(slice_png, "slice")):
+        segmentation = python_client.segment(image)
+        assert segmentation.mask.dtype == np.uint8
+        np.testing.assert_array_equal(segmentation.mask, expected)
+        assert segmentation.area == expected.sum()
+    assert python_client.model().version == python_client.status().replicas[0].version
+    with pytest.raises(ClusterError, match="rejects the request"):
+        inference.connect(service.url, "another key").status()
+    with pytest.raises(DataError, match=r"cannot read the slice .*none\.png"):
+        python_client.segment(tmp_path / "none.png")
+
+
+def test_the_python_code_of_the_docs_gets_a_mask(
+    service: Any, slice_png: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = (block for block in code_blocks() if SERVICE_BLOCK in block)
+    code = block.replace("http://127.0.0.1:8000", service.url)
+    code = code.replace("api_key=None", f"api_key={service.api_key!r}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slice.png").write_bytes(slice_png)
+    names: dict[str, Any] = {"inference": inference}
+    exec(code, names)
+    assert names["segmentation"].area > 0
 
 
 def test_forms_and_all_formats_and_depths_are_accepted(client: httpx.Client) -> None:

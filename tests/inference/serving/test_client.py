@@ -13,7 +13,12 @@ import pytest
 
 from contract.config import Serve
 from contract.errors import ClusterError, ConfigError
-from inference.serving.client import read_api_key, read_status, reserve_address, service_url
+from inference.serving.client import (
+    read_api_key,
+    reserve_address,
+    service_client,
+    service_url,
+)
 from inference.serving.replica_server import create_shared_listener
 from tests.nodes import ROOT, free_port
 
@@ -68,7 +73,7 @@ def test_only_one_command_can_reserve_an_address() -> None:
 
 def test_no_response_is_an_error_that_names_the_command() -> None:
     with pytest.raises(ClusterError, match="start it with `python -m inference deploy`"):
-        read_status(Serve(port=free_port()))
+        service_client(Serve(port=free_port())).status()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_responses_of_other_servers_are_errors(response: bytes, message: str) ->
         listening_server(response) as port,
         pytest.raises(ClusterError, match=message),
     ):
-        read_status(Serve(port=port))
+        service_client(Serve(port=port)).status()
 
 
 @contextmanager

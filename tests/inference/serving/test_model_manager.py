@@ -37,11 +37,11 @@ def test_promotions_and_rollbacks_are_followed(registry: Registry, tmp_path: Pat
     manager = create_manager("bright@production", tmp_path)
     manager.load()
     dim = np.full((32, 32, 1), 80, np.uint8)
-    assert not manager.current.predictor.predict([dim])[0].mask.any()
+    assert not manager.current.predictor.predict_batch([dim])[0].mask.any()
     registry.promote("bright", 2, "production")
     manager.refresh()
     assert manager.current.label == "bright@2"
-    assert manager.current.predictor.predict([dim])[0].mask[16, 16]
+    assert manager.current.predictor.predict_batch([dim])[0].mask[16, 16]
     registry.rollback("bright", "production")
     manager.refresh()
     assert manager.current.label == "bright@1"

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from inference.serving.schemas import BoundingBox, SegmentResponse, bounding_box, run_lengths
+from inference.serving.schemas import (
+    BoundingBox,
+    SegmentResponse,
+    bounding_box,
+    decode_run_lengths,
+    run_lengths,
+)
 
 masks = arrays(
     np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.sampled_from([0, 1])
@@ -20,6 +26,7 @@ def test_run_lengths_decode_to_the_mask(mask: np.ndarray) -> None:
     assert all(count > 0 for count in runs.counts[1:])
     flat = np.repeat(np.arange(len(runs.counts)) % 2, runs.counts)
     np.testing.assert_array_equal(flat.reshape(runs.size, order="F"), mask)
+    np.testing.assert_array_equal(decode_run_lengths(runs), mask)
 
 
 @given(masks)

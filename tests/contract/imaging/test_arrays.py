@@ -1,0 +1,30 @@
+"""Arrays of a caller are checked before they are used as slices."""
+
+import numpy as np
+import pytest
+
+from contract.errors import DataError
+from contract.imaging.arrays import to_slice
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3)])
+def test_slices_get_a_channel_axis(shape: tuple[int, ...], dtype: type) -> None:
+    array = np.zeros(shape, dtype)
+    assert to_slice(array).shape == (4, 5, *(shape[2:] or (1,)))
+    assert to_slice(array).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.zeros((2, 4, 4, 1), np.uint8), r"shape \(2, 4, 4, 1\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
+        (np.zeros((0, 4), np.uint8), r"shape \(0, 4\)"),
+        (np.zeros((4, 4), np.float32), "float32"),
+    ],
+)
+def test_other_arrays_are_errors(array: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        to_slice(array)
