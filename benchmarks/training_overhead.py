@@ -113,7 +113,7 @@ def save_arrays(config: Config, folder: str) -> int:
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(folder))
     count = 0
     for split in ("train", "valid"):
-        cached = cache.load_split(dataset, split, config.data, config.network)
+        cached = cache.load_split(dataset, split, config.network)
         pairs = [load_sample(cached, config.data, index) for index in range(len(cached.images))]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size

@@ -6,8 +6,8 @@
     metrics.json    the metrics of its checkpoint
     manifest.json   what it is and the SHA-256 of every other file; written last
 
-Signatures of the SavedModel: "serving_default" takes {"slices": uint8 [B, H, W, C]}, "int16" the
-same in int16; C is 1 or 3, H and W are arbitrary. Both return {"probability":
+Signatures of the SavedModel: "serving_default" takes {"slices": uint8 [B, H, W, C]}, "int32" the
+same in int32 (slices of 16 bits); C is 1 or 3, H and W are arbitrary. Both return {"probability":
 float32 [B, H, W] in 0..1, "mask": uint8 [B, H, W] of 0 and 1}.
 
 A bundle without its manifest is incomplete and is rejected, and so is one with a missing or changed

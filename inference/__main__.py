@@ -50,8 +50,12 @@ GroundTruthMasks = Annotated[
     ),
 ]
 MaskThreshold = Annotated[
-    int,
-    typer.Option("--mask-threshold", min=0, help="Ground truth is foreground above this value."),
+    int | None,
+    typer.Option(
+        "--mask-threshold",
+        min=0,
+        help="Ground truth is foreground above this value; absent: decided from its values.",
+    ),
 ]
 PatientRegex = Annotated[
     str | None,
@@ -78,7 +82,7 @@ def predict(
     output: Output,
     overlays: Overlays = False,
     ground_truth: GroundTruthMasks = None,
-    mask_threshold: MaskThreshold = 127,
+    mask_threshold: MaskThreshold = None,
     patient_regex: PatientRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch_size: BatchSize = 8,

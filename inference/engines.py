@@ -19,7 +19,7 @@ from contract.errors import BundleError, last_line
 
 SAVED_MODEL = "saved_model"
 # Signature of each type of slice (contract.bundle).
-SIGNATURES = {"uint8": "serving_default", "int16": "int16"}
+SIGNATURES = {"uint8": "serving_default", "int32": "int32"}
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Engine(Protocol):
     def infer(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float32 [B, H, W] and masks uint8 [B, H, W] of slices [B, H, W, C].
 
-        slices: uint8 or int16, C is 1 or 3. Raises RuntimeError if the graph fails on them.
+        slices: uint8 or int32, C is 1 or 3. Raises RuntimeError if the graph fails on them.
         """
         ...
 

@@ -38,9 +38,9 @@ class Predictor:
         """Predict the mask of one slice.
 
         Args:
-            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), of uint8, uint16 or
-                int16, with the intensities of the files that the network was trained on; or the
-                path of an image file.
+            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), of uint8, uint16,
+                int16 or int32, with the intensities of the files that the network was trained on;
+                or the path of an image file.
             probability: Whether to return the probabilities too.
 
         Returns:
@@ -63,7 +63,7 @@ class Predictor:
         """Predict the masks of slices.
 
         Args:
-            slices: uint8, uint16 or int16, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may
+            slices: uint8 or int32, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may
                 differ. Slices of one shape and type are passed to the engine together.
             probability: Whether to return probabilities too.
 

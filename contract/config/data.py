@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 
 from contract.config.section import Finite, Fraction, Section
 
+DirName = Annotated[str, Field(pattern=r"^[^/\\.][^\\]*$")]
+"""A folder below another one."""
+
 
 class Phantom(Section):
     """The built-in CT phantom: synthetic patients, so that every command runs without data."""
@@ -60,18 +63,32 @@ class Data(Section):
     layout: Literal["presplit", "unsplit"] = "presplit"
     """presplit: root holds train|valid|test, each with images and masks; unsplit: root holds images
     and masks, and segfleet splits the patients."""
+    train_dir: DirName = "train"
+    """Folder of the training slices below root, if the layout is presplit."""
+    valid_dir: DirName = "valid"
+    """Folder of the validation slices below root, if the layout is presplit."""
+    test_dir: DirName = "test"
+    """Folder of the test slices below root, if the layout is presplit; it may be missing."""
+    images_dir: DirName = "images"
+    """Folder of the images, in root or in the folder of a split."""
+    masks_dir: DirName = "masks"
+    """Folder of the masks, in root or in the folder of a split."""
+    mask_pattern: Annotated[str, Field(pattern=r"^[^/{}]*\{name\}[^/{}]*$")] = "{name}"
+    """Name of the mask of an image, without suffix, where {name} is the name of the image:
+    {name}_mask pairs 001.jpg with 001_mask.png."""
     patient_id_regex: str = r"^([^-]+)-"
     """Regular expression that finds the patient in a file name: its first group if it has one, else
     the complete match."""
     valid_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """Fraction of the patients for validation, if the layout is unsplit."""
-    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
-    """Fraction of the patients for testing, if the layout is unsplit."""
+    test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
+    """Fraction of the patients for testing, if the layout is unsplit; 0 for no test split."""
     allow_patient_overlap: bool = False
     """Accept a patient that is in two splits, or that an evaluated network was trained on (the
     metrics are then not by patient)."""
-    mask_threshold: Annotated[int, Field(ge=0, lt=65535)] = 127
-    """A mask pixel is foreground where its value is greater than this."""
+    mask_threshold: Annotated[int, Field(ge=0, lt=65535)] | None = None
+    """A mask pixel is foreground where its value is greater than this; absent: decided from the
+    values of the masks."""
     intensity_low: Finite = 0.0
     """Raw intensity that becomes 0.0; lower ones are clipped."""
     intensity_high: Finite = 255.0
@@ -87,6 +104,12 @@ class Data(Section):
             raise ValueError(
                 f'data.root = "{self.root}" is not read while data.source = "phantom": set '
                 'data.source = "folder", or remove data.root'
+            )
+        directories = (self.train_dir, self.valid_dir, self.test_dir)
+        if len(set(directories)) < len(directories) or self.images_dir == self.masks_dir:
+            raise ValueError(
+                "data.train_dir, data.valid_dir and data.test_dir must differ, and so must "
+                "data.images_dir and data.masks_dir"
             )
         if self.valid_fraction + self.test_fraction >= 1.0:
             raise ValueError(

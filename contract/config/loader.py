@@ -137,7 +137,7 @@ def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(

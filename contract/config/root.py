@@ -34,6 +34,16 @@ _RUNTIME_KEYS = {
     "max_failures",
     "stall_timeout_s",
 }
+# Settings of [data] that say where files are.
+_LOCATION_KEYS = {
+    "root",
+    "train_dir",
+    "valid_dir",
+    "test_dir",
+    "images_dir",
+    "masks_dir",
+    "mask_pattern",
+}
 
 
 class Config(Section):
@@ -101,7 +111,7 @@ class Config(Section):
         except with network.normalization = "batch", whose statistics are per worker.
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
-        tree["data"].pop("root")
+        tree["data"] = {key: v for key, v in tree["data"].items() if key not in _LOCATION_KEYS}
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
         return {"run": {"seed": self.run.seed}, **tree}
 

@@ -4,15 +4,15 @@ import numpy as np
 
 from contract.errors import DataError
 
-SLICE_TYPES = (np.uint8, np.uint16, np.int16)
-"""The types of values that image files have."""
+SLICE_TYPES = (np.uint8, np.uint16, np.int16, np.int32)
+"""The types of values that image files have, and int32, in which 16 bits are decoded."""
 
 
 def to_slice(array: np.ndarray) -> np.ndarray:
-    """The array as a slice [H, W, C].
+    """The array as decode_image would return it: [H, W, C], uint8 or int32.
 
     Args:
-        array: [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB); uint8, uint16 or int16.
+        array: [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB); uint8, uint16, int16 or int32.
 
     Raises:
         DataError: The array has another shape or type.
@@ -24,7 +24,7 @@ def to_slice(array: np.ndarray) -> np.ndarray:
         )
     if pixels.dtype not in SLICE_TYPES:
         raise DataError(
-            f"an array of {array.dtype} is not a slice: pass uint8, uint16 or int16 with the "
-            "intensities of the files that the network was trained on."
+            f"an array of {array.dtype} is not a slice: pass uint8, uint16, int16 or int32 with "
+            "the intensities of the files that the network was trained on."
         )
-    return pixels
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Images and masks from files: PNG, JPEG, BMP and TIFF with 8 or 16 bits.
+"""Images and masks from files: PNG, JPEG, BMP, TIFF, GIF and WebP with 8 or 16 bits.
 
 Training and serving decode with these functions, so they cannot differ. OpenCV rejects files that
 end too early. A JPEG that is damaged in the middle has no checksum and is decoded as far as
@@ -15,8 +15,6 @@ from contract.errors import DataError
 from contract.imaging.headers import UnknownFormatError, read_header
 from contract.storage import Storage
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-
 # Grey or color and 8 or 16 bits as in the file; drops alpha, rotates according to EXIF.
 _AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
@@ -25,8 +23,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _COLOR_TOLERANCE = 16
 
 
-def read_image(storage: Storage, key: str) -> NDArray[np.uint8] | NDArray[np.int16]:
-    """Read an image: [H, W, C], C = 1 (grey) or 3 (RGB), uint8, or int16 from 16-bit files.
+def read_image(storage: Storage, key: str) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Read an image: [H, W, C], C = 1 (grey) or 3 (RGB), uint8, or int32 from 16-bit files.
 
     Raises DataError naming the file if it cannot be used, StorageError if it is missing.
     """
@@ -42,28 +40,25 @@ def read_mask(storage: Storage, key: str, threshold: int) -> NDArray[np.uint8]:
     return (values > threshold).astype(np.uint8)
 
 
-def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int16]:
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int32]:
     """Decode an image.
 
     Args:
-        data: The content of a PNG, JPEG, BMP or TIFF file.
+        data: The content of a PNG, JPEG, BMP, TIFF, GIF or WebP file.
         name: What an error calls it: the name of the file, or "the image".
 
     Returns:
-        uint8, or int16 for 16 bits, [H, W, C] with C = 1 (grey) or 3 (RGB); alpha is dropped.
+        [H, W, C] with C = 1 (grey) or 3 (RGB): uint8, or int32 for signed and unsigned 16 bits;
+        alpha is dropped.
 
     Raises:
-        DataError: It is damaged, has another format, several pages, or values that do not fit.
+        DataError: It is damaged, has another format or several pages, or its content is in its
+            alpha channel.
     """
     pixels = _decode_pixels(data, name)
-    if pixels.dtype != np.uint16:
-        return pixels
-    if pixels.max() > np.iinfo(np.int16).max:
-        raise DataError(
-            f"{name} contains the value {pixels.max()}, above the maximum of 32767: save it as "
-            "signed 16-bit TIFF, or subtract the same offset from all slices."
-        )
-    return pixels.astype(np.int16)
+    if pixels.min() == pixels.max():
+        _check_alpha(data, name)
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
@@ -81,6 +76,19 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
             "bright and background 0."
         )
     return highest
+
+
+def _check_alpha(data: bytes, name: str) -> None:
+    """DataError if an image of a single color has its content in its alpha channel."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
+        return
+    alpha = pixels[..., 3]
+    if alpha.min() != alpha.max():
+        raise DataError(
+            f"{name} has a single color, and its content is in its alpha channel, which is not "
+            "read: save the alpha channel as a grey image."
+        )
 
 
 def silence_opencv() -> None:
@@ -111,15 +119,15 @@ def _check_header(data: bytes, name: str) -> None:
         read_header(data)
     except UnknownFormatError as error:
         raise DataError(
-            f"{name} cannot be decoded ({len(data)} bytes): it is not a PNG, JPEG, BMP or TIFF "
-            "image; replace it."
+            f"{name} cannot be decoded ({len(data)} bytes): it is not a PNG, JPEG, BMP, TIFF, "
+            "GIF or WebP image; replace it."
         ) from error
     except DataError as error:
         raise DataError(f"{name} cannot be decoded: {error}") from error
 
 
 def _decode_pages(data: bytes) -> list[NDArray]:
-    """The images in a file (more than one only in a TIFF); none if it cannot be decoded."""
+    """The images in a file (several are possible in a TIFF); none if it cannot be decoded."""
     if data.startswith(_PNG) and _PNG_END not in data:
         return []  # Otherwise libpng prints a line of its own.
     silence_opencv()

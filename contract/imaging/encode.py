@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.errors import DataError
 from contract.imaging.arrays import to_slice
 
 RgbImage = NDArray[np.uint8]
@@ -39,15 +40,21 @@ def decode_png(data: bytes) -> RgbImage:
 def encode_image(image: np.ndarray) -> bytes:
     """A slice as an image file that decode_image reads back unchanged.
 
-    PNG for uint8 and uint16, TIFF for int16, which PNG cannot store.
+    PNG, or TIFF for negative values, which PNG cannot store.
 
     Args:
-        image: [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB); uint8, uint16 or int16.
+        image: [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB); uint8, uint16, int16, or int32
+            with values of 16 bits.
 
     Raises:
         DataError: The array is not such an image.
     """
     pixels = to_slice(image)
+    if pixels.dtype != np.uint8:
+        low, high = int(pixels.min()), int(pixels.max())
+        if low < -(2**15) or high >= 2**16 or (low < 0 and high >= 2**15):
+            raise DataError(f"a slice with values from {low} to {high} does not fit in 16 bits.")
+        pixels = pixels.astype(np.int16 if low < 0 else np.uint16)
     stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
     return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
 

@@ -1,8 +1,8 @@
 """An image's format and size from its first bytes, without decoding it.
 
 A few bytes can declare any number of pixels, so a service checks the declared size before it
-decodes. Supported: PNG (W3C PNG 3, 11.2.1), JPEG (ITU-T T.81, B.2.2), BMP (both headers) and TIFF
-6.0 with BigTIFF; other formats are not decoded.
+decodes. Supported: PNG (W3C PNG 3, 11.2.1), JPEG (ITU-T T.81, B.2.2), BMP (both headers), TIFF 6.0
+with BigTIFF, GIF (GIF89a, 18 to 20) and WebP (RFC 9649); other formats are not decoded.
 """
 
 import struct
@@ -21,6 +21,8 @@ _INTEGER_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 322, 323
 _TIFF_TAGS = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _TILE_WIDTH, _TILE_HEIGHT}
 _MAX_TAGS = 4096
+_GIF_IMAGE, _GIF_EXTENSION, _GIF_END = 0x2C, 0x21, 0x3B
+_WEBP_ANIMATION = 0x02
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Header:
     """What the header of an image declares."""
 
     kind: str
-    """"PNG", "JPEG", "BMP" or "TIFF"."""
+    """"PNG", "JPEG", "BMP", "TIFF", "GIF" or "WebP"."""
     width: int
     height: int
     pixels: int
@@ -67,7 +69,7 @@ def read_header(data: bytes) -> Header:
             if width < 1 or height < 1:
                 raise DataError(f"the {kind} image declares {width} x {height} pixels.")
             return Header(kind, width, height, max(width * height, tile))
-    raise UnknownFormatError("this is not a PNG, JPEG, BMP or TIFF image.")
+    raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
 
 
 def _png(data: bytes) -> tuple[int, int, int]:
@@ -101,6 +103,54 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
             raise DataError("the JPEG image has no frame header before its data.")
         if marker and marker not in _STANDALONE:
             position += max(struct.unpack_from(">H", data, position)[0], 2)
+
+
+def _gif(data: bytes) -> tuple[int, int, int]:
+    """The logical screen; several images (an animation) are an error."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position, images = 13 + _color_table(flags), 0
+    while (block := data[position]) != _GIF_END:
+        if block == _GIF_IMAGE:
+            images += 1
+            # The descriptor, its color table, and the size of LZW codes.
+            position += 10 + _color_table(data[position + 9]) + 1
+        elif block == _GIF_EXTENSION:
+            position += 2
+        else:
+            raise DataError("the GIF image contains an unknown block.")
+        while data[position]:
+            position += data[position] + 1
+        position += 1
+    if images > 1:
+        raise DataError(f"the GIF image contains {images} images: save one slice per file.")
+    return width, height, 0
+
+
+def _color_table(flags: int) -> int:
+    """Bytes of a GIF color table."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _webp(data: bytes) -> tuple[int, int, int]:
+    if data[8:12] != b"WEBP":
+        raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
+    kind = data[12:16]
+    if kind == b"VP8X":
+        if data[20] & _WEBP_ANIMATION:
+            raise DataError("the WebP image contains several images: save one slice per file.")
+        return 1 + _uint24(data, 24), 1 + _uint24(data, 27), 0
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), 0
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF, 0
+    raise DataError("the WebP image starts with an unknown chunk.")
+
+
+def _uint24(data: bytes, position: int) -> int:
+    low, high = struct.unpack_from("<HB", data, position)
+    return low | high << 16
 
 
 def _tiff(data: bytes) -> tuple[int, int, int]:
@@ -149,4 +199,7 @@ _READERS: dict[bytes, tuple[str, Callable[[bytes], tuple[int, int, int]]]] = {
     b"MM\0*": ("TIFF", _tiff),
     b"II+\0": ("TIFF", _tiff),
     b"MM\0+": ("TIFF", _tiff),
+    b"GIF87a": ("GIF", _gif),
+    b"GIF89a": ("GIF", _gif),
+    b"RIFF": ("WebP", _webp),
 }

@@ -24,8 +24,9 @@ import numpy as np
 
 from contract import bundle
 from contract.errors import DataError, UserError, last_line
-from contract.imaging.decode import IMAGE_SUFFIXES, decode_image
+from contract.imaging.decode import decode_image
 from contract.imaging.encode import encode_mask, encode_overlay
+from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from inference.predictor import Predictor, Segmentation
@@ -102,9 +103,10 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
         parent, _, name = source.rpartition("/")
         return open_storage(parent or str(Path.cwd())), [name]
     storage = open_storage(source)
-    keys = [
-        info.key for info in storage.list_objects() if info.key.lower().endswith(IMAGE_SUFFIXES)
-    ]
+    images = [info.key for info in storage.list_objects() if is_image_file(info.key)]
+    keys = [key for key in images if not is_hidden(key)]
+    if hidden := len(images) - len(keys):
+        log.info("%d hidden files in %s are ignored", hidden, storage.url)
     if not keys:
         raise DataError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}.")
     return storage, keys
@@ -112,7 +114,7 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
 
 def _is_image(name: str) -> bool:
     """Whether a user's INPUT or OUTPUT names one image, and not a folder or prefix."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not Path(name).is_dir()
+    return is_image_file(name) and not Path(name).is_dir()
 
 
 def _check_overwrites(job: PredictionJob, keys: Sequence[str], is_single: bool) -> None:

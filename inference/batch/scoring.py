@@ -4,6 +4,7 @@ contract.confusion defines the Dice. dice.csv has one row per file, dice_by_pati
 patient.
 """
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ import numpy as np
 from contract.confusion import ConfusionCounts, confusion_counts
 from contract.errors import ConfigError, DataError, UserError
 from contract.imaging.decode import decode_mask
+from contract.imaging.file_names import normalized_stem
+from contract.imaging.mask_values import count_values, decide_threshold
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from contract.tables import to_csv
@@ -23,6 +26,8 @@ from inference.batch.predict_files import Failures, PredictionJob, find_slices, 
 FILES_TABLE = "dice.csv"
 PATIENTS_TABLE = "dice_by_patient.csv"
 _READERS = 4
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class GroundTruth:
     ) -> None:
         """threshold: foreground is above it; patient_regex: finds the patient in a file name."""
         self.storage = storage
-        self.keys = {stem_of(key): key for key in keys}
+        self.keys = {normalized_stem(key): key for key in keys}
         self.threshold = threshold
         self.patient_regex = patient_regex
         self.unit, self.table = (
@@ -55,10 +60,11 @@ class GroundTruth:
     def compare(self, job: PredictionJob, key: str) -> ConfusionCounts:
         """The counts of a slice's written mask; DataError naming the file."""
         stem = stem_of(key)
-        if stem not in self.keys:
+        mask_key = self.keys.get(normalized_stem(key))
+        if mask_key is None:
             raise DataError(f"{key}: there is no ground truth mask {stem} in {self.storage.url}.")
-        name = f"{self.storage.url}/{self.keys[stem]}"
-        mask = decode_mask(self.storage.read(self.keys[stem]), name) > self.threshold
+        name = f"{self.storage.url}/{mask_key}"
+        mask = decode_mask(self.storage.read(mask_key), name) > self.threshold
         prediction = decode_mask(job.output.read(f"{stem}.png"), f"{job.output.url}/{stem}.png")
         if prediction.shape != mask.shape:
             raise DataError(
@@ -88,10 +94,11 @@ class GroundTruth:
         return match[1] if self.patient_regex.groups else match[0]
 
 
-def open_ground_truth(masks: str, threshold: int, patient_regex: str | None) -> GroundTruth:
+def open_ground_truth(masks: str, threshold: int | None, patient_regex: str | None) -> GroundTruth:
     """The ground truth masks that a user names: a file, folder or prefix.
 
-    patient_regex: finds the patient in the name of a file (without folders), as its first group if
+    threshold: foreground is above it; None: decided from the values of all masks. patient_regex:
+    finds the patient in the name of a file (without folders), as its first group if
     it has one; None: each file is scored by itself.
     """
     try:
@@ -100,7 +107,26 @@ def open_ground_truth(masks: str, threshold: int, patient_regex: str | None) -> 
         raise ConfigError(
             f"--patient-regex {patient_regex!r} is not a valid regular expression: {error}."
         ) from error
-    return GroundTruth(*find_slices(masks), threshold, pattern)
+    storage, keys = find_slices(masks)
+    if threshold is None:
+        threshold = _decide_threshold(storage, keys)
+        log.info("ground truth is foreground above %d (--mask-threshold)", threshold)
+    return GroundTruth(storage, keys, threshold, pattern)
+
+
+def _decide_threshold(storage: Storage, keys: Sequence[str]) -> int:
+    """The threshold that the values of the masks suggest; DataError if they do not."""
+
+    def read(key: str) -> tuple[str, dict[int, int]]:
+        return key, count_values(decode_mask(storage.read(key), f"{storage.url}/{key}"))
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="masks") as pool:
+        masks = list(pool.map(read, keys))
+    try:
+        return decide_threshold(masks)
+    except DataError as error:
+        reason = str(error).replace("data.mask_threshold", "--mask-threshold")
+        raise DataError(f"{storage.url}: {reason}") from error
 
 
 def score_files(

@@ -65,7 +65,8 @@ class ServiceClient:
         """The mask of one slice.
 
         Args:
-            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), uint8 or uint16; the
+            image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), uint8, uint16 or
+                int16; the
                 content of an image file; or its path.
 
         Returns:

@@ -93,7 +93,7 @@ async def read_image(request: Request, limits: Serve) -> bytes:
 
 
 async def decode_slice(data: bytes) -> np.ndarray:
-    """The slice in an image, uint8 or int16 [H, W, C]; RequestError if it is damaged."""
+    """The slice in an image, uint8 or int32 [H, W, C]; RequestError if it is damaged."""
     try:
         return await asyncio.to_thread(decode_image, data, "the image")
     except DataError as error:

@@ -231,7 +231,7 @@ def _save_model(folder: Path, level: float, fails: bool) -> None:
     def save() -> None:
         specs = {
             "serving_default": tf.TensorSpec((None, None, None, None), tf.uint8, name="slices"),
-            "int16": tf.TensorSpec((None, None, None, None), tf.int16, name="slices"),
+            "int32": tf.TensorSpec((None, None, None, None), tf.int32, name="slices"),
         }
         module: Any = tf.Module()
         module.kernel = tf.Variable(tf.ones([3, 3, 1, 1]) / 9.0)

@@ -19,7 +19,7 @@ def random_slices(dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     return (noise if dtype is np.uint8 else noise - 20).astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_both_engines_return_the_same_probabilities(
     bright_bundle: LocalStorage, dtype: type
 ) -> None:

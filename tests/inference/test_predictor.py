@@ -37,7 +37,7 @@ def test_the_mask_is_the_bright_rectangle(bright_bundle: LocalStorage, tmp_path:
 def test_slices_of_different_shapes_keep_their_order(bright_bundle: LocalStorage) -> None:
     predictor = load_predictor(bright_bundle)
     images = [random_slices(np.uint8, shape)[0] for shape in SHAPES for _ in range(2)]
-    images += [random_slices(np.int16, shape)[0] for shape in SHAPES]
+    images += [random_slices(np.int32, shape)[0] for shape in SHAPES]
     segmentations = predictor.predict_batch(images, probability=True)
     for image, segmentation in zip(images, segmentations, strict=True):
         (expected,) = predictor.predict_batch([image], probability=True)

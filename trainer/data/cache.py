@@ -21,39 +21,40 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from contract.config import Data, Network
+from contract.config import Network
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage, open_storage, translate_errors
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.data.preprocessing import resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
-_FORMAT = 2
+_FORMAT = 3
 _IMAGES, _MASKS = "images.npy", "masks.npy"
 _READERS = 8
 
-_ResizedSlice = tuple[NDArray[np.int16], NDArray[np.uint8], bool]
+_ResizedSlice = tuple[NDArray[np.int32], NDArray[np.uint8], bool]
 
 
 @dataclass(frozen=True)
 class CachedSplit:
     """The slices of a split at the size of the network.
 
-    images: raw intensities [n, S, S, C], uint8 or int16; masks: [n, S, S] of 0 and 1. Both are in
+    images: raw intensities [n, S, S, C], of the smallest type that
+    holds them; masks: [n, S, S] of 0 and 1. Both are in
     the order of Dataset.select(split).
     """
 
-    images: NDArray[np.uint8] | NDArray[np.int16]
+    images: NDArray[np.integer]
     masks: NDArray[np.uint8]
 
 
-def load_split(dataset: Dataset, split: Split, data: Data, network: Network) -> CachedSplit:
+def load_split(dataset: Dataset, split: Split, network: Network) -> CachedSplit:
     """The slices of a split, from this machine's cache; the cache is filled if necessary."""
-    folder = _cache_root() / _cache_key(dataset, split, data, network)
+    folder = _cache_root() / _cache_key(dataset, split, network)
     with _locked(folder.with_suffix(".lock")):
         # The system may clear its temporary folder file by file.
         if not all((folder / name).exists() for name in (_IMAGES, _MASKS)):
-            _fill(folder, dataset, split, data, network)
+            _fill(folder, dataset, split, network)
     return CachedSplit(
         np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r")
     )
@@ -66,10 +67,10 @@ def _cache_root() -> Path:
     return root
 
 
-def _cache_key(dataset: Dataset, split: Split, data: Data, network: Network) -> str:
-    parts = (_FORMAT, dataset.fingerprint, split, network.image_size, network.image_channels)
-    text = repr((*parts, data.mask_threshold))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
+    size, channels = network.image_size, network.image_channels
+    parts = (_FORMAT, dataset.fingerprint, dataset.mask_threshold, split, size, channels)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
 @contextmanager
@@ -80,16 +81,16 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fill(folder: Path, dataset: Dataset, split: Split, data: Data, network: Network) -> None:
+def _fill(folder: Path, dataset: Dataset, split: Split, network: Network) -> None:
     """Write both arrays to a folder with a temporary name, then rename it."""
     storage = open_storage(dataset.root)
 
     def resize_record(record: SliceRecord) -> _ResizedSlice:
-        return _resize_record(record, storage, data, network)
+        return _resize_record(record, storage, dataset.mask_threshold, network)
 
     with ThreadPoolExecutor(_READERS) as pool:
         resized = list(pool.map(resize_record, dataset.select(split)))
-    dtype = np.int16 if any(is_16_bit for _, _, is_16_bit in resized) else np.uint8
+    dtype = _smallest_type(resized)
     unfinished = folder.with_suffix(".unfinished")
     for stale in (unfinished, folder):
         shutil.rmtree(stale, ignore_errors=True)
@@ -101,7 +102,7 @@ def _fill(folder: Path, dataset: Dataset, split: Split, data: Data, network: Net
 
 
 def _resize_record(
-    record: SliceRecord, storage: Storage, data: Data, network: Network
+    record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
 ) -> _ResizedSlice:
     """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
 
@@ -110,15 +111,26 @@ def _resize_record(
     """
     size = network.image_size
     raw = read_image(storage, record.image)
-    full_mask = read_mask(storage, record.mask, data.mask_threshold)
+    full_mask = read_mask(storage, record.mask, mask_threshold)
     with tf.device("CPU"):
         image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
         coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
     return (
-        image.numpy().astype(np.int16),
+        image.numpy().astype(np.int32),
         (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8),
         raw.dtype != np.uint8,
     )
+
+
+def _smallest_type(resized: Sequence[_ResizedSlice]) -> type[np.integer]:
+    """The smallest type for the intensities of all slices; uint8 only if every file has 8 bits."""
+    if not any(is_16_bit for _, _, is_16_bit in resized):
+        return np.uint8
+    low = min(int(image.min()) for image, _, _ in resized)
+    high = max(int(image.max()) for image, _, _ in resized)
+    if high < 2**15:
+        return np.int16
+    return np.uint16 if low >= 0 else np.int32
 
 
 def _save_array(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> None:

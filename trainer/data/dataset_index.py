@@ -15,15 +15,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
 from contract.errors import DataError
+from contract.imaging.mask_values import decide_threshold
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
 from trainer.data.pair_checks import (
     CheckedPair,
+    DecodedPair,
+    apply_threshold,
     assign_splits,
     check_pairs,
     check_splits,
     digest_of,
+    find_duplicates,
 )
 from trainer.data.pairing import list_files, pair_files
 from trainer.data.splits import SPLITS, Split
@@ -41,7 +45,10 @@ __all__ = [
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 2
+_FORMAT = 3
+_MAX_DUPLICATES = 100
+# Fraction of a split's slices, and of their pixels, above which masks may be inverted.
+_INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +82,10 @@ class Dataset:
     root: str
     slices: tuple[SliceRecord, ...]
     fingerprint: str
+    mask_threshold: int
+    """A mask pixel is foreground where its value is greater."""
+    duplicates: tuple[tuple[str, str], ...] = ()
+    """Images with equal pixels in two splits, at most some of them."""
 
     def select(self, split: Split) -> tuple[SliceRecord, ...]:
         """The slices of one split."""
@@ -110,8 +121,8 @@ def prepare_dataset(
 
     Raises:
         DataError: One error that names all faults: a missing partner, an unreadable file, files of
-            different sizes, a name without a patient, a patient in two splits, a split that is
-            empty or has no foreground.
+            different sizes, a name without a patient, a patient or an image in two splits, a split
+            that is empty (but test) or has no foreground.
     """
     folder = storage.child(f"datasets/{dataset_id(data, seed)}")
     if data.source == "phantom":
@@ -119,6 +130,10 @@ def prepare_dataset(
     else:
         dataset = _load_or_index(data, seed, _open_source(data), folder, on_progress)
     _check_split_overlap(dataset, data)
+    _check_duplicates(dataset, data)
+    _warn_if_inverted(dataset)
+    if not dataset.select("test"):
+        _log.info("%s has no test split: the trained network cannot be tested", dataset.root)
     return dataset
 
 
@@ -157,12 +172,19 @@ def _dataset_settings(data: Data, seed: int) -> dict[str, Any]:
     """The settings that determine which slices a folder contains."""
     settings: dict[str, Any] = {
         "layout": data.layout,
+        "directories": _directories(data),
+        "mask_pattern": data.mask_pattern,
         "patient_id_regex": data.patient_id_regex,
         "mask_threshold": data.mask_threshold,
     }
     if data.layout == "unsplit":
         settings |= {"fractions": [data.valid_fraction, data.test_fraction], "seed": seed}
     return settings
+
+
+def _directories(data: Data) -> list[str]:
+    splits = [data.train_dir, data.valid_dir, data.test_dir] if data.layout == "presplit" else []
+    return [*splits, data.images_dir, data.masks_dir]
 
 
 def _open_source(data: Data) -> Storage:
@@ -176,8 +198,13 @@ def _prepare_phantom(
     """The slices of the phantom; it is drawn (again) unless all files are there as indexed."""
     from trainer.data.phantom import generator
 
-    changes = {"layout": "presplit", "patient_id_regex": generator.PATIENT_REGEX}
-    data = data.model_copy(update=changes)
+    # Folders and names of the phantom are always the same.
+    data = Data(
+        source="phantom",
+        patient_id_regex=generator.PATIENT_REGEX,
+        phantom=data.phantom,
+        allow_patient_overlap=data.allow_patient_overlap,
+    )
     indexed = _load_index(folder, _stamp(data, seed, list_files(data, folder), folder))
     if indexed is not None:
         return indexed
@@ -196,10 +223,11 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    checked = check_pairs(pair_files(files, data, source), data, source, on_progress)
-    assigned = assign_splits(checked, data, seed, folder)
-    check_splits(assigned, data, source)
-    dataset = _create_dataset(source.url, assigned)
+    decoded = check_pairs(pair_files(files, data, source), source, on_progress)
+    threshold = _choose_threshold(decoded, data, source)
+    assigned = assign_splits(apply_threshold(decoded, threshold), data, seed, folder)
+    check_splits(assigned, threshold, source)
+    dataset = _create_dataset(source.url, assigned, threshold)
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
     folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
@@ -236,7 +264,27 @@ def _read_splits_file(folder: Storage) -> str | None:
     return folder.read(splits.SPLITS_FILE).decode()
 
 
-def _create_dataset(root: str, assigned: Mapping[Split, Sequence[CheckedPair]]) -> Dataset:
+def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storage) -> int:
+    """data.mask_threshold, or the threshold that the values of the masks suggest."""
+    if data.mask_threshold is not None:
+        return data.mask_threshold
+    try:
+        threshold = decide_threshold((each.pair.mask, each.values) for each in decoded)
+    except DataError as error:
+        raise DataError(f"{source.url}: {error}") from error
+    values = sorted({value for each in decoded for value in each.values})
+    listed = " and ".join(map(str, values)) if len(values) <= 2 else f"{values[0]} to {values[-1]}"
+    _log.info(
+        "the masks have the values %s: foreground is above %d (data.mask_threshold)",
+        listed,
+        threshold,
+    )
+    return threshold
+
+
+def _create_dataset(
+    root: str, assigned: Mapping[Split, Sequence[CheckedPair]], mask_threshold: int
+) -> Dataset:
     records = tuple(
         SliceRecord(
             checked.pair.name,
@@ -244,19 +292,23 @@ def _create_dataset(root: str, assigned: Mapping[Split, Sequence[CheckedPair]]) 
             split,
             checked.pair.image,
             checked.pair.mask,
-            checked.height,
-            checked.width,
+            checked.decoded.height,
+            checked.decoded.width,
             checked.foreground,
         )
         for split in SPLITS
         for checked in assigned[split]
     )
     content = [
-        (split, checked.pair.name, checked.pair.patient, checked.digest)
+        (split, checked.pair.name, checked.pair.patient, checked.decoded.digest)
         for split in SPLITS
         for checked in assigned[split]
     ]
-    return Dataset(root, records, digest_of(content)[:16])
+    duplicates = tuple(
+        (first.pair.image, second.pair.image)
+        for first, second in find_duplicates(assigned)[:_MAX_DUPLICATES]
+    )
+    return Dataset(root, records, digest_of(content)[:16], mask_threshold, duplicates)
 
 
 def _check_split_overlap(dataset: Dataset, data: Data) -> None:
@@ -276,3 +328,34 @@ def _check_split_overlap(dataset: Dataset, data: Data) -> None:
             "data.allow_patient_overlap = true, after which the metrics are not by patient."
         )
     _log.warning("%s; the metrics are not by patient", fault)
+
+
+def _check_duplicates(dataset: Dataset, data: Data) -> None:
+    """DataError (or, if overlap is allowed, a warning) for one image in several splits."""
+    if not dataset.duplicates:
+        return
+    first, second = dataset.duplicates[0]
+    count = len(dataset.duplicates) - 1
+    more = f" (and {count} more pairs)" if count else ""
+    fault = f"{dataset.root}: {first} and {second} have the same pixels{more}"
+    if not data.allow_patient_overlap:
+        raise DataError(
+            f"{fault}, so one patient is probably in two splits under two names: move all slices "
+            "of a patient to one split, or set data.allow_patient_overlap = true, after which the "
+            "metrics are not by patient."
+        )
+    _log.warning("%s; the metrics are not by patient", fault)
+
+
+def _warn_if_inverted(dataset: Dataset) -> None:
+    """Warn if the foreground covers most of almost every slice."""
+    covered = [record for record in dataset.slices if record.foreground > _INVERTED_FOREGROUND]
+    if len(covered) > _INVERTED_SLICES * len(dataset.slices):
+        _log.warning(
+            "in %d of %d masks of %s, such as %s, the foreground covers more than half of the "
+            "slice: the masks may be inverted (foreground must be bright and background 0)",
+            len(covered),
+            len(dataset.slices),
+            dataset.root,
+            covered[0].mask,
+        )

@@ -146,7 +146,7 @@ def overlays_png(dataset: Dataset, data: Data, storage: Storage) -> bytes:
     tiles, captions = [], []
     for record in select_example_slices(dataset):
         image = read_image(storage, record.image)
-        mask = read_mask(storage, record.mask, data.mask_threshold)
+        mask = read_mask(storage, record.mask, dataset.mask_threshold)
         window = (data.intensity_low, data.intensity_high)
         tiles.append(draw_overlay(image, mask, window=window))
         captions.append(f"{record.split} · {record.name}")

@@ -70,7 +70,7 @@ def create_report(
         DataError, StorageError: A slice cannot be read.
     """
     storage = open_storage(dataset.root)
-    histograms, formats = measure_intensities(dataset, data, storage, on_progress)
+    histograms, formats = measure_intensities(dataset, storage, on_progress)
     patients = patient_stats(dataset.slices)
     splits = tuple(
         split_stats(split, dataset.select(split), histograms[split], data)

@@ -14,7 +14,8 @@ from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
 
 MIN_INTENSITY = -(2**15)
-_INTENSITIES = 2**16
+# Of signed and of unsigned 16 bits.
+_INTENSITIES = 2**15 + 2**16
 _READERS = 8
 
 
@@ -78,14 +79,14 @@ class _SliceHistogram:
 
 
 def measure_intensities(
-    dataset: Dataset, data: Data, storage: Storage, on_progress: ProgressCallback = no_progress
+    dataset: Dataset, storage: Storage, on_progress: ProgressCallback = no_progress
 ) -> tuple[dict[Split, IntensityHistogram], dict[str, int]]:
     """The intensities of each split, and the number of slices of each size and type."""
     histograms: dict[Split, IntensityHistogram] = {split: IntensityHistogram() for split in SPLITS}
     formats: dict[str, int] = {}
 
     def measure(record: SliceRecord) -> _SliceHistogram:
-        return _measure_slice(record, storage, data.mask_threshold)
+        return _measure_slice(record, storage, dataset.mask_threshold)
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="inspect") as pool:
         for done, measured in enumerate(pool.map(measure, dataset.slices), start=1):

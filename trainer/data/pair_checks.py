@@ -14,6 +14,7 @@ import numpy as np
 from contract.config import Data
 from contract.errors import DataError
 from contract.imaging.decode import decode_image, decode_mask
+from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
 from contract.storage import Storage
 from trainer.data import splits
@@ -24,40 +25,50 @@ _READERS = 8
 
 
 @dataclass(frozen=True)
-class CheckedPair:
+class DecodedPair:
     """A pair whose files were decoded.
 
-    max_value: the greatest value of the mask; digest: SHA-256 of both contents.
+    values: the number of pixels of the mask by value; digest: SHA-256 of both contents;
+    pixel_digest: of the decoded image, or None if all its pixels are equal.
     """
 
     pair: Pair
     height: int
     width: int
-    foreground: float
-    max_value: int
+    values: Mapping[int, int]
     digest: str
+    pixel_digest: str | None
+
+
+@dataclass(frozen=True)
+class CheckedPair:
+    """A decoded pair, and the foreground fraction of its mask."""
+
+    pair: Pair
+    decoded: DecodedPair
+    foreground: float
 
 
 def check_pairs(
-    pairs: Sequence[Pair], data: Data, source: Storage, on_progress: ProgressCallback
-) -> list[CheckedPair]:
+    pairs: Sequence[Pair], source: Storage, on_progress: ProgressCallback
+) -> list[DecodedPair]:
     """Decode every pair; one DataError for all that cannot be used."""
-    checked: list[CheckedPair] = []
+    decoded: list[DecodedPair] = []
     errors: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        results = pool.map(partial(_check_pair, source=source, data=data), pairs)
+        results = pool.map(partial(_decode_pair, source=source), pairs)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, CheckedPair):
-                checked.append(result)
+            if isinstance(result, DecodedPair):
+                decoded.append(result)
             else:
                 errors.append(result)
             on_progress(done, len(pairs), "checked")
     raise_data_errors(errors, source)
-    return checked
+    return decoded
 
 
-def _check_pair(pair: Pair, source: Storage, data: Data) -> CheckedPair | str:
-    """A checked pair, or what is wrong with it."""
+def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
+    """A decoded pair, or what is wrong with it."""
     image_data, mask_data = source.read(pair.image), source.read(pair.mask)
     try:
         image, mask = decode_image(image_data, pair.image), decode_mask(mask_data, pair.mask)
@@ -65,15 +76,36 @@ def _check_pair(pair: Pair, source: Storage, data: Data) -> CheckedPair | str:
         return str(error).removesuffix(".")
     if image.shape[:2] != mask.shape:
         return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
-    return CheckedPair(
+    is_blank = image.min() == image.max()
+    return DecodedPair(
         pair,
         *mask.shape,
-        foreground=int((mask > data.mask_threshold).sum()) / mask.size,
-        max_value=int(mask.max()),
+        values=count_values(mask),
         digest=hashlib.sha256(
             hashlib.sha256(image_data).digest() + hashlib.sha256(mask_data).digest()
         ).hexdigest(),
+        pixel_digest=None if is_blank else digest_pixels(image),
     )
+
+
+def digest_pixels(image: np.ndarray) -> str:
+    """Thirty-two hex digits that identify the pixels of an image, whatever its file format."""
+    header = f"{image.shape} {image.dtype}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(image).tobytes()).hexdigest()[:32]
+
+
+def apply_threshold(decoded: Sequence[DecodedPair], threshold: int) -> list[CheckedPair]:
+    """The pairs with the foreground fraction of each mask above a threshold."""
+    return [
+        CheckedPair(each.pair, each, foreground_fraction(each.values, threshold))
+        for each in decoded
+    ]
+
+
+def foreground_fraction(values: Mapping[int, int], threshold: int) -> float:
+    """The fraction of a mask's pixels whose value is greater than the threshold."""
+    foreground = sum(count for value, count in values.items() if value > threshold)
+    return foreground / sum(values.values())
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -99,19 +131,35 @@ def assign_splits(
 
 
 def check_splits(
-    assigned: Mapping[Split, Sequence[CheckedPair]], data: Data, source: Storage
+    assigned: Mapping[Split, Sequence[CheckedPair]], threshold: int, source: Storage
 ) -> None:
-    """DataError for a split that is empty, or that has no mask with foreground."""
+    """DataError for a split that has no mask with foreground, or is empty; test may be empty."""
     for split, checked in assigned.items():
-        if not checked:
+        if not checked and split != "test":
             raise DataError(f"{source.url}: the {split} split has no slices; add patients to it.")
-        max_value = max(each.max_value for each in checked)
-        if max_value <= data.mask_threshold:
+        if checked and not any(each.foreground for each in checked):
+            max_value = max(max(each.decoded.values) for each in checked)
             raise DataError(
                 f"{source.url}: none of the {len(checked)} masks of the {split} split "
                 f"({checked[0].pair.mask}, …) contains foreground; their maximum value is "
-                f"{max_value}, and foreground is above data.mask_threshold = {data.mask_threshold}."
+                f"{max_value}, and foreground is above data.mask_threshold = {threshold}: set "
+                "data.mask_threshold below that maximum, or replace the masks."
             )
+
+
+def find_duplicates(
+    assigned: Mapping[Split, Sequence[CheckedPair]],
+) -> list[tuple[CheckedPair, CheckedPair]]:
+    """Images with equal pixels in two splits; blank images are not compared."""
+    first: dict[str, CheckedPair] = {}
+    duplicates = []
+    for checked in (each for split in SPLITS for each in assigned[split]):
+        digest = checked.decoded.pixel_digest
+        if digest is not None:
+            other = first.setdefault(digest, checked)
+            if other.pair.split != checked.pair.split:
+                duplicates.append((other, checked))
+    return duplicates
 
 
 def digest_of(value: Any) -> str:

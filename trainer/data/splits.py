@@ -62,8 +62,8 @@ def stratified_split(
     """Patients assigned to splits so that each split has small and large organs.
 
     The patients are sorted by foreground and divided into as many strata as a split needs
-    patients; a seeded generator draws one patient from each stratum. Each split has at least one.
-    Raises DataError if too few patients remain for training.
+    patients; a seeded generator draws one patient from each stratum. Each split has at least one,
+    unless its fraction is 0. Raises DataError if too few patients remain for training.
     """
     rng = np.random.default_rng(seed)
     counts = {
@@ -79,7 +79,7 @@ def stratified_split(
     remaining = sorted(foreground, key=lambda patient: (foreground[patient], patient))
     chosen: dict[str, set[str]] = {}
     for split, count in counts.items():
-        strata = np.array_split(np.array(remaining, dtype=object), count)
+        strata = np.array_split(np.array(remaining, dtype=object), count) if count else []
         chosen[split] = {str(stratum[rng.integers(len(stratum))]) for stratum in strata}
         remaining = [patient for patient in remaining if patient not in chosen[split]]
     return {
@@ -90,7 +90,8 @@ def stratified_split(
 
 
 def _count(fraction: float, patients: Collection[str]) -> int:
-    return max(1, round(fraction * len(patients)))
+    """The patients of a split: at least one, unless its fraction is 0."""
+    return max(1, round(fraction * len(patients))) if fraction else 0
 
 
 def _read_splits(storage: Storage) -> SplitPatients:

@@ -63,7 +63,7 @@ def evaluate(
         bundle: The bundle.
         dataset: The prepared slices.
         split: "train", "valid" or "test".
-        data: The settings [data]: mask threshold, intensity window, allow_patient_overlap.
+        data: The settings [data]: intensity window, allow_patient_overlap.
         predict: The settings [predict]: batch_size.
         destination: Where the files are written.
         on_progress: Called after each slice.
@@ -82,12 +82,20 @@ def evaluate(
     """
     records = dataset.select(split)
     if not records:
-        raise DataError(f"the {split} split of {dataset.root} is empty: choose another split.")
+        raise DataError(
+            f"the {split} split of {dataset.root} is empty, so nothing can be evaluated on it: "
+            "choose another split, or add patients to it."
+        )
     source = LocalStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
     folder = bundles.fetch(source)
     manifest = bundles.read_manifest(LocalStorage(folder))
     check_patient_leakage(manifest, dataset, split, data)
-    reader, predict_masks = SliceReader(open_storage(dataset.root), data), load_saved_model(folder)
+    reader = SliceReader(
+        open_storage(dataset.root),
+        dataset.mask_threshold,
+        (data.intensity_low, data.intensity_high),
+    )
+    predict_masks = load_saved_model(folder)
     counts_of: dict[SliceRecord, ConfusionCounts] = {}
     for record, mask, counts in score_slices(records, reader, predict_masks, predict.batch_size):
         counts_of[record] = counts

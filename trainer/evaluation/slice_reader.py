@@ -10,12 +10,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from contract.config import Data
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage
 from trainer.data.dataset_index import SliceRecord
 
-Pixels = NDArray[np.uint8 | np.int16]
+Pixels = NDArray[np.uint8 | np.int32]
 Mask = NDArray[np.uint8]
 PredictMasks = Callable[[Pixels], Mask]
 LoadedSlice = tuple[SliceRecord, Pixels, Mask]
@@ -28,7 +27,7 @@ def load_saved_model(folder: Path) -> PredictMasks:
     model = tf.saved_model.load(str(folder / "saved_model"))
 
     def predict(slices: Pixels) -> Mask:
-        name = "serving_default" if slices.dtype == np.uint8 else "int16"
+        name = "serving_default" if slices.dtype == np.uint8 else "int32"
         return model.signatures[name](slices=tf.constant(slices))["mask"].numpy()
 
     return predict
@@ -39,17 +38,14 @@ class SliceReader:
     """Reads the slices of a dataset."""
 
     storage: Storage
-    data: Data
-
-    @property
-    def window(self) -> tuple[float, float]:
-        """The raw intensities that overlays show as black and white."""
-        return self.data.intensity_low, self.data.intensity_high
+    mask_threshold: int
+    window: tuple[float, float]
+    """The raw intensities that overlays show as black and white."""
 
     def read(self, record: SliceRecord) -> LoadedSlice:
         """The record, its image [H, W, C] and its ground truth [H, W]."""
         image = read_image(self.storage, record.image)
-        return record, image, read_mask(self.storage, record.mask, self.data.mask_threshold)
+        return record, image, read_mask(self.storage, record.mask, self.mask_threshold)
 
 
 def read_ahead(records: Sequence[SliceRecord], reader: SliceReader) -> Iterator[LoadedSlice]:

@@ -47,14 +47,14 @@ def export_bundle(
 
 
 def save_graph(module: "SegmentationModule", folder: Path) -> None:
-    """Write a SavedModel with the signatures serving_default (uint8 slices) and int16."""
+    """Write a SavedModel with the signatures serving_default (uint8 slices) and int32."""
     # No Python control flow in it depends on a tensor, and AutoGraph takes half a second.
     segment = tf.function(module.segment, autograph=False)
     signatures = {
         name: segment.get_concrete_function(
             tf.TensorSpec((None, None, None, None), dtype, name="slices")
         )
-        for name, dtype in (("serving_default", tf.uint8), ("int16", tf.int16))
+        for name, dtype in (("serving_default", tf.uint8), ("int32", tf.int32))
     }
     tf.saved_model.save(module, str(folder), signatures=signatures)
 

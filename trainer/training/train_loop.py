@@ -95,8 +95,7 @@ def train(
         )
     )
     cached = {
-        split: cache.load_split(dataset, split, config.data, config.network)
-        for split in ("train", "valid")
+        split: cache.load_split(dataset, split, config.network) for split in ("train", "valid")
     }
     report_progress(0, None, "building the network")
     run_logger = (

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RgbImage = NDArray[np.uint8]
-Pixels = NDArray[np.uint8 | np.int16 | np.float32]
+Pixels = NDArray[np.uint8 | np.int32 | np.float32]
 
 TRUE_POSITIVE = (86, 180, 233)
 FALSE_NEGATIVE = (240, 228, 66)

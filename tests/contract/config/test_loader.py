@@ -65,6 +65,23 @@ class TestLoading:
         assert load_config(tmp_path / "empty.toml").train == Config().train
 
 
+def test_values_of_python_replace_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text("[train]\nepochs = 3\nbatch_size = 4\n", encoding="utf-8")
+    space = {"train.learning_rate": {"choice": [1e-3, 1e-2]}}
+    config = load_config(
+        path, train={"epochs": 5}, data={"augment": {"rotation": 0.0}}, sweep={"space": space}
+    )
+    assert (config.train.epochs, config.train.batch_size) == (5, 4)
+    assert config.data.augment.rotation == 0.0
+    assert config.sweep.space["train.learning_rate"].choice == (1e-3, 1e-2)
+    assert load_config(path, [], **{"train.epochs": 6}).train.epochs == 6
+    with pytest.raises(ConfigError, match=r"train\.epochs \(override\) = 'x'"):
+        load_config(path, train={"epochs": "x"})
+    with pytest.raises(ConfigError, match=r"no setting 'train\.epoch'; did you mean train\.epochs"):
+        load_config(path, train={"epoch": 1})
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("overrides", "message"),
@@ -113,6 +130,11 @@ class TestMistakes:
         file.write_text("train = 3", encoding="utf-8")
         with pytest.raises(ConfigError, match="train is a section of settings, not a value"):
             load_config(file, ["train.epochs=3"])
+
+    def test_a_byte_order_mark_is_accepted(self, tmp_path: Path) -> None:
+        path = tmp_path / "windows.toml"
+        path.write_bytes(b"\xef\xbb\xbf[train]\r\nepochs = 3\r\n")
+        assert load_config(path).train.epochs == 3
 
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"toml \(No such file .*\): pass the path"):

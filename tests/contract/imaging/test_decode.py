@@ -1,11 +1,13 @@
 """Slices and masks decoded as stored; whatever cannot be used is named."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from contract.errors import DataError, StorageError
 from contract.imaging.decode import decode_image, decode_mask, read_image, read_mask
@@ -23,6 +25,12 @@ def encoded(suffix: str, pixels: NDArray) -> bytes:
         code = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
         pixels = cv2.cvtColor(pixels, code)
     return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def saved_by_pillow(pixels: np.ndarray, suffix: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, suffix[1:], lossless=True)
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -47,9 +55,9 @@ def test_alpha_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_16_bit_pictures_become_int16(suffix: str) -> None:
+def test_16_bit_images_become_int32(suffix: str) -> None:
     image = decode_image(encoded(suffix, WIDE), "a")
-    assert image.dtype == np.int16
+    assert image.dtype == np.int32
     assert np.array_equal(image[..., 0], WIDE)
 
 
@@ -58,11 +66,42 @@ def test_signed_tiff_keeps_its_negative_values() -> None:
     assert np.array_equal(decode_image(encoded(".tif", signed), "a")[..., 0], signed)
 
 
-def test_values_beyond_int16_are_rejected() -> None:
-    with pytest.raises(
-        DataError, match=r"a\.png contains the value 40000, above the maximum of 32767.*save it as"
-    ):
-        decode_image(encoded(".png", np.full((8, 8), 40000, np.uint16)), "a.png")
+def test_unsigned_16_bits_are_kept() -> None:
+    unsigned = np.array([[0, 32767, 32768, 65535]], np.uint16)
+    image = decode_image(encoded(".png", unsigned), "a.png")
+    assert image.dtype == np.int32
+    assert image[..., 0].tolist() == unsigned.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_gif_and_webp_are_read(suffix: str) -> None:
+    disc = cv2.circle(np.zeros((40, 50), np.uint8), (20, 20), 10, 255, -1)
+    data = saved_by_pillow(disc, suffix)
+    image = decode_image(data, f"a{suffix}")
+    assert image.shape == (40, 50, 3)
+    np.testing.assert_array_equal(image, np.dstack([disc] * 3))
+    np.testing.assert_array_equal(decode_mask(data, f"a{suffix}"), disc)
+    with pytest.raises(DataError, match=rf"a\{suffix} cannot be decoded"):
+        decode_image(data[:-20], f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_an_animation_is_an_error(suffix: str) -> None:
+    animation = cv2.Animation()
+    animation.frames = [np.full((16, 16, 3), value, np.uint8) for value in (20, 200)]
+    animation.durations = [100, 100]
+    data = cv2.imencodeanimation(suffix, animation)[1].tobytes()
+    with pytest.raises(DataError, match=r"(several|2) images"):
+        decode_image(data, f"a{suffix}")
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_content_in_the_alpha_channel_is_an_error(value: int) -> None:
+    color = np.full_like(RGB, value)
+    with pytest.raises(DataError, match=r"a\.png .* alpha channel"):
+        decode_image(encoded(".png", np.dstack([color, GREY])), "a.png")
+    opaque = np.dstack([color, np.full_like(GREY, 255)])
+    assert np.array_equal(decode_image(encoded(".png", opaque), "a.png"), color)
 
 
 def test_other_types_are_rejected() -> None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from contract.errors import DataError
 from contract.imaging.decode import decode_image, decode_mask
 from contract.imaging.encode import (
     decode_png,
@@ -25,11 +26,18 @@ def test_a_png_has_the_same_pixels(image: np.ndarray) -> None:
     np.testing.assert_array_equal(decoded, expected)
 
 
-@pytest.mark.parametrize("image", [GREY[..., None], RGB, -DEEP.astype(np.int16)[..., None]])
+@pytest.mark.parametrize(
+    "image", [GREY[..., None], RGB, -DEEP.astype(np.int16)[..., None], DEEP[..., None] * 2]
+)
 def test_an_encoded_slice_decodes_to_the_same_values(image: np.ndarray) -> None:
     decoded = decode_image(encode_image(image), "slice")
-    assert decoded.dtype == image.dtype
     np.testing.assert_array_equal(decoded, image)
+
+
+def test_values_of_more_than_16_bits_are_an_error() -> None:
+    for values in ([-1, 40000], [0, 70000], [-40000, 0]):
+        with pytest.raises(DataError, match=f"from {values[0]} to {values[1]} does not fit"):
+            encode_image(np.array([values], np.int32))
 
 
 def test_other_bytes_are_not_a_png() -> None:
@@ -44,7 +52,7 @@ def test_a_mask_comes_back_as_0_and_255() -> None:
     np.testing.assert_array_equal(decode_mask(encode_mask(mask), "mask.png"), mask * 255)
 
 
-@pytest.mark.parametrize("image", [GREY[..., None], RGB, DEEP.astype(np.int16)[..., None]])
+@pytest.mark.parametrize("image", [GREY[..., None], RGB, DEEP.astype(np.int32)[..., None]])
 def test_an_overlay_tints_the_mask_alone(image: np.ndarray) -> None:
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[5:9, 5:9] = 1

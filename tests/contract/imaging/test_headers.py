@@ -40,6 +40,11 @@ IMAGES = {
     "tiff16": by_opencv(".tif", SLICE.astype(np.uint16) * 100),
     "deflated tiff": by_pillow("TIFF", compression="tiff_adobe_deflate"),
     "big tiff": by_pillow("TIFF", big_tiff=True),
+    "gif": by_pillow("GIF"),
+    "interlaced gif": by_pillow("GIF", interlace=1, comment=b"comment"),
+    "lossy webp": by_pillow("WEBP"),
+    "lossless webp": by_pillow("WEBP", lossless=True),
+    "extended webp": by_pillow("WEBP", exif=b"Exif\0\0MM\0*" + bytes(8)),
 }
 
 
@@ -48,7 +53,7 @@ def test_the_size_is_what_opencv_decodes(name: str) -> None:
     header = read_header(IMAGES[name])
     assert (header.height, header.width) == (37, 91)
     assert header.pixels == 37 * 91
-    assert header.kind == name.split()[-1].upper().rstrip("16")
+    assert header.kind.upper() == name.split()[-1].upper().rstrip("16")
 
 
 def test_a_big_endian_tiff_is_read() -> None:
@@ -88,9 +93,14 @@ def test_a_tiff_of_several_pictures_is_rejected() -> None:
 
 
 REJECTED = {
-    "nothing": (b"", "not a PNG, JPEG, BMP or TIFF"),
-    "a text": (b"hello", "not a PNG, JPEG, BMP or TIFF"),
-    "a GIF": (b"GIF89a" + bytes(50), "not a PNG, JPEG, BMP or TIFF"),
+    "nothing": (b"", "not a PNG, JPEG, BMP, TIFF, GIF or WebP"),
+    "a text": (b"hello", "not a PNG, JPEG, BMP, TIFF, GIF or WebP"),
+    "a DICOM file": (bytes(128) + b"DICM" + bytes(50), "not a PNG, JPEG, BMP, TIFF, GIF or WebP"),
+    "a WAV file": (b"RIFF" + bytes(4) + b"WAVE" + bytes(50), "not a PNG, JPEG, BMP, TIFF, GIF"),
+    "a GIF without blocks": (b"GIF89a" + bytes(50), "unknown block"),
+    "a GIF without end": (by_pillow("GIF")[:-1], "is truncated"),
+    "a WebP of nothing": (b"RIFF" + bytes(4) + b"WEBPVP8X", "is truncated"),
+    "a WebP of another kind": (b"RIFF" + bytes(4) + b"WEBPVP9 " + bytes(50), "unknown chunk"),
     "a PNG of nothing": (b"\x89PNG\r\n\x1a\n", "is truncated"),
     "a PNG without header": (b"\x89PNG\r\n\x1a\n" + bytes(30), "no header chunk"),
     "a BMP of no pixels": (b"BM" + bytes(40), "0 x 0"),

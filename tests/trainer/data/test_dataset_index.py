@@ -1,16 +1,20 @@
 """Datasets are checked as a whole, named, indexed, and the same wherever they lie."""
 
+import io
 import json
 import logging
 import os
+import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from contract.config import Config, Data
 from contract.errors import DataError
+from contract.imaging.file_names import IMAGE_SUFFIXES
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import (
     SPLITS,
@@ -270,7 +274,10 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 
 def test_a_missing_partner_is_named(source: Storage, home: Storage) -> None:
     source.delete("valid/masks/P10-1.png")
-    remedy = "an image and its mask have the same stem; add the missing files or remove the others."
+    remedy = (
+        "an image and its mask have the same stem; add the missing files, remove the others, or "
+        "set data.mask_pattern."
+    )
     assert data_error(source, home) == f"{source.url}: valid/images/P10-1.png has no mask: {remedy}"
     source.delete("valid/images/P10-1.png")
     source.delete("test/images/P20-0.png")
@@ -361,19 +368,144 @@ def test_a_patient_in_two_splits_is_rejected_unless_allowed(
 def test_a_split_without_foreground_is_rejected(source: Storage, home: Storage) -> None:
     for name in ("P10-0", "P10-1", "P11-0", "P11-1"):
         source.write(f"valid/masks/{name}.png", mask_of(5, value=1))
-    message = data_error(source, home)
+    message = data_error(source, home, mask_threshold=127)
     assert "none of the 4 masks of the valid split (valid/masks/P10-0.png, …)" in message
-    assert "their maximum value is 1, and foreground is above data.mask_threshold = 127" in message
+    assert "their maximum value is 1, and foreground is above data.mask_threshold = 127: " in (
+        message
+    )
+    assert "set data.mask_threshold below that maximum" in message
     source.write("valid/masks/P11-1.png", mask_of(5))
-    assert prepare_dataset(settings(source), 0, home).select("valid")[0].foreground == 0.0
+    dataset = prepare_dataset(settings(source, mask_threshold=127), 0, home)
+    assert dataset.select("valid")[0].foreground == 0.0
+
+
+def test_the_foreground_of_masks_of_0_and_1_is_decided_and_logged(
+    source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for info in source.list_objects():
+        if "/masks/" in info.key:
+            source.write(info.key, mask_of(6, value=1))
+    with caplog.at_level(logging.INFO):
+        dataset = prepare_dataset(settings(source), 0, home)
+    assert dataset.mask_threshold == 0
+    assert {record.foreground for record in dataset.slices} == {6 / SIDE}
+    assert "values 0 and 1: foreground is above 0 (data.mask_threshold)" in caplog.text
+    source.write("train/masks/P00-0.png", mask_of(6, value=2))
+    message = data_error(source, home)
+    assert "values 0, 1, 2 (train/masks/P00-0.png contains 2)" in message
+    assert "set data.mask_threshold" in message
+
+
+def test_one_image_in_two_splits_is_rejected_unless_allowed(
+    source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The same pixels in another file format, below the name of another patient.
+    pixels = cv2.imdecode(
+        np.frombuffer(source.read("train/images/P00-0.png"), np.uint8), cv2.IMREAD_GRAYSCALE
+    )
+    assert pixels is not None
+    source.write("test/images/P20-0.bmp", cv2.imencode(".bmp", pixels)[1].tobytes())
+    source.delete("test/images/P20-0.png")
+    for _ in range(2):
+        message = data_error(source, home)
+        assert "train/images/P00-0.png and test/images/P20-0.bmp have the same pixels" in message
+        assert "data.allow_patient_overlap" in message
+        with caplog.at_level(logging.WARNING):
+            prepare_dataset(settings(source, allow_patient_overlap=True), 0, home)
+        assert "have the same pixels" in caplog.text
+
+
+def test_blank_images_in_two_splits_are_no_duplicates(source: Storage, home: Storage) -> None:
+    for key in ("train/images/P00-0.png", "test/images/P20-0.png"):
+        source.write(key, png(np.zeros((SIDE, SIDE), np.uint8)))
+    assert prepare_dataset(settings(source), 0, home).duplicates == ()
+
+
+def test_masks_that_may_be_inverted_are_reported(
+    source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    for info in source.list_objects():
+        if "/masks/" in info.key:
+            source.write(info.key, mask_of(20))
+    with caplog.at_level(logging.WARNING):
+        prepare_dataset(settings(source), 0, home)
+    assert "in 12 of 12 masks" in caplog.text
+    assert "may be inverted" in caplog.text
 
 
 def test_an_empty_split_is_named(source: Storage, home: Storage) -> None:
-    empty(source, "test")
+    empty(source, "valid")
     message = data_error(source, home)
-    assert f"there are no images (.jpg, .jpeg, .png, .bmp, .tif, .tiff) in {source.url}/test" in (
-        message
-    )
+    assert f"there are no images ({', '.join(IMAGE_SUFFIXES)}) in {source.url}/valid" in message
+
+
+def test_a_dataset_without_a_test_split_can_be_trained_on(
+    source: Storage, pool: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty(source, "test")
+    with caplog.at_level(logging.INFO):
+        dataset = prepare_dataset(settings(source), 0, home)
+    assert dataset.select("test") == ()
+    assert "has no test split: the trained network cannot be tested" in caplog.text
+    unsplit = prepare_dataset(settings(pool, layout="unsplit", test_fraction=0.0), 0, home)
+    assert [len(unsplit.patients(split)) for split in SPLITS] == [8, 2, 0]
+
+
+def test_folders_of_other_names_are_listed_and_can_be_set(
+    tmp_path: Path, source: Storage, home: Storage
+) -> None:
+    renamed = tmp_path / "renamed"
+    Path(source.url).rename(renamed)
+    (renamed / "valid").rename(renamed / "val")
+    for split in ("train", "val", "test"):
+        (renamed / split / "images").rename(renamed / split / "img")
+        (renamed / split / "masks").rename(renamed / split / "labels")
+    storage = open_storage(str(renamed))
+    message = data_error(storage, home)
+    assert "in test/img, test/labels, train/img, train/labels, val/img, val/labels: " in message
+    assert "data.valid_dir, data.test_dir, data.images_dir and data.masks_dir" in message
+    names = {"valid_dir": "val", "images_dir": "img", "masks_dir": "labels"}
+    dataset = prepare_dataset(settings(storage, **names), 0, home)
+    assert [len(dataset.select(split)) for split in SPLITS] == [4, 4, 4]
+
+
+def test_masks_are_paired_by_the_pattern_of_their_names(source: Storage, home: Storage) -> None:
+    for info in source.list_objects():
+        if "/masks/" in info.key:
+            pixels = cv2.imdecode(np.frombuffer(source.read(info.key), np.uint8), 0)
+            assert pixels is not None
+            gif = io.BytesIO()
+            Image.fromarray(pixels).save(gif, "gif")
+            source.write(info.key.replace(".png", "_seg.gif"), gif.getvalue())
+            source.delete(info.key)
+    dataset = prepare_dataset(settings(source, mask_pattern="{name}_seg"), 0, home)
+    assert dataset.slices[0].mask == "train/masks/P00-0_seg.gif"
+    assert dataset.slices[0].name == "P00-0"
+    message = data_error(source, home)
+    assert "test/images/P20-0.png has no mask" in message
+    assert "or set data.mask_pattern" in message
+
+
+def test_hidden_files_of_macos_are_ignored(
+    source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    source.write("train/images/._P00-0.png", b"Mac OS X")
+    source.write("train/masks/._P00-0.png", b"Mac OS X")
+    source.write("train/images/__MACOSX/P00-0.png", b"Mac OS X")
+    source.write("train/images/.DS_Store", b"Mac OS X")
+    with caplog.at_level(logging.INFO):
+        assert len(prepare_dataset(settings(source), 0, home).slices) == 12
+    assert "3 hidden files in" in caplog.text
+
+
+def test_names_are_paired_in_composed_form(source: Storage, home: Storage) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "P05-é") for form in ("NFC", "NFD"))
+    source.write(f"train/images/{composed}.png", image_of("P05"))
+    source.write(f"train/masks/{decomposed}.png", mask_of(4))
+    dataset = prepare_dataset(settings(source), 0, home)
+    assert composed in [record.name for record in dataset.slices]
+    source.write(f"train/images/{decomposed}.png", image_of("P06"))
+    assert "have the same stem" in data_error(source, home)
 
 
 def test_pictures_of_another_kind_are_named(source: Storage, home: Storage) -> None:

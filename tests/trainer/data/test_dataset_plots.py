@@ -11,7 +11,7 @@ def create_dataset(fingerprint: str) -> Dataset:
         for patient in range(10)
         for number in range(20)
     )
-    return Dataset("/slices", records, fingerprint)
+    return Dataset("/slices", records, fingerprint, 127)
 
 
 def test_slices_are_drawn_evenly_over_patients():

@@ -90,7 +90,7 @@ def test_the_page_holds_all_of_it(done, prepared):
     assert "http://" not in html
     assert "https://" not in html
     assert prepared.dataset.fingerprint in html
-    assert "60 × 50 grey int16" in html
+    assert "60 × 50 grey int32" in html
     assert "60 × 40 RGB uint8" in html
     assert "built-in phantom" not in html
 
@@ -104,7 +104,7 @@ def test_a_phantom_is_called_one(prepared, tmp_path):
 
 def test_a_missing_slice_is_named(prepared, tmp_path):
     gone = dataclasses.replace(prepared.dataset.slices[0], image="train/images/gone.png")
-    dataset = Dataset(prepared.dataset.root, (gone,), "f")
+    dataset = Dataset(prepared.dataset.root, (gone,), "f", 127)
     with pytest.raises(StorageError, match=r"gone\.png"):
         create_report(dataset, prepared.config.data, LocalStorage(tmp_path))
     assert not LocalStorage(tmp_path).exists("index.html")

@@ -228,7 +228,7 @@ def test_batches_hold_slices_of_one_shape_and_type():
     kinds = [
         np.zeros((4, 4, 1), np.uint8),
         np.zeros((4, 6, 1), np.uint8),
-        np.zeros((4, 4, 1), np.int16),
+        np.zeros((4, 4, 1), np.int32),
     ]
     reads = [
         (case(str(number)), kinds[number % 3], np.zeros((4, 4), np.uint8)) for number in range(20)

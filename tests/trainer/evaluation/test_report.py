@@ -116,7 +116,7 @@ def test_names_are_text_and_never_markup(evaluation, prepared):
 
 def test_a_split_without_empty_slices_says_so(prepared, thresholding, tmp_path):
     config, dataset = prepared.config, prepared.dataset
-    full = Dataset(dataset.root, dataset.select("valid"), dataset.fingerprint)
+    full = Dataset(dataset.root, dataset.select("valid"), dataset.fingerprint, 127)
     scored = evaluate(
         thresholding,
         full,

@@ -88,7 +88,7 @@ import tensorflow as tf
 loaded = tf.saved_model.load(sys.argv[1])
 slices = np.load(sys.argv[2])
 answer = loaded.signatures["serving_default"](slices=tf.constant(slices))
-wide = loaded.signatures["int16"](slices=tf.constant(slices.astype(np.int16)))
+wide = loaded.signatures["int32"](slices=tf.constant(slices.astype(np.int32)))
 assert np.array_equal(answer["mask"], wide["mask"])
 np.save(sys.argv[3], answer["probability"])
 foreign = {"trainer", "tf_keras", "contract"} & {name.split(".")[0] for name in sys.modules}

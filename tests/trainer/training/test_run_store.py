@@ -24,6 +24,7 @@ SLICES = Dataset(
     "/pool",
     (case("a", "train"), case("b", "train"), case("c", "valid"), case("d", "test")),
     "0123456789abcdef",
+    127,
 )
 
 

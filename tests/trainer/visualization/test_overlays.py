@@ -68,7 +68,7 @@ def test_without_a_prediction_the_truth_alone_is_tinted_so_that_the_slice_is_see
 
 
 def test_the_window_decides_black_and_white():
-    image = np.array([[[-1000], [0], [400], [3000]]], np.int16)
+    image = np.array([[[-1000], [0], [400], [3000]]], np.int32)
     overlay = overlays.draw_overlay(image, np.zeros((1, 4), np.uint8), window=(-200, 600), size=4)
     assert overlay[0, :, 0].tolist() == [0, 64, 191, 255]
 
