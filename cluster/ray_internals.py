@@ -3,6 +3,7 @@
 tests/cluster/test_ray_internals.py fails if a new version of Ray changes any of it.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,42 @@ def orphaned_placement_groups(job_id: str) -> Iterator[PlacementGroup]:
         is_orphaned = group.creator_actor_dead and has_creator
         if exists and is_orphaned and group.creator_job_id.hex() == job_id:
             yield PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
+
+
+def worker_process(error: BaseException) -> str:
+    """ "pid 123, node-1" of the worker whose process died; "" if the error does not say so.
+
+    No public attribute of the errors of Ray Train names the process; their text does.
+    """
+    text = str(error)
+    pid = re.search(r"\bpid[=:]\s*(\d+)", text)
+    host = re.search(r"hostname='([^']+)'", text)
+    if not pid or "died" not in text:
+        return ""
+    return f"pid {pid[1]}" + (f", {host[1]}" if host else "")
+
+
+@dataclass(frozen=True)
+class MemoryUsage:
+    """The memory of a node, in GB, when Ray ended workers because there was too little."""
+
+    used: float
+    total: float
+    largest: float
+    """Of the largest worker."""
+
+
+def memory_usage_gb(error: BaseException) -> MemoryUsage | None:
+    """The memory of the node on which Ray's memory monitor ended a worker; None for other errors.
+
+    The text of ray.exceptions.OutOfMemoryError is the only place that contains the numbers.
+    """
+    text = str(error)
+    node = re.search(r"was ([\d.]+)GB used / ([\d.]+)GB limit", text)
+    if not node:
+        return None
+    workers = [float(size) for size in re.findall(r"actual memory used=([\d.]+)GB", text)]
+    return MemoryUsage(float(node[1]), float(node[2]), max(workers, default=0.0))
 
 
 @dataclass(frozen=True)

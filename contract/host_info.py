@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TypedDict
+
+# pydantic does not accept typing.TypedDict before Python 3.12.
+from typing_extensions import TypedDict
 
 _TIMEOUT_S = 20.0
 

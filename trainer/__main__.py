@@ -17,6 +17,7 @@ from contract.cli.options import (
     Verbose,
 )
 from contract.cli.progress import progress_bar
+from contract.config import Config
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
@@ -89,7 +90,11 @@ def train(
 ) -> None:
     """Train a network on Ray, or resume the run of this name; writes a bundle at the end."""
     chosen = load_settings(config, overrides, show_config)
-    result = trainer.train(chosen)
+    try:
+        result = trainer.train(chosen)
+    except KeyboardInterrupt:
+        typer.echo(_interruption(chosen), err=True)
+        raise typer.Exit(130) from None
     monitor = chosen.train.monitor
     typer.echo(f"epochs: {len(result.history)}")
     typer.echo(f"best: epoch {result.best['epoch']:.0f}, {monitor} {result.best[monitor]:.4f}")
@@ -125,6 +130,20 @@ def evaluate(
     )
     typer.echo(format_table(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+def _interruption(config: Config) -> str:
+    """What an interrupted training has kept."""
+    from trainer.training import run_store
+
+    run = run_store.run_storage(config)
+    epochs = run_store.count_epochs(run)
+    kept = f"{epochs} finished epoch{'' if epochs == 1 else 's'} of {config.train.epochs}"
+    return (
+        f"interrupted: {kept} are kept in {run.url}; the same command resumes the training."
+        if epochs
+        else f"interrupted before the first epoch of run {config.run.name} was finished."
+    )
 
 
 def format_table(evaluation: "Evaluation") -> str:

@@ -1,6 +1,6 @@
 """`python -m tuning run|leaderboard`: run a sweep, and show its leaderboard."""
 
-from typer import echo
+from typer import Exit, echo
 
 import tuning
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
@@ -20,7 +20,20 @@ def run(
     chosen = load_settings(config, overrides, show_config)
     from tuning import report
 
-    result = tuning.run_sweep(chosen)
+    try:
+        result = tuning.run_sweep(chosen)
+    except KeyboardInterrupt:
+        from tuning.sweep import sweep_storage
+        from tuning.trial_store import read_trials
+
+        storage = sweep_storage(chosen)
+        count = sum(trial.status == "completed" for trial in read_trials(storage))
+        echo(
+            f"interrupted: {count} completed trials and every finished epoch are kept in "
+            f"{storage.url}; the same command resumes the sweep.",
+            err=True,
+        )
+        raise Exit(130) from None
     echo(report.leaderboard_text(result.trials, chosen.train.monitor))
     echo(report.describe_source(chosen))
     echo(f"leaderboard and plots: {result.storage_url}")

@@ -28,6 +28,7 @@ from contract.storage import Storage, open_storage
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
+from trainer.training.run_lease import run_lease
 from tuning import asha, report, search_space, winner
 from tuning.scheduler import TrialScheduler
 from tuning.trainable import run_name, train_trial, trial_config
@@ -89,12 +90,20 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
     storage = open_storage(config.storage.root)
     dataset = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
     check_resumable(sweep, config, dataset)
+    with run_lease(sweep, f"sweep {config.run.name!r}"):
+        return _run_unfinished(config, dataset, sweep, on_progress)
+
+
+def _run_unfinished(
+    config: Config, dataset: Dataset, sweep: Storage, on_progress: ProgressCallback
+) -> SweepResult:
+    """Run or resume a sweep whose lease this process holds."""
     store = TrialStore(sweep)
     bundle = None if has_pending_trials(config, store) else winner.find_bundle(store.trials, config)
     if bundle is None:
         bundle = run_trials(config, dataset, store, on_progress)
     winner.sync_winner_history(config, store)
-    version = Registry(storage).register(config.run.name, bundle)
+    version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
     return finalize_sweep(sweep, config, store.trials, version)
 
 

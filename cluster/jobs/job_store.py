@@ -4,7 +4,6 @@
 log/00001.txt … (the log in parts) and, if a stop is requested, stop.json.
 """
 
-import json
 from threading import Lock
 from typing import Literal
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.config import Config
 from contract.errors import StorageError
+from contract.state_files import read_json
 from contract.storage import Storage, open_storage
 from contract.timestamps import utc_now
 
@@ -84,7 +84,9 @@ def request_stop(jobs: Storage, job: str, timeout_s: float) -> None:
 def read_stop_request(jobs: Storage, job: str) -> StopRequest | None:
     """The request to stop a job, if there is one."""
     key = f"{job}/{_STOP}"
-    return StopRequest.model_validate(json.loads(jobs.read(key))) if jobs.exists(key) else None
+    if not jobs.exists(key):
+        return None
+    return read_json(jobs, key, StopRequest, "request the stop again")
 
 
 def read_log(jobs: Storage, job: str) -> bytes:

@@ -59,6 +59,10 @@ class LocalStorage(Storage):
     def delete(self, key: str) -> None:
         with translate_errors("delete", self._file(key)) as file:
             file.unlink(missing_ok=True)
+        # A key has no folders of its own in an object store, so empty ones are not left here.
+        for folder in file.parents:
+            if folder == self.path or not _remove_if_empty(folder):
+                break
 
     def child(self, prefix: str) -> "LocalStorage":
         return LocalStorage(self._file(prefix))
@@ -93,6 +97,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _write_through(file: Path, data: bytes) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,10 @@ def test_a_killed_driver_costs_no_finished_epoch(trained: Trained) -> None:
     # With the seconds that each took: none was trained again.
     assert trained.result.history[: len(trained.before)] == trained.before
     assert any("run tiny resumes after epoch" in message for message in trained.messages)
+    # The killed worker of the second training is named.
+    restarts = [message for message in trained.messages if "restarting from epoch" in message]
+    assert len(restarts) == 1
+    assert re.search(r"worker \d \(pid \d+, .+\) ended .* \(attempt 1 of \d\)", restarts[0])
 
 
 def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Trained) -> None:

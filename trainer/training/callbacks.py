@@ -17,7 +17,11 @@ from trainer.training.watchdog import Watchdog
 
 
 def ignore_epoch(metrics: EpochMetrics) -> None:
-    """Report an epoch to no one; the default without Ray."""
+    """Ignore the metrics of an epoch; the default without Ray."""
+
+
+def ignore_stall(seconds: float) -> None:
+    """Ignore a stall; the default without Ray."""
 
 
 class TrainingCallback(keras.callbacks.Callback):
@@ -32,6 +36,7 @@ class TrainingCallback(keras.callbacks.Callback):
         report_epoch: Callable[[EpochMetrics], None] = ignore_epoch,
         report_progress: ProgressCallback = no_progress,
         run_logger: RunLogger | None = None,
+        report_stall: Callable[[float], None] = ignore_stall,
     ) -> None:
         """Args:
         train: The training settings.
@@ -41,13 +46,14 @@ class TrainingCallback(keras.callbacks.Callback):
         report_epoch: Called on every rank after each epoch; may end the training by raising.
         report_progress: Called after each step.
         run_logger: Records each epoch; only rank 0 has one.
+        report_stall: Called with the seconds without a step before the watchdog ends the process.
         """
         super().__init__()
         self.train_settings, self.world_size, self.run_logger = train, world_size, run_logger
         self.history = list(history)
         self.steps_per_epoch = steps_per_epoch
         self.report_epoch, self.report_progress = report_epoch, report_progress
-        self.watchdog = Watchdog(train.stall_timeout_s)
+        self.watchdog = Watchdog(train.stall_timeout_s, report_stall)
         self.stop_reason: BaseException | None = None
         """The exception by which report_epoch ended the training."""
         self.epoch_start = time.monotonic()

@@ -17,6 +17,7 @@ from trainer.training.loggers.plots import write_curves
 from trainer.training.loggers.run_logger import write_tables
 from trainer.training.run_store import (
     RUN_RECORD,
+    RunRecord,
     RunResult,
     TrainingDataInfo,
     read_training_data,
@@ -42,7 +43,7 @@ def finalize_run(
     write_tables(run, history)
     write_curves(run, history, config.train.monitor)
     save_epoch_comparison(run)
-    record = {
+    record: RunRecord = {
         "history": list(history),
         "best": best.history[-1],
         "commit": commit,

@@ -9,26 +9,29 @@ import logging
 import secrets
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
 from cluster.connection import ray_session
 from contract.config import Cluster, Config, Train
-from contract.errors import ClusterError, StorageError, TrainingError, UserError, last_line
+from contract.errors import ClusterError
 from contract.host_info import host_info
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import open_storage
+from contract.storage import Storage, open_storage
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
-from trainer.training import run_store
+from trainer.training import checkpoints, run_store
+from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
 from trainer.training.progress import POLL_INTERVAL_S, ProgressActor, ProgressReporter
+from trainer.training.run_lease import run_lease
 from trainer.training.tf_backend import MultiWorkerConfig
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,9 @@ log = logging.getLogger(__name__)
 # Default callbacks of Ray Train that each start a process segfleet does not need; see
 # WorkerGroupTrainer.
 UNUSED_CALLBACKS = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
+
+# The Dice of an untrained network, which marks everything or nothing, is below this.
+_UNTRAINED_DICE = 0.01
 
 
 def run_training(
@@ -66,8 +72,17 @@ def run_training(
     if (finished := run_store.read_result(run)) is not None:
         log.info("run %s is already finished: %s", config.run.name, finished.bundle)
         return finished
-    if epochs := run_store.count_epochs(run):
-        log.info("run %s resumes after epoch %d", config.run.name, epochs)
+    with run_lease(run, f"run {config.run.name!r}"):
+        return _train_unfinished(config, dataset, run, on_progress)
+
+
+def _train_unfinished(
+    config: Config, dataset: Dataset, run: Storage, on_progress: ProgressCallback
+) -> run_store.RunResult:
+    """Train or resume a run whose lease this process holds."""
+    # The states are read, not only listed: the workers skip a damaged one.
+    if latest := checkpoints.load_latest(run.child("checkpoints")):
+        log.info("run %s resumes after epoch %d", config.run.name, latest[0].epochs)
     count = config.train.num_workers
     workers = f"{count} worker{'s' if count > 1 else ''}"
     on_progress(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
@@ -80,7 +95,22 @@ def run_training(
         run_worker_group(config, dataset, on_progress)
     finished = run_store.read_result(run)
     assert finished, "a worker group that ended without an error has written run.json"
+    warn_if_untrained(config.run.name, finished)
     return finished
+
+
+def warn_if_untrained(name: str, result: run_store.RunResult) -> None:
+    """Log a warning if the network segmented nothing in any epoch."""
+    best = max((metrics["val_dice_coef"] for metrics in result.history), default=0.0)
+    if best < _UNTRAINED_DICE:
+        log.warning(
+            "the network of run %s learned nothing: its best val_dice_coef in %d epochs is %.4f. "
+            "Check the masks and the intensity window with `python -m trainer inspect`, lower "
+            "train.learning_rate, or train more epochs",
+            name,
+            len(result.history),
+            best,
+        )
 
 
 def check_resources(train: Train) -> None:
@@ -136,7 +166,7 @@ def create_trainer(config: Config, dataset: Dataset, progress_actor: Any) -> Dat
             name=name,
             storage_path=storage_path,
             failure_config=FailureConfig(max_failures=train.max_failures),
-            callbacks=[FailFastCallback()],
+            callbacks=[FailureCallback(progress_actor)],
         ),
     )
 
@@ -152,21 +182,9 @@ class WorkerGroupTrainer(DataParallelTrainer):
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
-        return [one for one in callbacks if type(one).__name__ not in UNUSED_CALLBACKS]
-
-
-class FailFastCallback(UserCallback):
-    """Ends a run immediately on an error that would occur again after every restart."""
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise a worker's UserError, except for a StorageError, which a restart may resolve.
-
-        Ray Train restarts the worker group for any error that a worker raises, but ends the run
-        for an error that is raised here.
-        """
-        for error in worker_exceptions.values():
-            if isinstance(error, UserError) and not isinstance(error, StorageError):
-                raise error
+        return [
+            callback for callback in callbacks if type(callback).__name__ not in UNUSED_CALLBACKS
+        ]
 
 
 def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
@@ -180,12 +198,15 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
     from trainer.training.train_loop import WorkerContext, train
 
     context = ray.train.get_context()
-    with ProgressReporter(train_loop_config["progress_actor"]) as report_progress:
+    with ProgressReporter(
+        train_loop_config["progress_actor"], context.get_world_rank()
+    ) as report_progress:
         ctx = WorkerContext(
             rank=WorkerRank(context.get_world_rank(), context.get_world_size()),
             broadcast=broadcast_from_rank_zero,
             report_epoch=lambda metrics: ray.train.report(dict(metrics)),
             report_progress=report_progress,
+            report_stall=report_progress.report_stall,
         )
         history = train(config, train_loop_config["dataset"], run, ctx)
         if ctx.rank.rank == 0:
@@ -197,20 +218,37 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
 def monitor_progress(
     thread: threading.Thread, progress_actor: Any, config: Config, on_progress: ProgressCallback
 ) -> None:
-    """Pass progress on until the worker group has ended.
+    """Pass progress on until the worker group has ended, and log each restart of it.
 
     Raises ClusterError if its workers do not start, or were lost and do not start again; Ray Train
     itself would try to place them indefinitely.
     """
-    started = False
+    started, restarts = False, 0
     while thread.is_alive():
         thread.join(POLL_INTERVAL_S)
-        progress, silence_s = ray.get(progress_actor.latest.remote())
-        if progress:
+        report: Any = ray.get(progress_actor.latest.remote())
+        for failures in report.failures[restarts:]:
+            restarts += 1
+            log_restart(failures, restarts, config)
+        if report.progress:
             started = True
-            on_progress(*progress)
-        if silence_s > silence_limit_s(config.cluster, config.train, started):
+            on_progress(*report.progress)
+        if report.silence_s > silence_limit_s(config.cluster, config.train, started):
             raise ClusterError(startup_error(config.cluster, config.train, started))
+
+
+def log_restart(failures: Sequence[WorkerFailure], attempt: int, config: Config) -> None:
+    """Log why the worker group restarts, and from which epoch; nothing after the last attempt."""
+    if attempt > config.train.max_failures:
+        return
+    epoch = run_store.count_epochs(run_store.run_storage(config)) + 1
+    log.warning(
+        "%s; restarting from epoch %d (attempt %d of %d)",
+        "; ".join(failure.describe() for failure in failures) or "the worker group failed",
+        epoch,
+        attempt,
+        config.train.max_failures,
+    )
 
 
 def silence_limit_s(cluster: Cluster, train: Train, started: bool) -> float:
@@ -239,21 +277,4 @@ def startup_error(cluster: Cluster, train: Train, started: bool) -> str:
         f"the {train.num_workers} training workers ({train.cpus_per_worker} CPUs and "
         f"{train.gpus_per_worker} GPUs each) {fault}; the cluster has {free.get('CPU', 0):.0f} "
         f"CPUs and {free.get('GPU', 0):.0f} GPUs free: request less or add nodes, {remedy}."
-    )
-
-
-def user_error_from(error: BaseException, train: Train) -> BaseException:
-    """The UserError behind a failed worker group, else one sentence on what failed."""
-    controller_error = getattr(error, "controller_failure", error)
-    causes = list(getattr(error, "worker_failures", {}).values()) or [controller_error]
-    for cause in causes:
-        current: BaseException | None = cause
-        while current is not None:
-            if isinstance(current, UserError):
-                return current
-            current = current.__cause__
-    return TrainingError(
-        f"the training workers failed more than train.max_failures = {train.max_failures} times, "
-        f"the last time with: {last_line(causes[0])}. Finished epochs are not lost: the same "
-        "command resumes after the last finished epoch (--verbose shows the logs of the workers)."
     )

@@ -1,14 +1,33 @@
-"""Progress of a worker group: reported by rank 0, held by a Ray actor, read by the driver."""
+"""Progress and failures of a worker group: held by a Ray actor, read by the driver."""
 
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
+
+from trainer.training.failures import WorkerFailure
 
 # How often the driver reads progress, and rank 0 sends it, in seconds.
 POLL_INTERVAL_S = 0.5
 _HEARTBEAT_INTERVAL_S = 5.0
+_STALL_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class ProgressReport:
+    """What the driver reads."""
+
+    progress: tuple[int, int | None, str] | None
+    """Steps done, steps in total and a note; None before a worker has started."""
+    silence_s: float
+    """Seconds since the last heartbeat of rank 0."""
+    failures: Sequence[Sequence[WorkerFailure]]
+    """The workers that failed, for each failure of the group."""
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -21,6 +40,8 @@ class ProgressActor:
     def __init__(self) -> None:
         self._latest: tuple[int, int | None, str] | None = None
         self._last_heartbeat = time.monotonic()
+        self._failures: list[list[WorkerFailure]] = []
+        self._stalls: dict[int, float] = {}
 
     def update(self, done: int, total: int | None, note: str) -> None:
         """Replace the progress."""
@@ -31,9 +52,26 @@ class ProgressActor:
         """Record that rank 0 is alive."""
         self._last_heartbeat = time.monotonic()
 
-    def latest(self) -> tuple[tuple[int, int | None, str] | None, float]:
-        """The latest progress, None before a worker has started, and seconds since a heartbeat."""
-        return self._latest, time.monotonic() - self._last_heartbeat
+    def add_stall(self, rank: int, seconds: float) -> None:
+        """Record that a worker ends itself after this many seconds without a step."""
+        self._stalls[rank] = seconds
+
+    def add_failures(self, failures: Sequence[WorkerFailure]) -> None:
+        """Record a failure of the worker group."""
+        self._failures.append([self._with_stall(failure) for failure in failures])
+        self._stalls = {}
+
+    def _with_stall(self, failure: WorkerFailure) -> WorkerFailure:
+        seconds = self._stalls.get(failure.rank)
+        if seconds is None:
+            return failure
+        return replace(failure, reason=f"stopped responding for {seconds:.0f} s")
+
+    def latest(self) -> ProgressReport:
+        """The latest progress and all failures."""
+        return ProgressReport(
+            self._latest, time.monotonic() - self._last_heartbeat, tuple(self._failures)
+        )
 
 
 class ProgressReporter:
@@ -43,8 +81,9 @@ class ProgressReporter:
     validation or the export may take long without a step.
     """
 
-    def __init__(self, progress_actor: Any) -> None:
-        self._actor, self._last_sent, self._stopped = progress_actor, 0.0, threading.Event()
+    def __init__(self, progress_actor: Any, rank: int) -> None:
+        self._actor, self._rank = progress_actor, rank
+        self._last_sent, self._stopped = 0.0, threading.Event()
 
     def __enter__(self) -> "ProgressReporter":
         return self
@@ -59,6 +98,11 @@ class ProgressReporter:
         if done in (0, total) or time.monotonic() - self._last_sent > POLL_INTERVAL_S:
             self._last_sent = time.monotonic()
             self._actor.update.remote(done, total, note)
+
+    def report_stall(self, seconds: float) -> None:
+        """Report that this worker ends itself after this many seconds without a step."""
+        with suppress(RayError):
+            ray.get(self._actor.add_stall.remote(self._rank, seconds), timeout=_STALL_TIMEOUT_S)
 
     def _send_heartbeats(self) -> None:
         while not self._stopped.wait(_HEARTBEAT_INTERVAL_S):

@@ -4,16 +4,18 @@ dataset.json and then config.toml are written when the run starts, run.json when
 Between the two, the latest checkpoint says how far it has trained.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
-from contract.config import Config, validate
-from contract.config.loader import parse_toml, to_toml
-from contract.errors import TrainingError
+from contract.config import Config, Train
+from contract.config.loader import to_toml
+from contract.errors import DataError, TrainingError
+from contract.host_info import HostInfo
+from contract.state_files import read_config, read_json
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, check_tile_sizes
 from trainer.training import checkpoints
@@ -21,6 +23,7 @@ from trainer.training.loggers.history import EpochMetrics
 
 RUN_RECORD = "run.json"
 _CONFIG, _DATASET = "config.toml", "dataset.json"
+_RESTORE_HINT = "restore it from a copy, or set run.name to a new name"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class TrainingDataInfo:
     patients: dict[str, tuple[str, ...]]
 
 
+class RunRecord(TypedDict):
+    """The content of run.json."""
+
+    history: list[EpochMetrics]
+    best: EpochMetrics
+    commit: str | None
+    fingerprint: str
+    host_info: HostInfo
+
+
 def run_storage(config: Config) -> Storage:
     """Where the run of these settings is stored."""
     return open_storage(config.storage.root).child(f"runs/{config.run.name}")
@@ -61,8 +74,19 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     Raises DataError if the settings cannot use these slices.
     """
     check_tile_sizes(dataset, config.network, config.predict)
+    check_batch_size(dataset, config.train)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
+
+
+def check_batch_size(dataset: Dataset, train: Train) -> None:
+    """DataError if a batch has more samples than the training split."""
+    count = len(dataset.select("train"))
+    if train.batch_size > count:
+        raise DataError(
+            f"train.batch_size = {train.batch_size} is larger than the training split of "
+            f"{dataset.root}, which has {count} slices: set train.batch_size to at most {count}."
+        )
 
 
 def check_same_settings(
@@ -85,7 +109,7 @@ def check_same_settings(
     """
     if not storage.exists(_CONFIG):
         return
-    started = validate(parse_toml(storage.read(_CONFIG).decode(), storage.url), storage.url)
+    started = read_config(storage, _CONFIG, _RESTORE_HINT)
     if changed := changed_settings(select_settings(started), select_settings(config)):
         restore = "restore those settings to resume it"
         raise TrainingError(
@@ -128,7 +152,7 @@ def write_run_metadata(storage: Storage, config: Config, dataset: Dataset) -> No
 
 def read_training_data(storage: Storage) -> TrainingDataInfo:
     """The slices that a run or sweep was started with."""
-    return TypeAdapter(TrainingDataInfo).validate_json(storage.read(_DATASET))
+    return read_json(storage, _DATASET, TrainingDataInfo, _RESTORE_HINT)
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -156,7 +180,8 @@ def read_result(run: Storage) -> RunResult | None:
     """The result of a finished run; None while it is not finished."""
     if not run.exists(RUN_RECORD):
         return None
-    record = json.loads(run.read(RUN_RECORD))
+    remedy = "delete it and run the same command again, which writes it again"
+    record = read_json(run, RUN_RECORD, RunRecord, remedy)
     return RunResult(run.url, run.child("bundle").url, tuple(record["history"]), record["best"])
 
 

@@ -33,7 +33,7 @@ from trainer.export.weights import ModelState
 from trainer.networks.layers import bind_dropout
 from trainer.networks.registry import build_network
 from trainer.training import checkpoints
-from trainer.training.callbacks import TrainingCallback, ignore_epoch, is_finished
+from trainer.training.callbacks import TrainingCallback, ignore_epoch, ignore_stall, is_finished
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, RunLogger
 from trainer.training.model_cache import ModelCache, state_variables
@@ -48,16 +48,21 @@ def return_value(value: Any) -> Any:
 class WorkerContext:
     """What a worker is given.
 
-    rank: which worker it is; broadcast: returns the value of rank 0 on every rank; report_epoch:
-    called by every rank with the metrics of an epoch, and may end the training by raising;
-    report_progress: called by rank 0; model_cache: the networks of earlier trainings in this
-    process, if they may be reused.
+    Attributes:
+        rank: The rank of the worker and the number of workers.
+        broadcast: Returns the value of rank 0 on every rank.
+        report_epoch: Called by every rank with the metrics of an epoch; may end the training by
+            raising.
+        report_progress: Called by rank 0.
+        report_stall: Called with the seconds without a step before the watchdog ends the process.
+        model_cache: The networks of earlier trainings in this process, if they may be reused.
     """
 
     rank: WorkerRank = field(default_factory=WorkerRank)
     broadcast: Callable[[Any], Any] = return_value
     report_epoch: Callable[[EpochMetrics], None] = ignore_epoch
     report_progress: ProgressCallback = no_progress
+    report_stall: Callable[[float], None] = ignore_stall
     model_cache: ModelCache | None = None
 
     @property
@@ -122,6 +127,7 @@ def train(
         ctx.report_epoch,
         report_progress,
         run_logger,
+        ctx.report_stall,
     )
     with callback.watchdog:
         fit(model, config, cached, strategy, callback, ctx.rank)

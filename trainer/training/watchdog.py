@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,9 @@ EXIT_CODE = 70
 class Watchdog:
     """Ends the process if there was no heartbeat for limit_s seconds."""
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
+    def __init__(self, limit_s: float, report_stall: Callable[[float], None]) -> None:
+        """report_stall: called with the seconds without a step before the process ends."""
+        self._limit_s, self._report_stall = limit_s, report_stall
         self._last_beat = time.monotonic()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._check_progress, name="watchdog", daemon=True)
@@ -57,4 +58,5 @@ class Watchdog:
                     "ends itself so that the worker group is restarted",
                     self._limit_s,
                 )
+                self._report_stall(self._limit_s)
                 os._exit(EXIT_CODE)

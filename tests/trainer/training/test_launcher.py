@@ -74,7 +74,11 @@ def test_the_start_is_reported_before_ray_starts(
 def test_the_progress_actor_restarts_if_its_process_is_lost(progress_actor: Any) -> None:
     ray.get(progress_actor.update.remote(1, 9, "loss 1"))
     ray.kill(progress_actor, no_restart=False)
-    while ray.get(progress_actor.latest.remote())[0] is not None:
+
+    def latest() -> Any:
+        return ray.get(progress_actor.latest.remote())
+
+    while latest().progress is not None:
         time.sleep(0.1)
 
 

@@ -1,18 +1,22 @@
 """A run is continued with the settings and the slices it was started with, or not at all."""
 
 import dataclasses
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contract.config import Config
-from contract.errors import DataError, TrainingError
+from contract.errors import DataError, StorageError, TrainingError
+from contract.host_info import host_info
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.training import checkpoints, run_store
 
-CONFIG = Config()
+CONFIG = Config().with_values({"train.batch_size": 2})
 
 
 def case(patient: str, split: Split) -> SliceRecord:
@@ -48,14 +52,59 @@ def an_epoch_is_done(run: Storage) -> None:
 
 def test_a_run_without_an_epoch_is_not_started_again_but_may_be_deleted(run: Storage) -> None:
     run_store.create_run(run, CONFIG, SLICES)
-    others = CONFIG.with_values({"train.batch_size": 4})
+    others = CONFIG.with_values({"train.batch_size": 1, "train.num_workers": 1})
     with pytest.raises(
-        TrainingError, match=rf"was 8, now 4.* or delete {run.url}, which contains no"
+        TrainingError, match=rf"was 2, now 1.* or delete {run.url}, which contains no"
     ):
         run_store.create_run(run, others, SLICES)
     an_epoch_is_done(run)
-    with pytest.raises(TrainingError, match=r"was 8, now 4.* or restore those settings"):
+    with pytest.raises(TrainingError, match=r"was 2, now 1.* or restore those settings"):
         run_store.create_run(run, others, SLICES)
+
+
+def test_a_batch_larger_than_the_training_split_is_rejected(run: Storage) -> None:
+    large = CONFIG.with_values({"train.batch_size": 100000})
+    with pytest.raises(DataError, match=r"batch_size = 100000 .* has 2 slices: set .* at most 2"):
+        run_store.create_run(run, large, SLICES)
+    assert run.list_objects() == []
+
+
+def damaged_versions(content: bytes) -> list[bytes]:
+    return [content[: len(content) // 2], b"", b"\xff\xfe\0garbled", b"[]", b"x = 1"]
+
+
+def check_resumable(run: Storage) -> None:
+    run_store.check_resumable(run, CONFIG, SLICES)
+
+
+@pytest.mark.parametrize(
+    ("key", "read"),
+    [
+        ("config.toml", check_resumable),
+        ("dataset.json", check_resumable),
+        ("run.json", run_store.read_result),
+    ],
+)
+def test_a_damaged_state_file_is_named_with_a_remedy(
+    run: Storage, key: str, read: Callable[[Storage], object]
+) -> None:
+    run_store.create_run(run, CONFIG, SLICES)
+    metrics = {"epoch": 1.0, "val_dice_coef": 0.5}
+    record = {
+        "history": [metrics],
+        "best": metrics,
+        "commit": None,
+        "fingerprint": "f",
+        "host_info": host_info(),
+    }
+    run.write("run.json", json.dumps(record).encode())
+    assert run_store.read_result(run) is not None
+    for content in damaged_versions(run.read(key)):
+        if key == "config.toml" and content == b"":
+            continue  # An empty file has the default settings.
+        run.write(key, content)
+        with pytest.raises(StorageError, match=rf"{re.escape(run.url)}/{key}.*: (restore|delete)"):
+            read(run)
 
 
 def test_the_same_settings_and_slices_continue_a_run(run: Storage) -> None:

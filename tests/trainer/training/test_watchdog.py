@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys, time
 from trainer.training.watchdog import Watchdog
-with Watchdog(float(sys.argv[1])) as watchdog:
+with Watchdog(float(sys.argv[1]), lambda seconds: print(f'stall {seconds}')) as watchdog:
     for _ in range(int(sys.argv[2])):
         time.sleep(0.1)
         watchdog.beat()
