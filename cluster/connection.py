@@ -6,10 +6,10 @@ It is also the only module of `cluster` that reads environment variables.
 import logging
 import os
 import secrets
-import shutil
 import signal
 import site
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -27,6 +27,7 @@ import contract
 from cluster.ray_internals import dashboard_address
 from contract.config import Cluster
 from contract.errors import ClusterError, UserError, first_line
+from contract.temp_folders import delete_folder, find_abandoned, folder_prefix
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 """The packages that workers import."""
@@ -51,6 +52,9 @@ DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_S = 10.0
 _DELETE_TIMEOUT_S = 5.0
+CACHE_VARIABLE = "SEGFLEET_CACHE_DIR"
+"""Names the folder of files that are shared between commands, if it is not the temporary one."""
+_WORKER_TEMP = "tmp"
 NO_RAY_ADDRESS = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
 """Ray would prefer these variables to an address that is passed to it."""
 # The path of the socket in Ray's session folder is limited to 107 bytes, and TMPDIR is long on some
@@ -87,8 +91,14 @@ def ray_session(cluster: Cluster) -> Iterator[Connection]:
 
 @contextmanager
 def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
-    """A cluster of this process only, on the loopback address, with its own token."""
-    folder = Path(tempfile.mkdtemp(prefix="segfleet-", dir=SHORT_FOLDER))
+    """A cluster of this process only, which ends with it.
+
+    Ray 2.60 listens on all interfaces, whatever address it is given for its node; requests without
+    the token of the cluster are rejected.
+    """
+    _clean_up_killed_commands()
+    folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=SHORT_FOLDER))
+    (folder / _WORKER_TEMP).mkdir()
     ensure_auth_token()
     keep_logs = False
     try:
@@ -105,20 +115,30 @@ def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
             _delete(folder)
 
 
+def _clean_up_killed_commands() -> None:
+    """End the processes of private clusters whose command was killed, and delete their folders.
+
+    Some processes of Ray notice the end of their cluster only after a minute.
+    """
+    for folder in find_abandoned(SHORT_FOLDER):
+        subprocess.run(["pkill", "-KILL", "-f", f"{folder}/"], check=False, capture_output=True)
+        delete_folder(folder)
+
+
 def _delete(folder: Path) -> None:
     """Delete a private cluster's folder, to which Ray's last processes may still write briefly."""
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
-    shutil.rmtree(folder, ignore_errors=True)
+    delete_folder(folder)
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-        shutil.rmtree(folder, ignore_errors=True)
+        delete_folder(folder)
 
 
 def _start(cluster: Cluster, folder: Path) -> None:
     """Start Ray with its files in a folder; ClusterError if it does not start."""
     # The workers inherit the environment of this process. The same variables in a runtime_env make
     # the start of actors 0.7 to 1 s slower on 2 cores, because workers cannot be prestarted.
-    with environment_variables(_private_variables()), _keep_sigterm_handler():
+    with environment_variables(_private_variables(folder)), _keep_sigterm_handler():
         try:
             ray.init(
                 address="local",
@@ -192,13 +212,27 @@ def ensure_auth_token() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _private_variables() -> Mapping[str, str]:
-    """The environment variables of a private cluster's workers, added to those of this process."""
-    folder = str(Path(contract.__file__).parents[1])
-    if folder in site.getsitepackages():
-        return WORKER_ENV
+def _private_variables(folder: Path) -> Mapping[str, str]:
+    """The environment variables of a private cluster's workers, added to those of this process.
+
+    Workers end without running the functions that delete their temporary files (TensorFlow writes
+    one for each converted function), so these files are in the folder of the cluster.
+    """
+    variables = {
+        **WORKER_ENV,
+        CACHE_VARIABLE: tempfile.gettempdir(),
+        "TMPDIR": str(folder / _WORKER_TEMP),
+    }
+    code = str(Path(contract.__file__).parents[1])
+    if code in site.getsitepackages():
+        return variables
     python_path = os.environ.get("PYTHONPATH", "")
-    return {**WORKER_ENV, "PYTHONPATH": os.pathsep.join(filter(None, (folder, python_path)))}
+    return {**variables, "PYTHONPATH": os.pathsep.join(filter(None, (code, python_path)))}
+
+
+def cache_folder() -> Path:
+    """The folder for files that the processes of this machine share, also between commands."""
+    return Path(os.environ.get(CACHE_VARIABLE) or tempfile.gettempdir())
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from contract.host_info import host_info
 from contract.progress import ProgressCallback, no_progress
 from contract.registry import Registry, Version
 from contract.storage import Storage, open_storage
+from contract.temp_folders import folder_prefix
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
@@ -90,7 +91,7 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
     storage = open_storage(config.storage.root)
     dataset = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
     check_resumable(sweep, config, dataset)
-    with run_lease(sweep, f"sweep {config.run.name!r}"):
+    with run_lease(storage, "sweep", config.run.name):
         return _run_unfinished(config, dataset, sweep, on_progress)
 
 
@@ -167,7 +168,7 @@ def fit(
     config: Config, dataset: Dataset, scheduler: TrialScheduler, on_progress: ProgressCallback
 ) -> None:
     """Let Ray Tune run trials until the scheduler has no more."""
-    with tune_environment(), tempfile.TemporaryDirectory(prefix="segfleet-tune-") as folder:
+    with tune_environment(), tempfile.TemporaryDirectory(prefix=folder_prefix("tune")) as folder:
         try:
             create_tuner(config, dataset, scheduler, on_progress, folder).fit()
         except Exception as error:

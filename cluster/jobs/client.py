@@ -30,6 +30,7 @@ from cluster.jobs.job_store import JobRecord
 from cluster.ray_internals import server_ray_version
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, first_line
+from contract.temp_folders import folder_prefix
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _token_message(address: str, reason: str) -> str:
 @contextmanager
 def package_job(config: Config) -> Iterator[JobPackage]:
     """The files of a job, in a folder that exists for the duration of the block."""
-    with tempfile.TemporaryDirectory(prefix="segfleet-job-") as folder:
+    with tempfile.TemporaryDirectory(prefix=folder_prefix("job")) as folder:
         yield job_package.build(Path(folder), config)
 
 

@@ -1,9 +1,11 @@
 """The cluster that a command starts for itself: what it cannot hold, and how it ends."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from contract.config import Config
@@ -11,7 +13,7 @@ from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
 
 PROGRAM = """
-import logging, os, ray, signal
+import logging, os, ray, signal, sys
 from cluster import connection
 from cluster.connection import check_reachable, ray_session
 from contract.config import Cluster
@@ -29,35 +31,90 @@ try:
     with ray_session(Cluster(cpus=1)) as connection:
         print(ray.get(read_worker.remote()))
         print(ray.get_runtime_context().gcs_address)
-        print(ray._private.worker._global_node.temp_dir)
+        print(ray._private.worker._global_node.temp_dir, flush=True)
         assert connection.private
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.argv[1]))
 except KeyboardInterrupt:
     print("terminated")
 """
 
 
-def test_a_private_cluster_that_is_terminated_is_quiet_and_leaves_nothing_behind(
-    tmp_path: Path,
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
+def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess[str]:
+    """Start a private cluster in a process that then sends itself a signal."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(int(signal_number))],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_private_clusters_leave_nothing_behind(tmp_path: Path) -> None:
+    """One is terminated; before that, one was killed, which the next start cleans up."""
+    killed = run_program(tmp_path, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+    abandoned = Path(killed.stdout.split()[2]).parent
+    assert abandoned.exists()
+
+    done = run_program(tmp_path, signal.SIGTERM)
     assert done.returncode == 0, done.stderr
     module, address, folder, end = done.stdout.split()
     assert end == "terminated"
     assert module == str(ROOT / "contract/__init__.py")
     assert done.stderr == ""
-    assert not Path(folder).exists()
     host, port = address.split(":")
     with socket.socket() as sock:
         assert sock.connect_ex((host, int(port))) != 0
+    for left in (Path(folder).parent, abandoned):
+        assert not left.exists()
+        assert not any(f"{left}/".encode() in line for line in command_lines())
+
+
+def command_lines() -> list[bytes]:
+    """The command lines of all processes."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(file.read_bytes())
+    return lines
+
+
+INTRUDER = """
+import os, subprocess, sys
+import ray
+from cluster.connection import ray_session
+from contract.config import Cluster
+
+with ray_session(Cluster(cpus=1)):
+    address = ray.get_runtime_context().gcs_address
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    code = f"import ray; ray.init(address={address!r}); print('connected')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, text=True, capture_output=True, timeout=60
+    )
+    print(done.returncode, done.stdout, done.stderr[-2000:])
+"""
+
+
+def test_a_driver_with_another_token_is_rejected(tmp_path: Path) -> None:
+    """Ray listens on all interfaces, so the token alone guards a private cluster."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTRUDER],
+        cwd=tmp_path,
+        env={**without_ray(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.startswith("0 ")
+    assert "connected" not in done.stdout
+    assert "token" in done.stdout.lower()
 
 
 def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:

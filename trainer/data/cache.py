@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from cluster.connection import cache_folder
 from contract.config import Network
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage, open_storage, translate_errors
@@ -62,7 +62,7 @@ def load_split(dataset: Dataset, split: Split, network: Network) -> CachedSplit:
 
 def _cache_root() -> Path:
     # By user id, because the user of a container may have no name.
-    root = Path(tempfile.gettempdir()) / f"segfleet-slices-{os.getuid()}"
+    root = cache_folder() / f"segfleet-slices-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     return root
 

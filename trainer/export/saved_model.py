@@ -16,6 +16,7 @@ from contract import bundle
 from contract.config import Config, Data, Network, Predict
 from contract.config.loader import to_toml
 from contract.storage import Storage
+from contract.temp_folders import folder_prefix
 from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
 from trainer.export.sliding_window import blend_windows
 from trainer.export.weights import ModelState, to_npz
@@ -37,7 +38,7 @@ def export_bundle(
     model: keras.Model, config: Config, metadata: bundle.BundleMetadata, destination: Storage
 ) -> None:
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
-    with tempfile.TemporaryDirectory(prefix="segfleet-bundle-") as name:
+    with tempfile.TemporaryDirectory(prefix=folder_prefix("bundle")) as name:
         folder = Path(name)
         module = SegmentationModule(model, config.network, config.data, config.predict)
         save_graph(module, folder / "saved_model")

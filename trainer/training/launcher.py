@@ -10,7 +10,6 @@ import secrets
 import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +25,7 @@ from contract.errors import ClusterError
 from contract.host_info import host_info
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
+from contract.temp_folders import folder_prefix
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import checkpoints, run_store
@@ -72,7 +72,7 @@ def run_training(
     if (finished := run_store.read_result(run)) is not None:
         log.info("run %s is already finished: %s", config.run.name, finished.bundle)
         return finished
-    with run_lease(run, f"run {config.run.name!r}"):
+    with run_lease(open_storage(config.storage.root), "run", config.run.name):
         return _train_unfinished(config, dataset, run, on_progress)
 
 
@@ -122,8 +122,18 @@ def check_resources(train: Train) -> None:
 
 def run_worker_group(config: Config, dataset: Dataset, on_progress: ProgressCallback) -> None:
     """Run one worker group to its end and pass its progress on."""
+    # Ray's own record of a run is not used, because checkpoints are ours.
+    with tempfile.TemporaryDirectory(
+        prefix=folder_prefix("train"), ignore_cleanup_errors=True
+    ) as folder:
+        _run_worker_group(config, dataset, on_progress, folder)
+
+
+def _run_worker_group(
+    config: Config, dataset: Dataset, on_progress: ProgressCallback, folder: str
+) -> None:
     progress_actor = ProgressActor.remote()
-    trainer = create_trainer(config, dataset, progress_actor)
+    trainer = create_trainer(config, dataset, progress_actor, folder)
     errors: list[BaseException] = []
 
     def fit() -> None:
@@ -140,18 +150,19 @@ def run_worker_group(config: Config, dataset: Dataset, on_progress: ProgressCall
         raise user_error_from(errors[0], config.train) from errors[0]
 
 
-def create_trainer(config: Config, dataset: Dataset, progress_actor: Any) -> DataParallelTrainer:
-    """Ray Train's trainer for these settings."""
+def create_trainer(
+    config: Config, dataset: Dataset, progress_actor: Any, folder: str
+) -> DataParallelTrainer:
+    """Ray Train's trainer for these settings; folder: for its own record of the run."""
     train = config.train
     scaling = ScalingConfig(
         num_workers=train.num_workers,
         use_gpu=train.gpus_per_worker > 0,
         resources_per_worker={"CPU": train.cpus_per_worker, "GPU": train.gpus_per_worker},
     )
-    # Ray's own record of a run is not used (checkpoints are ours), so each attempt has a new name.
-    # The same name would make Ray resume from a record that may be incomplete.
+    # Each attempt has a new name. The same name would make Ray resume from its record, which may
+    # be incomplete.
     name = f"{config.run.name}-{secrets.token_hex(4)}"
-    storage_path = str(Path(tempfile.gettempdir()) / "segfleet-ray-train")
     return WorkerGroupTrainer(
         train_loop_per_worker,
         backend_config=MultiWorkerConfig(),
@@ -164,7 +175,7 @@ def create_trainer(config: Config, dataset: Dataset, progress_actor: Any) -> Dat
         scaling_config=scaling,
         run_config=RunConfig(
             name=name,
-            storage_path=storage_path,
+            storage_path=folder,
             failure_config=FailureConfig(max_failures=train.max_failures),
             callbacks=[FailureCallback(progress_actor)],
         ),

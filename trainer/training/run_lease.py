@@ -19,11 +19,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import NotFoundError, StorageError, TrainingError
 from contract.storage import Storage
+from contract.temp_folders import process_exists
 from contract.timestamps import utc_now
 
 RENEWAL_S = 5.0
 EXPIRY_S = 30.0
-_FOLDER = "lease"
+_FOLDER = "leases"
 
 
 class Lease(BaseModel):
@@ -44,21 +45,26 @@ class Lease(BaseModel):
 
 
 @contextmanager
-def run_lease(storage: Storage, name: str) -> Iterator[None]:
+def run_lease(storage: Storage, kind: str, name: str) -> Iterator[None]:
     """Hold the lease of a run or sweep for the duration of the block.
 
     Args:
-        storage: The storage of the run or sweep.
-        name: How the message names it: "run 'demo'".
+        storage: The storage of storage.root. The lease is not in the folder of the run, so that a
+            run that cannot start leaves no folder.
+        kind: "run" or "sweep".
+        name: Its name.
 
     Raises:
         TrainingError: Another command holds the lease; the message names its host and process.
     """
-    leases = storage.child(_FOLDER)
-    number, lease = _acquire(leases, name)
+    folder = f"{_FOLDER}/{kind}s/{name}"
+    number, lease = _acquire(storage, folder, f"{kind} {name!r}")
     stopped = threading.Event()
     thread = threading.Thread(
-        target=_renew, args=(leases, number, lease, stopped), name="run-lease", daemon=True
+        target=_renew,
+        args=(storage, _key(folder, number), lease, stopped),
+        name="run-lease",
+        daemon=True,
     )
     thread.start()
     try:
@@ -66,10 +72,10 @@ def run_lease(storage: Storage, name: str) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
-        leases.delete(_key(number))
+        storage.delete(_key(folder, number))
 
 
-def _acquire(leases: Storage, name: str) -> tuple[int, Lease]:
+def _acquire(storage: Storage, folder: str, label: str) -> tuple[int, Lease]:
     now = utc_now()
     own = Lease(
         token=secrets.token_hex(8),
@@ -79,66 +85,56 @@ def _acquire(leases: Storage, name: str) -> tuple[int, Lease]:
         renewed=now,
     )
     while True:
-        numbers = _numbers(leases)
-        holder = _read(leases, numbers[-1]) if numbers else None
-        if holder and not _is_expired(leases, numbers[-1], holder):
+        numbers = _numbers(storage, folder)
+        latest = _key(folder, numbers[-1] if numbers else 0)
+        holder = _read(storage, latest)
+        if holder and not _is_expired(storage, latest, holder):
             raise TrainingError(
-                f"{name} in {leases.url.removesuffix(f'/{_FOLDER}')} is being trained by process "
-                f"{holder.pid} on {holder.host} since {holder.started} (last heartbeat "
-                f"{holder.renewed}): wait for it or stop it; if that process no longer exists, try "
-                f"again in {EXPIRY_S:.0f} s."
+                f"{label} in {storage.url} is being trained by process {holder.pid} on "
+                f"{holder.host} since {holder.started} (last heartbeat {holder.renewed}): wait for "
+                f"it or stop it; if that process no longer exists, try again in {EXPIRY_S:.0f} s."
             )
         number = numbers[-1] + 1 if numbers else 1
-        if leases.create(_key(number), own.model_dump_json().encode()):
+        if storage.create(_key(folder, number), own.model_dump_json().encode()):
             for earlier in numbers:
-                leases.delete(_key(earlier))
+                storage.delete(_key(folder, earlier))
             return number, own
 
 
-def _is_expired(leases: Storage, number: int, holder: Lease) -> bool:
-    """Whether the holder of a lease has ended, or has stopped to renew it."""
-    if holder.host == socket.gethostname() and not _process_exists(holder.pid):
+def _is_expired(storage: Storage, key: str, holder: Lease) -> bool:
+    """Whether the holder of a lease has ended, or has stopped renewing it."""
+    if holder.host == socket.gethostname() and not process_exists(holder.pid):
         return True
     age = datetime.now(UTC) - datetime.fromisoformat(holder.renewed)
     if abs(age.total_seconds()) < EXPIRY_S:
         return False
     # The clock of the other machine may be wrong: a lease that is renewed meanwhile is held.
     time.sleep(2 * RENEWAL_S)
-    return _read(leases, number) in (None, holder)
+    return _read(storage, key) in (None, holder)
 
 
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _renew(leases: Storage, number: int, lease: Lease, stopped: threading.Event) -> None:
+def _renew(storage: Storage, key: str, lease: Lease, stopped: threading.Event) -> None:
     """Renew the lease until the block ends. A store that fails for a while is tried again."""
     while not stopped.wait(RENEWAL_S):
         try:
             renewed = lease.model_copy(update={"renewed": utc_now()})
-            leases.write(_key(number), renewed.model_dump_json().encode())
+            storage.write(key, renewed.model_dump_json().encode())
         except StorageError:
             continue
 
 
-def _numbers(leases: Storage) -> list[int]:
-    stems = (PurePosixPath(info.key).stem for info in leases.list_objects())
+def _numbers(storage: Storage, folder: str) -> list[int]:
+    stems = (PurePosixPath(info.key).stem for info in storage.list_objects(folder))
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
-def _read(leases: Storage, number: int) -> Lease | None:
-    """The lease of a number; None if it was released, or is not readable."""
+def _read(storage: Storage, key: str) -> Lease | None:
+    """The lease; None if it was released, or is not readable."""
     try:
-        return Lease.model_validate_json(leases.read(_key(number)))
+        return Lease.model_validate_json(storage.read(key))
     except (NotFoundError, ValidationError):
         return None
 
 
-def _key(number: int) -> str:
-    return f"{number:06d}.json"
+def _key(folder: str, number: int) -> str:
+    return f"{folder}/{number:06d}.json"

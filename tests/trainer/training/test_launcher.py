@@ -41,7 +41,7 @@ def progress_actor(ray_cluster: Connection) -> Any:
 
 def test_unused_processes_of_ray_train_are_not_started(progress_actor: Any) -> None:
     dataset = dataset_index.Dataset("nowhere", (), "", 127)
-    trainer = launcher.create_trainer(Config(), dataset, progress_actor)
+    trainer = launcher.create_trainer(Config(), dataset, progress_actor, "folder")
     used = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
     defaults = DataParallelTrainer._create_default_callbacks(trainer)
     # Fails if Ray renames a callback, which would then be started again.

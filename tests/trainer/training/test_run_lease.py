@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(params=["folder", "s3"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     root = str(tmp_path) if request.param == "folder" else request.getfixturevalue("s3")
-    return open_storage(root).child("runs/demo")
+    return open_storage(root)
 
 
 def lease(host: str, pid: int, age_s: float) -> bytes:
@@ -29,54 +29,62 @@ def lease(host: str, pid: int, age_s: float) -> bytes:
     )
 
 
-def test_a_second_command_names_the_holder(run: Storage) -> None:
-    with run_lease(run, "run 'demo'"):
-        message = rf"run 'demo' in .*demo is being trained by process {os.getpid()} on "
-        with pytest.raises(TrainingError, match=message), run_lease(run, "run 'demo'"):
+def test_a_second_command_names_the_holder(storage: Storage) -> None:
+    with run_lease(storage, "run", "demo"):
+        message = rf"run 'demo' in .* is being trained by process {os.getpid()} on "
+        with pytest.raises(TrainingError, match=message), run_lease(storage, "run", "demo"):
             pass
-    with run_lease(run, "run 'demo'"):
+        with run_lease(storage, "sweep", "demo"), run_lease(storage, "run", "other"):
+            pass
+    with run_lease(storage, "run", "demo"):
         pass
-    assert run.list_objects() == []
+    assert storage.list_objects() == []
 
 
-def test_a_lease_of_an_ended_process_is_taken_over(run: Storage) -> None:
+def test_a_lease_of_an_ended_process_is_taken_over(storage: Storage) -> None:
     script = (
         "import os, sys\n"
         "from contract.storage import open_storage\n"
         "from trainer.training.run_lease import run_lease\n"
-        "with run_lease(open_storage(sys.argv[1]), 'run'): os._exit(9)"
+        "with run_lease(open_storage(sys.argv[1]), 'run', 'demo'): os._exit(9)"
     )
-    process = subprocess.run([sys.executable, "-c", script, run.url], cwd=ROOT, check=False)
+    process = subprocess.run([sys.executable, "-c", script, storage.url], cwd=ROOT, check=False)
     assert process.returncode == 9
-    assert len(run.list_objects()) == 1
-    with run_lease(run, "run"):
-        assert [info.key for info in run.list_objects()] == ["lease/000002.json"]
-    assert run.list_objects() == []
+    assert len(storage.list_objects()) == 1
+    with run_lease(storage, "run", "demo"):
+        assert [info.key for info in storage.list_objects()] == ["leases/runs/demo/000002.json"]
+    assert storage.list_objects() == []
 
 
 def test_a_lease_of_another_machine_expires_if_it_is_not_renewed(
-    run: Storage, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RENEWAL_S", 0.05)
-    run.write("lease/000007.json", lease("another", 1, age_s=5))
-    with pytest.raises(TrainingError, match="by process 1 on another"), run_lease(run, "run"):
+    storage.write("leases/runs/demo/000007.json", lease("another", 1, age_s=5))
+    with (
+        pytest.raises(TrainingError, match="by process 1 on another"),
+        run_lease(storage, "run", "demo"),
+    ):
         pass
-    run.write("lease/000007.json", lease("another", 1, age_s=100))
-    with run_lease(run, "run"):
-        assert [info.key for info in run.list_objects()] == ["lease/000008.json"]
+    storage.write("leases/runs/demo/000007.json", lease("another", 1, age_s=100))
+    with run_lease(storage, "run", "demo"):
+        assert [info.key for info in storage.list_objects()] == ["leases/runs/demo/000008.json"]
 
 
-def test_a_lease_is_renewed(run: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RENEWAL_S", 0.05)
     monkeypatch.setattr(module, "utc_now", lambda: datetime.now(UTC).isoformat())
-    with run_lease(run, "run"):
-        first = Lease.model_validate_json(run.read("lease/000001.json"))
-        while Lease.model_validate_json(run.read("lease/000001.json")).renewed == first.renewed:
+    with run_lease(storage, "run", "demo"):
+        first = Lease.model_validate_json(storage.read("leases/runs/demo/000001.json"))
+        while (
+            Lease.model_validate_json(storage.read("leases/runs/demo/000001.json")).renewed
+            == first.renewed
+        ):
             pass
 
 
-def test_a_damaged_lease_is_replaced(run: Storage) -> None:
-    run.write("lease/000001.json", b"{")
-    with run_lease(run, "run"):
+def test_a_damaged_lease_is_replaced(storage: Storage) -> None:
+    storage.write("leases/runs/demo/000001.json", b"{")
+    with run_lease(storage, "run", "demo"):
         pass
-    assert run.list_objects() == []
+    assert storage.list_objects() == []

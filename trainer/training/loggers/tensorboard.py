@@ -7,6 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from contract.storage import Storage
+from contract.temp_folders import folder_prefix
 
 
 class TensorBoardLogger:
@@ -14,7 +15,7 @@ class TensorBoardLogger:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._folder = tempfile.TemporaryDirectory(prefix="segfleet-tensorboard-")
+        self._folder = tempfile.TemporaryDirectory(prefix=folder_prefix("tensorboard"))
         self._writer = tf.summary.create_file_writer(self._folder.name)
 
     def log_epoch(self, metrics: Mapping[str, float]) -> None:
