@@ -2,6 +2,7 @@
 
     <storage.root>/registry/pancreas/versions/000003.json             what version 3 is
     <storage.root>/registry/pancreas/stages/production/000007.json    its seventh transition
+    <storage.root>/registry/pancreas/bundles/<digest>/bundle/         the bundles of its versions
 
 Both are logs: a record is created under the next number and never changed. If two processes create
 the same number, one of them gets an error; there is no other locking. A stage points to the version
@@ -78,23 +79,35 @@ class Registry:
         self._root = storage
         self._log = storage.child("registry")
 
-    def register(self, name: str, bundle_url: str) -> Version:
+    def register(self, name: str, bundle_url: str, copy: bool = True) -> Version:
         """Register a bundle as the next version of a name; a registered bundle keeps its version.
 
-        Raises BundleError if the bundle is missing or incomplete.
+        Args:
+            name: Name of the model.
+            bundle_url: Folder or s3:// address of the bundle.
+            copy: Copy the bundle into the registry, so that the version does not depend on the run
+                that created it; False: refer to the bundle where it is.
+
+        Raises:
+            BundleError: The bundle is missing, incomplete, or a file of it has changed.
         """
         _check_word(name, _NAME, "name")
         source = open_storage(bundle_url)
+        bundle.fetch(source)
         manifest, digest = bundle.identify(source)
+        # Equal bundles have the same copy. An evaluation is written next to a folder named bundle.
+        target = self._log.child(f"{name}/bundles/{digest[:16]}/bundle") if copy else source
         for _ in range(_REGISTER_ATTEMPTS):
             known = self._versions(name)
             for version in known:
-                if (version.digest, version.bundle) == (digest, source.url):
+                if (version.digest, version.bundle) == (digest, target.url):
                     return version
+            if copy:
+                bundle.copy_bundle(source, target)
             version = Version(
                 name=name,
                 version=known[-1].version + 1 if known else 1,
-                bundle=source.url,
+                bundle=target.url,
                 fingerprint=manifest.fingerprint,
                 metrics=manifest.metrics,
                 created=utc_now(),
@@ -107,10 +120,15 @@ class Registry:
     def promote(self, name: str, version: int, stage: str) -> Version:
         """Point a stage to a version; nothing is recorded if it already points to it.
 
-        Raises RegistryError if it was changed concurrently.
+        Raises RegistryError if the stage was changed concurrently, or the bundle of the version is
+        missing or has changed.
         """
         result = self._version(name, version)
         _check_word(stage, _STAGE, "stage")
+        try:
+            bundle.fetch(open_version_bundle(result))
+        except BundleError as error:
+            raise RegistryError(f"{name}@{version} cannot be promoted: {error}") from error
         last = self._last_transition(name, stage)
         if last is None or last.version != version:
             self._add_transition(name, stage, last, version, "promote")

@@ -197,13 +197,20 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     epilog=example_epilog("python -m inference register demo segfleet-data/runs/demo/bundle")
 )
 def register(
-    name: ModelName, bundle: BundleReference, storage: StorageRoot = DEFAULT_STORAGE_ROOT
+    name: ModelName,
+    bundle: BundleReference,
+    reference: Annotated[
+        bool,
+        typer.Option("--reference", help="Refer to the bundle where it is, instead of copying it."),
+    ] = False,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Register a bundle as the next version of a model."""
+    """Register a bundle as the next version of a model, and copy it into the registry."""
     from contract.registry import Registry, open_bundle
     from contract.storage import open_storage
 
-    version = Registry(open_storage(storage)).register(name, open_bundle(bundle, storage).url)
+    source = open_bundle(bundle, storage).url
+    version = Registry(open_storage(storage)).register(name, source, copy=not reference)
     typer.echo(f"{version.name}@{version.version} is {version.bundle}")
 
 

@@ -6,6 +6,7 @@ atomic by itself).
 """
 
 import os
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from contract.errors import StorageError
+from contract.temp_folders import folder_prefix
 
 # The prefix of all temporary names, so that every listing can exclude them.
 TEMP_PREFIX = ".partial-"
@@ -77,6 +79,16 @@ class Storage(ABC):
     @abstractmethod
     def download_file(self, key: str, target: Path) -> None:
         """Get an object of any size as a local file, atomically; NotFoundError if it is missing."""
+
+    def copy_object(self, key: str, source: "Storage", source_key: str) -> None:
+        """Copy an object of another store, of any size; NotFoundError if it is missing.
+
+        Stores of the same kind copy it without a detour over this machine, if they can.
+        """
+        with tempfile.TemporaryDirectory(prefix=folder_prefix("copy")) as folder:
+            file = Path(folder) / "object"
+            source.download_file(source_key, file)
+            self.upload_file(key, file)
 
     def upload_folder(self, folder: Path, last: str | None = None) -> None:
         """Upload every file below a local folder under its relative path.

@@ -75,6 +75,12 @@ class LocalStorage(Storage):
         with translate_errors("read", self._file(key)) as file:
             _copy(file, target)
 
+    def copy_object(self, key: str, source: Storage, source_key: str) -> None:
+        if isinstance(source, LocalStorage):
+            source.download_file(source_key, self._file(key))
+        else:
+            super().copy_object(key, source, source_key)
+
     def _file(self, key: str) -> Path:
         return self.path / validate_key(key)
 

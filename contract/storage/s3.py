@@ -136,6 +136,17 @@ class S3Storage(Storage):
         with self._translate_key_errors("read", key) as name, _atomic_stream(target) as stream:
             self._client.download_fileobj(self._bucket, name, stream, Config=_TRANSFER)
 
+    def copy_object(self, key: str, source: Storage, source_key: str) -> None:
+        if not isinstance(source, S3Storage):
+            super().copy_object(key, source, source_key)
+            return
+        with (
+            source._translate_key_errors("read", source_key) as source_name,
+            self._translate_key_errors("write", key) as name,
+        ):
+            origin = {"Bucket": source._bucket, "Key": source_name}
+            self._client.copy(origin, self._bucket, name, Config=_TRANSFER)
+
     def _get(self, name: str) -> bytes:
         for _ in range(_READ_ATTEMPTS - 1):
             body = self._client.get_object(Bucket=self._bucket, Key=name)["Body"]

@@ -74,6 +74,24 @@ class TestVersions:
         address = write_bundle(store, tmp_path, "run-1", dice=0.9)
         assert registry.register("pancreas", address).version == 4
 
+    @BOTH
+    def test_a_version_owns_a_copy_of_its_bundle(self, registry: Registry, store: Storage) -> None:
+        version = registry.versions("pancreas")[0]
+        for entry in store.list_objects("runs/run-1"):
+            store.delete(entry.key)
+        assert version.bundle.startswith(f"{store.url}/registry/pancreas/bundles/")
+        assert bundle.verify(bundle.fetch(open_bundle("pancreas@1", store.url))).name == "run-1"
+
+    @BOTH
+    def test_a_bundle_with_a_changed_file_is_rejected(
+        self, registry: Registry, store: Storage, tmp_path: Path
+    ) -> None:
+        address = write_bundle(store, tmp_path, "changed")
+        store.write("runs/changed/bundle/weights.npz", b"other weights")
+        with pytest.raises(BundleError, match=r"weights\.npz .* has changed"):
+            registry.register("pancreas", address)
+        assert len(registry.versions("pancreas")) == 3
+
     def test_what_is_no_bundle_is_rejected(self, registry: Registry, store: Storage) -> None:
         with pytest.raises(BundleError, match="there is no bundle at"):
             registry.register("pancreas", store.child("nothing").url)
@@ -93,7 +111,8 @@ class TestVersions:
             thread.join()
         versions = registry.versions("pancreas")
         assert [version.version for version in versions] == list(range(1, 8))
-        assert {version.bundle for version in versions[3:]} == set(addresses)
+        expected = {bundle.identify(open_storage(address))[1] for address in addresses}
+        assert {version.digest for version in versions[3:]} == expected
 
     @pytest.mark.parametrize("name", ["", "../up", "a/b", "a@b", "-a", "a" * 81])
     def test_a_name_is_a_word(self, registry: Registry, name: str) -> None:
@@ -204,23 +223,40 @@ class TestOpening:
     @BOTH
     def test_a_user_names_a_bundle_in_each_way(self, registry: Registry, store: Storage) -> None:
         registry.promote("pancreas", 2, "production")
-        second = store.child("runs/run-2/bundle")
+        second = open_storage(registry.versions("pancreas")[1].bundle)
         for reference in ("pancreas@production", "pancreas@2", second.url):
             assert open_bundle(reference, store.url) == second
 
     def test_a_bundle_that_was_replaced_is_not_the_version(
         self, registry: Registry, store: Storage, tmp_path: Path
     ) -> None:
-        write_bundle(store, tmp_path, "run-1", dice=0.9)
-        with pytest.raises(RegistryError, match="is no longer version 1 of pancreas"):
-            open_bundle("pancreas@1", store.url)
+        address = write_bundle(store, tmp_path, "run-8")
+        assert registry.register("pancreas", address, copy=False).bundle == address
+        write_bundle(store, tmp_path, "run-8", dice=0.9)
+        for use in (
+            lambda: open_bundle("pancreas@4", store.url),
+            lambda: registry.promote("pancreas", 4, "production"),
+        ):
+            with pytest.raises(RegistryError, match="is no longer version 4 of pancreas"):
+                use()
 
     @BOTH
     def test_a_bundle_that_is_gone(self, registry: Registry, store: Storage) -> None:
-        for entry in store.list_objects("runs/run-1"):
+        for entry in store.list_objects("registry/pancreas/bundles"):
             store.delete(entry.key)
         with pytest.raises(RegistryError, match="version 1 of pancreas is missing or damaged"):
             open_bundle("pancreas@1", store.url)
+
+    def test_a_version_with_a_changed_file_cannot_be_promoted(
+        self, registry: Registry, store: Storage
+    ) -> None:
+        for entry in store.list_objects("registry/pancreas/bundles"):
+            if entry.key.endswith("weights.npz"):
+                store.write(entry.key, b"other weights")
+        with pytest.raises(RegistryError, match=r"pancreas@1 cannot be promoted: weights\.npz"):
+            registry.promote("pancreas", 1, "production")
+        with pytest.raises(RegistryError, match="has no stage"):
+            registry.resolve("pancreas@production")
 
     def test_a_store_may_move_with_its_bundles(
         self, registry: Registry, store: Storage, tmp_path: Path
@@ -229,12 +265,12 @@ class TestOpening:
             store.download_file(entry.key, tmp_path / "moved" / entry.key)
         moved = Registry(open_storage(str(tmp_path / "moved")))
         address = moved.resolve("pancreas@1").bundle
-        assert address == str(tmp_path / "moved" / "runs" / "run-1" / "bundle")
+        assert Path(address).is_relative_to(tmp_path / "moved/registry/pancreas/bundles")
         assert bundle.verify(Path(address)).name == "run-1"
 
     def test_a_bundle_elsewhere_keeps_its_address(self, registry: Registry, tmp_path: Path) -> None:
         elsewhere = write_bundle(open_storage(str(tmp_path / "elsewhere")), tmp_path, "run-9")
-        assert registry.register("pancreas", elsewhere).bundle == elsewhere
+        assert registry.register("pancreas", elsewhere, copy=False).bundle == elsewhere
         assert registry.resolve("pancreas@4").bundle == elsewhere
 
     def test_references_are_reported_from_addresses(self, tmp_path: Path) -> None:
@@ -247,7 +283,8 @@ def test_records_are_plain_json(registry: Registry, store: Storage) -> None:
     move = json.loads(store.read("registry/pancreas/stages/production/000001.json"))
     assert (move["version"], move["action"]) == (1, "promote")
     version = json.loads(store.read("registry/pancreas/versions/000001.json"))
-    assert version["bundle"] == "runs/run-1/bundle"
+    digest = version["digest"][:16]
+    assert version["bundle"] == f"registry/pancreas/bundles/{digest}/bundle"
 
 
 @pytest.mark.parametrize(

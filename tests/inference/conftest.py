@@ -23,7 +23,7 @@ from contract.bundle import BundleMetadata
 from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
-from contract.registry import Registry
+from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
 from tests.nodes import free_port
@@ -161,6 +161,22 @@ def failed_deployments(ray_cluster: Connection) -> FailedDeployments:
     return FailedDeployments(
         spec.settings.port, was_running, first_error, is_left_behind, deployment_error()
     )
+
+
+def promote_damaged(registry: Registry, source: LocalStorage) -> None:
+    """Register a bundle, damage the copy, and point production to it.
+
+    Registry.promote would refuse it, so the record of the promotion is written as a file.
+    """
+    version = registry.register("bright", source.url)
+    folder = Path(version.bundle)
+    (folder / "saved_model/saved_model.pb").write_bytes(b"damaged")
+    number = registry.history("bright", "production")[-1].number + 1
+    transition = StageTransition(
+        number=number, version=version.version, action="promote", created=utc_now()
+    )
+    file = folder.parents[2] / f"stages/production/{number:06d}.json"
+    file.write_text(transition.model_dump_json())
 
 
 @pytest.fixture(scope="package")

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from contract.errors import ClusterError, RegistryError
+from contract.registry import Registry
+from contract.storage import LocalStorage
 from inference.__main__ import deploy, models, promote, register, rollback, shutdown
 
 
@@ -15,20 +17,24 @@ def test_a_model_is_registered_promoted_and_rolled_back(
     root = str(tmp_path)
     first, second = make_bundle(0.5).url, make_bundle(0.2).url
     for url in (first, second):
-        register("bright", url, root)
+        register("bright", url, storage=root)
     for version in (1, 2):
         promote("bright", version, "production", root)
     rollback("bright", "production", root)
     models(root)
+    copies = [version.bundle for version in Registry(LocalStorage(tmp_path)).versions("bright")]
+    assert all(copy.startswith(f"{tmp_path}/registry/bright/bundles/") for copy in copies)
     assert capsys.readouterr().out.splitlines() == [
-        f"bright@1 is {first}",
-        f"bright@2 is {second}",
+        f"bright@1 is {copies[0]}",
+        f"bright@2 is {copies[1]}",
         "bright@production is version 1",
         "bright@production is version 2",
         "bright@production is version 1 again",
-        f"bright@1    production     {first}",
-        f"bright@2    -              {second}",
+        f"bright@1    production     {copies[0]}",
+        f"bright@2    -              {copies[1]}",
     ]
+    register("bright", first, reference=True, storage=root)
+    assert capsys.readouterr().out == f"bright@3 is {first}\n"
 
 
 def test_without_a_registered_model_the_commands_that_register_one_are_named(

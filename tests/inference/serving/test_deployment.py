@@ -18,6 +18,7 @@ from contract.config import Config
 from contract.config.loader import to_toml
 from contract.registry import Registry
 from contract.storage import open_storage
+from tests.inference.conftest import promote_damaged
 from tests.nodes import ROOT, free_port, without_ray
 from tests.processes import titled
 
@@ -76,10 +77,7 @@ def test_a_promotion_and_a_rollback_under_load_lose_no_request(
 def test_a_promoted_bundle_that_cannot_be_served_is_a_load_error(
     service: Any, make_bundle: Any, slice_png: bytes
 ) -> None:
-    damaged = make_bundle(0.7)
-    version = service.registry.register("bright", damaged.url).version
-    (damaged.path / "saved_model/saved_model.pb").write_bytes(b"damaged")
-    service.registry.promote("bright", version, "production")
+    promote_damaged(service.registry, make_bundle(0.7))
     with service.client() as client:
         deadline = time.monotonic() + 30
         while not (load_error := client.get("/v1/status").json()["replicas"][0]["load_error"]):

@@ -10,6 +10,7 @@ from contract.errors import BundleError, RegistryError
 from contract.registry import Registry
 from contract.storage import LocalStorage, open_storage
 from inference.serving.model_manager import ModelManager
+from tests.inference.conftest import promote_damaged
 
 
 @pytest.fixture
@@ -24,13 +25,6 @@ def registry(make_bundle: Any, bright_bundle: LocalStorage, tmp_path: Path) -> R
 
 def create_manager(reference: str, folder: Path) -> ModelManager:
     return ModelManager(reference, str(folder), threads=1, gpu=False)
-
-
-def register_damaged(registry: Registry, bundle: LocalStorage) -> int:
-    """Register a bundle and damage its graph; its version."""
-    version = registry.register("bright", bundle.url).version
-    (bundle.path / "saved_model/saved_model.pb").write_bytes(b"")
-    return version
 
 
 def test_promotions_and_rollbacks_are_followed(registry: Registry, tmp_path: Path) -> None:
@@ -69,7 +63,7 @@ def test_a_model_that_cannot_be_served_is_a_load_error_and_changes_nothing(
 ) -> None:
     manager = create_manager("bright@production", tmp_path)
     manager.load()
-    registry.promote("bright", register_damaged(registry, make_bundle(0.9)), "production")
+    promote_damaged(registry, make_bundle(0.9))
     manager.refresh()
     assert manager.current.label == "bright@1"
     assert manager.load_error is not None
@@ -89,7 +83,7 @@ def test_the_first_load_falls_back_to_an_earlier_version_of_the_stage(
 ) -> None:
     failing = registry.register("bright", failing_bundle.url).version
     registry.promote("bright", failing, "production")
-    registry.promote("bright", register_damaged(registry, make_bundle(0.9)), "production")
+    promote_damaged(registry, make_bundle(0.9))
     manager = create_manager("bright@production", tmp_path)
     manager.load()
     assert manager.current.label == "bright@1"
