@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +20,7 @@ from contract.cli.options import (
 from contract.cli.progress import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
-from contract.storage import Storage
+from contract.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:
     from inference.batch.predict_files import Failures, PredictionJob
@@ -119,6 +120,10 @@ def deploy(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", help="Write a config file for `serve deploy` and start nothing."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
@@ -130,6 +135,13 @@ def deploy(
     )
 
     settings = load_settings(config, overrides, show_config)
+    if write:
+        from inference.serving.application import serve_yaml
+
+        folder = LocalStorage(write.absolute().parent)
+        folder.write(write.name, serve_yaml(settings).encode())
+        typer.echo(f"written: {write}; start the service with `serve deploy {write}`")
+        return
     key = read_api_key(settings.serve)
     _check_model(settings)
     from cluster.connection import has_address, ray_session

@@ -1,8 +1,8 @@
 """The section [serve]."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contract.config.section import Section
 
@@ -17,7 +17,12 @@ class Serve(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     """Port the service listens on."""
     num_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Replicas of the model."""
+    """Replicas of the model; the minimum number if max_replicas is set."""
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Maximum number of replicas; absent: their number is fixed. Ray Serve adds and removes
+    replicas, but not on a private cluster."""
+    target_ongoing_requests: Annotated[float, Field(gt=0.0)] = 8.0
+    """Requests in flight per replica that autoscaling aims at."""
     cpus_per_replica: Annotated[float, Field(gt=0.0)] = 1.0
     """CPUs reserved for a replica."""
     gpus_per_replica: Annotated[float, Field(ge=0.0)] = 0.0
@@ -40,3 +45,12 @@ class Serve(Section):
     """Seconds after which a request without a response ends with 408."""
     registry_poll_interval_s: Annotated[float, Field(gt=0.0)] = 5.0
     """Seconds between two polls of the registry for a promotion."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.num_replicas:
+            raise ValueError(
+                f"serve.max_replicas = {self.max_replicas} must not be below serve.num_replicas = "
+                f"{self.num_replicas}"
+            )
+        return self

@@ -1,6 +1,6 @@
 """A store of small objects: a folder, or a prefix of an S3 bucket, behind one interface.
 
-May import contract.errors alone. s3.py is imported only for s3:// addresses.
+May import contract.errors and contract.temp_folders. s3.py is imported only for s3:// addresses.
 """
 
 from pathlib import Path

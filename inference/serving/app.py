@@ -156,12 +156,13 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
         start = time.perf_counter()
         content_type = negotiate_content_type(request.headers.get("accept"))
         async with time_limit(service.settings.request_timeout_s):
-            with service.limiter.request():
-                data = await read_image(request, service.settings)
-                async with service.limiter.slices:
-                    if await request.is_disconnected():
-                        return Response(status_code=_CLIENT_CLOSED)
-                    mask, model = await service.segment(await decode_slice(data))
+            with service.limiter.receiving() as count:
+                data = await read_image(request, service.settings, count)
+                with service.limiter.request():
+                    async with service.limiter.slices:
+                        if await request.is_disconnected():
+                            return Response(status_code=_CLIENT_CLOSED)
+                        mask, model = await service.segment(await decode_slice(data))
         headers = {MODEL_HEADER: model.label}
         if content_type == PNG:
             return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)

@@ -32,8 +32,8 @@ _HEARTBEAT_INTERVAL_S = 1.0
 # Of one replica: one batch is predicted while the next is decoded.
 _BATCHES_IN_FLIGHT = 2
 # Serve passes this many more requests to a replica than the replica accepts, so that the replica
-# rejects them with a sentence.
-_EXTRA_REQUESTS = 64
+# rejects them with a sentence, and clients that send slowly leave room for others.
+_EXTRA_REQUESTS = 4096
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,9 @@ class Replica:
         self.key_digest = spec.key_digest
         self.stats = RequestStats()
         max_slices = _BATCHES_IN_FLIGHT * settings.max_batch_size
-        self.limiter = ConcurrencyLimiter(max_slices, settings.max_queued_requests)
+        self.limiter = ConcurrencyLimiter(
+            max_slices, settings.max_queued_requests, settings.max_bytes
+        )
         self._stats_aggregator = stats_aggregator
         self._model_manager = ModelManager(
             settings.model,
@@ -151,6 +153,21 @@ class Replica:
             log.warning("the stats aggregator does not respond: %s", error)
 
 
+def _scaling(spec: ReplicaSpec) -> dict[str, Any]:
+    """The number of replicas, or how Serve scales it with the requests that pass its proxy."""
+    settings = spec.settings
+    # Requests to a private cluster do not pass through Serve, which therefore cannot count them.
+    if settings.max_replicas is None or spec.private:
+        return {"num_replicas": settings.num_replicas}
+    return {
+        "autoscaling_config": {
+            "min_replicas": settings.num_replicas,
+            "max_replicas": settings.max_replicas,
+            "target_ongoing_requests": settings.target_ongoing_requests,
+        }
+    }
+
+
 def build_application(spec: ReplicaSpec) -> serve.Application:
     """The Ray Serve application of a replica specification."""
     settings = spec.settings
@@ -162,7 +179,7 @@ def build_application(spec: ReplicaSpec) -> serve.Application:
     )
     replica: Any = serve.deployment(
         Replica,
-        num_replicas=settings.num_replicas,
+        **_scaling(spec),
         ray_actor_options={
             "num_cpus": settings.cpus_per_replica,
             "num_gpus": settings.gpus_per_replica,

@@ -1,7 +1,7 @@
 """The limits of a replica: requests in flight, and seconds until a response."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import final
 
@@ -19,24 +19,51 @@ class RequestError(Exception):
 class ConcurrencyLimiter:
     """Limits what a replica has in flight."""
 
-    def __init__(self, max_slices: int, max_queued: int) -> None:
-        """max_slices: decoded and not yet segmented; max_queued: further requests."""
+    def __init__(self, max_slices: int, max_queued: int, max_bytes: int) -> None:
+        """max_slices: decoded and not yet segmented; max_queued: further requests; max_bytes: of a
+        body."""
         self.slices = asyncio.Semaphore(max_slices)
         """Held while a slice is decoded and segmented."""
         self._max_requests, self._requests = max_slices + max_queued, 0
+        self._max_received, self._received = self._max_requests * max_bytes, 0
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Held from before a body is read; RequestError (503) if there are too many requests."""
+        """Held once a body is complete; RequestError (503) if there are too many requests."""
         if self._requests >= self._max_requests:
-            raise RequestError(
-                503, "Too many requests are waiting: try again later.", {"Retry-After": "1"}
-            )
+            raise _too_busy()
         self._requests += 1
         try:
             yield
         finally:
             self._requests -= 1
+
+    @contextmanager
+    def receiving(self) -> Iterator[Callable[[int], None]]:
+        """Yields a function that counts received bytes while a body is held.
+
+        Bytes that a client has only declared do not count, so slow clients leave room for others.
+        The function raises RequestError (503) if all bodies together are too large.
+        """
+        received = 0
+
+        def count(size: int) -> None:
+            nonlocal received
+            if self._received + size > self._max_received:
+                raise _too_busy()
+            self._received += size
+            received += size
+
+        try:
+            yield count
+        finally:
+            self._received -= received
+
+
+def _too_busy() -> RequestError:
+    return RequestError(
+        503, "Too many requests are waiting: try again later.", {"Retry-After": "1"}
+    )
 
 
 @asynccontextmanager

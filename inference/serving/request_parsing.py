@@ -7,6 +7,7 @@ both before anything is decoded.
 import asyncio
 import hmac
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from hashlib import sha256
 
 import numpy as np
@@ -23,6 +24,11 @@ from contract.imaging.headers import UnknownFormatError, read_header
 from inference.serving.request_limits import RequestError
 
 PNG, JSON = "image/png", "application/json"
+
+# Seconds that a client may take to send the next part of a body.
+_STALL_TIMEOUT_S = 5.0
+# A body that is too large is received up to this multiple of the limit.
+_DISCARD_FACTOR = 4
 
 
 def negotiate_content_type(accept: str | None) -> str:
@@ -85,9 +91,12 @@ def key_digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def read_image(request: Request, limits: Serve) -> bytes:
-    """The image in a request, within the limits according to its header; RequestError if none."""
-    data = await _read_image_bytes(request, limits.max_bytes)
+async def read_image(request: Request, limits: Serve, count: Callable[[int], None]) -> bytes:
+    """The image in a request, within the limits according to its header; RequestError if none.
+
+    count: called with the number of bytes of each part of the body; may raise.
+    """
+    data = await _read_image_bytes(request, limits.max_bytes, count)
     _check_header(data, limits.max_pixels)
     return data
 
@@ -100,7 +109,9 @@ async def decode_slice(data: bytes) -> np.ndarray:
         raise RequestError(400, _capitalize(error)) from error
 
 
-async def _read_image_bytes(request: Request, max_bytes: int) -> bytes:
+async def _read_image_bytes(
+    request: Request, max_bytes: int, count: Callable[[int], None]
+) -> bytes:
     """The image in a request: its body, or the file of its form."""
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     is_form = content_type == "multipart/form-data"
@@ -111,26 +122,56 @@ async def _read_image_bytes(request: Request, max_bytes: int) -> bytes:
             f"The content type {content_type[:80]!r} is not supported: send the image itself with "
             "a content type such as image/png, or a multipart/form-data form with the file image.",
         )
-    body = await _read_body(request, max_bytes)
+    body = await _read_body(request, max_bytes, count)
     if not body:
         raise RequestError(400, "The request has no body: send an image.")
     return await _read_form_file(request, body) if is_form else body
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int, count: Callable[[int], None]) -> bytes:
+    """The body; RequestError if it is too large, or if it stops arriving.
+
+    A client that is still sending would not read the response, but see its connection reset. So
+    the rest of a body that is too large is received and discarded, within limits.
+    """
     too_large = RequestError(413, f"The request has more than {max_bytes} bytes.")
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    size = int(declared) if declared.isdecimal() else 0
+    # A client that expects 100 Continue has not begun to send.
+    if size > max_bytes and (size > _DISCARD_FACTOR * max_bytes or "expect" in request.headers):
         raise too_large
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
+    body, received = bytearray(), 0
+    async with aclosing(_receive(request)) as chunks:
+        async for chunk in chunks:
+            received += len(chunk)
+            if received > _DISCARD_FACTOR * max_bytes:
                 raise too_large
+            if max(received, size) <= max_bytes:
+                count(len(chunk))
+                body += chunk
+    if received > max_bytes:
+        raise too_large
+    return bytes(body)
+
+
+async def _receive(request: Request) -> AsyncGenerator[bytes, None]:
+    """The parts of a body; RequestError if the client closes the connection, or sends nothing."""
+    timeout = asyncio.timeout(None)
+    clock = asyncio.get_running_loop().time
+    try:
+        async with timeout:
+            timeout.reschedule(clock() + _STALL_TIMEOUT_S)
+            async for chunk in request.stream():
+                yield chunk
+                timeout.reschedule(clock() + _STALL_TIMEOUT_S)
     except ClientDisconnect as error:
         raise RequestError(400, "The client closed the connection.") from error
-    return bytes(body)
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise RequestError(
+            408, f"No part of the body arrived within {_STALL_TIMEOUT_S:g} s: send it again."
+        ) from error
 
 
 async def _read_form_file(request: Request, body: bytes) -> bytes:

@@ -85,7 +85,7 @@ def _start_serve(spec: ReplicaSpec) -> None:
     try:
         serve.start(
             proxy_location=ProxyLocation.Disabled if spec.private else ProxyLocation.HeadOnly,
-            http_options=_http_options(settings),
+            http_options=http_options(settings),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
             controller_options={"runtime_env": {"env_vars": _CONTROLLER_ENV}},
         )
@@ -96,7 +96,7 @@ def _start_serve(spec: ReplicaSpec) -> None:
         ) from error
 
 
-def _http_options(settings: Serve) -> HTTPOptions:
+def http_options(settings: Serve) -> HTTPOptions:
     """The HTTP options of Serve's proxy."""
     return HTTPOptions(
         host=settings.host,
@@ -108,7 +108,7 @@ def _http_options(settings: Serve) -> HTTPOptions:
 
 def _check_http_options(settings: Serve) -> None:
     """Raise ClusterError if the running Serve has other HTTP options, which cannot be changed."""
-    running, requested = serve_http_options(), _http_options(settings)
+    running, requested = serve_http_options(), http_options(settings)
     for name in ("host", "port", "request_timeout_s"):
         current = getattr(running, name)
         if current != getattr(requested, name):

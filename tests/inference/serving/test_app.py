@@ -1,9 +1,11 @@
 """The routes of the running service over HTTP: responses and rejected requests."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +345,43 @@ def test_requests_above_the_limit_are_rejected_and_the_others_segmented(
         assert response.headers["retry-after"] == "1"
 
 
+def send_part(address: tuple[str, int], declared: int, body: bytes, key: str) -> socket.socket:
+    """A connection that has sent a part of a request."""
+    connection = socket.create_connection(address, timeout=30)
+    connection.sendall(
+        f"POST {SEGMENT} HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\n"
+        f"Authorization: Bearer {key}\r\nContent-Length: {declared}\r\n\r\n".encode()
+        + body
+    )
+    return connection
+
+
+def test_slow_clients_leave_room_for_others(service: Any, slice_png: bytes) -> None:
+    url = httpx.URL(service.url)
+    with ExitStack() as stack:
+        connections = [
+            stack.enter_context(
+                send_part((url.host, url.port or 80), 1_900_000, bytes(100), service.api_key)
+            )
+            for _ in range(200)
+        ]
+        with service.client() as client:
+            for _ in range(5):
+                assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
+        # Slow clients are told after a few seconds without a byte.
+        response = connections[0].recv(65536)
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"No part of the body arrived within 5 s" in response
+
+
+def test_a_client_that_sends_too_much_reads_why(service: Any) -> None:
+    url = httpx.URL(service.url)
+    with send_part(
+        (url.host, url.port or 80), 6_000_000, bytes(6_000_000), service.api_key
+    ) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 class SlowService:
     """A service that never completes a segmentation, or fails immediately."""
 
@@ -351,7 +390,7 @@ class SlowService:
     def __init__(self, fails: bool, timeout_s: float = 60.0) -> None:
         self.settings = Serve(request_timeout_s=timeout_s)
         self.stats = RequestStats()
-        self.limiter = ConcurrencyLimiter(max_slices=1, max_queued=1)
+        self.limiter = ConcurrencyLimiter(max_slices=1, max_queued=1, max_bytes=10**6)
         self.has_started = asyncio.Event()
         self._fails = fails
 
