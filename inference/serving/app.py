@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.config import Serve
 from contract.imaging.encode import encode_mask
+from inference.serving.metrics import METRICS_CONTENT_TYPE
 from inference.serving.model_manager import LoadedModel
 from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
 from inference.serving.request_parsing import (
@@ -35,7 +36,7 @@ from inference.serving.schemas import (
     SegmentResponse,
     ServiceStatus,
 )
-from inference.serving.stats import RequestStats
+from inference.serving.stats import CLIENT_CLOSED, RequestStats
 
 SEGMENT = "/v1/segment"
 MODEL_HEADER = "Segfleet-Model"
@@ -69,8 +70,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorResponse, "description": "The body is not a supported image."},
     503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
-# No client receives it; nginx uses the same number.
-_CLIENT_CLOSED = 499
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -111,6 +110,10 @@ class Service(Protocol):
 
     async def status(self) -> ServiceStatus:
         """The status of the service, over all replicas."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The metrics of the service, over all replicas, for Prometheus."""
         ...
 
 
@@ -161,7 +164,7 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
                 with service.limiter.request():
                     async with service.limiter.slices:
                         if await request.is_disconnected():
-                            return Response(status_code=_CLIENT_CLOSED)
+                            return Response(status_code=CLIENT_CLOSED)
                         mask, model = await service.segment(await decode_slice(data))
         headers = {MODEL_HEADER: model.label}
         if content_type == PNG:
@@ -187,6 +190,15 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/status", summary="The status of the service", dependencies=dependencies)
     async def status() -> ServiceStatus:
         return await service.status()
+
+    @app.get(
+        "/metrics",
+        summary="Metrics in the exposition format of Prometheus",
+        dependencies=dependencies,
+        response_class=Response,
+    )
+    async def metrics() -> Response:
+        return Response(await service.metrics(), 200, media_type=METRICS_CONTENT_TYPE)
 
 
 def _key_dependencies(service: Service) -> list[Any]:
@@ -265,7 +277,7 @@ class _CountingMiddleware:
 
         async def record_status(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start" and message["status"] != _CLIENT_CLOSED:
+            if message["type"] == "http.response.start" and message["status"] != CLIENT_CLOSED:
                 status = message["status"]
             await send(message)
 

@@ -17,6 +17,7 @@ from contract.config import Serve
 from contract.imaging.decode import silence_opencv
 from inference.predictor import Segmentation
 from inference.serving.app import build_app
+from inference.serving.metrics import render_metrics
 from inference.serving.model_manager import LoadedModel, ModelManager
 from inference.serving.replica_server import (
     ReplicaServer,
@@ -111,6 +112,11 @@ class Replica:
         await self._send_heartbeat()
         return await self._stats_aggregator.status.remote()
 
+    async def metrics(self) -> bytes:
+        """The metrics of the service, over all replicas, for Prometheus."""
+        await self._send_heartbeat()
+        return render_metrics(await self._stats_aggregator.metrics.remote())
+
     def check_health(self) -> None:
         """Make Serve replace this replica if its server or a background task has ended."""
         if self._server and self._server.is_closed:
@@ -147,7 +153,7 @@ class Replica:
         name = serve.get_replica_context().replica_tag
         try:
             await self._stats_aggregator.record_heartbeat.remote(
-                Heartbeat(name, info, self.stats.copy())
+                Heartbeat(name, info, self.stats.copy(), self.limiter.in_flight)
             )
         except RayError as error:
             log.warning("the stats aggregator does not respond: %s", error)

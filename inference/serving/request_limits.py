@@ -27,6 +27,11 @@ class ConcurrencyLimiter:
         self._max_requests, self._requests = max_slices + max_queued, 0
         self._max_received, self._received = self._max_requests * max_bytes, 0
 
+    @property
+    def in_flight(self) -> int:
+        """Requests whose body is complete and that have no response yet."""
+        return self._requests
+
     @contextmanager
     def request(self) -> Iterator[None]:
         """Held once a body is complete; RequestError (503) if there are too many requests."""

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import final
 
+from inference.serving.metrics import MetricsSnapshot
 from inference.serving.schemas import Latency, ReplicaInfo, ServiceStatus
 from inference.serving.stats import RequestStats
 
@@ -17,6 +18,7 @@ class Heartbeat:
     replica: str
     info: ReplicaInfo
     stats: RequestStats
+    requests_in_flight: int = 0
 
 
 @final
@@ -34,20 +36,32 @@ class StatsAggregator:
 
     async def status(self) -> ServiceStatus:
         """The sums, and the replicas with a recent heartbeat."""
-        total = sum((beat.stats for _, beat in self._heartbeats.values()), RequestStats())
-        now = time.monotonic()
+        total = self._total()
         return ServiceStatus(
             reference=self._reference,
-            replicas=[
-                beat.info
-                for last_seen, beat in self._heartbeats.values()
-                if now - last_seen < STALE_AFTER_S
-            ],
+            replicas=[beat.info for beat in self._recent()],
             requests=total.requests,
             rejected=total.rejected,
             errors=total.errors,
             latency_s=_latency(total),
         )
+
+    async def metrics(self) -> MetricsSnapshot:
+        """The sums and the recent replicas, for Prometheus."""
+        recent = self._recent()
+        return MetricsSnapshot(
+            self._reference,
+            self._total(),
+            [beat.info for beat in recent],
+            sum(beat.requests_in_flight for beat in recent),
+        )
+
+    def _total(self) -> RequestStats:
+        return sum((beat.stats for _, beat in self._heartbeats.values()), RequestStats())
+
+    def _recent(self) -> list[Heartbeat]:
+        now = time.monotonic()
+        return [beat for seen, beat in self._heartbeats.values() if now - seen < STALE_AFTER_S]
 
 
 def _latency(stats: RequestStats) -> Latency | None:

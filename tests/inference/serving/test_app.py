@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 import inference
 from contract.config import Serve
@@ -86,6 +87,33 @@ def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png
     runs = np.repeat(np.arange(len(response["mask"]["counts"])) % 2, response["mask"]["counts"])
     np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask)
     assert 0 < response["seconds"] < 60
+
+
+def test_prometheus_can_parse_the_metrics(client: httpx.Client, slice_png: bytes) -> None:
+    for _ in range(3):
+        assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
+    client.post(SEGMENT, content=b"x", headers=PNG)
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = {family.name: family for family in text_string_to_metric_families(response.text)}
+    counts = {
+        sample.labels["status"]: sample.value for sample in families["segfleet_requests"].samples
+    }
+    assert counts["200"] >= 3
+    assert counts["415"] >= 1
+    latency = {
+        sample.labels.get("le", sample.name): sample.value
+        for sample in families["segfleet_request_duration_seconds"].samples
+    }
+    assert latency["+Inf"] == counts["200"]
+    assert 0 < latency["segfleet_request_duration_seconds_sum"] < 10 * counts["200"]
+    status = client.get("/v1/status").json()
+    assert status["requests"] == sum(counts.values())
+    (replicas,) = families["segfleet_replicas"].samples
+    assert replicas.labels == {"model": "bright@production", "version": "1"}
+    assert replicas.value == 1
+    assert families["segfleet_model_load_error"].samples[0].value == 0
+    assert families["segfleet_requests_in_flight"].samples[0].value == 0
 
 
 def test_the_python_client_returns_the_same_mask(
@@ -369,7 +397,11 @@ def test_slow_clients_leave_room_for_others(service: Any, slice_png: bytes) -> N
             for _ in range(5):
                 assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
         # Slow clients are told after a few seconds without a byte.
-        response = connections[0].recv(65536)
+        response = b""
+        while part := connections[0].recv(65536):
+            response += part
+            if response.endswith(b"}"):
+                break
     assert response.startswith(b"HTTP/1.1 408 ")
     assert b"No part of the body arrived within 5 s" in response
 
@@ -405,6 +437,9 @@ class SlowService:
         return await asyncio.get_running_loop().create_future()
 
     async def status(self) -> ServiceStatus:
+        raise NotImplementedError
+
+    async def metrics(self) -> bytes:
         raise NotImplementedError
 
 

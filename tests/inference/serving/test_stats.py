@@ -30,7 +30,14 @@ def test_a_percentile_has_an_error_of_at_most_five_percent(
 
 @given(latencies, latencies)
 def test_the_sum_counts_the_requests_of_both(first: list[float], second: list[float]) -> None:
-    assert stats_of(first) + stats_of(second) == stats_of([*first, *second])
+    total, expected = stats_of(first) + stats_of(second), stats_of([*first, *second])
+    assert (total.by_status, total.latencies) == (expected.by_status, expected.latencies)
+    assert total.latency_sum_s == pytest.approx(sum(first) + sum(second))
+
+
+def test_requests_within_a_time_are_counted() -> None:
+    stats = stats_of([0.01, 0.02, 0.5])
+    assert [stats.count_within(limit) for limit in (0.001, 0.1, 1.0)] == [0, 2, 3]
 
 
 def test_requests_are_counted_by_outcome_and_only_successes_have_a_latency() -> None:
