@@ -1,6 +1,9 @@
 """python -m cluster check|submit|status|logs|stop|up|down|upload."""
 
+import shlex
 import sys
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +25,13 @@ ClusterFile = Annotated[
     typer.Option("--file", help="The cluster file; default: ./ray_cluster.yaml."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-Job = Annotated[
-    str | None,
-    typer.Argument(metavar="JOB", help="Name of the job; default: the latest of the run."),
+OverridesAndJob = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SECTION.KEY=VALUE|JOB",
+        help="Settings that replace those of CONFIG, and the name of the job; default: the latest "
+        "of the run.",
+    ),
 ]
 
 
@@ -85,8 +92,9 @@ def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="-- COMMAND",
-            help="A segfleet command, without CONFIG: trainer train train.epochs=3.",
+            metavar="SECTION.KEY=VALUE... -- COMMAND",
+            help="Settings that replace those of CONFIG, and a segfleet command, without CONFIG: "
+            "cluster.address=http://head:8265 -- trainer train train.epochs=3.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
@@ -101,9 +109,12 @@ def submit(
     """
     from cluster.jobs import client, job_package
 
+    # The parser removes the --, which separates the overrides from the command.
+    overrides = list(takewhile(_is_override, words or ()))
     config, command = job_package.parse_job_command(
-        load_settings(path, None), words or (), str(path)
+        load_settings(path, overrides), (words or [])[len(overrides) :], str(path)
     )
+    arguments = _follow_up_arguments(path, words or ())
     job_package.check_folders(config, shared)
     api, name = client.JobClient(config.cluster), client.create_job_name(config.run.name)
     with client.package_job(config) as package:
@@ -115,21 +126,21 @@ def submit(
         api.submit(name, command, package.folder, config.run.name)
     typer.echo(f"job {name} on {api.address}: {' '.join(command)}", err=True)
     if detach:
-        typer.echo(_follow_up_commands(str(path), name), err=True)
+        typer.echo(_follow_up_commands(arguments, name), err=True)
         return
-    _follow(api, name, str(path))
+    _follow(api, name, arguments)
 
 
 @app.command(epilog=example_epilog("python -m cluster status configs/cloud.toml"))
-def status(path: ConfigFile, verbose: Verbose = False) -> None:
+def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """List the jobs of a run, including finished ones.
 
     If no cluster responds, the jobs are read from the storage of the run. The exit code is 1 if the
     cluster requires a token that is missing.
     """
-    config = load_settings(path, None)
     from cluster.jobs.client import TokenError
 
+    config = load_settings(path, overrides)
     statuses, error = _list_jobs(config)
     for item in statuses:
         code = "" if item.exit_code is None else f" (exit code {item.exit_code})"
@@ -143,17 +154,19 @@ def status(path: ConfigFile, verbose: Verbose = False) -> None:
 
 
 @app.command(epilog=example_epilog("python -m cluster logs configs/cloud.toml"))
-def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
+def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = False) -> None:
     """Print the log of a job, and follow it while the job runs.
 
     A finished job needs no cluster. The exit code is that of the job, or 1 if it is not known.
     """
     from cluster.jobs import client, job_store
 
-    config = load_settings(path, None)
+    overrides, job = _split_words(words or ())
+    config = load_settings(path, overrides)
     selected = _select_job(config, job)
     if selected.is_active:
-        _follow(client.JobClient(config.cluster), selected.job, str(path))
+        arguments = _follow_up_arguments(path, overrides)
+        _follow(client.JobClient(config.cluster), selected.job, arguments)
         return
     sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), selected.job))
     typer.echo(f"job {selected.job}: {selected.status}", err=True)
@@ -164,7 +177,7 @@ def logs(path: ConfigFile, job: Job = None, verbose: Verbose = False) -> None:
 @app.command(epilog=example_epilog("python -m cluster stop configs/cloud.toml"))
 def stop(
     path: ConfigFile,
-    job: Job = None,
+    words: OverridesAndJob = None,
     timeout: Annotated[
         float,
         typer.Option("--timeout", min=0, help="Seconds to wait for the next checkpoint."),
@@ -175,7 +188,8 @@ def stop(
     """Stop a job after its next checkpoint; the same command resumes it from there."""
     from cluster.jobs import client, job_store
 
-    config = load_settings(path, None)
+    overrides, job = _split_words(words or ())
+    config = load_settings(path, overrides)
     selected = _select_job(config, job)
     record = job_store.read_job(job_store.jobs_storage(config), selected.job)
     if not selected.is_active and not selected.status.startswith("running"):
@@ -187,7 +201,7 @@ def stop(
     job_store.request_stop(job_store.jobs_storage(config), selected.job, timeout)
     typer.echo(
         f"job {selected.job} will stop after its next checkpoint, or after {timeout:.0f} s; "
-        f"follow it with `python -m cluster logs {path}`."
+        f"follow it with `python -m cluster logs {_follow_up_arguments(path, overrides)}`."
     )
 
 
@@ -291,8 +305,32 @@ def _spot_price(config: Config) -> tuple[float | None, str]:
         return None, f"the spot price is not known: {error}"
 
 
-def _follow(api: "JobClient", job: str, path: str) -> None:
-    """Print a job's log to its end; exits with the job's exit code."""
+def _is_override(word: str) -> bool:
+    """Whether a word is SECTION.KEY=VALUE; names of jobs and commands have no equals sign."""
+    return "=" in word and not word.startswith("-")
+
+
+def _split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """The overrides and the name of the job among the words after CONFIG."""
+    overrides = [word for word in words if _is_override(word)]
+    jobs = [word for word in words if not _is_override(word)]
+    if len(jobs) > 1:
+        raise ClusterError(f"{' '.join(jobs)} are several jobs: name one of them, or none.")
+    return overrides, next(iter(jobs), None)
+
+
+def _follow_up_arguments(path: Path, words: Sequence[str]) -> str:
+    """CONFIG and those overrides that determine where the jobs of the run are found."""
+    sections = ("run.", "storage.", "cluster.")
+    overrides = [word for word in words if _is_override(word) and word.startswith(sections)]
+    return shlex.join([str(path), *overrides])
+
+
+def _follow(api: "JobClient", job: str, arguments: str) -> None:
+    """Print a job's log to its end; exits with the job's exit code.
+
+    arguments: CONFIG and the overrides of the commands that are suggested after Ctrl-C.
+    """
     from cluster.jobs import client
 
     def write(text: str) -> None:
@@ -301,7 +339,7 @@ def _follow(api: "JobClient", job: str, path: str) -> None:
     try:
         info = api.follow(job, write)
     except KeyboardInterrupt:
-        typer.echo(f"\n{_follow_up_commands(path, job)}", err=True)
+        typer.echo(f"\n{_follow_up_commands(arguments, job)}", err=True)
         raise typer.Exit(130) from None
     code = client.exit_code(info.status, info.exit_code)
     reason = f"exit code {code}" if info.exit_code is not None else info.message
@@ -310,12 +348,12 @@ def _follow(api: "JobClient", job: str, path: str) -> None:
         raise typer.Exit(code)
 
 
-def _follow_up_commands(path: str, job: str) -> str:
+def _follow_up_commands(arguments: str, job: str) -> str:
     return (
         f"job {job} continues without this terminal:\n"
-        f"  python -m cluster logs {path} {job}    follow the log again\n"
-        f"  python -m cluster status {path}    all jobs of the run\n"
-        f"  python -m cluster stop {path} {job}    stop it after its next checkpoint"
+        f"  python -m cluster logs {arguments} {job}    follow the log again\n"
+        f"  python -m cluster status {arguments}    all jobs of the run\n"
+        f"  python -m cluster stop {arguments} {job}    stop it after its next checkpoint"
     )
 
 

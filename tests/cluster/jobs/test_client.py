@@ -63,13 +63,21 @@ def test_the_nodes_of_a_real_cluster_are_seen(head: Head, settings: Path) -> Non
 
 
 def test_a_command_runs_on_the_cluster_and_shows_no_secret(head: Head, settings: Path) -> None:
-    done = head.run("submit", str(settings), "--", "trainer", "prepare")
+    address = f"cluster.address={head.jobs}"
+    settings.write_text(settings.read_text().replace(head.jobs, "http://127.0.0.1:1"))
+    overrides = (address, "data.phantom.train_patients=5")
+    done = head.run("submit", str(settings), *overrides, "--", "trainer", "prepare")
     assert done.returncode == 0, done.stderr
+    assert "5 patients" in done.stdout
     assert "limit 512 MB" in done.stderr
     assert "s3://test-" in done.stdout
     assert "succeeded (exit code 0)" in done.stderr
-    listed = head.run("status", str(settings)).stdout
+    listed = head.run("status", str(settings), address).stdout
     assert "succeeded (exit code 0)  trainer prepare settings.toml" in listed
+    assert (
+        "no Ray cluster responds at http://127.0.0.1:1" in head.run("status", str(settings)).stderr
+    )
+    assert "is not running: it is succeeded" in head.run("stop", str(settings), address).stderr
     shown = jobs_as_the_dashboard_shows_them(head)
     assert "AWS_ENDPOINT_URL" in shown
     assert "AWS_SECRET_ACCESS_KEY" not in shown
@@ -316,14 +324,36 @@ def written(folder: Path, address: str) -> Path:
 
 
 def test_a_job_of_which_nothing_reports_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
-    path = written(tmp_path, f"http://127.0.0.1:{free_port()}")
-    output = subprocess.run(
-        [sys.executable, "-m", "cluster", "logs", str(path)],
+    output = print_log(written(tmp_path, f"http://127.0.0.1:{free_port()}"))
+    assert output.returncode == 1
+    assert "running at 2" in output.stderr
+    assert "Traceback" not in output.stderr
+
+
+def print_log(path: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "cluster", "logs", str(path), *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("a", "run.name=demo"), "job a: running at 2"),
+        (("run.name=demo", "a"), "job a: running at 2"),
+        (("run.name=demo", "b"), "run 'demo' has no job b"),
+        (("run.name=other",), "run 'other' has no job"),
+        (("a", "b"), "error: a b are several jobs: name one of them"),
+        (("run.nam=demo",), "did you mean run.name?"),
+    ],
+)
+def test_overrides_and_the_name_of_a_job_follow_the_settings(
+    words: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    output = print_log(written(tmp_path, f"http://127.0.0.1:{free_port()}"), *words)
     assert output.returncode == 1
-    assert "running at 2" in output.stderr
-    assert "Traceback" not in output.stderr
+    assert reason in output.stderr
