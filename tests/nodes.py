@@ -102,7 +102,8 @@ def _started(options: list[str], cpus: int, token: str, log: Path) -> "subproces
         *options,
     ]
     variables = {**without_ray(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-    variables["PATH"] = f"{Path(sys.executable).parent}:{variables['PATH']}"
+    # Ray is often started from a virtual environment that is not on PATH.
+    variables["PATH"] = "/usr/bin:/bin"
     with log.open("wb") as output:
         return subprocess.Popen(
             command,

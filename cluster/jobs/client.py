@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 STOP_WAIT_S = 60
 MAX_UNREACHABLE_S = 60.0
 _RETRY_S = 1.0
+_ENTRYPOINT = "cluster/jobs/supervisor.sh"
+_METADATA = {"run", "command"}
 _SDK = "ray.dashboard.modules"
 _CONNECTION_ERRORS = (aiohttp.ClientError, RuntimeError, OSError, RayError)
 
@@ -87,21 +89,21 @@ class JobClient:
 
     def submit(self, job: str, command: Sequence[str], folder: Path, run: str) -> None:
         """Upload a folder and run a segfleet command in it, under the supervisor."""
-        words = ("python", "-m", "cluster.jobs.supervisor", job, job_package.SETTINGS, *command)
+        words = ("sh", _ENTRYPOINT, job, job_package.SETTINGS, *command)
         variables = {**job_variables(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         with translate_errors(self.address):
             self._client.submit_job(
                 entrypoint=shlex.join(words),
                 submission_id=job,
                 runtime_env={"working_dir": str(folder), "env_vars": variables},
-                metadata={"run": run},
+                metadata={"run": run, "command": shlex.join(command)},
             )
 
     def list_jobs(self) -> list[JobInfo]:
         """The segfleet jobs of this cluster that Ray still reports."""
         with translate_errors(self.address):
             jobs = self._client.list_jobs()
-        return [_job_info(details) for details in jobs if "run" in (details.metadata or {})]
+        return [_job_info(details) for details in jobs if _METADATA <= set(details.metadata or {})]
 
     def find(self, job: str) -> JobInfo | None:
         """One job; None if Ray does not report it."""
@@ -238,12 +240,11 @@ def _merge(info: JobInfo | None, record: JobRecord, is_reachable: bool) -> JobSt
 
 
 def _job_info(details: Any) -> JobInfo:
-    words = shlex.split(details.entrypoint)
     started = datetime.fromtimestamp((details.start_time or 0) / 1000, UTC)
     return JobInfo(
         job=details.submission_id,
         run=details.metadata["run"],
-        command=" ".join(words[5:]),
+        command=details.metadata["command"],
         status=details.status.value.lower(),
         started_at=started.isoformat(timespec="seconds"),
         is_finished=details.status.is_terminal(),

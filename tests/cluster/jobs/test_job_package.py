@@ -50,8 +50,9 @@ def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     top = {path.name for path in packaged.folder.iterdir()}
     assert top == {"contract", "cluster", "trainer", "tuning", "inference", "settings.toml"}
     kinds = {path.suffix for path in packaged.folder.rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
+    assert kinds <= {".py", ".sh", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
     assert packaged.size < 5e6
+    assert (packaged.folder / "cluster/jobs/supervisor.sh").is_file()
     sent = load_config(packaged.folder / "settings.toml")
     assert sent.cluster.address is None
     assert sent.storage.root == "s3://b"

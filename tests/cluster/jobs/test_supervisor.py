@@ -122,3 +122,23 @@ def test_a_command_ends_when_ray_is_gone(config: Config, tmp_path: Path) -> None
         assert time.monotonic() < end
         time.sleep(0.2)
     assert b"Ray is no longer running on this node" in job_store.read_log(jobs, "job")
+
+
+def test_a_node_whose_python_has_no_ray_is_explained_in_one_sentence(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    script = ROOT / "cluster/jobs/supervisor.sh"
+    done = subprocess.run(
+        ["/bin/sh", str(script), "job", "settings.toml", "trainer", "train"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == (
+        f"error: the interpreter '{python}' of the head node cannot import Ray: start Ray in an "
+        "environment whose python is the first one on PATH.\n"
+    )
+    assert done.stderr == ""
