@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,10 +14,10 @@ from contract.cli.app import create_app, example_epilog, load_settings, run_app
 from contract.cli.options import ConfigFile, Overrides, Verbose
 from contract.cli.progress import progress_bar
 from contract.config import Config
-from contract.errors import ClusterError
+from contract.errors import ClusterError, StorageError
 
 if TYPE_CHECKING:
-    from cluster.jobs.client import JobClient, JobStatus
+    from cluster.jobs.client import JobClient, JobInfo, JobStatus
 
 app = create_app("Ray clusters, jobs, and nodes in the cloud.")
 
@@ -128,7 +129,7 @@ def submit(
     if detach:
         typer.echo(_follow_up_commands(arguments, name), err=True)
         return
-    _follow(api, name, arguments)
+    _follow(api, config, name, arguments)
 
 
 @app.command(epilog=example_epilog("python -m cluster status configs/cloud.toml"))
@@ -166,7 +167,7 @@ def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = Fal
     selected = _select_job(config, job)
     if selected.is_active:
         arguments = _follow_up_arguments(path, overrides)
-        _follow(client.JobClient(config.cluster), selected.job, arguments)
+        _follow(client.JobClient(config.cluster), config, selected.job, arguments)
         return
     sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), selected.job))
     typer.echo(f"job {selected.job}: {selected.status}", err=True)
@@ -326,7 +327,7 @@ def _follow_up_arguments(path: Path, words: Sequence[str]) -> str:
     return shlex.join([str(path), *overrides])
 
 
-def _follow(api: "JobClient", job: str, arguments: str) -> None:
+def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
     """Print a job's log to its end; exits with the job's exit code.
 
     arguments: CONFIG and the overrides of the commands that are suggested after Ctrl-C.
@@ -341,11 +342,23 @@ def _follow(api: "JobClient", job: str, arguments: str) -> None:
     except KeyboardInterrupt:
         typer.echo(f"\n{_follow_up_commands(arguments, job)}", err=True)
         raise typer.Exit(130) from None
-    code = client.exit_code(info.status, info.exit_code)
-    reason = f"exit code {code}" if info.exit_code is not None else info.message
-    typer.echo(f"job {job}: {info.status} ({reason})", err=True)
+    status = _final_status(config, info)
+    code = client.exit_code(status.status, status.exit_code)
+    reason = f"exit code {code}" if status.exit_code is not None else info.message
+    typer.echo(f"job {job}: {status.status} ({reason})", err=True)
     if code:
         raise typer.Exit(code)
+
+
+def _final_status(config: Config, info: "JobInfo") -> "JobStatus":
+    """The status of a finished job as `status` shows it: Ray reports a stopped job as failed."""
+    from cluster.jobs import client, job_store
+
+    record = None
+    with suppress(StorageError):
+        record = job_store.read_job(job_store.jobs_storage(config), info.job)
+    (status,) = client.merge_statuses([info], [record] if record else [], is_reachable=True)
+    return status
 
 
 def _follow_up_commands(arguments: str, job: str) -> str:

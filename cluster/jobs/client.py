@@ -103,7 +103,7 @@ class JobClient:
         """The segfleet jobs of this cluster that Ray still reports."""
         with translate_errors(self.address):
             jobs = self._client.list_jobs()
-        return [_job_info(details) for details in jobs if _METADATA <= set(details.metadata or {})]
+        return [_job_info(details) for details in jobs if set(details.metadata or {}) >= _METADATA]
 
     def find(self, job: str) -> JobInfo | None:
         """One job; None if Ray does not report it."""

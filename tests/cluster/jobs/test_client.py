@@ -175,6 +175,8 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     ended = head.run("logs", str(settings))
     assert ended.returncode == 130, ended.stdout + ended.stderr
     assert "stop requested" in ended.stdout
+    assert ended.stderr.endswith(": stopped (exit code 130)\n")
+    assert "  stopped (exit code 130)  " in head.run("status", str(settings)).stdout
     assert checkpoints(settings) != before
     assert [(one.status, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
     assert "is not running" in head.run("stop", str(settings)).stderr
