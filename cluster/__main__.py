@@ -225,6 +225,8 @@ def up(
     config = load_settings(path, overrides)
     cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
     launcher.check_ready(config, source)
+    if not dry_run:
+        resources.check_credentials(cloud.region)
     price, note = _spot_price(config)
     plan = launcher.create_plan(config, resources.find_buckets(config), price)
     table = instances.load_table()

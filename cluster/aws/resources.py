@@ -15,7 +15,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 
 from contract.config import Config
 from contract.errors import ClusterError
@@ -25,6 +34,16 @@ LATEST_IMAGE = (
 )
 """The parameter with AWS's latest Deep Learning Base image: Ubuntu 22.04, GPU driver, Docker."""
 ANY_ADDRESS = ("0.0.0.0/0", "::/0")
+_SET_CREDENTIALS = (
+    "run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
+_CREDENTIAL_ERRORS = (
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    ProfileNotFound,
+    SSOError,
+    TokenRetrievalError,
+)
 _PROPAGATION_TIMEOUT_S = 60.0
 _TRUST = {
     "Version": "2012-10-17",
@@ -62,9 +81,10 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except NoCredentialsError as error:
+        raise ClusterError(f"there are no AWS credentials: {_SET_CREDENTIALS}.") from error
+    except _CREDENTIAL_ERRORS as error:
         raise ClusterError(
-            "there are no AWS credentials: run `aws configure`, or set AWS_PROFILE or "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+            f"the AWS credentials cannot be used ({str(error).rstrip('.')}): {_SET_CREDENTIALS}."
         ) from error
     except ClientError as error:
         details = error.response.get("Error", {})
@@ -74,6 +94,12 @@ def translate_errors() -> Iterator[None]:
         ) from error
     except BotoCoreError as error:
         raise ClusterError(f"AWS cannot be reached: {error}.") from error
+
+
+def check_credentials(region: str) -> None:
+    """ClusterError if this process has no credentials, or AWS does not accept them."""
+    with translate_errors():
+        _account(region)
 
 
 def find_buckets(config: Config) -> Buckets:

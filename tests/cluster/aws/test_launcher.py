@@ -1,6 +1,7 @@
 """The plan and its price, the filled-in cluster file, and Ray's own use of it at moto's AWS."""
 
 import copy
+import os
 import shutil
 import subprocess
 import sys
@@ -257,10 +258,11 @@ def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: st
     settings.write_text(to_toml(config(name="planned")))
     words = ("up", str(settings), "--file", str(checkout / "ray_cluster.yaml"))
 
-    def run(*more: str) -> "subprocess.CompletedProcess[str]":
+    def run(*more: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "cluster", *words, *more],
             cwd=ROOT,
+            env={**os.environ, **variables},
             input="n\n",
             capture_output=True,
             text=True,
@@ -276,3 +278,14 @@ def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: st
     assert "Create these resources" in rejected.stdout
     with pytest.raises(boto3.client("iam").exceptions.NoSuchEntityException):
         boto3.client("iam").get_role(RoleName="segfleet-planned-head")
+    for variables, reason in WITHOUT_CREDENTIALS:
+        refused = run(**variables, AWS_EC2_METADATA_DISABLED="true", HOME=str(checkout))
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr.startswith(f"error: {reason}")
+        assert refused.stderr.count("\n") == 1
+
+
+WITHOUT_CREDENTIALS = [
+    ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no AWS credentials: run"),
+    ({"AWS_PROFILE": "nobody"}, "the AWS credentials cannot be used (The config profile (nobody)"),
+]
