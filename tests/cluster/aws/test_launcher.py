@@ -287,5 +287,8 @@ def test_the_plan_is_shown_before_anything_is_made(checkout: Path, s3_server: st
 
 WITHOUT_CREDENTIALS = [
     ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no AWS credentials: run"),
-    ({"AWS_PROFILE": "nobody"}, "the AWS credentials cannot be used (The config profile (nobody)"),
+    (
+        {"AWS_PROFILE": "unknown"},
+        "the AWS credentials cannot be used (The config profile (unknowy)",
+    ),
 ]
