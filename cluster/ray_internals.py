@@ -15,7 +15,6 @@ from ray.core.generated.gcs_pb2 import (
 )
 from ray.dashboard.utils import get_address_for_submission_client
 from ray.job_submission import JobSubmissionClient
-from ray.serve.context import _get_global_client
 from ray.util.placement_group import PlacementGroup
 
 
@@ -81,6 +80,9 @@ class ServeHttpOptions:
 
 def serve_http_options() -> ServeHttpOptions:
     """The HTTP options of the running Ray Serve, which serve.status() does not contain."""
+    # Imported here, because a light client has no Ray Serve.
+    from ray.serve.context import _get_global_client
+
     client: Any = _get_global_client()
     options = client.http_config
     return ServeHttpOptions(options.host, options.port, options.request_timeout_s)

@@ -226,8 +226,11 @@ def write_cluster_file(tree: Mapping[str, Any], cloud: Cloud, checkout: Path) ->
     folder = node_folder(cloud)
     folder.mkdir(parents=True, exist_ok=True)
     folder.parent.chmod(0o700)
-    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
-    _write_private(folder / "requirements.txt", "\n".join(project["project"]["dependencies"]))
+    project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    # Nodes train and serve.
+    requirements = [*project["dependencies"], *extras["train"], *extras["serve"]]
+    _write_private(folder / "requirements.txt", "\n".join(requirements))
     _write_private(
         folder / "constraints.txt", (checkout / "constraints.txt").read_text(encoding="utf-8")
     )

@@ -23,6 +23,25 @@ from contract.errors import UserError
 
 log = logging.getLogger(__name__)
 
+# Modules of the extras [train] and [serve], which a light client does not have.
+_EXTRA_MODULES = {
+    "cv2",
+    "fastapi",
+    "jinja2",
+    "matplotlib",
+    "openvino",
+    "optuna",
+    "pandas",
+    "prometheus_client",
+    "pyarrow",
+    "scipy",
+    "starlette",
+    "tensorboard",
+    "tensorflow",
+    "tf_keras",
+    "uvicorn",
+}
+
 
 def create_app(text: str) -> typer.Typer:
     """The command line of a package, which always has subcommands; text: the start of --help."""
@@ -65,6 +84,15 @@ def run_app(app: typer.Typer) -> None:
     except UserError as error:
         log.debug("the error was raised here:", exc_info=error)
         typer.echo(f"error: {_error_message(error)}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _EXTRA_MODULES:
+            raise
+        typer.echo(
+            f"error: this command needs {error.name}, which is not installed: "
+            "pip install 'segfleet[all]'.",
+            err=True,
+        )
         sys.exit(1)
     except SystemExit as exit_request:
         if not handler.received or not exit_request.code:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ValidationError
 from contract.config import Serve
 from contract.config.loader import read_secret
 from contract.errors import ClusterError, ConfigError, DataError
-from contract.imaging.encode import encode_image
 from inference.serving.schemas import (
     ErrorResponse,
     ModelInfo,
@@ -125,6 +124,9 @@ def _encode(image: np.ndarray | bytes | str | Path) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, np.ndarray):
+        # Imported here, because a light client has no OpenCV.
+        from contract.imaging.encode import encode_image
+
         return encode_image(image)
     try:
         return Path(image).read_bytes()

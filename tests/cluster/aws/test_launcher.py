@@ -177,7 +177,8 @@ def test_what_goes_to_the_nodes_is_for_this_user_alone(checkout: Path, home: Pat
     )
     assert file == home / ".segfleet/mine/ray_cluster.yaml"
     node = file.parent / "node"
-    assert "tensorflow" in (node / "requirements.txt").read_text()
+    requirements = (node / "requirements.txt").read_text().splitlines()
+    assert {"tensorflow", "openvino", "boto3"} <= set(requirements)
     assert (node / "constraints.txt").read_text() == "ray==2.60.0\n"
     token = (home / ".ray/auth_token").read_text()
     assert len(token) == 64
@@ -289,6 +290,6 @@ WITHOUT_CREDENTIALS = [
     ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "there are no AWS credentials: run"),
     (
         {"AWS_PROFILE": "unknown"},
-        "the AWS credentials cannot be used (The config profile (unknowy)",
+        "the AWS credentials cannot be used (The config profile (unknown)",
     ),
 ]
