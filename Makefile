@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 # Serves the model that the demo promoted at http://127.0.0.1:8000/ until Ctrl-C; runs the demo first
 # if it has not run yet.
 serve: $(VENV)/installed segfleet-data/registry/demo/stages/production
-	$(BIN)/python -m inference deploy configs/demo.toml
+	$(BIN)/segfleet deploy configs/demo.toml
 
 segfleet-data/registry/demo/stages/production:
 	$(MAKE) demo

@@ -28,8 +28,8 @@ json_value() { # json_value FILE EXPRESSION: a value of a JSON file
 }
 
 deploy() { # start the service in the background; it ends with this script
-    print_command "python -m inference deploy $config serve.port=$port &"
-    python -m inference deploy $config serve.port="$port" &
+    print_command "segfleet deploy $config serve.port=$port &"
+    segfleet deploy $config serve.port="$port" &
     service=$!
     trap 'kill $service 2>/dev/null; wait $service' EXIT
     until python - "$address/healthz" <<'PYTHON'
@@ -69,18 +69,18 @@ PYTHON
 rm -rf $root/datasets/phantom-* "$run" "$root/inspections/demo" "$root/masks/demo" \
     "$root/registry/demo" "$sweep" $root/runs/demo-[0-9]*
 
-stage "prepare the phantom" python -m trainer prepare $config
+stage "prepare the phantom" segfleet prepare $config
 slices=$(ls -d $root/datasets/phantom-*)
-stage "inspect it" python -m trainer inspect $config
-stage "train on 2 workers" python -m trainer train $config
-stage "evaluate by patient" python -m trainer evaluate $run/bundle
-stage "predict" python -m inference predict $run/bundle "$slices/test/images" $root/masks/demo \
+stage "inspect it" segfleet inspect $config
+stage "train on 2 workers" segfleet train $config
+stage "evaluate by patient" segfleet evaluate $run/bundle
+stage "predict" segfleet predict $run/bundle "$slices/test/images" $root/masks/demo \
     --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
 dice=$(json_value $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
 
-stage "sweep 4 trials" python -m tuning run $config
+stage "sweep 4 trials" segfleet sweep $config
 version=$(json_value $sweep/sweep.json 'record["version"].split("@")[1]')
-stage "promote the winner" python -m inference promote demo "$version" production
+stage "promote the winner" segfleet models promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 address=http://127.0.0.1:$port

@@ -7,7 +7,7 @@ Ways, each in a process of its own, taken in turn round by round:
 
     keras     decode (OpenCV), resize, Keras `model.predict` of one slice, resize, encode PNG
     bare      decode, the bundle by TensorFlow or by OpenVINO, encode; one slice after the other
-    service   HTTP requests to `python -m inference deploy`, 1, 8 or 32 in flight
+    service   HTTP requests to `segfleet deploy`, 1, 8 or 32 in flight
 """
 
 import http.client

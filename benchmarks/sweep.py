@@ -3,7 +3,7 @@
 The plain search is a loop in one process that has TensorFlow imported once: the same trials (same
 seed, same draws), one after another on all CPUs, each in a network built for it and trained to its
 last epoch. The sweep is
-`tuning.sweep.run` as `python -m tuning run` calls it, from a cold start, on the same CPUs: one a
+`tuning.sweep.run` as `segfleet sweep` calls it, from a cold start, on the same CPUs: one a
 trial, with early stopping. "The same score" is the plain search's best less 0.01, as sums over
 other numbers of threads differ. When a plain search meets a good trial is luck: its seconds are the
 mean over all orders of its trials. Those of the sweep are of the one order it had.

@@ -1,4 +1,4 @@
-"""python -m cluster check|submit|status|logs|stop|up|down|upload."""
+"""segfleet check|submit|status|logs|stop|up|down|upload."""
 
 import shlex
 import sys
@@ -36,7 +36,7 @@ OverridesAndJob = Annotated[
 ]
 
 
-@app.command(epilog=example_epilog("python -m cluster check configs/demo.toml train.num_workers=4"))
+@app.command(epilog=example_epilog("segfleet check configs/demo.toml train.num_workers=4"))
 def check(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -87,7 +87,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog=example_epilog("python -m cluster submit configs/cloud.toml -- trainer train"))
+@app.command(epilog=example_epilog("segfleet submit configs/cloud.toml -- trainer train"))
 def submit(
     path: ConfigFile,
     words: Annotated[
@@ -132,7 +132,7 @@ def submit(
     _follow(api, config, name, arguments)
 
 
-@app.command(epilog=example_epilog("python -m cluster status configs/cloud.toml"))
+@app.command(epilog=example_epilog("segfleet status configs/cloud.toml"))
 def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """List the jobs of a run, including finished ones.
 
@@ -154,7 +154,7 @@ def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = Fal
         typer.echo(f"read from the storage only: {error}", err=True)
 
 
-@app.command(epilog=example_epilog("python -m cluster logs configs/cloud.toml"))
+@app.command(epilog=example_epilog("segfleet logs configs/cloud.toml"))
 def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = False) -> None:
     """Print the log of a job, and follow it while the job runs.
 
@@ -175,7 +175,7 @@ def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = Fal
         raise typer.Exit(code)
 
 
-@app.command(epilog=example_epilog("python -m cluster stop configs/cloud.toml"))
+@app.command(epilog=example_epilog("segfleet stop configs/cloud.toml"))
 def stop(
     path: ConfigFile,
     words: OverridesAndJob = None,
@@ -202,13 +202,11 @@ def stop(
     job_store.request_stop(job_store.jobs_storage(config), selected.job, timeout)
     typer.echo(
         f"job {selected.job} will stop after its next checkpoint, or after {timeout:.0f} s; "
-        f"follow it with `python -m cluster logs {_follow_up_arguments(path, overrides)}`."
+        f"follow it with `segfleet logs {_follow_up_arguments(path, overrides)}`."
     )
 
 
-@app.command(
-    epilog=example_epilog("python -m cluster up configs/cloud.toml cluster.cloud.max_workers=2")
-)
+@app.command(epilog=example_epilog("segfleet up configs/cloud.toml cluster.cloud.max_workers=2"))
 def up(
     path: ConfigFile,
     overrides: Overrides = None,
@@ -250,12 +248,12 @@ def up(
         f"  ray dashboard {written}\n"
         "then, in this one:\n"
         "  export RAY_AUTH_MODE=token\n"
-        f"  python -m cluster submit {path} -- trainer train\n"
-        f"and when finished: python -m cluster down {path}"
+        f"  segfleet submit {path} -- trainer train\n"
+        f"and when finished: segfleet down {path}"
     )
 
 
-@app.command(epilog=example_epilog("python -m cluster down configs/cloud.toml"))
+@app.command(epilog=example_epilog("segfleet down configs/cloud.toml"))
 def down(
     path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
 ) -> None:
@@ -276,7 +274,7 @@ def down(
     )
 
 
-@app.command(epilog=example_epilog("python -m cluster upload ~/slices s3://my-bucket/slices"))
+@app.command(epilog=example_epilog("segfleet upload ~/slices s3://my-bucket/slices"))
 def upload(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to copy.")],
     destination: Annotated[
@@ -366,9 +364,9 @@ def _final_status(config: Config, info: "JobInfo") -> "JobStatus":
 def _follow_up_commands(arguments: str, job: str) -> str:
     return (
         f"job {job} continues without this terminal:\n"
-        f"  python -m cluster logs {arguments} {job}    follow the log again\n"
-        f"  python -m cluster status {arguments}    all jobs of the run\n"
-        f"  python -m cluster stop {arguments} {job}    stop it after its next checkpoint"
+        f"  segfleet logs {arguments} {job}    follow the log again\n"
+        f"  segfleet status {arguments}    all jobs of the run\n"
+        f"  segfleet stop {arguments} {job}    stop it after its next checkpoint"
     )
 
 

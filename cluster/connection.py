@@ -173,7 +173,7 @@ def _existing_cluster(address: str) -> Iterator[Connection]:
         raise ClusterError(
             f"cannot connect to the Ray cluster at {address}: {first_line(error)}. Check whether "
             "it requires a token (RAY_AUTH_MODE=token, ~/.ray/auth_token). From a machine that is "
-            "not one of its nodes, use `python -m cluster submit`."
+            "not one of its nodes, use `segfleet submit`."
         ) from error
     try:
         yield Connection(private=False)
@@ -319,8 +319,8 @@ def check_reachable(address: str) -> None:
         return
     if address.startswith(("http://", "https://")):
         raise ClusterError(
-            f"cluster.address = {address!r} is the address of Ray's Jobs API: use `python -m "
-            "cluster submit`, or set it to the host:port of the cluster."
+            f"cluster.address = {address!r} is the address of Ray's Jobs API: use "
+            "`segfleet submit`, or set it to the host:port of the cluster."
         )
     check_reachable_tcp(address if "://" in address else f"//{address}")
     _check_is_ray(address.removeprefix("ray://"))

@@ -35,7 +35,7 @@ _THREADS = 8
 _BUNDLE_FILES = ("saved_model/", "weights.npz", METRICS)
 _LOCATION_HINT = (
     "training writes a bundle to <storage.root>/runs/<run.name>/bundle, and "
-    "`python -m inference models` lists the registered ones"
+    "`segfleet models list` lists the registered ones"
 )
 
 

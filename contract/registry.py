@@ -270,7 +270,7 @@ class Registry:
 def registration_hint(storage: Storage, name: str = "NAME") -> str:
     """The commands that register a first model in a store, as the end of a sentence."""
     bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
-    registration = f"python -m inference register {name} {bundle_url} {_option(storage)}"
+    registration = f"segfleet models register {name} {bundle_url} {_option(storage)}"
     return (
         f"register a bundle by `{registration}`, then promote it by "
         f"{_promotion(storage, name, '1', 'production')}"
@@ -330,7 +330,7 @@ def open_version_bundle(version: Version) -> Storage:
 
 
 def _promotion(storage: Storage, name: str, version: str, stage: str) -> str:
-    return f"`python -m inference promote {name} {version} {stage} {_option(storage)}`"
+    return f"`segfleet models promote {name} {version} {stage} {_option(storage)}`"
 
 
 def _option(storage: Storage) -> str:

@@ -1,4 +1,4 @@
-"""`python -m inference predict|deploy|status|shutdown|…`: from bundles to masks."""
+"""`segfleet predict|deploy|status|shutdown|…`: from bundles to masks."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -76,7 +76,7 @@ Address = Annotated[
 ]
 
 
-@app.command(epilog=example_epilog("python -m inference predict demo@production slices masks"))
+@app.command(epilog=example_epilog("segfleet predict demo@production slices masks"))
 def predict(
     bundle: BundleReference,
     source: Source,
@@ -115,7 +115,7 @@ def predict(
     _report_failures(failures)
 
 
-@app.command(epilog=example_epilog("python -m inference deploy configs/demo.toml serve.port=8080"))
+@app.command(epilog=example_epilog("segfleet deploy configs/demo.toml serve.port=8080"))
 def deploy(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -156,14 +156,14 @@ def deploy(
         start_service(spec, settings.cluster.start_timeout_s)
         typer.echo(f"{settings.serve.model} is served at {service_url(settings.serve)}")
         if not session.private:
-            typer.echo("it stays on the cluster until `python -m inference shutdown`")
+            typer.echo("it stays on the cluster until `segfleet shutdown`")
             return
         typer.echo("Ctrl-C stops it, and the private cluster it runs on")
         wait_for_signal()
         stop_service()
 
 
-@app.command(epilog=example_epilog("python -m inference shutdown configs/cloud.toml"))
+@app.command(epilog=example_epilog("segfleet shutdown configs/cloud.toml"))
 def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
     settings = load_settings(config, overrides)
@@ -173,13 +173,13 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
     if not has_address(settings.cluster):
         raise ClusterError(
             "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a private "
-            "cluster ends with Ctrl-C where `python -m inference deploy` runs."
+            "cluster ends with Ctrl-C where `segfleet deploy` runs."
         )
     with ray_session(settings.cluster):
         typer.echo("the service has ended" if stop_service() else "there was no service")
 
 
-@app.command(epilog=example_epilog("python -m inference status configs/demo.toml serve.port=8080"))
+@app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Print the model and the status of the service at serve.host and serve.port."""
     from inference.serving.client import service_client
@@ -205,9 +205,7 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
         typer.echo(f"{name:10} {text}")
 
 
-@app.command(
-    epilog=example_epilog("python -m inference register demo segfleet-data/runs/demo/bundle")
-)
+@app.command(epilog=example_epilog("segfleet models register demo segfleet-data/runs/demo/bundle"))
 def register(
     name: ModelName,
     bundle: BundleReference,
@@ -226,7 +224,7 @@ def register(
     typer.echo(f"{version.name}@{version.version} is {version.bundle}")
 
 
-@app.command(epilog=example_epilog("python -m inference promote demo 1 production"))
+@app.command(epilog=example_epilog("segfleet models promote demo 1 production"))
 def promote(
     name: ModelName,
     version: VersionNumber,
@@ -241,7 +239,7 @@ def promote(
     typer.echo(f"{name}@{stage} is version {version}")
 
 
-@app.command(epilog=example_epilog("python -m inference rollback demo production"))
+@app.command(epilog=example_epilog("segfleet models rollback demo production"))
 def rollback(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """Point a stage to the version before its last promotion."""
     from contract.registry import Registry
@@ -251,7 +249,7 @@ def rollback(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORA
     typer.echo(f"{name}@{stage} is version {version.version} again")
 
 
-@app.command(epilog=example_epilog("python -m inference models --storage s3://bucket/segfleet"))
+@app.command(epilog=example_epilog("segfleet models list --storage s3://bucket/segfleet"))
 def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """List the registered models, their versions and stages."""
     from contract.registry import Registry, registration_hint

@@ -45,7 +45,7 @@ class Head:
         seconds: float = 180,
         variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """`python -m cluster …` as a user types it in a folder."""
+        """A command of cluster as a user types it in a folder."""
         return subprocess.run(
             [sys.executable, "-m", "cluster", *words],
             cwd=folder,

@@ -9,13 +9,17 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from contract.cli import main
 from contract.config import validate
 from contract.config.loader import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs/cluster.md", ROOT / "docs/cloud.md"]
+# Code blocks that are indented by four spaces, and code in a line.
+CODE = re.compile(r"^    .*$|`[^`\n]+`", re.MULTILINE)
 ROOMS = ("cluster", "trainer", "tuning", "inference")
-COMMAND = re.compile(rf"(?:python -m|--) ({'|'.join(ROOMS)}) ([a-z][a-z-]+)")
+COMMAND = re.compile(r"^[ `$]*segfleet ((?:models )?[a-z][a-z-]*)", re.MULTILINE)
+JOB_COMMAND = re.compile(rf"-- ({'|'.join(ROOMS)}) ([a-z][a-z-]+)")
 
 
 def application(room: str) -> typer.Typer:
@@ -23,15 +27,22 @@ def application(room: str) -> typer.Typer:
 
 
 def commands(room: str) -> set[str]:
-    group = typer.main.get_command(application(room))
-    return set(getattr(group, "commands"))  # noqa: B009  # a group has them, its type does not say
+    return set(typer.main.get_group(application(room)).commands)
+
+
+def segfleet_commands() -> dict[str, main.CommandSource]:
+    """The commands of `segfleet` and where they are defined."""
+    names = {name: source for section in main.SECTIONS.values() for name, source in section.items()}
+    return names | {f"models {name}": source for name, source in main.MODEL_COMMANDS.items()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
-    shown = set(COMMAND.findall(page.read_text()))
+    text = page.read_text()
+    shown = set(COMMAND.findall("\n".join(CODE.findall(text))))
     assert shown
-    assert [pair for pair in shown if pair[1] not in commands(pair[0])] == []
+    assert shown <= segfleet_commands().keys()
+    assert [pair for pair in JOB_COMMAND.findall(text) if pair[1] not in commands(pair[0])] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -60,16 +71,16 @@ def test_the_examples_of_every_help_name_files_that_exist(room: str) -> None:
     assert [file for file in shown if not (ROOT / file).is_file()] == []
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_example_of_every_help_can_be_pasted(room: str) -> None:
-    for name in commands(room):
-        shown = help_of(room, name)
-        (line,) = re.findall(rf"^  Example: python -m {room} (.*)$", shown, re.MULTILINE)
-        assert shown.endswith(f"{line}\n"), shown
-        words = line.split()
-        assert words[0] == name
-        if words[1].endswith(".toml"):
-            load_config(ROOT / words[1], [word for word in words[2:] if "=" in word])
+@pytest.mark.parametrize("command", segfleet_commands())
+def test_the_example_of_every_help_can_be_pasted(command: str) -> None:
+    source = segfleet_commands()[command]
+    shown = help_of(source.package, source.name)
+    (line,) = re.findall(rf"^  Example: segfleet {command} (.*)$", shown, re.MULTILINE)
+    assert shown.endswith(f"{line}\n"), shown
+    words = line.split()
+    if words[0].endswith(".toml"):
+        settings = words[1 : words.index("--")] if "--" in words else words[1:]
+        load_config(ROOT / words[0], [word for word in settings if "=" in word])
 
 
 @pytest.mark.parametrize(

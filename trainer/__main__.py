@@ -1,4 +1,4 @@
-"""`python -m trainer …`: from a TOML file to a bundle and its metrics."""
+"""`segfleet prepare|inspect|train|evaluate`: from a TOML file to a bundle and its metrics."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +40,7 @@ Output = Annotated[
 ]
 
 
-@app.command(epilog=example_epilog("python -m trainer prepare configs/demo.toml"))
+@app.command(epilog=example_epilog("segfleet prepare configs/demo.toml"))
 def prepare(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -59,7 +59,7 @@ def prepare(
     typer.echo(f"slices: {dataset.root}")
 
 
-@app.command(epilog=example_epilog("python -m trainer inspect configs/demo.toml"))
+@app.command(epilog=example_epilog("segfleet inspect configs/demo.toml"))
 def inspect(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -81,7 +81,7 @@ def inspect(
     typer.echo(f"page: {report.page}")
 
 
-@app.command(epilog=example_epilog("python -m trainer train configs/demo.toml train.epochs=3"))
+@app.command(epilog=example_epilog("segfleet train configs/demo.toml train.epochs=3"))
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -102,7 +102,7 @@ def train(
     typer.echo(f"bundle: {result.bundle}")
 
 
-@app.command(epilog=example_epilog("python -m trainer evaluate segfleet-data/runs/demo/bundle"))
+@app.command(epilog=example_epilog("segfleet evaluate segfleet-data/runs/demo/bundle"))
 def evaluate(
     reference: BundleReference,
     overrides: BundleOverrides = None,

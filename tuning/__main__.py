@@ -1,4 +1,4 @@
-"""`python -m tuning run|leaderboard`: run a sweep, and show its leaderboard."""
+"""`segfleet sweep|leaderboard`: run a sweep, and show its leaderboard."""
 
 from typer import Exit, echo
 
@@ -9,7 +9,7 @@ from contract.cli.options import ConfigFile, Overrides, ShowConfig, Verbose
 app = create_app("Search settings with Ray Tune, and register the best network.")
 
 
-@app.command(epilog=example_epilog("python -m tuning run configs/demo.toml sweep.num_samples=4"))
+@app.command(epilog=example_epilog("segfleet sweep configs/demo.toml sweep.num_samples=4"))
 def run(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -41,7 +41,7 @@ def run(
     echo(f"bundle of the winner: {result.version.name}@{result.version.version}")
 
 
-@app.command(epilog=example_epilog("python -m tuning leaderboard configs/demo.toml"))
+@app.command(epilog=example_epilog("segfleet leaderboard configs/demo.toml"))
 def leaderboard(
     config: ConfigFile,
     overrides: Overrides = None,

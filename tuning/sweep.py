@@ -303,7 +303,6 @@ def read_leaderboard(config: Config) -> list[Trial]:
     sweep = sweep_storage(config)
     if not sweep.exists(CONFIG):
         raise TrainingError(
-            f"there is no sweep {config.run.name!r} in {sweep.url}: start it with "
-            "`python -m tuning run`."
+            f"there is no sweep {config.run.name!r} in {sweep.url}: start it with `segfleet sweep`."
         )
     return rank_trials(read_trials(sweep), config.train.monitor)

@@ -83,7 +83,7 @@ def _header(config: Config, trial: Trial, fingerprint: str) -> str:
     return (
         f"# Winner of sweep {config.run.name}: trial {trial.number}, {score}, {today}.\n"
         f"# Fingerprint {fingerprint}, commit {host['commit']}, on {host['machine']}.\n"
-        "# `python -m trainer train` with this file trains it again.\n\n"
+        "# `segfleet train` with this file trains it again.\n\n"
     )
 
 

@@ -265,7 +265,7 @@ def up(config: Config, file: Path) -> Path:
     if code := _ray_up(written):
         raise ClusterError(
             f"`ray up` failed with exit code {code}, see above: correct it and run `up` again, or "
-            "terminate the nodes with `python -m cluster down`."
+            "terminate the nodes with `segfleet down`."
         )
     return written
 

@@ -131,7 +131,7 @@ class JobClient:
                 if time.monotonic() - lost_since > MAX_UNREACHABLE_S:
                     raise ClusterError(
                         f"{self.address} no longer responds ({error}); job {job} may still be "
-                        "running: check it with `python -m cluster status`."
+                        "running: check it with `segfleet status`."
                     ) from error
             time.sleep(_RETRY_S)
 

@@ -59,7 +59,7 @@ def create_app(text: str) -> typer.Typer:
 
 
 def example_epilog(command: str) -> str:
-    """The end of a command's --help: @app.command(epilog=example_epilog("python -m …"))."""
+    """The end of a command's --help: @app.command(epilog=example_epilog("segfleet train …"))."""
     # After this character a line is not wrapped, which would break it at a hyphen.
     return f"\b\nExample: {command}"
 

@@ -9,7 +9,7 @@ from contract.config.section import Name, Section
 
 
 class Cloud(Section):
-    """The cluster that `python -m cluster up` starts on AWS."""
+    """The cluster that `segfleet up` starts on AWS."""
 
     name: Name = "main"
     """Name of the cluster: its AWS resources are named segfleet-NAME. Two clusters of one AWS

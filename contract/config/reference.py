@@ -13,7 +13,7 @@ _INTRODUCTION = """\
 One TOML file describes a whole service; every setting has a default, and a file names only what
 differs. On the command line, `section.key=value` behind the file replaces a setting for once:
 
-    python -m trainer train configs/pancreas.toml train.epochs=3 data.root=/slices
+    segfleet train configs/pancreas.toml train.epochs=3 data.root=/slices
 
 `section.key=` with nothing behind it makes a setting absent. `--show-config` prints all settings
 as they are after that. An unknown key and a value out of its limits are errors. Relative folders

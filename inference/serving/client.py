@@ -105,8 +105,7 @@ class ServiceClient:
         except (URLError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise ClusterError(
-                f"no service responds at {self.url} ({reason}): start it with "
-                "`python -m inference deploy`."
+                f"no service responds at {self.url} ({reason}): start it with `segfleet deploy`."
             ) from error
         except (ValidationError, HTTPException) as error:
             raise ClusterError(
@@ -159,7 +158,7 @@ def reserve_address(serve: Serve) -> Iterator[None]:
             lock.bind(f"\0segfleet-{serve.host}-{serve.port}")
         except OSError as error:
             raise ConfigError(
-                f"another `python -m inference deploy` is starting to listen on "
+                f"another `segfleet deploy` is starting to listen on "
                 f"{serve.host}:{serve.port}: change serve.port, or stop it."
             ) from error
         yield

@@ -50,7 +50,7 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
         if is_update:
             raise ClusterError(
                 f"{error} Ray Serve keeps trying to replace the previous service: deploy that one "
-                "again, or end it with `python -m inference shutdown`."
+                "again, or end it with `segfleet shutdown`."
             ) from error
         threading.Thread(target=_delete_application, daemon=True).start()
         while is_deployed():

@@ -105,7 +105,7 @@ def warn_if_untrained(name: str, result: run_store.RunResult) -> None:
     if best < _UNTRAINED_DICE:
         log.warning(
             "the network of run %s learned nothing: its best val_dice_coef in %d epochs is %.4f. "
-            "Check the masks and the intensity window with `python -m trainer inspect`, lower "
+            "Check the masks and the intensity window with `segfleet inspect`, lower "
             "train.learning_rate, or train more epochs",
             name,
             len(result.history),

@@ -72,7 +72,7 @@ def test_only_one_command_can_reserve_an_address() -> None:
 
 
 def test_no_response_is_an_error_that_names_the_command() -> None:
-    with pytest.raises(ClusterError, match="start it with `python -m inference deploy`"):
+    with pytest.raises(ClusterError, match="start it with `segfleet deploy`"):
         service_client(Serve(port=free_port())).status()
 
 

@@ -19,9 +19,7 @@ def test_a_failed_deployment_leaves_nothing_behind_unless_it_is_an_update(
     assert "shutdown" not in failed_deployments.first_error
     assert not failed_deployments.is_left_behind
     assert "did not start in time" in failed_deployments.update_error
-    assert failed_deployments.update_error.endswith(
-        "or end it with `python -m inference shutdown`."
-    )
+    assert failed_deployments.update_error.endswith("or end it with `segfleet shutdown`.")
 
 
 @pytest.mark.parametrize(
