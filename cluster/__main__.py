@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.cli.app import create_app, example_epilog, load_settings, run_app
+from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
 from contract.cli.options import ConfigFile, Overrides, Verbose
 from contract.cli.progress import progress_bar
 from contract.config import Config
@@ -102,6 +102,10 @@ def submit(
     shared: Annotated[
         bool, typer.Option("--shared", help="Every node has the folders of CONFIG.")
     ] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", help="Write a RayJob manifest for KubeRay and submit nothing."),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a segfleet command as a job on a Ray cluster, and follow its log.
@@ -117,6 +121,13 @@ def submit(
     )
     arguments = _follow_up_arguments(path, words or ())
     job_package.check_folders(config, shared)
+    if write:
+        from cluster.kubernetes import rayjob_yaml
+
+        job = client.create_job_name(config.run.name).lower().replace("_", "-").replace(".", "-")
+        write_text(write, rayjob_yaml(config, job, command))
+        typer.echo(f"written: {write}; start the job with `kubectl apply -f {write}`")
+        return
     api, name = client.JobClient(config.cluster), client.create_job_name(config.run.name)
     with client.package_job(config) as package:
         typer.echo(

@@ -3,6 +3,7 @@
 It is also the only module of `cluster` that reads environment variables.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -48,6 +49,8 @@ releasing and allocating it again causes millions of page faults and costs half 
 """
 FORWARDED_ENV = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
 """Variables of this process that are passed to a job; every user of the cluster can read them."""
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable in the driver of a job, to the job's runtime environment."""
 DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_S = 10.0
@@ -76,14 +79,17 @@ class Connection:
 def ray_session(cluster: Cluster) -> Iterator[Connection]:
     """Connect to the configured cluster for the duration of the block.
 
-    The cluster is cluster.address, else RAY_ADDRESS, else a private one on this machine that ends
-    with the block. A process that is already connected stays connected. The output of workers is
-    shown with --verbose. Raises ClusterError if the cluster cannot be reached.
+    The cluster is that of the Ray job in which this process runs, else cluster.address, else
+    RAY_ADDRESS, else a private one on this machine that ends with the block. A process that is
+    already connected stays connected. The output of workers is shown with --verbose. Raises
+    ClusterError if the cluster cannot be reached.
     """
     if ray.is_initialized():
         yield Connection(private=False)
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = (None if _JOB_CONFIG in os.environ else cluster.address) or os.environ.get(
+        "RAY_ADDRESS"
+    )
     session = _existing_cluster(address) if address else _private_cluster(cluster)
     with session as connection:
         yield connection
@@ -254,13 +260,15 @@ def _set_variables(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _runtime_env() -> dict[str, Any] | None:
+def _runtime_env() -> dict[str, Any]:
     """The runtime environment of a running cluster's workers: packages and variables, no secrets.
 
-    None inside a Ray job, whose runtime environment Ray does not allow to change.
+    Inside a Ray job, whose workers get the packages as the job does, these are only the variables
+    that the job does not set: Ray does not allow to set one twice.
     """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return None
+    if job_config := os.environ.get(_JOB_CONFIG):
+        set_by_job = (json.loads(job_config).get("runtime_env") or {}).get("env_vars") or {}
+        return {"env_vars": {k: v for k, v in WORKER_ENV.items() if k not in set_by_job}}
     folder = Path(contract.__file__).parents[1]
     return {
         "env_vars": job_variables(),

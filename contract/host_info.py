@@ -11,6 +11,8 @@ from pathlib import Path
 # pydantic does not accept typing.TypedDict before Python 3.12.
 from typing_extensions import TypedDict
 
+COMMIT_FILE = Path(__file__).with_name("commit.txt")
+"""The commit of code that was shipped without its checkout, as that of a job is."""
 _TIMEOUT_S = 20.0
 
 
@@ -18,7 +20,7 @@ class HostInfo(TypedDict):
     """Plain values, fit for JSON."""
 
     commit: str | None
-    """Of the segfleet checkout, "-dirty" behind it where tracked files differ; None outside one."""
+    """Of the segfleet checkout, "-dirty" behind it where tracked files differ; None if unknown."""
     python: str
     ray: str | None
     tensorflow: str | None
@@ -36,7 +38,7 @@ def host_info() -> HostInfo:
     """What is known of this process's code and machine; starts neither Ray nor TensorFlow."""
     cpu, cores, gpus = cpu_model(), cpu_count(), gpu_names()
     return HostInfo(
-        commit=git_commit(Path(__file__).parents[1]),
+        commit=code_commit(),
         python=platform.python_version(),
         ray=package_version("ray"),
         tensorflow=package_version("tensorflow"),
@@ -46,6 +48,13 @@ def host_info() -> HostInfo:
         gpus=gpus,
         platform=platform.platform(),
     )
+
+
+def code_commit() -> str | None:
+    """The commit of this code: that of its checkout, else the one it was shipped with."""
+    if commit := git_commit(Path(__file__).parents[1]):
+        return commit
+    return COMMIT_FILE.read_text(encoding="utf-8").strip() if COMMIT_FILE.is_file() else None
 
 
 def git_commit(checkout: Path) -> str | None:

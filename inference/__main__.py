@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contract.cli.app import create_app, example_epilog, load_settings, run_app
+from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
 from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
     BundleReference,
@@ -20,7 +20,7 @@ from contract.cli.options import (
 from contract.cli.progress import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
-from contract.storage import LocalStorage, Storage
+from contract.storage import Storage
 
 if TYPE_CHECKING:
     from inference.batch.predict_files import Failures, PredictionJob
@@ -124,6 +124,9 @@ def deploy(
         Path | None,
         typer.Option("--write", help="Write a config file for `serve deploy` and start nothing."),
     ] = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write a RayService manifest for KubeRay instead.")
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
@@ -136,11 +139,7 @@ def deploy(
 
     settings = load_settings(config, overrides, show_config)
     if write:
-        from inference.serving.application import serve_yaml
-
-        folder = LocalStorage(write.absolute().parent)
-        folder.write(write.name, serve_yaml(settings).encode())
-        typer.echo(f"written: {write}; start the service with `serve deploy {write}`")
+        _write_manifest(settings, write, kubernetes)
         return
     key = read_api_key(settings.serve)
     _check_model(settings)
@@ -266,6 +265,20 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
             pointing = [stage for stage, number in stages.items() if number == version.version]
             label = ", ".join(pointing) or "-"
             typer.echo(f"{name}@{version.version:<4} {label:14} {version.bundle}")
+
+
+def _write_manifest(settings: Config, path: Path, kubernetes: bool) -> None:
+    """Write the file for Ray Serve's own commands or for KubeRay, and say how to use it."""
+    from cluster.kubernetes import rayservice_yaml
+    from inference.serving.application import serve_config, serve_yaml
+
+    if kubernetes:
+        name = f"{settings.serve.model.partition('@')[0]}-service".lower().replace("_", "-")
+        write_text(path, rayservice_yaml(settings, name, serve_config(settings)))
+        typer.echo(f"written: {path}; start the service with `kubectl apply -f {path}`")
+    else:
+        write_text(path, serve_yaml(settings))
+        typer.echo(f"written: {path}; start the service with `serve deploy {path}`")
 
 
 def _check_model(config: Config) -> None:

@@ -1,5 +1,6 @@
 """Ray nodes of a test's own behind a token, and a user's terminal that reaches them."""
 
+import json
 import os
 import secrets
 import shutil
@@ -53,6 +54,25 @@ class Head:
             capture_output=True,
             text=True,
             timeout=seconds,
+            check=False,
+        )
+
+    def submit_by_hand(
+        self, folder: Path, *command: str, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """`ray job submit --working-dir FOLDER -- python …`, without segfleet's own `submit`.
+
+        variables: the environment variables of the job.
+        """
+        runtime_env = json.dumps({"env_vars": dict(variables or {})})
+        options = ["--address", self.jobs, "--working-dir", ".", "--runtime-env-json", runtime_env]
+        return subprocess.run(
+            [RAY, "job", "submit", *options, "--", sys.executable, *command],
+            cwd=folder,
+            env=self.client(),
+            capture_output=True,
+            text=True,
+            timeout=500,
             check=False,
         )
 

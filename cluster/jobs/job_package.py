@@ -15,6 +15,7 @@ from cluster.connection import PACKAGES
 from contract.config import Config
 from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
+from contract.host_info import COMMIT_FILE, code_commit
 
 COMMAND_PACKAGES = ("trainer", "tuning", "inference")
 SETTINGS = "settings.toml"
@@ -70,6 +71,9 @@ def build(folder: Path, config: Config) -> JobPackage:
     root = Path(contract.__file__).parents[1]
     for package in PACKAGES:
         shutil.copytree(root / package, folder / package, ignore=shutil.ignore_patterns(*_EXCLUDED))
+    if commit := code_commit():
+        # The folder has no .git, and results name the commit of the code.
+        (folder / COMMIT_FILE.relative_to(root)).write_text(commit, encoding="utf-8")
     settings = config.with_values({"cluster.address": None})
     (folder / SETTINGS).write_text(to_toml(settings), encoding="utf-8")
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]

@@ -20,6 +20,7 @@ from contract.cli.log_setup import configure_logging, silence_libraries
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
 from contract.errors import UserError
+from contract.storage import LocalStorage
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,11 @@ def load_settings(path: Path, overrides: Sequence[str] | None, show: bool = Fals
         typer.echo(to_toml(config), nl=False)
         raise typer.Exit
     return config
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that a command creates, atomically; StorageError if that is not possible."""
+    LocalStorage(path.absolute().parent).write(path.name, text.encode())
 
 
 def run_app(app: typer.Typer) -> None:

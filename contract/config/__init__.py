@@ -3,7 +3,7 @@
 One file per section. May import contract.errors alone.
 """
 
-from contract.config.cluster import Cloud, Cluster
+from contract.config.cluster import Cloud, Cluster, Kubernetes
 from contract.config.data import Augment, Data, Phantom
 from contract.config.network import Network, UNet
 from contract.config.predict import Predict
@@ -30,6 +30,7 @@ __all__ = [
     "Cluster",
     "Config",
     "Data",
+    "Kubernetes",
     "Network",
     "ParameterSpec",
     "Phantom",

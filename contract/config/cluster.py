@@ -1,4 +1,4 @@
-"""The sections [cluster] and [cluster.cloud]."""
+"""The sections [cluster], [cluster.cloud] and [cluster.kubernetes]."""
 
 from ipaddress import ip_network
 from typing import Annotated, Self
@@ -54,6 +54,23 @@ class Cloud(Section):
         return self
 
 
+class Kubernetes(Section):
+    """The pods of the manifests that `submit --write` and `deploy --write` create for KubeRay."""
+
+    image: str | None = None
+    """Container image with segfleet[all] and the Ray version of this machine; required for a
+    manifest."""
+    namespace: Name = "default"
+    """Namespace of all objects."""
+    secret: str | None = None
+    """Secret whose keys become environment variables of the pods (AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, the key of serve.api_key)."""
+    service_account: str | None = None
+    """Service account of the pods, for example one with an IAM role for S3."""
+    memory_gb: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Memory of each pod in GiB."""
+
+
 class Cluster(Section):
     """The Ray cluster that runs the work."""
 
@@ -66,6 +83,7 @@ class Cluster(Section):
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that the workers may take to be placed and started before the run fails."""
     cloud: Cloud = Cloud()
+    kubernetes: Kubernetes = Kubernetes()
 
 
 def _check_closed_block(block: str) -> None:

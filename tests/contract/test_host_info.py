@@ -1,8 +1,12 @@
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from contract.host_info import cpu_model, git_commit, host_info, package_version
+
+ROOT = Path(__file__).parents[2]
 
 
 def git(folder: Path, *words: str) -> str:
@@ -52,6 +56,19 @@ def test_a_folder_inside_another_checkout_has_no_commit(tmp_path):
     inside = tmp_path / "site-packages"
     inside.mkdir()
     assert git_commit(inside) is None
+
+
+def test_code_that_was_shipped_knows_its_commit(tmp_path):
+    shutil.copytree(ROOT / "contract", tmp_path / "contract")
+    command = "from contract.host_info import code_commit; print(code_commit())"
+
+    def read_commit() -> str:
+        run = [sys.executable, "-c", command]
+        return subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert read_commit() == "None\n"
+    (tmp_path / "contract/commit.txt").write_text("0a1b\n")
+    assert read_commit() == "0a1b\n"
 
 
 def test_a_package_that_is_not_installed_has_no_version():

@@ -6,6 +6,7 @@ The client shares no files with the jobs: slices and results are in S3.
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,9 +20,11 @@ import cv2
 import numpy as np
 import pytest
 
+from cluster.jobs import job_package
 from contract import bundle
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
+from contract.host_info import code_commit
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, kill_node, worker_node
 from tests.small import FEW_SLICES, NETWORK
@@ -113,8 +116,14 @@ def test_all_steps_from_slices_in_s3_to_a_served_mask_with_a_lost_node(
         epochs = csv.DictReader(io.StringIO(run.read("train_metrics.csv").decode()))
         assert [float(metrics["epoch"]) for metrics in epochs] == [1, 2, 3]
         bundle.fetch(run.child("bundle"))
+        # A job has no .git, and its results name the commit nevertheless.
+        manifest, _ = bundle.identify(run.child("bundle"))
+        assert manifest.commit == json.loads(run.read("run.json"))["commit"] == code_commit()
 
-        submit_job(head, settings, "tuning", "run")
+        folder = job_package.build(settings.parent / "job", load_config(settings)).folder
+        shutil.copy(settings, folder)
+        submitted = head.submit_by_hand(folder, "-m", "tuning", "run", settings.name)
+        assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         summary = json.loads(open_storage(f"{s3}/segfleet/sweeps/demo").read("sweep.json"))
         assert summary["version"] == "demo@1"
         promote = [sys.executable, "-m", "inference", "promote", "demo", "1", "production"]

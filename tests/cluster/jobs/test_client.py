@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.jobs import job_store
+from cluster.connection import WORKER_ENV
+from cluster.jobs import job_package, job_store
 from cluster.jobs.client import JobInfo, LogFollower, exit_code, merge_statuses
 from cluster.jobs.job_store import JobRecord
 from contract.config import Config
@@ -147,6 +148,36 @@ def test_a_driver_joins_and_its_workers_get_our_code_and_where_s3_is(
     assert joined.returncode == 0, joined.stderr
     assert "py_modules" in joined.stdout
     assert "eu-north-1" in joined.stdout
+
+
+JOB_DRIVER = """
+import json, os, ray
+from cluster.connection import WORKER_ENV, ray_session
+from contract.config import Cluster
+
+@ray.remote
+def read_worker():
+    import contract
+    return {**{name: os.environ.get(name) for name in WORKER_ENV}, "code": contract.__file__}
+
+# The settings may name the Jobs API, for the commands of a user's machine.
+with ray_session(Cluster(address="http://127.0.0.1:1")):
+    print("worker:", json.dumps(ray.get(read_worker.remote())))
+"""
+
+
+def test_the_workers_of_a_job_that_ray_submits_get_our_variables(
+    head: Head, tmp_path: Path
+) -> None:
+    folder = job_package.build(tmp_path / "job", Config()).folder
+    (folder / "driver.py").write_text(JOB_DRIVER)
+    changed = {"TF_CPP_MIN_LOG_LEVEL": "1"}
+    done = head.submit_by_hand(folder, "driver.py", variables=changed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("worker: ")]
+    worker = json.loads(line.removeprefix("worker: "))
+    assert "working_dir_files" in worker.pop("code")
+    assert worker == {**WORKER_ENV, **changed}
 
 
 def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: Path) -> None:

@@ -8,6 +8,9 @@ from cluster.jobs import job_package
 from contract.config import Config
 from contract.config.loader import load_config
 from contract.errors import ClusterError, ConfigError
+from contract.host_info import git_commit
+
+ROOT = Path(__file__).parents[3]
 
 COMMANDS = [
     (["trainer", "train"], ["trainer", "train", "settings.toml"]),
@@ -50,9 +53,21 @@ def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     top = {path.name for path in packaged.folder.iterdir()}
     assert top == {"contract", "cluster", "trainer", "tuning", "inference", "settings.toml"}
     kinds = {path.suffix for path in packaged.folder.rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".sh", ".toml", ".json", ".yaml", ".html", ".css", ".js", ".typed"}
+    assert kinds <= {
+        ".py",
+        ".sh",
+        ".txt",
+        ".toml",
+        ".json",
+        ".yaml",
+        ".html",
+        ".css",
+        ".js",
+        ".typed",
+    }
     assert packaged.size < 5e6
     assert (packaged.folder / "cluster/jobs/supervisor.sh").is_file()
+    assert (packaged.folder / "contract/commit.txt").read_text() == git_commit(ROOT)
     sent = load_config(packaged.folder / "settings.toml")
     assert sent.cluster.address is None
     assert sent.storage.root == "s3://b"
