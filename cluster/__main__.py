@@ -226,6 +226,14 @@ def up(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be created, and its price.")
     ] = False,
+    write_only: Annotated[
+        bool,
+        typer.Option(
+            "--write-only",
+            help="Create bucket, roles and security group and write the cluster file, but start no "
+            "node.",
+        ),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Start the cluster of [cluster.cloud] in CONFIG on AWS, after showing its price."""
@@ -253,6 +261,10 @@ def up(
         return
     if not yes:
         typer.confirm("Create these resources, at this cost?", abort=True)
+    if write_only:
+        written = launcher.create_cluster_file(config, source)
+        typer.echo(f"written: {written}; start the cluster with `ray up {written}`")
+        return
     written = launcher.up(config, source)
     typer.echo(
         f"cluster {launcher.cluster_name(cloud)} is running. In a second terminal, run:\n"

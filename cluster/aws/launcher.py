@@ -249,10 +249,10 @@ def ensure_token() -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def up(config: Config, file: Path) -> Path:
-    """Create the resources and start the head; returns the filled-in cluster file.
+def create_cluster_file(config: Config, file: Path) -> Path:
+    """Create the AWS resources and the filled-in cluster file, from which `ray up` can start.
 
-    Raises ClusterError if the cluster would not be secure, or AWS or Ray fails.
+    Returns the file. Raises ClusterError if the cluster would not be secure, or AWS fails.
     """
     cloud = config.cluster.cloud
     check_ready(config, file)
@@ -261,7 +261,15 @@ def up(config: Config, file: Path) -> Path:
         raise ClusterError(f"the cluster would not be secure: {' '.join(issues)}")
     tree = fill_cluster_file(read_cluster_file(file), cloud, aws)
     check_security(tree, cloud.spot, file)
-    written = write_cluster_file(tree, cloud, file.parent)
+    return write_cluster_file(tree, cloud, file.parent)
+
+
+def up(config: Config, file: Path) -> Path:
+    """Create the resources and start the head; returns the filled-in cluster file.
+
+    Raises ClusterError as create_cluster_file does, or if Ray fails.
+    """
+    written = create_cluster_file(config, file)
     if code := _ray_up(written):
         raise ClusterError(
             f"`ray up` failed with exit code {code}, see above: correct it and run `up` again, or "

@@ -195,12 +195,16 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     image = boto3.client("ec2").describe_images()["Images"][0]["ImageId"]
     asked = config(name=f"t{uuid4().hex[:8]}", machine_image=image)
     cloud = asked.cluster.cloud
+    asked = asked.with_values({"storage.root": f"s3://kept-{cloud.name}/segfleet"})
+    settings = checkout / "cloud.toml"
+    settings.write_text(to_toml(asked))
+    source = str(checkout / "ray_cluster.yaml")
+    written = run_command("up", str(settings), "--file", source, "--write-only", "--yes")
+    assert written.returncode == 0, written.stderr
+    file = launcher.cluster_file_path(cloud)
+    assert f"start the cluster with `ray up {file}`" in written.stdout
     created = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
     assert resources.find_open_ports([created.security_group], cloud.region) == []
-    tree = launcher.fill_cluster_file(
-        launcher.read_cluster_file(checkout / "ray_cluster.yaml"), cloud, created
-    )
-    file = launcher.write_cluster_file(tree, cloud, checkout)
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
     name = launcher.cluster_name(cloud)
     assert len(resources.list_instances(name, cloud.region)) == 3
@@ -213,19 +217,21 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
         created.worker_profile,
         created.worker_profile,
     ]
-    settings = checkout / "cloud.toml"
-    settings.write_text(to_toml(asked))
-    output = subprocess.run(
-        [sys.executable, "-m", "cluster", "down", str(settings), "--yes"],
+    output = run_command("down", str(settings), "--yes")
+    assert output.returncode == 0, output.stderr
+    assert "has 3 nodes" in output.stdout
+    assert f"no node of cluster {name} is left" in output.stdout
+    assert resources.list_instances(name, cloud.region) == []
+
+
+def run_command(*words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "cluster", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert output.returncode == 0, output.stderr
-    assert "has 3 nodes" in output.stdout
-    assert f"no node of cluster {name} is left" in output.stdout
-    assert resources.list_instances(name, cloud.region) == []
 
 
 def start_as_ray_does(file: Path, types: tuple[str, ...]) -> list[dict[str, Any]]:
