@@ -114,16 +114,16 @@ def evaluate(
     from contract.cli.log_setup import silence_libraries
     from contract.cli.progress import progress_bar
     from contract.registry import open_bundle
-
-    silence_libraries()
-    from trainer.evaluation.evaluate import evaluate as evaluate_split
-    from trainer.evaluation.evaluate import load_bundle_config, report_storage
-    from trainer.evaluation.report import write_report
+    from trainer.evaluation.bundle_config import load_bundle_config, report_storage
 
     bundle = open_bundle(reference, storage_root)
     config = load_bundle_config(bundle, overrides, settings)
     dataset = prepare(config)
     destination = report_storage(bundle, dataset, split, output)
+    silence_libraries()
+    from trainer.evaluation.evaluate import evaluate as evaluate_split
+    from trainer.evaluation.report import write_report
+
     with progress_bar(f"evaluating {split}", len(dataset.select(split))) as bar:
         evaluation = evaluate_split(
             bundle, dataset, split, config.data, config.predict, destination, bar.set, save_masks

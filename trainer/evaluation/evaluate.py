@@ -12,18 +12,16 @@ contract.confusion defines the metrics and the case of an empty mask.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from contract import bundle as bundles
 from contract.bundle import Manifest
-from contract.config import Config, Data, Predict
-from contract.config.loader import flatten_settings, load_config, parse_override
+from contract.config import Data, Predict
 from contract.confusion import ConfusionCounts, confusion_counts
-from contract.errors import ConfigError, DataError
+from contract.errors import DataError
 from contract.host_info import host_info
 from contract.imaging.encode import encode_mask
 from contract.progress import ProgressCallback, no_progress
@@ -119,33 +117,6 @@ def evaluate(
     )
     write_results(evaluation, destination)
     return evaluation
-
-
-def load_bundle_config(
-    bundle: Storage, overrides: Sequence[str], settings: Mapping[str, Any]
-) -> Config:
-    """The settings of a bundle with some of them replaced, for an evaluation.
-
-    Raises ConfigError for one with which the bundle was created, and which therefore cannot change.
-    """
-    keys = [key for key, _ in map(parse_override, overrides)]
-    for key in [*keys, *flatten_settings(settings)]:
-        if not key.startswith(("data.", "storage.")) and key != "predict.batch_size":
-            raise ConfigError(
-                f"evaluate cannot change {key}, with which the bundle was created: override "
-                "data.*, storage.* or predict.batch_size."
-            )
-    return load_config(bundles.fetch(bundle) / "config.toml", overrides, **settings)
-
-
-def report_storage(bundle: Storage, dataset: Dataset, split: Split, output: str | None) -> Storage:
-    """Where the files of an evaluation are written: output, else next to the bundle's run."""
-    if output is not None:
-        return open_storage(output)
-    # The metrics of other slices do not overwrite those of the bundle's own slices.
-    is_own_dataset = bundles.read_manifest(bundle).dataset == dataset.fingerprint
-    name = split if is_own_dataset else f"{split}-{dataset.fingerprint}"
-    return open_storage(f"{bundle.url.removesuffix('/bundle')}/evaluation/{name}")
 
 
 def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:

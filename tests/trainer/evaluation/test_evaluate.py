@@ -10,12 +10,12 @@ import pytest
 
 from contract.bundle import read_manifest
 from contract.confusion import ConfusionCounts
-from contract.errors import BundleError, ConfigError, DataError
+from contract.errors import BundleError, DataError
 from contract.imaging.encode import decode_png
 from contract.storage import LocalStorage
 from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation import evaluate as evaluation_of
-from trainer.evaluation.evaluate import check_patient_leakage, evaluate, load_bundle_config
+from trainer.evaluation.evaluate import check_patient_leakage, evaluate
 from trainer.evaluation.previews import interleave_patients
 from trainer.evaluation.scores import Evaluation, SliceScore, rank_slices
 from trainer.evaluation.slice_reader import batch_by_shape
@@ -207,17 +207,6 @@ def test_slices_that_are_not_those_of_the_training_are_reported(prepared, thresh
     manifest = read_manifest(LocalStorage(thresholding))
     check_patient_leakage(manifest, prepared.dataset, "test", prepared.config.data)
     assert f"dataset {prepared.dataset.fingerprint}) are not those" in caplog.text
-
-
-def test_only_settings_with_an_effect_on_an_evaluation_can_change(thresholding):
-    bundle = LocalStorage(thresholding)
-    config = load_bundle_config(bundle, ["predict.batch_size=2"], {"storage": {"root": "/work"}})
-    assert (config.predict.batch_size, config.storage.root) == (2, "/work")
-    for key, value in (("predict.threshold", 0.4), ("train.epochs", 3), ("run.seed", 1)):
-        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
-            load_bundle_config(bundle, [f"{key}={value}"], {})
-        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
-            load_bundle_config(bundle, [], {key: value})
 
 
 def case(name: str, patient: str = "p") -> SliceRecord:

@@ -1,0 +1,41 @@
+"""The settings of a bundle for an evaluation, and where its files go; without TensorFlow.
+
+A wrong reference or setting is therefore an error before TensorFlow is imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contract import bundle as bundles
+from contract.config import Config
+from contract.config.loader import flatten_settings, load_config, parse_override
+from contract.errors import ConfigError
+from contract.storage import Storage, open_storage
+from trainer.data.dataset_index import Dataset, Split
+
+
+def load_bundle_config(
+    bundle: Storage, overrides: Sequence[str], settings: Mapping[str, Any]
+) -> Config:
+    """The settings of a bundle with some of them replaced, for an evaluation.
+
+    Raises ConfigError for one with which the bundle was created, and which therefore cannot change.
+    """
+    keys = [key for key, _ in map(parse_override, overrides)]
+    for key in [*keys, *flatten_settings(settings)]:
+        if not key.startswith(("data.", "storage.")) and key != "predict.batch_size":
+            raise ConfigError(
+                f"evaluate cannot change {key}, with which the bundle was created: override "
+                "data.*, storage.* or predict.batch_size."
+            )
+    return load_config(bundles.fetch(bundle) / "config.toml", overrides, **settings)
+
+
+def report_storage(bundle: Storage, dataset: Dataset, split: Split, output: str | None) -> Storage:
+    """Where the files of an evaluation are written: output, else next to the bundle's run."""
+    if output is not None:
+        return open_storage(output)
+    # The metrics of other slices do not overwrite those of the bundle's own slices.
+    is_own_dataset = bundles.read_manifest(bundle).dataset == dataset.fingerprint
+    name = split if is_own_dataset else f"{split}-{dataset.fingerprint}"
+    return open_storage(f"{bundle.url.removesuffix('/bundle')}/evaluation/{name}")
