@@ -13,6 +13,7 @@ from hashlib import sha256
 import numpy as np
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
+from ray.exceptions import TaskCancelledError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -164,7 +165,8 @@ async def _receive(request: Request) -> AsyncGenerator[bytes, None]:
             async for chunk in request.stream():
                 yield chunk
                 timeout.reschedule(clock() + _STALL_TIMEOUT_S)
-    except ClientDisconnect as error:
+    except (ClientDisconnect, TaskCancelledError) as error:
+        # Behind Ray Serve's proxy, Serve cancels the task that passes on the body.
         raise RequestError(400, "The client closed the connection.") from error
     except TimeoutError as error:
         if not timeout.expired():

@@ -182,7 +182,7 @@ def test_an_invalid_image_is_reported_on_the_page(
     browser.call("url", url=service.url)
     browser.run_script("sessionStorage.setItem('segfleet-key', arguments[0])", service.api_key)
     browser.type_into("#file", str(file))
-    browser.wait_until(lambda: "not a PNG, JPEG, BMP or TIFF" in browser.text("#error"))
+    browser.wait_until(lambda: "not a PNG, JPEG, BMP, TIFF" in browser.text("#error"))
     assert count_mask_pixels(browser) == 0
 
 
