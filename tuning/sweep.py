@@ -7,11 +7,13 @@ its own, <storage.root>/runs/<run.name>-0001 and so on.
 
 import json
 import logging
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -168,7 +170,11 @@ def fit(
     config: Config, dataset: Dataset, scheduler: TrialScheduler, on_progress: ProgressCallback
 ) -> None:
     """Let Ray Tune run trials until the scheduler has no more."""
-    with tune_environment(), tempfile.TemporaryDirectory(prefix=folder_prefix("tune")) as folder:
+    with (
+        tune_environment(),
+        tempfile.TemporaryDirectory(prefix=folder_prefix("tune")) as folder,
+        current_folder(folder),
+    ):
         try:
             create_tuner(config, dataset, scheduler, on_progress, folder).fit()
         except Exception as error:
@@ -176,6 +182,24 @@ def fit(
                 raise scheduler.error from error
             raise
     scheduler.mark_orphaned()
+
+
+@contextmanager
+def current_folder(folder: str) -> Iterator[None]:
+    """Make a folder the current one for the duration of the block.
+
+    Ray Tune needs the current folder to exist. That of a job is unpacked again, and thereby
+    replaced, when another node on the same machine starts its first worker.
+    """
+    before = None
+    with suppress(FileNotFoundError):
+        before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)
 
 
 def create_tuner(
