@@ -33,6 +33,20 @@ def orphaned_placement_groups(job_id: str) -> Iterator[PlacementGroup]:
             yield PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
 
 
+def start_autoscaling_coordinator() -> None:
+    """Start the actor to which Ray Train sends its resource requests.
+
+    Ray Train's controller starts it otherwise, and waits for its process before it asks for
+    workers: more than a second of every start on two cores.
+    """
+    # Imported here, because a light client has no Ray Data.
+    from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+        get_or_create_autoscaling_coordinator,
+    )
+
+    get_or_create_autoscaling_coordinator()
+
+
 def worker_process(error: BaseException) -> str:
     """ "pid 123, node-1" of the worker whose process died; "" if the error does not say so.
 

@@ -8,10 +8,14 @@ import time
 from typing import Any
 
 import ray
+from ray.train import ScalingConfig
+from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client import (
+    TrainAutoscalingCoordinatorClient,
+)
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from cluster.connection import Connection
-from cluster.ray_internals import orphaned_placement_groups
+from cluster.ray_internals import orphaned_placement_groups, start_autoscaling_coordinator
 
 
 @ray.remote(num_cpus=0)
@@ -22,6 +26,15 @@ class Creator:
         group = placement_group([{"CPU": 1}])
         ray.get(group.ready())
         return group
+
+
+def test_ray_train_uses_the_coordinator_that_was_started(ray_cluster: Connection) -> None:
+    start_autoscaling_coordinator()
+    coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    client = TrainAutoscalingCoordinatorClient("test")
+    client.send_resource_request(ScalingConfig(num_workers=1), 1)
+    assert client._autoscaling_coordinator._actor_id == coordinator._actor_id
+    client.cancel_resource_request()
 
 
 def test_only_the_group_of_a_dead_actor_of_the_job_is_orphaned(ray_cluster: Connection) -> None:

@@ -20,6 +20,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
 from cluster.connection import ray_session
+from cluster.ray_internals import start_autoscaling_coordinator
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
 from contract.host_info import host_info
@@ -90,6 +91,7 @@ def _train_unfinished(
         # A private cluster never grows, so waiting for resources that it lacks would not end.
         if session.private:
             check_resources(config.train)
+            start_autoscaling_coordinator()
         # Only after connecting to a cluster, so that the name of a run that never started is free.
         run_store.write_run_metadata(run, config, dataset)
         run_worker_group(config, dataset, on_progress)
