@@ -78,7 +78,7 @@ metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=Non
     image_size=config.network.image_size,
     image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
 model = saved_model.build_inference_model(config.network)
-saved_model.export_bundle(model, config, metadata, folder.at("bundle"))
+saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
 """
 
 # Answers each line of seconds on its standard input with the seconds every slice took.

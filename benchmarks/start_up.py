@@ -68,8 +68,12 @@ def main() -> None:
     chosen = arguments(__doc__).parse_args()
     demo = str(Path(__file__).parents[1] / "configs" / "demo.toml")
     with tempfile.TemporaryDirectory() as folder:
+        # From a file: with `python -c`, Ray makes its workers look for every module in the current
+        # folder first, which commands do not.
+        script = Path(folder) / "phased.py"
+        script.write_text(PHASED, encoding="utf-8")
         result = subprocess.run(
-            [sys.executable, "-c", PHASED, demo, folder], check=True, capture_output=True, text=True
+            [sys.executable, str(script), demo, folder], check=True, capture_output=True, text=True
         )
     lines = [line.split("\t") for line in result.stdout.splitlines() if line.startswith("PHASE")]
     phases = [(name, float(seconds)) for _, name, seconds in lines]

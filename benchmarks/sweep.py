@@ -58,7 +58,7 @@ from tuning.trainable import trial_config
 config = load_config(sys.argv[1])
 storage = open_storage(config.storage.root)
 dataset = prepare_dataset(config.data, config.run.seed, storage)
-store = TrialStore(storage.at("plain"))
+store = TrialStore(storage.child("plain"))
 scheduler = TrialScheduler(config, store, 1)
 while trial := scheduler.next_trial():
     def report(metrics):
