@@ -30,10 +30,11 @@ class Creator:
 
 def test_ray_train_uses_the_coordinator_that_was_started(ray_cluster: Connection) -> None:
     start_autoscaling_coordinator()
-    coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+    coordinator: Any = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
     client = TrainAutoscalingCoordinatorClient("test")
+    used: Any = client._autoscaling_coordinator
     client.send_resource_request(ScalingConfig(num_workers=1), 1)
-    assert client._autoscaling_coordinator._actor_id == coordinator._actor_id
+    assert used._actor_id == coordinator._actor_id
     client.cancel_resource_request()
 
 
