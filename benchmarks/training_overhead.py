@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import arguments, publish, table
-from contract.config import Config
+from contract.config import Augment, Config
 from contract.config.loader import load_config, to_toml
 from contract.storage import open_storage
 
@@ -83,9 +83,8 @@ def main() -> None:
 def settings(folder: str, quick: bool) -> Config:
     """The shipped demo's network on its phantom, without augmentation, early stop or pictures."""
     demo = Path(__file__).parents[1] / "configs" / "demo.toml"
-    still = ("flip_horizontal", "flip_vertical", "geometry", "gain", "noise")
-    values = {f"data.augment.{name}": 0.0 for name in still}
-    values |= {"data.augment.gamma": 1.0, "train.preview_images": 0, "storage.root": folder}
+    values = {f"data.augment.{name}": 0.0 for name in Augment.model_fields if "probability" in name}
+    values |= {"train.preview_images": 0, "storage.root": folder}
     values |= {"train.epochs": 3 if quick else 6, "train.precision": "float32"}
     values |= {"train.lr_schedule": "constant"}
     return load_config(demo).with_values(values)
@@ -113,8 +112,8 @@ def save_arrays(config: Config, folder: str) -> int:
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(folder))
     count = 0
     for split in ("train", "valid"):
-        cached = cache.load_split(dataset, split, config.network)
-        pairs = [load_sample(cached, config.data, index) for index in range(len(cached.images))]
+        cached = cache.load_split(dataset, split, config.network, config.storage.cache_gb)
+        pairs = [load_sample(cached, config.data, index) for index in range(cached.num_samples)]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size
             pairs = pairs[:count]

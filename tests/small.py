@@ -1,4 +1,11 @@
-"""Settings whose training takes seconds, for every test that trains."""
+"""Settings whose training takes seconds, for every test that trains, and small caches."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.cache import CachedSplit, ImageShape, write_slice
 
 FEW_SLICES = {
     "train_patients": 2,
@@ -10,3 +17,11 @@ FEW_SLICES = {
 """[data.phantom]: 16 slices of 4 patients."""
 NETWORK = {"image_size": 32, "num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
 """[network]: two levels, and nothing left to chance."""
+
+
+def write_split(folder: Path, images: NDArray[np.integer], masks: NDArray[np.uint8]) -> CachedSplit:
+    """A cache of images [n, H, W, C] and masks [n, H, W]."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        write_slice(folder, index, image, mask)
+    return CachedSplit(folder, len(images), ImageShape(*images.shape[1:]))

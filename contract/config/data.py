@@ -29,28 +29,85 @@ class Phantom(Section):
 class Augment(Section):
     """Random augmentation of training samples.
 
-    Geometric changes apply to image and mask, intensity changes to the image only.
+    Every augmentation applies to a sample with its probability. Geometric transformations move
+    image and mask alike; intensity changes apply to the image only.
     """
 
     flip_horizontal: Fraction = 0.0
     """Probability of a left-right flip (a CT slice is never mirrored: leave it at 0 there)."""
     flip_vertical: Fraction = 0.0
     """Probability of an up-down flip."""
-    geometry: Fraction = 1.0
-    """Probability that a sample is rotated, scaled and shifted."""
+    right_angles: Fraction = 0.0
+    """Probability of a rotation by 90, 180 or 270 degrees."""
+    rotation_probability: Fraction = 1.0
+    """Probability of a rotation about the center."""
     rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 20.0
     """Largest rotation in degrees, drawn uniformly from -rotation to rotation."""
+    scale_probability: Fraction = 1.0
+    """Probability of a zoom about the center."""
     scale: Annotated[float, Field(ge=1.0, le=3.0)] = 1.35
     """Largest zoom s; the factor is drawn log-uniformly from 1/s to s."""
+    shear_probability: Fraction = 0.0
+    """Probability of a shear along both axes."""
+    shear: Annotated[float, Field(ge=0.0, le=45.0)] = 10.0
+    """Largest shear angle in degrees."""
+    shift_probability: Fraction = 1.0
+    """Probability of a shift along both axes."""
     shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """Largest shift as a fraction of the image size."""
+    elastic_probability: Fraction = 0.0
+    """Probability of an elastic deformation: normal displacements of a grid of 6 x 6 points, with
+    bicubic interpolation between them."""
+    elastic: Annotated[float, Field(ge=0.0, le=0.2)] = 0.03
+    """Standard deviation of the displacements as a fraction of the image size."""
+    grid_distortion_probability: Fraction = 0.0
+    """Probability of a grid distortion: the rows and columns of a grid of 5 x 5 cells get random
+    heights and widths."""
+    grid_distortion: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3
+    """Largest relative change of the size of a cell."""
+    barrel_probability: Fraction = 0.0
+    """Probability of a barrel distortion."""
+    barrel: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    """Largest barrel distortion: how much farther from the center a corner shows, relative to its
+    distance."""
+    pincushion_probability: Fraction = 0.0
+    """Probability of a pincushion distortion."""
+    pincushion: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Largest pincushion distortion: how much closer to the center a corner shows."""
+    gamma_probability: Fraction = 1.0
+    """Probability of a gamma change."""
     gamma: Annotated[float, Field(ge=1.0, le=4.0)] = 1.5
     """Largest exponent g; intensities in 0..1 are raised to a power, drawn log-uniformly from 1/g
     to g."""
-    gain: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Largest relative change of brightness: a factor from 1-gain to 1+gain."""
+    brightness_probability: Fraction = 1.0
+    """Probability of a brightness change."""
+    brightness: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Largest relative change of brightness b: a factor from 1-b to 1+b."""
+    contrast_probability: Fraction = 0.0
+    """Probability of a contrast change."""
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.25
+    """Largest relative change of contrast c: a factor from 1-c to 1+c on the differences from the
+    mean of the image."""
+    noise_probability: Fraction = 1.0
+    """Probability of noise."""
     noise: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
     """Standard deviation of Gaussian noise on intensities in 0..1."""
+    blur_probability: Fraction = 0.0
+    """Probability of a Gaussian blur."""
+    blur: Annotated[float, Field(gt=0.0, le=5.0)] = 1.5
+    """Largest standard deviation of the blur in pixels."""
+    low_resolution_probability: Fraction = 0.0
+    """Probability that a sample is shown at a lower resolution."""
+    low_resolution: Annotated[float, Field(ge=1.0, le=8.0)] = 2.0
+    """Largest factor by which the resolution is lower."""
+    sharpen_probability: Fraction = 0.0
+    """Probability of sharpening (unsharp masking)."""
+    sharpen: Annotated[float, Field(ge=0.0, le=5.0)] = 1.0
+    """Largest amount of sharpening."""
+    cutout_probability: Fraction = 0.0
+    """Probability that a rectangle of the image is set to 0."""
+    cutout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
+    """Largest side of the rectangle as a fraction of the image size."""
 
 
 class Data(Section):

@@ -1,20 +1,21 @@
-"""Slices decoded and resized once per machine, then read as memory-mapped arrays.
+"""Slices decoded and resized once per machine, one file each, which TensorFlow reads by itself.
 
 Decoding 667 slices of 512 pixels takes seconds. The workers of one machine, their restarts and the
 trials of a sweep share the result. It is stored in the machine's temporary folder under a name
 derived from everything that determines its content, so a stale cache cannot be read and the system
-may delete it.
+may delete it. However many slices there are, only those in work are in memory.
 """
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,42 +23,131 @@ from numpy.typing import NDArray
 
 from cluster.connection import cache_folder
 from contract.config import Network
+from contract.errors import DataError
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage, open_storage, translate_errors
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.data.preprocessing import resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
-_FORMAT = 3
-_IMAGES, _MASKS = "images.npy", "masks.npy"
-_READERS = 8
+_FORMAT = 4
+_META = "meta.json"
+_LOCAL_READERS, _REMOTE_READERS = 8, 32
+_CHUNK = 512
+_GB = 10**9
+# The types of intensities, from small to large; the size of a file tells which one it holds.
+_TYPES = (np.uint8, np.int16, np.int32)
 
-_ResizedSlice = tuple[NDArray[np.int32], NDArray[np.uint8], bool]
+
+class ImageShape(NamedTuple):
+    """Height, width and channels of the images of a cache."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a mask."""
+        return self.height * self.width
 
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """The slices of a split at the size of the network.
+    """The slices of a split at the size of the network, in the order of Dataset.select(split).
 
-    images: raw intensities [n, S, S, C], of the smallest type that
-    holds them; masks: [n, S, S] of 0 and 1. Both are in
-    the order of Dataset.select(split).
+    Attributes:
+        folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of 0
+            and 1, uint8.
+        num_samples: The number of slices.
+        shape: The shape of every image.
+        in_use: A lock that keeps the cache from being deleted while this object exists.
     """
 
-    images: NDArray[np.integer]
-    masks: NDArray[np.uint8]
+    folder: Path
+    num_samples: int
+    shape: ImageShape
+    in_use: IO[str] | None = None
+
+    def read(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
+        """The raw intensities [H, W, C] and the mask [H, W] of a slice."""
+        content = (self.folder / _file_name(index)).read_bytes()
+        intensities = content[: -self.shape.pixels]
+        size = len(intensities) // (self.shape.pixels * self.shape.channels)
+        (dtype,) = (each for each in _TYPES if np.dtype(each).itemsize == size)
+        mask = np.frombuffer(content[-self.shape.pixels :], np.uint8)
+        return (
+            np.frombuffer(intensities, dtype).reshape(self.shape),
+            mask.reshape(self.shape[:2]),
+        )
+
+    def read_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same as `read` in a graph: float32 [H, W, C] and float32 [H, W, 1]."""
+        name = tf.strings.as_string(index, width=_DIGITS, fill="0")
+        content = tf.io.read_file(tf.strings.join([f"{self.folder}/", name]))
+        mask_start = tf.strings.length(content) - self.shape.pixels
+        intensities = tf.strings.substr(content, 0, mask_start)
+        mask = tf.io.decode_raw(tf.strings.substr(content, mask_start, self.shape.pixels), tf.uint8)
+        decode = [
+            lambda dtype=dtype: tf.cast(tf.io.decode_raw(intensities, dtype), tf.float32)
+            for dtype in _TYPES
+        ]
+        # Items of 1, 2 and 4 bytes.
+        image = tf.switch_case(mask_start // (self.shape.pixels * self.shape.channels) // 2, decode)
+        return (
+            tf.reshape(image, self.shape),
+            tf.reshape(tf.cast(mask, tf.float32), (*self.shape[:2], 1)),
+        )
 
 
-def load_split(dataset: Dataset, split: Split, network: Network) -> CachedSplit:
-    """The slices of a split, from this machine's cache; the cache is filled if necessary."""
-    folder = _cache_root() / _cache_key(dataset, split, network)
-    with _locked(folder.with_suffix(".lock")):
-        # The system may clear its temporary folder file by file.
-        if not all((folder / name).exists() for name in (_IMAGES, _MASKS)):
-            _fill(folder, dataset, split, network)
-    return CachedSplit(
-        np.load(folder / _IMAGES, mmap_mode="r"), np.load(folder / _MASKS, mmap_mode="r")
+_DIGITS = 8
+
+
+def _file_name(index: int) -> str:
+    return f"{index:0{_DIGITS}d}"
+
+
+def write_slice(
+    folder: Path, index: int, image: NDArray[np.integer], mask: NDArray[np.uint8]
+) -> int:
+    """Write the file of a slice from its intensities [H, W, C] and its mask [H, W]; its size."""
+    low, high = int(image.min()), int(image.max())
+    dtype = next(
+        each for each in _TYPES if np.iinfo(each).min <= low and high <= np.iinfo(each).max
     )
+    content = image.astype(dtype).tobytes() + mask.astype(np.uint8).tobytes()
+    path = folder / _file_name(index)
+    with translate_errors("write", path):
+        path.write_bytes(content)
+    return len(content)
+
+
+def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float) -> CachedSplit:
+    """The slices of a split, from this machine's cache; the cache is filled if necessary.
+
+    Args:
+        dataset: The prepared slices.
+        split: Which of them.
+        network: The settings [network], which determine the shape.
+        cache_gb: The largest size of the machine's cache, in GB of 10^9 bytes.
+
+    Raises:
+        DataError: The split alone is larger.
+    """
+    root = _cache_root()
+    folder = root / _cache_key(dataset, split, network)
+    records = dataset.select(split)
+    size, channels = network.image_size, network.image_channels
+    in_use = folder.with_suffix(".use").open("w")
+    cached = CachedSplit(folder, len(records), ImageShape(size, size, channels), in_use)
+    # Only one process of the machine fills a cache; the lock is released if that process dies.
+    with folder.with_suffix(".fill").open("w") as filling:
+        fcntl.flock(filling, fcntl.LOCK_EX)
+        fcntl.flock(in_use, fcntl.LOCK_SH)
+        if not _is_complete(cached):
+            _fill(cached, dataset, records, network, cache_gb)
+    os.utime(folder)
+    return cached
 
 
 def _cache_root() -> Path:
@@ -73,38 +163,84 @@ def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process of the machine fills a cache; the lock is released if that process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _is_complete(cached: CachedSplit) -> bool:
+    """Whether all files are there; the system may clear its temporary folder file by file."""
+    if not (cached.folder / _META).exists():
+        return False
+    return sum(1 for _ in cached.folder.iterdir()) == cached.num_samples + 1
 
 
-def _fill(folder: Path, dataset: Dataset, split: Split, network: Network) -> None:
-    """Write both arrays to a folder with a temporary name, then rename it."""
+def _fill(
+    cached: CachedSplit,
+    dataset: Dataset,
+    records: Sequence[SliceRecord],
+    network: Network,
+    cache_gb: float,
+) -> None:
+    """Write all slices to a folder with a temporary name, then rename it."""
     storage = open_storage(dataset.root)
-
-    def resize_record(record: SliceRecord) -> _ResizedSlice:
-        return _resize_record(record, storage, dataset.mask_threshold, network)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        resized = list(pool.map(resize_record, dataset.select(split)))
-    dtype = _smallest_type(resized)
-    unfinished = folder.with_suffix(".unfinished")
-    for stale in (unfinished, folder):
+    unfinished = cached.folder.with_suffix(".unfinished")
+    for stale in (unfinished, cached.folder):
         shutil.rmtree(stale, ignore_errors=True)
     with translate_errors("write", unfinished):
         unfinished.mkdir()
-    _save_array(unfinished / _IMAGES, [image for image, _, _ in resized], dtype)
-    _save_array(unfinished / _MASKS, [mask for _, mask, _ in resized], np.uint8)
-    unfinished.rename(folder)
+
+    def cache_record(index: int) -> int:
+        image, mask = _resize_record(records[index], storage, dataset.mask_threshold, network)
+        return write_slice(unfinished, index, image, mask)
+
+    readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
+    total, limit = 0, int(cache_gb * _GB)
+    free = limit - _make_room(cached.folder, limit)
+    try:
+        with ThreadPoolExecutor(readers) as pool:
+            # Not all at once, so that an error is reported before all slices are read.
+            for start in range(0, len(records), _CHUNK):
+                indices = range(start, min(start + _CHUNK, len(records)))
+                total += sum(pool.map(cache_record, indices))
+                if total > limit:
+                    raise DataError(
+                        f"the slices of {dataset.root} at {network.image_size} pixels do not fit "
+                        f"in storage.cache_gb = {cache_gb:g}: set it higher, or lower "
+                        "network.image_size."
+                    )
+                if total > free:
+                    free = limit - _make_room(cached.folder, limit - total)
+        with translate_errors("write", unfinished / _META):
+            (unfinished / _META).write_text(json.dumps({"bytes": total}), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    unfinished.rename(cached.folder)
+
+
+def _make_room(keep: Path, limit: int) -> int:
+    """Delete the caches used longest ago until the others have at most `limit` bytes; their size.
+
+    A cache that a process uses is not deleted.
+    """
+    sizes: dict[Path, int] = {}
+    for meta in keep.parent.glob(f"*/{_META}"):
+        if meta.parent != keep:
+            sizes[meta.parent] = json.loads(meta.read_bytes())["bytes"]
+    total = sum(sizes.values())
+    for folder in sorted(sizes, key=lambda path: path.stat().st_mtime):
+        if total <= limit:
+            break
+        with folder.with_suffix(".use").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+        total -= sizes[folder]
+    return total
 
 
 def _resize_record(
     record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
-) -> _ResizedSlice:
-    """Image [S, S, C], mask [S, S], and whether the image needs 16 bits.
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Image [S, S, C] and mask [S, S].
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).
@@ -115,36 +251,4 @@ def _resize_record(
     with tf.device("CPU"):
         image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
         coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
-    return (
-        image.numpy().astype(np.int32),
-        (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8),
-        raw.dtype != np.uint8,
-    )
-
-
-def _smallest_type(resized: Sequence[_ResizedSlice]) -> type[np.integer]:
-    """The smallest type for the intensities of all slices; uint8 only if every file has 8 bits."""
-    if not any(is_16_bit for _, _, is_16_bit in resized):
-        return np.uint8
-    low = min(int(image.min()) for image, _, _ in resized)
-    high = max(int(image.max()) for image, _, _ in resized)
-    if high < 2**15:
-        return np.int16
-    return np.uint16 if low >= 0 else np.int32
-
-
-def _save_array(path: Path, values: Sequence[NDArray], dtype: type[np.integer]) -> None:
-    """Write values of one shape as a single .npy file without a second copy in memory.
-
-    With ordinary writes, to which a full disk responds with an error. Written through a memory
-    map, a full disk ends the process with a signal.
-    """
-    header = {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-        "fortran_order": False,
-        "shape": (len(values), *values[0].shape),
-    }
-    with translate_errors("write", path), path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for value in values:
-            file.write(value.astype(dtype).tobytes())
+    return image.numpy().astype(np.int32), (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8)

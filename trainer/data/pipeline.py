@@ -7,24 +7,20 @@ run would use, and the samples of a step do not depend on the number of workers.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Data, Train
-from trainer.data.augmentation import augment
+from trainer.data.augmentation import SampleBatch, augment_batch, draw
 from trainer.data.cache import CachedSplit
 from trainer.data.preprocessing import normalize
+from trainer.data.random_numbers import AUGMENT, ORDER, create_seed, fold_in, uniform
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
-Number = TypeVar("Number", np.int64, np.float32)
-
-# The random numbers of one (seed, epoch) for different purposes must not share a stream.
-_ORDER, _AUGMENT = 0, 1
 
 
 @dataclass(frozen=True)
@@ -45,21 +41,19 @@ def validation_steps(train: Train, num_samples: int) -> int:
     return math.ceil(num_samples / train.batch_size)
 
 
-def epoch_order(seed: int, epoch: int, num_samples: int, length: int) -> NDArray[np.int64]:
+def epoch_order(seed: int, epoch: int | tf.Tensor, num_samples: int, length: int) -> tf.Tensor:
     """The sample indices [length] of an epoch: every sample once before any occurs again."""
     rounds = math.ceil(length / num_samples)
-    orders = [
-        np.random.default_rng((seed, epoch, _ORDER, index)).permutation(num_samples)
-        + index * num_samples
-        for index in range(rounds)
-    ]
-    return np.concatenate(orders)[:length]
+    keys = uniform(fold_in(create_seed(seed), ORDER, epoch), (rounds, num_samples))
+    offsets = tf.range(rounds, dtype=tf.int64)[:, None] * num_samples
+    orders = tf.argsort(keys, axis=1, stable=True)
+    return tf.reshape(tf.cast(orders, tf.int64) + offsets, [-1])[:length]
 
 
-def shard(values: NDArray[Number], batch_size: int, rank: WorkerRank) -> NDArray[Number]:
+def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
     """The values of this worker: its part of each batch of a sequence of complete batches."""
-    batches = values.reshape(-1, rank.world_size, batch_size // rank.world_size)
-    return batches[:, rank.rank].reshape(-1)
+    batches = tf.reshape(values, [-1, rank.world_size, batch_size // rank.world_size])
+    return tf.reshape(batches[:, rank.rank], [-1])
 
 
 def training_dataset(
@@ -67,24 +61,32 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """This worker's training batches, from an epoch to the last: images and masks [b, S, S, C].
 
-    b is train.batch_size divided by the number of workers.
+    b is train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are
+    read in parallel one by one, and augmented in batches.
     """
-    length = steps_per_epoch(train, len(cached.images)) * train.batch_size
+    length = steps_per_epoch(train, cached.num_samples) * train.batch_size
+    augment_seed = fold_in(create_seed(seed), AUGMENT)
 
-    def sample_indices() -> Iterator[tuple[int, int]]:
-        for epoch in range(first_epoch, train.epochs):
-            order = epoch_order(seed, epoch, len(cached.images), length)
-            for sample_index in shard(order, train.batch_size, rank):
-                yield epoch, int(sample_index)
+    def epoch_samples(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = shard(epoch_order(seed, epoch, cached.num_samples, length), train.batch_size, rank)
+        return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(order), epoch), order))
 
-    def load(epoch: np.int64, sample_index: np.int64) -> Sample:
-        return load_augmented(cached, data, seed, int(epoch), int(sample_index))
+    def load(epoch: tf.Tensor, sample_index: tf.Tensor) -> tuple[Any, ...]:
+        index = tf.math.floormod(sample_index, cached.num_samples)
+        image, mask = cached.read_tensors(index)
+        sample_seed = fold_in(augment_seed, epoch, sample_index)
+        return image, mask, draw(sample_seed, data.augment, cached.shape)
 
-    number = tf.TensorSpec((), tf.int64)
+    def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
+        images = normalize(images, data.intensity_low, data.intensity_high)
+        return augment_batch(images, masks, numbers, data.augment)
+
     return (
-        tf.data.Dataset.from_generator(sample_indices, output_signature=(number, number))
-        .map(_map_numpy(load, cached), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        tf.data.Dataset.range(first_epoch, train.epochs)
+        .flat_map(epoch_samples)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
+        .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -98,23 +100,21 @@ def validation_dataset(
     samples are distributed evenly over the batches: Keras averages the losses of batches for
     val_loss, and a last batch of one sample would count as much as a full one.
     """
-    batch_size, num_samples = train.batch_size, len(cached.images)
+    batch_size, num_samples = train.batch_size, cached.num_samples
     steps = validation_steps(train, num_samples)
     indices = np.zeros((steps, batch_size), np.int64)
     weights = np.zeros((steps, batch_size), np.float32)
     for step, part in enumerate(np.array_split(np.arange(num_samples), steps)):
         indices[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
-    def load(index: np.int64) -> Sample:
-        return load_sample(cached, data, int(index))
+    def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image, mask = cached.read_tensors(index)
+        return normalize(image, data.intensity_low, data.intensity_high), mask, weight
 
-    samples = tf.data.Dataset.from_tensor_slices(shard(indices, batch_size, rank)).map(
-        _map_numpy(load, cached), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    weight = tf.data.Dataset.from_tensor_slices(shard(weights, batch_size, rank))
+    shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
-        tf.data.Dataset.zip((samples, weight))
-        .map(lambda sample, weight: (*sample, weight))
+        tf.data.Dataset.from_tensor_slices(shards)
+        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size // rank.world_size, drop_remainder=True)
         .repeat()
         .prefetch(tf.data.AUTOTUNE)
@@ -123,32 +123,6 @@ def validation_dataset(
 
 def load_sample(cached: CachedSplit, data: Data, index: int) -> Sample:
     """A sample without augmentation: image [S, S, C] in 0..1 and mask [S, S, 1], float32."""
-    raw = cached.images[index].astype(np.float32)
-    image = normalize(raw, data.intensity_low, data.intensity_high, clip=np.clip)
-    return image.astype(np.float32), cached.masks[index][..., None].astype(np.float32)
-
-
-def load_augmented(
-    cached: CachedSplit, data: Data, seed: int, epoch: int, sample_index: int
-) -> Sample:
-    """A sample with the augmentation of an epoch."""
-    image, mask = load_sample(cached, data, sample_index % len(cached.images))
-    rng = np.random.default_rng((seed, epoch, _AUGMENT, sample_index))
-    image, augmented_mask = augment(image, mask[..., 0].astype(np.uint8), rng, data.augment)
-    return image, augmented_mask[..., None].astype(np.float32)
-
-
-def _map_numpy(
-    function: Callable[..., Sample], cached: CachedSplit
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """A tf.data mapping that calls a NumPy function and restores the static shapes."""
-    size, channels = cached.images.shape[1], cached.images.shape[3]
-
-    def call(*arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        image, mask = tf.numpy_function(function, arguments, (tf.float32, tf.float32))
-        return (
-            tf.ensure_shape(image, (size, size, channels)),
-            tf.ensure_shape(mask, (size, size, 1)),
-        )
-
-    return call
+    raw, mask = cached.read(index)
+    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
+    return image.astype(np.float32), mask[..., None].astype(np.float32)

@@ -100,7 +100,8 @@ def train(
         )
     )
     cached = {
-        split: cache.load_split(dataset, split, config.network) for split in ("train", "valid")
+        split: cache.load_split(dataset, split, config.network, config.storage.cache_gb)
+        for split in ("train", "valid")
     }
     report_progress(0, None, "building the network")
     run_logger = (
@@ -122,7 +123,7 @@ def train(
     callback = TrainingCallback(
         config.train,
         history,
-        pipeline.steps_per_epoch(config.train, len(cached["train"].images)),
+        pipeline.steps_per_epoch(config.train, cached["train"].num_samples),
         ctx.rank.world_size,
         ctx.report_epoch,
         report_progress,
@@ -243,7 +244,7 @@ def fit(
         epochs=train.epochs,
         steps_per_epoch=callback.steps_per_epoch,
         validation_data=distribute(pipeline.validation_dataset(cached["valid"], data, train, rank)),
-        validation_steps=pipeline.validation_steps(train, len(cached["valid"].images)),
+        validation_steps=pipeline.validation_steps(train, cached["valid"].num_samples),
         verbose=0,
         callbacks=[callback],
     )
@@ -257,7 +258,7 @@ def create_run_logger(
     It is created before the training model: inside the scope of a strategy even reading weights is
     a collective, which rank 0 alone would wait in indefinitely.
     """
-    indices = select_preview_slices(valid, config.train.preview_images)
+    indices = select_preview_slices(records, config.train.preview_images)
     samples = [pipeline.load_sample(valid, config.data, int(index)) for index in indices]
     if not samples:
         return RunLogger(run, config.train, config.predict)
@@ -284,8 +285,8 @@ def create_predict_function(
     return predict
 
 
-def select_preview_slices(valid: CachedSplit, count: int) -> NDArray[np.int64]:
-    """Indices of slices to draw: evenly spaced over the validation slices with foreground."""
-    with_foreground = np.flatnonzero(valid.masks.reshape(len(valid.masks), -1).any(axis=1))
+def select_preview_slices(records: Sequence[SliceRecord], count: int) -> NDArray[np.int64]:
+    """Indices of slices to draw: evenly spaced over the slices with foreground."""
+    with_foreground = np.flatnonzero([record.foreground > 0 for record in records])
     positions = np.linspace(0, len(with_foreground) - 1, min(count, len(with_foreground)))
     return with_foreground[positions.round().astype(int)]

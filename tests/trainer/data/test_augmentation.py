@@ -1,65 +1,102 @@
-"""Augmentation: keyed draws, one geometry for image and mask, intensity on the image alone."""
+"""Augmentation: seeded draws, image and mask kept aligned, intensity changes on the image alone."""
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.config import Augment
-from trainer.data.augmentation import augment
+from trainer.data.augmentation import augment_batch, draw
+from trainer.data.geometric_transforms import PROBABILITIES
+from trainer.data.random_numbers import create_seed, fold_in
 
-STILL = Augment(geometry=0, gamma=1, gain=0, noise=0)
-
-
-def sample(side: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    mask = np.zeros((side, side), np.uint8)
-    mask[8:16, 10:24] = 1
-    return mask[..., None].astype(np.float32), mask
+NOTHING = {name: 0.0 for name in Augment.model_fields if name.endswith("_probability")}
+INTENSITY = ("gamma", "brightness", "contrast", "noise", "blur", "low_resolution", "sharpen")
 
 
-def test_the_same_key_gives_the_same_sample_and_another_key_another() -> None:
-    image, mask = sample()
-    first, again, other = (
-        augment(image, mask, np.random.default_rng(key), Augment()) for key in (1, 1, 2)
-    )
-    assert np.array_equal(first[0], again[0])
-    assert np.array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
+def create_sample(height: int = 32, width: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """An image [1, H, W, 1] that equals its mask, asymmetric in every direction."""
+    mask = np.zeros((1, height, width, 1), np.float32)
+    mask[:, height // 4 : height // 2, width // 3 : width * 3 // 4] = 1
+    mask[:, height // 2 : height // 2 + 3, width // 3 : width // 3 + 4] = 1
+    return mask, mask.copy()
 
 
-def test_geometry_moves_image_and_mask_alike() -> None:
-    image, mask = sample(64)
-    settings = Augment(gamma=1, gain=0, noise=0, flip_horizontal=0.5, flip_vertical=0.5)
-    moved = 0
-    for key in range(20):
-        warped, moved_mask = augment(image, mask, np.random.default_rng(key), settings)
-        assert np.array_equal(warped[..., 0] > 0.5, moved_mask > 0)
-        moved += not np.array_equal(moved_mask, mask)
-    assert moved == 20
+def run(
+    image: np.ndarray, mask: np.ndarray, seeds: list[int], settings: Augment
+) -> tuple[np.ndarray, np.ndarray]:
+    """A batch of one sample augmented with several seeds."""
+    shape = (image.shape[1], image.shape[2], image.shape[3])
+    drawn = [draw(fold_in(create_seed(0), seed), settings, shape) for seed in seeds]
+    numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
+    images, masks = (tf.repeat(tf.constant(each), len(seeds), axis=0) for each in (image, mask))
+    images, masks = augment_batch(images, masks, numbers, settings)
+    return images.numpy(), masks.numpy()
 
 
-def test_intensity_leaves_the_mask_alone_and_stays_in_range() -> None:
-    image, mask = sample()
-    settings = Augment(geometry=0, gamma=2, gain=0.5, noise=0.2)
-    changed, kept = augment(image, mask, np.random.default_rng(0), settings)
+def test_a_seed_determines_the_sample_whatever_is_in_its_batch() -> None:
+    everything = Augment(**dict.fromkeys(NOTHING, 1.0), flip_horizontal=0.5, right_angles=0.5)
+    images, masks = run(*create_sample(), [1, 2, 3, 1], everything)
+    assert np.array_equal(images[0], images[3])
+    assert np.array_equal(masks[0], masks[3])
+    assert not np.array_equal(images[0], images[1])
+    alone, _ = run(*create_sample(), [2], everything)
+    assert np.array_equal(alone[0], images[1])
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+@pytest.mark.parametrize("size", [(64, 64), (48, 64)])
+def test_every_transformation_moves_image_and_mask_alike(name: str, size: tuple[int, int]) -> None:
+    image, mask = create_sample(*size)
+    settings = Augment.model_validate({**NOTHING, name: 1.0})
+    moved_images, moved_masks = run(image, mask, list(range(8)), settings)
+    assert np.array_equal(moved_images > 0.5, moved_masks > 0)
+    assert not np.array_equal(moved_masks, np.repeat(mask, 8, axis=0))
+    # Most of the foreground stays in the image.
+    assert moved_masks.sum() == pytest.approx(8 * mask.sum(), rel=0.5)
+
+
+@pytest.mark.parametrize("name", INTENSITY)
+def test_intensity_changes_leave_the_mask_alone_and_stay_in_range(name: str) -> None:
+    image, mask = create_sample()
+    image = 0.2 + 0.5 * image
+    settings = Augment.model_validate({**NOTHING, f"{name}_probability": 1.0})
+    changed, kept = run(image, mask, [5], settings)
     assert np.array_equal(kept, mask)
     assert not np.array_equal(changed, image)
     assert changed.dtype == np.float32
-    assert changed.min() >= 0
-    assert changed.max() <= 1
+    assert 0 <= changed.min() < changed.max() <= 1
+
+
+def test_cutout_sets_one_rectangle_to_zero() -> None:
+    image, mask = np.full((1, 32, 32, 1), 0.5, np.float32), create_sample()[1]
+    settings = Augment.model_validate({**NOTHING, "cutout_probability": 1.0, "cutout": 0.5})
+    changed, kept = run(image, mask, [1, 2, 3], settings)
+    assert np.array_equal(kept, np.repeat(mask, 3, axis=0))
+    for each in changed[..., 0]:
+        rows, columns = np.flatnonzero((each == 0).any(1)), np.flatnonzero((each == 0).any(0))
+        assert (each == 0).sum() == len(rows) * len(columns)
+        assert 0 < len(rows) <= 16
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nothing_requested_changes_nothing(channels: int) -> None:
-    image, mask = sample()
+    image, mask = create_sample()
     image = np.repeat(image, channels, axis=-1)
-    same, kept = augment(image, mask, np.random.default_rng(0), STILL)
-    assert np.array_equal(same, image)
-    assert np.array_equal(kept, mask)
+    same, kept = run(image, mask, [0, 1], Augment.model_validate(NOTHING))
+    assert np.array_equal(same, np.repeat(image, 2, axis=0))
+    assert np.array_equal(kept, np.repeat(mask, 2, axis=0))
 
 
-def test_a_full_turn_scale_and_shift_keep_the_area_of_the_organ_roughly() -> None:
-    mask = np.zeros((128, 128), np.uint8)
-    mask[50:70, 40:80] = 1
-    image = mask[..., None].astype(np.float32)
-    settings = Augment(rotation=180, scale=1, shift=0.1)
-    _, moved = augment(image, mask, np.random.default_rng(3), settings)
-    assert moved.sum() == pytest.approx(mask.sum(), rel=0.15)
+def test_an_augmentation_that_is_switched_on_does_not_change_the_others() -> None:
+    image, mask = create_sample()
+    rotated = Augment.model_validate({**NOTHING, "rotation_probability": 1.0})
+    noisy = rotated.model_copy(update={"noise_probability": 1.0})
+    assert np.array_equal(run(image, mask, [4], rotated)[1], run(image, mask, [4], noisy)[1])
+
+
+def test_an_augmentation_applies_with_its_probability() -> None:
+    image, mask = create_sample()
+    settings = Augment.model_validate({**NOTHING, "flip_vertical": 0.25})
+    _, masks = run(image, mask, list(range(400)), settings)
+    flipped = sum(not np.array_equal(each, mask[0]) for each in masks)
+    assert 70 <= flipped <= 130

@@ -1,4 +1,4 @@
-"""The cache of resized slices: filled again if it is incomplete; full disks are reported."""
+"""The cache of resized slices: exact, bounded, filled again if incomplete; full disks."""
 
 import os
 import tempfile
@@ -6,60 +6,107 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.config import UNet
-from contract.errors import StorageError
+from contract.errors import DataError, StorageError
 from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_image, encode_mask
 from contract.storage import open_storage
+from tests.small import write_split
 from trainer.data import cache
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 
+NETWORK = UNet(image_size=32, num_layers=2)
 
-@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
-def test_what_the_system_has_cleared_is_made_again(name, prepared, tmp_path, monkeypatch) -> None:
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the caches; a user need not have a name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    cached = cache.load_split(prepared.dataset, "valid", prepared.config.network)
-    assert cached.images.dtype == cached.masks.dtype == np.uint8
-    assert cached.images.shape == (1, 128, 128, 1)
-    # A user need not have a name.
-    (kept,) = (tmp_path / f"segfleet-slices-{os.getuid()}").glob(f"*/{name}")
+    return tmp_path / f"segfleet-slices-{os.getuid()}"
+
+
+def create_dataset(folder: Path, fingerprint: str = "f", count: int = 1) -> Dataset:
+    """A slice of 16 bits for training, and one with low values for validation."""
+    slices = open_storage(str(folder))
+    rng = np.random.default_rng(0)
+    records = []
+    splits: tuple[tuple[Split, int], ...] = (("train", 65536), ("valid", 200))
+    for split, high in splits:
+        for number in range(count):
+            name = f"{split}{number}"
+            image = rng.integers(0, high, (32, 32), np.uint16)
+            slices.write(f"images/{name}.png", encode_image(image))
+            slices.write(f"masks/{name}.png", encode_mask(image > 100))
+            keys = f"images/{name}.png", f"masks/{name}.png"
+            records.append(SliceRecord(name, name, split, *keys, 32, 32, 0.5))
+    return Dataset(slices.url, tuple(records), fingerprint, 127)
+
+
+@pytest.mark.parametrize("name", ["meta.json", "00000000"])
+def test_what_the_system_has_cleared_is_made_again(name: str, root: Path, tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+    image, mask = cache.load_split(dataset, "train", NETWORK, 1.0).read(0)
+    (kept,) = root.glob(f"*/{name}")
     kept.unlink()
-    again = cache.load_split(prepared.dataset, "valid", prepared.config.network)
-    assert np.array_equal(again.images, cached.images)
-    assert np.array_equal(again.masks, cached.masks)
+    again = cache.load_split(dataset, "train", NETWORK, 1.0).read(0)
+    assert np.array_equal(again[0], image)
+    assert np.array_equal(again[1], mask)
 
 
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "full.npy").symlink_to("/dev/full")
-    with pytest.raises(StorageError, match=r"cannot write .*full\.npy: No space left"):
-        cache._save_array(tmp_path / "full.npy", [np.ones((64, 64), np.int16)] * 4, np.uint8)
+    (tmp_path / "00000003").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"cannot write .*00000003: No space left"):
+        cache.write_slice(tmp_path, 3, np.ones((64, 64, 1), np.int16), np.ones((64, 64), np.uint8))
 
 
-def test_16_bit_intensities_are_cached_as_they_are(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    slices = open_storage(str(tmp_path / "slices"))
-    rng = np.random.default_rng(0)
-    for name, low, high in (("a", 0, 65536), ("b", 0, 200)):
-        image = rng.integers(low, high, (32, 32), np.uint16)
-        slices.write(f"images/{name}.png", encode_image(image))
-        slices.write(f"masks/{name}.png", encode_mask(image > 100))
-    splits: dict[str, Split] = {"a": "train", "b": "valid"}
-    records = tuple(
-        SliceRecord(name, name, split, f"images/{name}.png", f"masks/{name}.png", 32, 32, 0.5)
-        for name, split in splits.items()
-    )
-    dataset = Dataset(slices.url, records, "f", 127)
-    network = UNet(image_size=32, num_layers=2)
-    wide, narrow = (cache.load_split(dataset, split, network) for split in ("train", "valid"))
-    assert (wide.images.dtype, narrow.images.dtype) == (np.uint16, np.int16)
-    for cached, name in ((wide, "a"), (narrow, "b")):
-        np.testing.assert_array_equal(cached.images[0], read_image(slices, f"images/{name}.png"))
+@pytest.mark.usefixtures("root")
+def test_16_bit_intensities_are_cached_as_they_are(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+    for record in dataset.slices:
+        cached = cache.load_split(dataset, record.split, NETWORK, 1.0)
+        image, mask = cached.read(0)
+        raw = read_image(open_storage(dataset.root), record.image)
+        np.testing.assert_array_equal(image, raw)
+        np.testing.assert_array_equal(mask, raw[..., 0] > 100)
 
 
-def test_values_are_written_as_numpy_reads_them(tmp_path: Path) -> None:
-    values = [np.full((2, 3, 1), number, np.int16) for number in range(4)]
-    cache._save_array(tmp_path / "values.npy", values, np.uint8)
-    read = np.load(tmp_path / "values.npy", mmap_mode="r")
-    assert read.dtype == np.uint8
-    assert np.array_equal(read, values)
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"), [(0, 255, np.uint8), (-1024, 3071, np.int16), (0, 65535, np.int32)]
+)
+def test_python_and_tensorflow_read_the_same(
+    low: int, high: int, dtype: type[np.integer], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(low, high + 1, (2, 8, 6, 3), np.int32)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = low, high
+    masks = (images[..., 0] > 100).astype(np.uint8)
+    split = write_split(tmp_path, images, masks)
+    image, mask = split.read(1)
+    assert image.dtype == dtype
+    np.testing.assert_array_equal(image, images[1])
+    np.testing.assert_array_equal(mask, masks[1])
+    tensors = tf.function(split.read_tensors)(tf.constant(1, tf.int64))
+    np.testing.assert_array_equal(tensors[0], images[1])
+    np.testing.assert_array_equal(tensors[1][..., 0], masks[1])
+
+
+def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
+    root: Path, tmp_path: Path
+) -> None:
+    datasets = {name: create_dataset(tmp_path / name, name, count=4) for name in "abcd"}
+    limit = 2.5 * 4 * 32 * 32 * 5 / 1e9  # two splits of four slices with items of 4 + 1 bytes
+    used = cache.load_split(datasets["a"], "train", NETWORK, limit)
+    released = cache.load_split(datasets["b"], "train", NETWORK, limit).folder
+    third = cache.load_split(datasets["c"], "train", NETWORK, limit)
+    assert used.folder.exists()
+    assert third.folder.exists()
+    assert not released.exists()
+    assert len(list(root.glob("*/meta.json"))) == 2
+
+
+@pytest.mark.usefixtures("root")
+def test_a_split_larger_than_the_cache_is_an_error(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "slices", count=4)
+    with pytest.raises(DataError, match=r"at 32 pixels do not fit in storage\.cache_gb = 1e-06"):
+        cache.load_split(dataset, "train", NETWORK, 1e-6)

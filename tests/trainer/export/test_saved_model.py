@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from contract.config import Config
-from trainer.data.cache import CachedSplit
+from tests.small import write_split
 from trainer.data.pipeline import load_sample
 from trainer.data.preprocessing import resize, resize_slices
 from trainer.export import saved_model, sliding_window
@@ -28,11 +28,11 @@ def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     return config, create_module(config)
 
 
-def test_serving_sees_what_training_saw() -> None:
+def test_serving_sees_what_training_saw(tmp_path: Path) -> None:
     config, segmentation = create()
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
     cached = resize_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
-    split = CachedSplit(cached, np.zeros((1, 32, 32), np.uint8))
+    split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
     image, _ = load_sample(split, config.data, 0)
     trained = segmentation.forward(tf.constant(image[None]))
     expected = resize(trained, 90, 70)[0, :, :, 0]

@@ -9,19 +9,19 @@ import pytest
 from contract.config import Config
 from contract.storage import LocalStorage
 from tests.small import FEW_SLICES, NETWORK
-from trainer.data.cache import CachedSplit
-from trainer.data.dataset_index import prepare_dataset
+from trainer.data.dataset_index import SliceRecord, prepare_dataset
 from trainer.training import train_loop
 from trainer.training.run_store import create_run, run_storage
 
 
 def test_preview_slices_have_foreground_and_are_evenly_spaced() -> None:
-    masks = np.zeros((20, 8, 8), np.uint8)
-    masks[5:15, 2, 2] = 1
-    valid = CachedSplit(np.zeros((20, 8, 8, 1), np.uint8), masks)
-    assert list(train_loop.select_preview_slices(valid, 3)) == [5, 9, 14]
-    assert len(train_loop.select_preview_slices(valid, 50)) == 10
-    assert len(train_loop.select_preview_slices(valid, 0)) == 0
+    records = [
+        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, 0.1 if 5 <= n < 15 else 0.0)
+        for n in range(20)
+    ]
+    assert list(train_loop.select_preview_slices(records, 3)) == [5, 9, 14]
+    assert len(train_loop.select_preview_slices(records, 50)) == 10
+    assert len(train_loop.select_preview_slices(records, 0)) == 0
 
 
 def small_config(root: Path, epochs: int) -> Config:
