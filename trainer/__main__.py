@@ -1,4 +1,4 @@
-"""`segfleet prepare|inspect|train|evaluate`: from a TOML file to a bundle and its metrics."""
+"""`segfleet prepare|inspect|preview|train|evaluate`: from a TOML file to a bundle."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ from contract.cli.options import (
 )
 from contract.cli.progress import progress_bar
 from contract.config import Config
+from contract.errors import ConfigError
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
@@ -73,12 +74,39 @@ def inspect(
     dataset = trainer.prepare(chosen)
     destination = open_storage(chosen.storage.root).child(f"inspections/{chosen.run.name}")
     with progress_bar("inspecting slices", len(dataset.slices)) as bar:
-        report = create_report(dataset, chosen.data, destination, bar.set)
+        report = create_report(
+            dataset, chosen.data, chosen.network, chosen.run.seed, destination, bar.set
+        )
     typer.echo("split  patients slices empty foreground")
     for stats in report.splits:
         counts = f"{stats.split:6} {stats.patients:8} {stats.slices:6} {stats.empty:5}"
         typer.echo(f"{counts} {stats.foreground:10.2%}")
     typer.echo(f"page: {report.page}")
+
+
+@app.command(epilog=example_epilog("segfleet preview configs/demo.toml"))
+def preview(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    show_config: ShowConfig = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw a training slice beside augmented copies, one row per augmentation."""
+    from trainer.data.augmentation_preview import augmentation_png
+
+    chosen = load_settings(config, overrides, show_config)
+    dataset = trainer.prepare(chosen)
+    picture = augmentation_png(
+        dataset, chosen.data, chosen.network, chosen.run.seed, open_storage(dataset.root)
+    )
+    if picture is None:
+        raise ConfigError(
+            "no augmentation has a probability above 0: set one in [data.augment], such as "
+            "data.augment.rotation_probability=1."
+        )
+    destination = open_storage(chosen.storage.root).child(f"inspections/{chosen.run.name}")
+    destination.write("augmentation.png", picture)
+    typer.echo(f"image: {destination.url}/augmentation.png")
 
 
 @app.command(epilog=example_epilog("segfleet train configs/demo.toml train.epochs=3"))

@@ -43,6 +43,7 @@ SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
     "Train a network": {
         "prepare": CommandSource("trainer", "prepare"),
         "inspect": CommandSource("trainer", "inspect"),
+        "preview": CommandSource("trainer", "preview"),
         "train": CommandSource("trainer", "train"),
         "evaluate": CommandSource("trainer", "evaluate"),
     },

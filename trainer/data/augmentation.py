@@ -13,6 +13,9 @@ from contract.config import Augment
 from trainer.data import geometric_transforms, intensity_transforms
 from trainer.data.random_numbers import RandomNumbers
 
+PROBABILITIES = (*geometric_transforms.PROBABILITIES, *intensity_transforms.PROBABILITIES)
+"""The settings of [data.augment] that switch an augmentation on."""
+
 SampleBatch = tuple[tf.Tensor, tf.Tensor]
 
 

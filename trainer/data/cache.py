@@ -186,7 +186,7 @@ def _fill(
         unfinished.mkdir()
 
     def cache_record(index: int) -> int:
-        image, mask = _resize_record(records[index], storage, dataset.mask_threshold, network)
+        image, mask = read_resized(records[index], storage, dataset.mask_threshold, network)
         return write_slice(unfinished, index, image, mask)
 
     readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
@@ -237,10 +237,10 @@ def _make_room(keep: Path, limit: int) -> int:
     return total
 
 
-def _resize_record(
+def read_resized(
     record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Image [S, S, C] and mask [S, S].
+    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of 0 and 1.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).

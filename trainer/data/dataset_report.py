@@ -6,18 +6,20 @@ counts.png          slices of each patient
 foreground.png      foreground fraction of each slice
 intensity.png       raw intensities, of all pixels and of the foreground
 overlays.png        slices with their masks, spread evenly over the patients
+augmentation.png    a training slice beside augmented copies, if there is any augmentation
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contract.config import Data
+from contract.config import Data, Network
 from contract.host_info import host_info
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from contract.tables import to_csv
 from contract.timestamps import utc_now
 from trainer.data import dataset_plots
+from trainer.data.augmentation_preview import augmentation_png
 from trainer.data.dataset_index import SPLITS, Dataset
 from trainer.data.dataset_stats import (
     PatientStats,
@@ -52,6 +54,8 @@ class DatasetReport:
 def create_report(
     dataset: Dataset,
     data: Data,
+    network: Network,
+    seed: int,
     destination: Storage,
     on_progress: ProgressCallback = no_progress,
 ) -> DatasetReport:
@@ -60,6 +64,8 @@ def create_report(
     Args:
         dataset: The prepared slices.
         data: The settings [data].
+        network: The settings [network]; augmentation is shown at its size.
+        seed: The setting run.seed, which determines the augmentation.
         destination: Where the files are written.
         on_progress: Called after each slice.
 
@@ -83,6 +89,8 @@ def create_report(
         "intensity": dataset_plots.intensity_png(histograms, data),
         "overlays": dataset_plots.overlays_png(dataset, data, storage),
     }
+    if augmented := augmentation_png(dataset, data, network, seed, storage):
+        plots["augmentation"] = augmented
     for name, png in plots.items():
         destination.write(f"{name}.png", png)
     destination.write("dataset_report.csv", patients_csv(patients))

@@ -13,7 +13,7 @@ from itertools import zip_longest
 import tensorflow as tf
 
 from contract.config import Augment
-from trainer.data.random_numbers import RandomNumbers, fold_in, normal, uniform
+from trainer.data.random_numbers import RandomNumbers, elementwise, fold_in, normal, uniform
 
 _ELASTIC_POINTS = 6
 _GRID_CELLS = 5
@@ -164,8 +164,8 @@ def _displace(
 
 def _stretch(cells: tf.Tensor, length: int) -> tf.Tensor:
     """By how many pixels [B, length] cells of relative widths [B, n] move the pixels of an axis."""
-    edges = tf.cumsum(cells / tf.reduce_sum(cells, axis=1, keepdims=True), axis=1)
-    edges = tf.pad(edges, [[0, 0], [1, 0]])
+    edges = tf.cumsum(cells, axis=1)
+    edges = tf.pad(edges / edges[:, -1:], [[0, 0], [1, 0]])
     count = static_size(cells, 1)
     moved = 0.0
     for cell in range(count):
@@ -238,14 +238,14 @@ def _linear_map(
     )
     angle *= math.radians(augment.rotation)
     applied = random.applied("scale", augment.scale_probability)
-    zoom = tf.exp(-applied * random.signed("scale.factor") * math.log(augment.scale))
-    cosine, sine = tf.cos(angle) * zoom, tf.sin(angle) * zoom
+    zoom = elementwise(tf.exp, -applied * random.signed("scale.factor") * math.log(augment.scale))
+    cosine, sine = elementwise(tf.cos, angle) * zoom, elementwise(tf.sin, angle) * zoom
     matrix = (cosine, sine, -sine, cosine)
     if augment.shear_probability:
         applied = random.applied("shear", augment.shear_probability)
         largest = math.radians(augment.shear)
-        shear_y = tf.tan(applied * random.signed("shear.y") * largest)
-        shear_x = tf.tan(applied * random.signed("shear.x") * largest)
+        shear_y = elementwise(tf.tan, applied * random.signed("shear.y") * largest)
+        shear_x = elementwise(tf.tan, applied * random.signed("shear.x") * largest)
         one = tf.ones_like(shear_y)
         matrix = _multiply(matrix, (one, shear_y, shear_x, one))
     if augment.right_angles:

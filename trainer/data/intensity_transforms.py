@@ -7,9 +7,21 @@ import tensorflow as tf
 
 from contract.config import Augment
 from trainer.data.geometric_transforms import static_size
-from trainer.data.random_numbers import RandomNumbers, fold_in, normal
+from trainer.data.random_numbers import RandomNumbers, elementwise, fold_in, normal
 
 _NOISE = 3
+
+PROBABILITIES = (
+    "blur_probability",
+    "low_resolution_probability",
+    "sharpen_probability",
+    "gamma_probability",
+    "contrast_probability",
+    "brightness_probability",
+    "noise_probability",
+    "cutout_probability",
+)
+"""The settings of [data.augment] that switch an intensity change on, in the order of `apply`."""
 
 Fields = Mapping[str, tf.Tensor]
 
@@ -24,15 +36,16 @@ def draw_fields(
 
 def apply(images: tf.Tensor, random: RandomNumbers, fields: Fields, augment: Augment) -> tf.Tensor:
     """The images with every change that applies to them, clipped to 0..1."""
-    for probability, change in (
-        (augment.blur_probability, _blur),
-        (augment.low_resolution_probability, _reduce_resolution),
-        (augment.sharpen_probability, _sharpen),
-        (augment.gamma_probability, _change_gamma),
-        (augment.contrast_probability, _change_contrast),
-        (augment.brightness_probability, _change_brightness),
-    ):
-        if probability:
+    changes = (
+        _blur,
+        _reduce_resolution,
+        _sharpen,
+        _change_gamma,
+        _change_contrast,
+        _change_brightness,
+    )
+    for probability, change in zip(PROBABILITIES, changes, strict=False):
+        if getattr(augment, probability):
             images = change(images, random, augment)
     if "noise" in fields:
         applied = random.applied("noise", augment.noise_probability)
@@ -47,8 +60,8 @@ def blur(images: tf.Tensor, sigma: tf.Tensor, largest_sigma: float) -> tf.Tensor
     radius = max(1, math.ceil(3.0 * largest_sigma))
     offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
     spread = tf.maximum(sigma, 1e-3)[:, None]
-    weights = tf.exp(-0.5 * tf.square(offsets[None] / spread))
-    weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
+    weights = elementwise(tf.exp, -0.5 * tf.square(offsets[None] / spread))
+    weights /= tf.cumsum(weights, axis=1)[:, -1:]
     return _filter(_filter(images, weights, axis=1), weights, axis=2)
 
 
@@ -82,15 +95,18 @@ def _sharpen(images: tf.Tensor, random: RandomNumbers, augment: Augment) -> tf.T
 
 def _change_gamma(images: tf.Tensor, random: RandomNumbers, augment: Augment) -> tf.Tensor:
     applied = random.applied("gamma", augment.gamma_probability)
-    exponent = tf.exp(applied * random.signed("gamma.exponent") * math.log(augment.gamma))
+    largest = math.log(augment.gamma)
+    exponent = elementwise(tf.exp, applied * random.signed("gamma.exponent") * largest)
+    pixels = math.prod(static_size(images, axis) for axis in (1, 2, 3))
     # tf.pow takes four times as long.
-    return tf.exp(_per_sample(exponent) * tf.math.log(tf.clip_by_value(images, 1e-7, 1.0)))
+    logarithm = elementwise(tf.math.log, tf.clip_by_value(images, 1e-7, 1.0), pixels)
+    return elementwise(tf.exp, _per_sample(exponent) * logarithm, pixels)
 
 
 def _change_contrast(images: tf.Tensor, random: RandomNumbers, augment: Augment) -> tf.Tensor:
     applied = random.applied("contrast", augment.contrast_probability)
     factor = 1.0 + applied * random.signed("contrast.factor") * augment.contrast
-    mean = tf.reduce_mean(images, axis=[1, 2, 3], keepdims=True)
+    mean = _per_sample(_mean(images))
     return mean + (images - mean) * _per_sample(factor)
 
 
@@ -98,6 +114,15 @@ def _change_brightness(images: tf.Tensor, random: RandomNumbers, augment: Augmen
     applied = random.applied("brightness", augment.brightness_probability)
     factor = 1.0 + applied * random.signed("brightness.factor") * augment.brightness
     return images * _per_sample(factor)
+
+
+def _mean(images: tf.Tensor) -> tf.Tensor:
+    """[B] the mean of each image, with the same rounding in every batch.
+
+    TensorFlow sums a batch of one in another order, so there is a second row.
+    """
+    rows = tf.reduce_mean(images, axis=[2, 3])
+    return tf.reduce_mean(tf.pad(rows, [[0, 1], [0, 0]]), axis=1)[:-1]
 
 
 def _per_sample(values: tf.Tensor) -> tf.Tensor:

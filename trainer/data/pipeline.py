@@ -50,6 +50,11 @@ def epoch_order(seed: int, epoch: int | tf.Tensor, num_samples: int, length: int
     return tf.reshape(tf.cast(orders, tf.int64) + offsets, [-1])[:length]
 
 
+def sample_seed(seed: int, epoch: int | tf.Tensor, sample_index: int | tf.Tensor) -> tf.Tensor:
+    """The seed, int32 [2], of the augmentation of a sample in an epoch."""
+    return fold_in(create_seed(seed), AUGMENT, epoch, sample_index)
+
+
 def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
     """The values of this worker: its part of each batch of a sequence of complete batches."""
     batches = tf.reshape(values, [-1, rank.world_size, batch_size // rank.world_size])
@@ -65,7 +70,6 @@ def training_dataset(
     read in parallel one by one, and augmented in batches.
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
-    augment_seed = fold_in(create_seed(seed), AUGMENT)
 
     def epoch_samples(epoch: tf.Tensor) -> tf.data.Dataset:
         order = shard(epoch_order(seed, epoch, cached.num_samples, length), train.batch_size, rank)
@@ -74,8 +78,8 @@ def training_dataset(
     def load(epoch: tf.Tensor, sample_index: tf.Tensor) -> tuple[Any, ...]:
         index = tf.math.floormod(sample_index, cached.num_samples)
         image, mask = cached.read_tensors(index)
-        sample_seed = fold_in(augment_seed, epoch, sample_index)
-        return image, mask, draw(sample_seed, data.augment, cached.shape)
+        numbers = draw(sample_seed(seed, epoch, sample_index), data.augment, cached.shape)
+        return image, mask, numbers
 
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
         images = normalize(images, data.intensity_low, data.intensity_high)

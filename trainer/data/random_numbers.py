@@ -1,9 +1,12 @@
 """The random numbers of samples: seeds from (run, epoch, sample index), and draws by name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+
+_LANES = 16
 
 # Random numbers for different purposes must not share a stream.
 ORDER, AUGMENT = 0, 1
@@ -36,7 +39,6 @@ NAMES = (
     "contrast",
     "contrast.factor",
     "noise",
-    "noise.amount",
     "blur",
     "blur.sigma",
     "low_resolution",
@@ -72,6 +74,28 @@ def uniform(seed: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
 def normal(seed: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """float32 with a standard normal distribution."""
     return tf.random.stateless_normal(shape, seed, alg="philox")
+
+
+def elementwise(
+    function: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, item_size: int = 1
+) -> tf.Tensor:
+    """A function such as tf.exp of every value, rounded alike whatever else is in the batch.
+
+    On a CPU, TensorFlow computes 4 to 16 values at a time, and the last ones of a tensor one by one
+    by another algorithm: exp(x) alone and exp(x) in a batch may differ in the last bit. The values
+    are therefore padded to a multiple of 16.
+
+    Args:
+        function: From a tensor to one of the same shape.
+        values: float32 [B, ...].
+        item_size: The number of values of each item of the batch, where it is known.
+    """
+    if item_size % _LANES == 0:
+        return function(values)
+    flat = tf.reshape(values, [-1])
+    count = tf.size(flat)
+    padded = tf.pad(flat, [[0, -count % _LANES]], constant_values=1.0)
+    return tf.reshape(function(padded)[:count], tf.shape(values))
 
 
 @dataclass(frozen=True)

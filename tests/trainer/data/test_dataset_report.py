@@ -27,6 +27,8 @@ def done(prepared, tmp_path_factory) -> Result:
     report = create_report(
         prepared.dataset,
         prepared.config.data,
+        prepared.config.network,
+        7,
         destination,
         lambda *progress: steps.append(progress),
     )
@@ -54,7 +56,9 @@ def test_a_narrow_window_clips_on_both_sides(prepared, tmp_path):
     data = prepared.config.with_values(
         {"data.intensity_low": 40.5, "data.intensity_high": 199.5}
     ).data
-    train, _, _ = create_report(prepared.dataset, data, LocalStorage(tmp_path)).splits
+    train, _, _ = create_report(
+        prepared.dataset, data, prepared.config.network, 7, LocalStorage(tmp_path)
+    ).splits
     bright = 200 / 2400
     assert train.above == pytest.approx(bright)
     assert train.below == pytest.approx(1 - bright)
@@ -79,14 +83,14 @@ def test_the_table_has_a_row_for_each_patient_of_a_split(done):
 
 
 def test_the_pictures_are_written(done):
-    for name in ("counts", "foreground", "intensity", "overlays"):
+    for name in ("counts", "foreground", "intensity", "overlays", "augmentation"):
         assert decode_png(done.destination.read(f"{name}.png")).shape[2] == 3
 
 
 def test_the_page_holds_all_of_it(done, prepared):
     html = done.destination.read("index.html").decode()
     assert done.report.page == f"{done.destination.url}/index.html"
-    assert html.count('src="data:image/png;base64,') == html.count("<img") == 4
+    assert html.count('src="data:image/png;base64,') == html.count("<img") == 5
     assert "http://" not in html
     assert "https://" not in html
     assert prepared.dataset.fingerprint in html
@@ -98,13 +102,14 @@ def test_the_page_holds_all_of_it(done, prepared):
 def test_a_phantom_is_called_one(prepared, tmp_path):
     data = prepared.config.with_values({"data.source": "phantom", "data.root": None}).data
     destination = LocalStorage(tmp_path)
-    create_report(prepared.dataset, data, destination)
+    create_report(prepared.dataset, data, prepared.config.network, 7, destination)
     assert "built-in phantom" in destination.read("index.html").decode()
 
 
 def test_a_missing_slice_is_named(prepared, tmp_path):
     gone = dataclasses.replace(prepared.dataset.slices[0], image="train/images/gone.png")
     dataset = Dataset(prepared.dataset.root, (gone,), "f", 127)
+    config = prepared.config
     with pytest.raises(StorageError, match=r"gone\.png"):
-        create_report(dataset, prepared.config.data, LocalStorage(tmp_path))
+        create_report(dataset, config.data, config.network, 7, LocalStorage(tmp_path))
     assert not LocalStorage(tmp_path).exists("index.html")
