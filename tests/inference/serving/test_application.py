@@ -1,6 +1,5 @@
 """The config file for Ray Serve's own commands, and the application that it names."""
 
-import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
