@@ -58,6 +58,16 @@ def test_a_narrow_window_clips_on_both_sides(prepared: Prepared, histograms: His
     assert train.below == pytest.approx(1 - bright)
 
 
+def test_intensities_at_the_limits_of_the_window_are_not_clipped(
+    prepared: Prepared, histograms: Histograms
+) -> None:
+    data = Data(intensity_low=40.0, intensity_high=200.0)
+    train, _, _ = stats_of_splits(prepared, histograms, data)
+    assert train.above == 0.0
+    # One pixel of each slice is darker than its background of 40.
+    assert train.below == pytest.approx(1 / 2400)
+
+
 @pytest.mark.parametrize(("low", "high"), [(-1e6, 1e6), (-32768.0, 65535.0)])
 def test_a_window_wider_than_16_bits_clips_nothing(
     prepared: Prepared, histograms: Histograms, low: float, high: float
