@@ -1,71 +1,10 @@
 """Which trial runs next, which pauses, and that a new driver decides as the old one would."""
 
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
-
-from contract.config import Config
-from contract.errors import StorageError
 from contract.storage import open_storage
+from tests.sweeps import FakeClock, epoch_metrics, sweep_config
 from tuning.scheduler import TrialScheduler
 from tuning.trial_store import TrialStore
-from tuning.tune_callbacks import SweepSearcher, TrialRecorder, TrialStopper
-
-
-class FakeClock:
-    """A clock that the test sets."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sweep_config(root: str, **sweep) -> Config:
-    return Config.model_validate(
-        {
-            "run": {"name": "s", "seed": 5},
-            "storage": {"root": root},
-            "network": {"image_size": 32, "num_layers": 3},
-            "train": {"num_workers": 1, "epochs": 9, "patience": None, "max_failures": 1},
-            "sweep": {
-                "num_samples": 4,
-                "grace_period": 1,
-                "space": {"train.learning_rate": {"loguniform": [1e-4, 1e-1]}},
-                **sweep,
-            },
-        }
-    )
-
-
-def epoch_metrics(epoch: int, score: float) -> dict[str, float]:
-    return {"epoch": float(epoch), "val_dice_coef": score}
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def scheduler(tmp_path, clock: FakeClock) -> TrialScheduler:
-    return TrialScheduler(
-        sweep_config(str(tmp_path)), TrialStore(open_storage(str(tmp_path)), clock), 2
-    )
-
-
-def test_no_more_trials_at_once_than_asked_and_no_more_in_all(scheduler: TrialScheduler) -> None:
-    searcher = SweepSearcher(scheduler)
-    specs = [searcher.suggest("a"), searcher.suggest("b")]
-    assert [spec["number"] for spec in specs] == [1, 2]
-    assert searcher.suggest("c") is None
-    for name in ("a", "b"):
-        scheduler.finish_trial(scheduler.live.pop(name))
-    assert [searcher.suggest("c")["number"], searcher.suggest("d")["number"]] == [3, 4]
-    for name in ("c", "d"):
-        scheduler.finish_trial(scheduler.live.pop(name))
-    assert searcher.suggest("e") == SweepSearcher.FINISHED
+from tuning.tune_callbacks import SweepSearcher, TrialStopper
 
 
 def test_an_interrupted_trial_comes_before_a_new_one(scheduler: TrialScheduler) -> None:
@@ -152,12 +91,6 @@ def test_the_end_of_a_trial_is_reported_by_how_far_it_came(scheduler: TrialSched
             scheduler.store.log_epoch(number, epoch_metrics(epoch, 0.5))
         scheduler.finish_trial(number)
     assert [trial.status for trial in scheduler.store.trials] == ["completed", "paused"]
-
-
-def tune_trial(number: int, name: str = "", status: str = "RUNNING") -> Any:
-    return SimpleNamespace(
-        trial_id=name or f"tune-{number}", config={"number": number}, status=status
-    )
 
 
 def report_epoch(scheduler: TrialScheduler, number: int, epoch: int, score: float) -> bool:
@@ -253,15 +186,6 @@ def test_without_early_stopping_none_is_stopped(tmp_path) -> None:
     assert not scheduler.has_more_trials()
 
 
-def test_a_process_that_tune_gave_up_is_noticed(scheduler: TrialScheduler) -> None:
-    SweepSearcher(scheduler).suggest("lost")
-    records: list[int] = []
-    recorder = TrialRecorder(scheduler, lambda: records.append(1))
-    recorder.on_step_begin(0, [tune_trial(1, "lost", "ERROR")])
-    recorder.on_step_begin(1, [tune_trial(1, "lost", "ERROR")])
-    assert (scheduler.store[1].lost_processes, scheduler.live, records) == (1, {}, [1])
-
-
 def test_what_tune_never_reported_the_end_of_counts_as_lost(scheduler: TrialScheduler) -> None:
     searcher = SweepSearcher(scheduler)
     searcher.suggest("a")
@@ -269,25 +193,3 @@ def test_what_tune_never_reported_the_end_of_counts_as_lost(scheduler: TrialSche
     scheduler.mark_orphaned()
     assert scheduler.live == {}
     assert [trial.lost_processes for trial in scheduler.store.trials] == [1, 1]
-
-
-def test_a_store_that_fails_is_named_after_tune_has_ended(
-    scheduler: TrialScheduler, tmp_path
-) -> None:
-    SweepSearcher(scheduler).suggest("a")
-    records = tmp_path / "trials"
-    for record in records.iterdir():
-        record.unlink()
-    records.rmdir()
-    records.write_text("in the way")
-    recorder = TrialRecorder(scheduler, lambda: None)
-    for record in (
-        lambda: recorder.on_trial_result(
-            0, [], tune_trial(1, "a"), {"metrics": epoch_metrics(1, 0.5)}
-        ),
-        lambda: SweepSearcher(scheduler).suggest("b"),
-    ):
-        scheduler.error = None
-        with pytest.raises(StorageError):
-            record()
-        assert isinstance(scheduler.error, StorageError)

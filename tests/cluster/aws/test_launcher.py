@@ -115,33 +115,6 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
     assert [(node.cpus, node.gpus) for node in nodes] == [(2, 0), *[(48, 4)] * 5]
 
 
-def test_the_planned_cluster_is_checked_at_its_largest(tmp_path: Path) -> None:
-    settings = tmp_path / "cloud.toml"
-    space = {"train.learning_rate": {"loguniform": (1e-4, 1e-2)}}
-    settings.write_text(to_toml(config(max_workers=8).with_values({"sweep.space": space})))
-    words = ("check", str(settings), "--cloud", "train.num_workers=8", "train.gpus_per_worker=1")
-
-    def checked(*more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "cluster", *words, *more],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    rejected = checked("sweep.num_workers=1")
-    assert rejected.returncode == 1
-    assert "set sweep.max_concurrent_trials to 8 to make the cluster grow" in rejected.stdout
-    output = checked("sweep.num_workers=1", "sweep.max_concurrent_trials=8")
-    assert output.returncode == 0, output.stdout + output.stderr
-    assert "nodes 9, CPUs 34, GPUs 8" in output.stdout
-    assert (
-        "training  yes 8 training workers of 1 CPU and 1 GPU: the cluster can hold 8"
-        in output.stdout
-    )
-
-
 def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
     cloud = config(spot=False, worker_type="c7i.4xlarge", min_workers=2).cluster.cloud
     tree = launcher.fill_cluster_file(launcher.read_cluster_file(FILE), cloud, GROUND)

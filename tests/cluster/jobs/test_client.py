@@ -5,12 +5,10 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,7 @@ from cluster.jobs.job_store import JobRecord
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.storage import open_storage
-from tests.nodes import ROOT, Head, free_port, head_node, without_ray
+from tests.nodes import ROOT, Head, head_node
 from tests.small import FEW_SLICES, NETWORK
 
 
@@ -307,86 +305,3 @@ def test_what_ray_and_the_storage_know_becomes_one_line(
 ) -> None:
     (line,) = merge_statuses(ray_knows, storage_knows, reachable)
     assert (line.status, line.exit_code, line.is_active) == (state, code, live)
-
-
-class Closed(BaseHTTPRequestHandler):
-    """What the dashboard of another program's cluster answers."""
-
-    def do_GET(self) -> None:
-        self.send_response(401)
-        self.end_headers()
-        self.wfile.write(b"Unauthorized: Missing authentication token")
-
-
-def test_a_cluster_that_asks_for_a_token_is_reported(tmp_path: Path) -> None:
-    with HTTPServer(("127.0.0.1", 0), Closed) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        output = subprocess.run(
-            [sys.executable, "-m", "cluster", "status", str(written(tmp_path, address))],
-            cwd=ROOT,
-            env=without_ray(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        server.shutdown()
-        thread.join()
-    assert output.returncode == 1
-    assert "running at 2" in output.stdout
-    assert output.stderr.startswith(f"error: Ray at {address} requires a token that this command")
-    for text in ("cluster.address", "RAY_AUTH_TOKEN"):
-        assert text in output.stderr
-    assert output.stderr.count("\n") == 1
-
-
-def written(folder: Path, address: str) -> Path:
-    """The settings of a run that has a job, and whose cluster is at an address."""
-    config = Config.model_validate(
-        {
-            "run": {"name": "demo"},
-            "storage": {"root": str(folder / "store")},
-            "cluster": {"address": address},
-        }
-    )
-    job_store.write_job(job_store.jobs_storage(config), kept("running"))
-    path = folder / "demo.toml"
-    path.write_text(to_toml(config))
-    return path
-
-
-def test_a_job_of_which_nothing_reports_how_it_ended_has_not_succeeded(tmp_path: Path) -> None:
-    output = print_log(written(tmp_path, f"http://127.0.0.1:{free_port()}"))
-    assert output.returncode == 1
-    assert "running at 2" in output.stderr
-    assert "Traceback" not in output.stderr
-
-
-def print_log(path: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "cluster", "logs", str(path), *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "reason"),
-    [
-        (("a", "run.name=demo"), "job a: running at 2"),
-        (("run.name=demo", "a"), "job a: running at 2"),
-        (("run.name=demo", "b"), "run 'demo' has no job b"),
-        (("run.name=other",), "run 'other' has no job"),
-        (("a", "b"), "error: a b are several jobs: name one of them"),
-        (("run.nam=demo",), "did you mean run.name?"),
-    ],
-)
-def test_overrides_and_the_name_of_a_job_follow_the_settings(
-    words: tuple[str, ...], reason: str, tmp_path: Path
-) -> None:
-    output = print_log(written(tmp_path, f"http://127.0.0.1:{free_port()}"), *words)
-    assert output.returncode == 1
-    assert reason in output.stderr

@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from contract.config import (
     Config,
     Data,
     Network,
-    ParameterSpec,
     Predict,
     Run,
     Train,
@@ -50,10 +48,6 @@ class TestShape:
                 if type(None) in getattr(field.annotation, "__args__", ()):
                     assert field.default is None, f"{section_key}.{name}"
 
-    def test_nothing_can_be_changed(self) -> None:
-        with pytest.raises(ValidationError, match="frozen"):
-            Config().train.epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
-
     def test_sections_come_in_the_order_of_the_file(self) -> None:
         places = [section_key for section_key, _ in sections()]
         assert places[:2] == ["run", "storage"]
@@ -73,46 +67,18 @@ class TestFaults:
             ({"trian": {}}, "there is no setting trian; did you mean train?"),
             ({"xyz": 1}, "there is no setting xyz."),
             ({"train": {"epochs": 0}}, "train.epochs = 0: input should be greater than or equal"),
-            ({"train": {"epochs": "3"}}, "train.epochs = '3': input should be a valid integer"),
-            ({"train": {"epochs": True}}, "train.epochs = True: input should be a valid integer"),
-            ({"train": {"loss": "dice"}}, "train.loss = 'dice': input should be "),
             ({"train": 3}, "train = 3: "),
-            ({"run": {"name": "a/b"}}, "run.name = 'a/b': "),
             (
                 {"network": {"image_size": 100}},
                 "network.image_size = 100 must be divisible by 16",
             ),
             ({"network": {"base_kernels": 4}}, "network.base_kernels = 4 must be odd"),
             (
-                {"train": {"batch_size": 3, "num_workers": 2}},
-                "train.batch_size = 3 must be divisible by train.num_workers = 2",
-            ),
-            (
-                {"train": {"clip_norm": 1.0, "clip_value": 1.0}},
-                "set train.clip_value or train.clip_norm, not both",
-            ),
-            (
-                {"train": {"epochs": 3, "warmup_epochs": 3.0}},
-                "train.warmup_epochs must be below train.epochs",
-            ),
-            ({"data": {"source": "folder"}}, "requires data.root"),
-            ({"data": {"root": "/slices"}}, 'set data.source = "folder"'),
-            ({"data": {"valid_fraction": 0.6, "test_fraction": 0.4}}, "no patient to train on"),
-            ({"data": {"intensity_low": 5.0, "intensity_high": 5.0}}, "must be below"),
-            (
-                {"data": {"intensity_high": float("inf")}},
-                "data.intensity_high = inf: input should be a finite number",
-            ),
-            (
                 {
                     "network": {"image_size": 50, "num_layers": 2},
                     "predict": {"sliding_window": True, "overlap": 0.75},
                 },
                 "network.image_size = 50 must be divisible by 4 where",
-            ),
-            (
-                {"data": {"patient_id_regex": "("}},
-                "data.patient_id_regex is not a valid regular expression",
             ),
         ],
     )
@@ -162,22 +128,12 @@ class TestSweepSpace:
         assert space["train.loss"].choice == ("dice_loss", "bce_dice_loss")
         assert Config.model_validate(config.model_dump(mode="json")) == config
 
-    def test_a_choice_keeps_the_types_of_its_values(self) -> None:
-        values = ParameterSpec.model_validate({"choice": [1, 1.0, True, "1"]}).choice
-        assert values is not None
-        assert [type(value) for value in values] == [int, float, bool, str]
-
     @pytest.mark.parametrize(
         ("key", "given", "message"),
         [
             ("train__lerning_rate", {"uniform": [0.1, 0.2]}, "did you mean train.learning_rate?"),
             ("train", {"uniform": [0.1, 0.2]}, "sweep.space names 'train', which is not a setting"),
             ("serve__port", {"int": [1, 2]}, "serve.port does not change a trial"),
-            ("train__epochs", {}, "give exactly one of choice, uniform, loguniform, int"),
-            ("train__epochs", {"int": [1, 2], "choice": [1]}, "give exactly one of"),
-            ("train__epochs", {"int": [2, 1]}, "int = [2, 1]: the first must be the lower number"),
-            ("train__epochs", {"choice": []}, "choice needs at least one value"),
-            ("train__learning_rate", {"loguniform": [0, 1]}, "loguniform needs numbers above 0"),
             ("train__epochs", {"choice": ["many"]}, "train.epochs cannot be 'many'"),
             ("train__epochs", {"uniform": [1, 5]}, "train.epochs cannot be 1.0"),
             ("network__num_layers", {"int": [3, 50]}, "network.num_layers cannot be 50"),

@@ -1,6 +1,5 @@
 """The config file for Ray Serve's own commands, and the application that it names."""
 
-import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,5 +63,3 @@ def test_the_api_key_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match="storage_rot"):
         ServiceArguments.model_validate({"storage_rot": "x"})
-    with pytest.raises(ValueError, match=r"max_replicas = 1 must not be below"):
-        Config.model_validate(tomllib.loads("[serve]\nnum_replicas = 2\nmax_replicas = 1"))

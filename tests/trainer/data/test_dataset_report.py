@@ -35,33 +35,9 @@ def done(prepared, tmp_path_factory) -> Result:
     return Result(report, destination, len(steps))
 
 
-def test_splits_are_counted(done, prepared):
-    train, valid, test = done.report.splits
-    assert (train.split, train.patients, train.slices, train.empty) == ("train", 3, 4, 1)
-    assert (valid.split, valid.patients, valid.slices, valid.empty) == ("valid", 1, 1, 0)
-    assert (test.split, test.patients, test.slices, test.empty) == ("test", 5, 6, 2)
-    area = 40 * 60
-    assert train.foreground == pytest.approx((200 + 200 + 100 + 0) / area / 4)
+def test_every_split_has_statistics_and_every_slice_is_reported(done, prepared):
+    assert [stats.split for stats in done.report.splits] == ["train", "valid", "test"]
     assert done.advanced == len(prepared.dataset.slices)
-
-
-def test_pixels_outside_the_window_are_reported(done):
-    train, _, test = done.report.splits
-    assert (train.below, train.above) == (0.0, 0.0)
-    # The 16-bit slice is 50 x 60, and its 200 pixels of foreground are at 1000.
-    assert test.above == pytest.approx(200 / (5 * 40 * 60 + 50 * 60))
-
-
-def test_a_narrow_window_clips_on_both_sides(prepared, tmp_path):
-    data = prepared.config.with_values(
-        {"data.intensity_low": 40.5, "data.intensity_high": 199.5}
-    ).data
-    train, _, _ = create_report(
-        prepared.dataset, data, prepared.config.network, 7, LocalStorage(tmp_path)
-    ).splits
-    bright = 200 / 2400
-    assert train.above == pytest.approx(bright)
-    assert train.below == pytest.approx(1 - bright)
 
 
 def test_the_table_has_a_row_for_each_patient_of_a_split(done):

@@ -1,7 +1,6 @@
 """A driver reports what it waits for and monitors its worker group, but not indefinitely."""
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,17 +68,6 @@ def test_the_start_is_reported_before_ray_starts(
     ((done, total, note),) = reports
     assert (done, total) == (0, None)
     assert str(note).startswith("starting 2 workers")
-
-
-def test_the_progress_actor_restarts_if_its_process_is_lost(progress_actor: Any) -> None:
-    ray.get(progress_actor.update.remote(1, 9, "loss 1"))
-    ray.kill(progress_actor, no_restart=False)
-
-    def latest() -> Any:
-        return ray.get(progress_actor.latest.remote())
-
-    while latest().progress is not None:
-        time.sleep(0.1)
 
 
 def test_a_group_that_does_not_start_is_an_error(

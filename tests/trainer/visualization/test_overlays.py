@@ -6,7 +6,8 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.imaging.encode import decode_png, encode_png
-from trainer.visualization import image_grid, overlays
+from tests.masks import square
+from trainer.visualization import overlays
 from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 
 # Linear-RGB simulation of full color blindness, Machado et al. 2009 (doi:10.1109/TVCG.2009.113).
@@ -27,16 +28,6 @@ BLINDNESS = {
         [0.004733, 0.691367, 0.303900],
     ],
 }
-
-
-LEGEND = 26
-"""Height of a legend of one line."""
-
-
-def square(size: int, top: int, left: int, side: int) -> NDArray[np.uint8]:
-    mask = np.zeros((size, size), np.uint8)
-    mask[top : top + side, left : left + side] = 1
-    return mask
 
 
 def grey(size: int, value: int = 100) -> NDArray[np.uint8]:
@@ -138,93 +129,6 @@ def test_a_close_up_of_nothing_is_the_middle():
     )
     assert (rows.start, rows.stop) == (0, 40)
     assert (columns.start, columns.stop) == (10, 50)
-
-
-def test_a_contact_sheet_lays_tiles_in_rows():
-    tiles = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = image_grid.image_grid(tiles, 2)
-    assert sheet.shape == (2 * 16 + 6, 2 * 26 + 6, 3)
-    assert sheet[6 + 5, 6 + 10, 0] == 10
-    assert sheet[6 + 5, 32 + 10, 0] == 20
-    assert sheet[22 + 5, 6 + 10, 0] == 30
-    assert sheet[22 + 5, 32 + 10, 0] == 255
-
-
-def test_a_caption_stays_below_its_own_tile():
-    tiles = [np.zeros((20, 60, 3), np.uint8)] * 2
-    sheet = image_grid.image_grid(tiles, 2, ["a very long name of a patient and a slice", ""])
-    caption = sheet[26:46]
-    assert (caption[:, :66] < 128).any()
-    assert (caption[:, 67:] == 255).all()
-
-
-def test_a_contact_sheet_of_nothing_is_a_bug():
-    with pytest.raises(ValueError, match="at least one"):
-        image_grid.image_grid([], 3)
-
-
-def epoch(slices: int, level: float) -> bytes:
-    masks = np.stack([square(32, 8, 8, 16)] * slices)
-    images = np.full((slices, 32, 32, 1), 0.5, np.float32)
-    names = [f"p-{number}" for number in range(slices)]
-    return image_grid.epoch_sheet(images, (masks * level).astype(np.float32), masks, names)
-
-
-def test_an_epoch_sheet_compares_against_the_threshold():
-    hit, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
-    middle = (6 + 96, 6 + 96)
-    assert hit[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
-    assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FALSE_NEGATIVE), abs=1)
-
-
-def test_an_epoch_sheet_says_what_its_colors_mean():
-    for slices in (1, 3):
-        sheet = decode_png(epoch(slices, 0.9))
-        legend = sheet[-50:]
-        for color in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
-            assert (legend == color).all(axis=-1).sum() == 12 * 12
-
-
-def test_an_epoch_sheet_names_its_slices():
-    sheets = []
-    for name in ("p-1", "p-2"):
-        target = square(32, 8, 8, 16)[None]
-        image = np.full((1, 32, 32, 1), 0.5, np.float32)
-        sheets.append(image_grid.epoch_sheet(image, target.astype(np.float32), target, [name]))
-    assert sheets[0] != sheets[1]
-
-
-def test_epochs_are_laid_in_their_order_over_one_legend():
-    one = decode_png(epoch(3, 0.9))
-    page = decode_png(image_grid.epoch_comparison({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
-    assert page.shape == (2 * (one.shape[0] + 34) - LEGEND, one.shape[1], 3)
-    assert (page[-one.shape[0] :] == one).all()
-
-
-def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture():
-    wide, narrow = decode_png(epoch(3, 0.9)), decode_png(epoch(1, 0.9))
-    page = decode_png(image_grid.epoch_comparison({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
-    assert page.shape[1] == wide.shape[1] > narrow.shape[1]
-    assert (page[-wide.shape[0] :] == wide).all()
-    above = narrow[: -LEGEND - 40]
-    assert (page[34 : 34 + above.shape[0], : narrow.shape[1]] == above).all()
-
-
-def test_at_most_eight_epochs_are_shown():
-    sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
-    height = decode_png(sheets[1]).shape[0]
-    # A single slice is so narrow that the legend takes three lines.
-    legend = LEGEND + 40
-    page = decode_png(image_grid.epoch_comparison(sheets))
-    assert page.shape[0] == 8 * (height - legend + 34) + legend
-
-
-@pytest.mark.parametrize(("count", "most"), [(3, 8), (8, 8), (20, 8), (100, 5)])
-def test_the_first_and_the_last_are_chosen(count, most):
-    chosen = image_grid.evenly_spaced(range(1, count + 1), most)
-    assert len(chosen) == len(set(chosen)) == min(count, most)
-    assert (chosen[0], chosen[-1]) == (1, count)
-    assert chosen == sorted(chosen)
 
 
 def test_png_keeps_every_pixel():

@@ -1,51 +1,10 @@
-"""Shapes know where they are; a seed names a patient."""
+"""A seed names a patient, whose organ is in every slice."""
 
 import numpy as np
-import pytest
 
+from tests.phantom import sample_points
 from trainer.data.phantom.anatomy import Patient, create_anatomy
-from trainer.data.phantom.shapes import HEIGHT, VIEW, Ellipse, SamplePoints, Shape, Tube
-
-
-def sample_points(z: float, side: int = 120) -> SamplePoints:
-    axis = ((np.arange(side) + 0.5) * (VIEW / side) - VIEW / 2).astype(np.float32)
-    x, y = np.meshgrid(axis, axis)
-    return SamplePoints(x, y, z)
-
-
-SHAPES = [
-    Ellipse(2.0, -3.0, 4.0, 2.0, 0.5, (0.5, -0.2), 1.0, 3.0),
-    Tube(((-5.0, 0.0, 1.0, 1.5), (0.0, 1.0, 2.0, 1.2), (5.0, 0.0, 4.0, 1.0)), 2.0),
-]
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=["ellipse", "tube"])
-@pytest.mark.parametrize("z", [0.0, 1.0, 2.5, 3.5])
-def test_no_point_of_a_shape_lies_outside_its_box(shape: Shape, z: float) -> None:
-    at = sample_points(z)
-    box = shape.box(z)
-    assert box is not None
-    left, right, front, back = box
-    inside = shape.depth(at) > 0
-    assert inside.any()
-    assert left <= at.x[inside].min() <= at.x[inside].max() <= right
-    assert front <= at.y[inside].min() <= at.y[inside].max() <= back
-
-
-def test_a_shape_ends_above_and_below() -> None:
-    ball = Ellipse(0.0, 0.0, 2.0, 2.0, middle=2.0, reach=1.0)
-    assert ball.box(2.0) is not None
-    assert ball.box(0.5) is None
-    assert ball.box(3.5) is None
-    assert SHAPES[1].box(9.0) is None
-
-
-def test_depth_is_measured_in_centimetres() -> None:
-    at = sample_points(0.0)
-    depth = Ellipse(0.0, 0.0, 5.0, 5.0).depth(at)
-    np.testing.assert_allclose(depth, 5.0 - np.hypot(at.x, at.y), atol=1e-4)
-    depth = Tube(((0.0, 0.0, 0.0, 3.0),)).depth(at)
-    np.testing.assert_allclose(depth, 3.0 - np.hypot(at.x, at.y), atol=1e-4)
+from trainer.data.phantom.shapes import HEIGHT
 
 
 def test_all_is_drawn_in_float32() -> None:

@@ -1,0 +1,46 @@
+"""Data settings that contradict each other are rejected."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from contract.config import Data
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"source": "folder"}, r"requires data\.root, the folder of your slices"),
+        ({"root": "/slices"}, '"/slices" is not read .* set data.source = "folder", or remove'),
+        ({"train_dir": "a", "valid_dir": "a"}, r"train_dir, .* must differ"),
+        (
+            {"images_dir": "a", "masks_dir": "a"},
+            r"and so must data\.images_dir",
+        ),
+        ({"images_dir": "/images"}, "should match pattern"),
+        ({"images_dir": "../images"}, "should match pattern"),
+        ({"mask_pattern": "mask"}, "should match pattern"),
+        ({"mask_pattern": "{name}/{name}"}, "should match pattern"),
+        ({"valid_fraction": 0.6, "test_fraction": 0.4}, "no patient to train on"),
+        ({"intensity_low": 5.0, "intensity_high": 5.0}, r"data\.intensity_low must be below"),
+        ({"intensity_high": float("inf")}, "finite number"),
+        ({"patient_id_regex": "("}, r"data\.patient_id_regex is not a valid regular expression"),
+        ({"mask_threshold": 65535}, "less than 65535"),
+    ],
+)
+def test_values_that_cannot_be_used_are_rejected(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Data.model_validate(values)
+
+
+def test_a_folder_of_slices_is_described_by_its_names() -> None:
+    data = Data.model_validate(
+        {
+            "source": "folder",
+            "root": "s3://bucket/slices",
+            "valid_dir": "split/val",
+            "mask_pattern": "seg_{name}",
+        }
+    )
+    assert (data.valid_dir, data.mask_pattern) == ("split/val", "seg_{name}")

@@ -1,0 +1,36 @@
+"""Training settings that contradict each other are rejected."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from contract.config import Train
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": "dice"}, "Input should be 'binary_crossentropy'"),
+        (
+            {"batch_size": 3, "num_workers": 2},
+            r"batch_size = 3 must be divisible by train\.num_workers = 2",
+        ),
+        (
+            {"clip_norm": 1.0, "clip_value": 1.0},
+            r"set train\.clip_value or .*clip_norm, not both",
+        ),
+        ({"epochs": 3, "warmup_epochs": 3.0}, r"train\.warmup_epochs must be below train\.epochs"),
+        ({"learning_rate": 0.0}, "greater than 0"),
+        ({"gpus_per_worker": 2}, "less than or equal to 1"),
+    ],
+)
+def test_values_that_cannot_be_used_are_rejected(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Train.model_validate(values)
+
+
+def test_settings_at_their_limits_are_accepted() -> None:
+    train = Train.model_validate({"epochs": 3, "warmup_epochs": 2.5, "batch_size": 6})
+    assert (train.warmup_epochs, train.batch_size, train.num_workers) == (2.5, 6, 2)
+    assert Train(clip_norm=1.0).clip_value is None

@@ -1,0 +1,89 @@
+"""Every image and mask is decoded before training; those that cannot be used are named."""
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from contract.storage import Storage
+from tests.slice_folders import SIDE, data_error, image_of, mask_of, png, settings
+from trainer.data.dataset_index import prepare_dataset
+from trainer.data.pair_checks import digest_of, digest_pixels, foreground_fraction
+
+
+def test_an_unreadable_file_is_named(source: Storage, home: Storage) -> None:
+    source.write("train/masks/P01-0.png", mask_of(4)[:-20])
+    source.write("test/images/P20-0.png", b"no picture")
+    message = data_error(source, home)
+    assert "2 files are invalid" in message
+    assert "train/masks/P01-0.png cannot be decoded" in message
+    assert "test/images/P20-0.png cannot be decoded" in message
+
+
+def test_sizes_that_differ_are_named(source: Storage, home: Storage) -> None:
+    source.write("train/images/P01-0.png", image_of("x", side=32))
+    message = data_error(source, home)
+    assert "train/images/P01-0.png is 32 x 32 pixels, but train/masks/P01-0.png is 24 x 24" in (
+        message
+    )
+
+
+def test_a_split_without_foreground_is_rejected(source: Storage, home: Storage) -> None:
+    for name in ("P10-0", "P10-1", "P11-0", "P11-1"):
+        source.write(f"valid/masks/{name}.png", mask_of(5, value=1))
+    message = data_error(source, home, mask_threshold=127)
+    assert "none of the 4 masks of the valid split (valid/masks/P10-0.png, …)" in message
+    assert "their maximum value is 1, and foreground is above data.mask_threshold = 127: " in (
+        message
+    )
+    assert "set data.mask_threshold below that maximum" in message
+    source.write("valid/masks/P11-1.png", mask_of(5))
+    dataset = prepare_dataset(settings(source, mask_threshold=127), 0, home)
+    assert dataset.select("valid")[0].foreground == 0.0
+
+
+def test_one_image_in_two_splits_is_rejected_unless_allowed(
+    source: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The same pixels in another file format, below the name of another patient.
+    pixels = cv2.imdecode(
+        np.frombuffer(source.read("train/images/P00-0.png"), np.uint8), cv2.IMREAD_GRAYSCALE
+    )
+    assert pixels is not None
+    source.write("test/images/P20-0.bmp", cv2.imencode(".bmp", pixels)[1].tobytes())
+    source.delete("test/images/P20-0.png")
+    for _ in range(2):
+        message = data_error(source, home)
+        assert "train/images/P00-0.png and test/images/P20-0.bmp have the same pixels" in message
+        assert "data.allow_patient_overlap" in message
+        with caplog.at_level(logging.WARNING):
+            prepare_dataset(settings(source, allow_patient_overlap=True), 0, home)
+        assert "have the same pixels" in caplog.text
+
+
+def test_blank_images_in_two_splits_are_no_duplicates(source: Storage, home: Storage) -> None:
+    for key in ("train/images/P00-0.png", "test/images/P20-0.png"):
+        source.write(key, png(np.zeros((SIDE, SIDE), np.uint8)))
+    assert prepare_dataset(settings(source), 0, home).duplicates == ()
+
+
+@pytest.mark.parametrize(("threshold", "fraction"), [(0, 0.6), (1, 0.1), (127, 0.1), (255, 0.0)])
+def test_the_foreground_is_above_the_threshold(threshold: int, fraction: float) -> None:
+    values = {0: 40, 1: 50, 255: 10}
+    assert foreground_fraction(values, threshold) == pytest.approx(fraction)
+
+
+def test_a_digest_identifies_pixels_shape_and_type() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    digest = digest_pixels(pixels)
+    assert len(digest) == 32
+    # The layout in memory has no effect.
+    assert digest_pixels(np.asfortranarray(pixels)) == digest
+    others = [pixels + np.uint8(1), pixels.reshape(4, 3, 1), pixels.astype(np.int32)]
+    assert digest not in {digest_pixels(other) for other in others}
+
+
+def test_the_order_of_keys_does_not_change_a_digest() -> None:
+    assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
+    assert digest_of({"a": 1, "b": [1, 2]}) != digest_of({"a": 1, "b": [2, 1]})

@@ -1,0 +1,50 @@
+"""The files of an evaluation: one row per patient, and a summary of what was evaluated."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from contract.confusion import ConfusionCounts
+from tests.trainer.conftest import Prepared
+from tests.trainer.evaluation.conftest import EvaluationResult
+from trainer.evaluation.results import patients_csv
+from trainer.evaluation.scores import PatientScore
+
+
+def test_the_table_has_a_row_for_each_patient(done: EvaluationResult) -> None:
+    text = done.destination.read("evaluation.csv").decode()
+    rows = {row["patient"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == ["half", "invented", "missed", "quiet", "wide"]
+    assert rows["half"]["dice"] == "0.75"
+    assert (rows["half"]["tp"], rows["half"]["fp"], rows["half"]["fn"]) == ("300", "100", "100")
+    assert rows["quiet"]["sensitivity"] == ""
+    assert [rows[name]["empty"] for name in ("quiet", "half")] == ["yes", "no"]
+
+
+def test_the_summary_names_what_it_is_of(
+    done: EvaluationResult, thresholding: Path, prepared: Prepared
+) -> None:
+    summary = json.loads(done.destination.read("summary.json"))
+    assert summary["dice"]["mean"] == pytest.approx(0.55)
+    assert summary["empty_masks"]["patients"] == 2
+    assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
+    assert summary["model"]["name"] == "thresholding"
+    assert summary["model"]["bundle"] == str(thresholding)
+    assert summary["dataset"]["fingerprint"] == prepared.dataset.fingerprint
+    assert summary["dataset"]["training_fingerprint"] == "0123456789abcdef"
+    assert summary["host_info"]["machine"]
+
+
+def test_a_metric_of_the_table_has_six_digits_and_an_undefined_one_none() -> None:
+    patients = [
+        PatientScore("a", 3, ConfusionCounts(tp=1, fp=2, fn=0, tn=7)),
+        PatientScore("b,c", 1, ConfusionCounts(tn=10)),
+    ]
+    assert patients_csv(patients).decode().splitlines() == [
+        "patient,slices,dice,iou,sensitivity,specificity,tp,fp,fn,tn,empty",
+        "a,3,0.5,0.333333,1,0.777778,1,2,0,7,no",
+        '"b,c",1,1,1,,1,0,0,0,10,yes',
+    ]

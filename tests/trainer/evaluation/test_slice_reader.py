@@ -1,0 +1,65 @@
+"""Slices are read ahead in order, and batched by their shape."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import StorageError
+from contract.storage import open_storage
+from tests.scores import case
+from tests.trainer.conftest import HEIGHT, ORGAN, WIDTH, Prepared
+from trainer.evaluation.slice_reader import (
+    SliceReader,
+    batch_by_shape,
+    load_saved_model,
+    read_ahead,
+)
+
+
+def test_batches_hold_slices_of_one_shape_and_type() -> None:
+    kinds = [
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((4, 6, 1), np.uint8),
+        np.zeros((4, 4, 1), np.int32),
+    ]
+    reads = [
+        (case(str(number)), kinds[number % 3], np.zeros((4, 4), np.uint8)) for number in range(20)
+    ]
+    made = list(batch_by_shape(reads, 3))
+    assert all(len({(image.shape, image.dtype) for _, image, _ in batch}) == 1 for batch in made)
+    assert max(len(batch) for batch in made) == 3
+    assert sorted(int(one.name) for batch in made for one, _, _ in batch) == list(range(20))
+
+
+@pytest.fixture
+def reader(prepared: Prepared) -> SliceReader:
+    """Reads the slices of the dataset."""
+    dataset = prepared.dataset
+    return SliceReader(open_storage(dataset.root), dataset.mask_threshold, (0.0, 255.0))
+
+
+def test_slices_are_read_in_their_order(prepared: Prepared, reader: SliceReader) -> None:
+    # More than are decoded ahead.
+    records = [*prepared.dataset.slices, *reversed(prepared.dataset.slices)]
+    loaded = list(read_ahead(records, reader))
+    assert [record for record, _, _ in loaded] == records
+    for record, image, mask in loaded:
+        assert image.shape[:2] == mask.shape == (record.height, record.width)
+        assert mask.mean() == pytest.approx(record.foreground)
+
+
+def test_a_slice_that_cannot_be_read_is_named(prepared: Prepared, reader: SliceReader) -> None:
+    records = [*prepared.dataset.slices, case("gone")]
+    with pytest.raises(StorageError, match=r"gone\.png"):
+        list(read_ahead(records, reader))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_a_saved_model_predicts_slices_of_both_types(
+    thresholding: Path, dtype: type[np.uint8 | np.int32]
+) -> None:
+    slices = np.where(ORGAN, 200, 40).astype(dtype)[None, ..., None]
+    masks = load_saved_model(thresholding)(slices)
+    assert (masks.shape, masks.dtype) == ((1, HEIGHT, WIDTH), np.uint8)
+    assert np.array_equal(masks[0] == 1, ORGAN)

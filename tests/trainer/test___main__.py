@@ -1,0 +1,170 @@
+"""What the commands of the trainer print, and what they leave."""
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import trainer
+from contract.config import Config
+from contract.config.loader import to_toml
+from contract.errors import DataError
+from contract.storage import open_storage
+from tests.histories import history
+from tests.small import FEW_SLICES, NETWORK
+from tests.trainer.conftest import Prepared
+from trainer.__main__ import app, format_table
+from trainer.training import checkpoints
+from trainer.training.run_store import run_storage
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A small run on the phantom."""
+    return Config.model_validate(
+        {
+            "run": {"name": "demo"},
+            "storage": {"root": str(tmp_path / "storage")},
+            "data": {"phantom": FEW_SLICES},
+            "network": NETWORK,
+            "train": {"epochs": 20},
+        }
+    )
+
+
+@pytest.fixture
+def settings(config: Config, tmp_path: Path) -> Path:
+    """The file of these settings."""
+    path = tmp_path / "demo.toml"
+    path.write_text(to_toml(config))
+    return path
+
+
+def test_the_prepared_slices_are_counted_by_split(settings: Path, config: Config) -> None:
+    result = CliRunner().invoke(app, ["prepare", str(settings)])
+    assert result.exit_code == 0, result.output
+    *splits, last = result.stdout.splitlines()
+    assert splits == [
+        "train      2 patients      8 slices",
+        "valid      1 patients      4 slices",
+        "test       1 patients      4 slices",
+    ]
+    root = last.removeprefix("slices: ")
+    assert root.startswith(f"{config.storage.root}/datasets/phantom-")
+    assert len(open_storage(root).list_objects("train/images")) == 8
+
+
+def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Path) -> None:
+    result = CliRunner().invoke(app, ["prepare", str(settings), "predict.sliding_window=true"])
+    assert isinstance(result.exception, DataError)
+    assert "network.image_size = 32" in str(result.exception)
+
+
+@pytest.fixture
+def unchanged_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what a command changes in its process to silence the libraries."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    with patch.dict(os.environ):
+        yield
+
+
+@pytest.mark.parametrize("command", ["prepare", "inspect", "train"])
+def test_settings_are_shown_and_nothing_is_done(
+    command: str, settings: Path, config: Config
+) -> None:
+    words = [command, str(settings), "train.epochs=3", "--show-config"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    expected = config.with_values({"train.epochs": 3}).model_dump(mode="json", exclude_none=True)
+    assert (
+        Config.model_validate(tomllib.loads(result.stdout)).model_dump(
+            mode="json", exclude_none=True
+        )
+        == expected
+    )
+    assert not Path(config.storage.root).exists()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        (0, "interrupted before the first epoch of run demo was finished."),
+        (1, "interrupted: 1 finished epoch of 20 are kept in "),
+        (2, "interrupted: 2 finished epochs of 20 are kept in "),
+    ],
+)
+def test_an_interrupted_training_says_what_it_has_kept(
+    epochs: int, message: str, settings: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(config: Config) -> None:
+        raise KeyboardInterrupt
+
+    if epochs:
+        storage = run_storage(config).child("checkpoints")
+        checkpoints.save_checkpoint(storage, [np.zeros(1)], history(epochs))
+    monkeypatch.setattr(trainer, "train", interrupt)
+    result = CliRunner().invoke(app, ["train", str(settings)])
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr.startswith(message)
+    assert ("the same command resumes the training" in result.stderr) == bool(epochs)
+
+
+@pytest.mark.usefixtures("unchanged_process")
+def test_a_bundle_is_evaluated_by_patient(
+    thresholding: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    output = tmp_path / "evaluation"
+    result = CliRunner().invoke(
+        app,
+        [
+            "evaluate",
+            str(thresholding),
+            "data.source=folder",
+            f"data.root={prepared.config.data.root}",
+            f"storage.root={prepared.config.storage.root}",
+            "--output",
+            str(output),
+            "--save-masks",
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0] == ["patient", "slices", "dice", "iou", "sensitivity", "specificity"]
+    assert rows[1][:3] == ["half", "2", "0.750"]
+    assert rows[4][:5] == ["quiet", "1", "1.000", "1.000", "–"]
+    assert [row[:3] for row in rows[6:10]] == [
+        ["mean", "6", "0.550"],
+        ["SD", "6", "0.512"],
+        ["min", "6", "0.000"],
+        ["max", "6", "1.000"],
+    ]
+    assert rows[10] == ["report:", f"{output}/report.html"]
+    assert (output / "report.html").is_file()
+    assert len(list((output / "masks").iterdir())) == 6
+
+
+@pytest.mark.usefixtures("unchanged_process")
+def test_the_columns_of_the_table_are_aligned(
+    thresholding: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    evaluation = trainer.evaluate(
+        str(thresholding),
+        split="valid",
+        output=str(tmp_path),
+        data={"source": "folder", "root": prepared.config.data.root},
+        storage={"root": prepared.config.storage.root},
+    )
+    assert len({len(line) for line in format_table(evaluation).splitlines()}) == 1
+
+
+def test_an_unknown_split_is_wrong_usage() -> None:
+    result = CliRunner().invoke(app, ["evaluate", "bundle", "--split", "holdout"])
+    assert result.exit_code == 2
+    assert "must be one of train, valid, test" in result.stderr
