@@ -140,12 +140,17 @@ class S3Storage(Storage):
         if not isinstance(source, S3Storage):
             super().copy_object(key, source, source_key)
             return
-        with (
-            source._translate_key_errors("read", source_key) as source_name,
-            self._translate_key_errors("write", key) as name,
-        ):
-            origin = {"Bucket": source._bucket, "Key": source_name}
-            self._client.copy(origin, self._bucket, name, Config=_TRANSFER)
+        source_name = source._name(validate_key(source_key))
+        origin = {"Bucket": source._bucket, "Key": source_name}
+        with self._translate_key_errors("write", key) as name:
+            try:
+                self._client.copy(origin, self._bucket, name, Config=_TRANSFER)
+            except ClientError as error:
+                # boto3 requests the size of the source before it copies.
+                if error.operation_name == "HeadObject":
+                    with source._translate_key_errors("read", source_key):
+                        raise
+                raise
 
     def _get(self, name: str) -> bytes:
         for _ in range(_READ_ATTEMPTS - 1):
