@@ -51,7 +51,7 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 
 # Each script prints its table and writes it to benchmarks/README.md. Run them on an idle machine.
 bench: $(VENV)/installed-dev
-	set -e; for name in start_up training_overhead sweep serving; do \
+	set -e; for name in start_up training_overhead input_pipeline sweep serving; do \
 	    $(BIN)/python -m benchmarks.$$name --write; \
 	done
 

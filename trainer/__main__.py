@@ -91,21 +91,21 @@ def preview(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a training slice beside augmented copies, one row per augmentation."""
+    """Draw a training slice next to augmented copies, one row per augmentation."""
     from trainer.data.augmentation_preview import augmentation_png
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
-    picture = augmentation_png(
+    png = augmentation_png(
         dataset, chosen.data, chosen.network, chosen.run.seed, open_storage(dataset.root)
     )
-    if picture is None:
+    if png is None:
         raise ConfigError(
             "no augmentation has a probability above 0: set one in [data.augment], such as "
             "data.augment.rotation_probability=1."
         )
     destination = open_storage(chosen.storage.root).child(f"inspections/{chosen.run.name}")
-    destination.write("augmentation.png", picture)
+    destination.write("augmentation.png", png)
     typer.echo(f"image: {destination.url}/augmentation.png")
 
 

@@ -24,7 +24,7 @@ _TILE_SIZE = 176
 def augmentation_png(
     dataset: Dataset, data: Data, network: Network, seed: int, storage: Storage
 ) -> bytes | None:
-    """A training sample beside augmented copies, with the outlines of their masks; a PNG.
+    """A training sample next to augmented copies, with the outlines of their masks; a PNG.
 
     The first row is what the first five epochs of a training with this seed use. Each further row
     shows one augmentation alone, applied with probability 1. The sample is the training slice with

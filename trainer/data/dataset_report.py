@@ -6,7 +6,7 @@ counts.png          slices of each patient
 foreground.png      foreground fraction of each slice
 intensity.png       raw intensities, of all pixels and of the foreground
 overlays.png        slices with their masks, spread evenly over the patients
-augmentation.png    a training slice beside augmented copies, if there is any augmentation
+augmentation.png    a training slice next to augmented copies, if there is any augmentation
 """
 
 from collections.abc import Sequence

@@ -26,9 +26,9 @@ def test_every_setting_that_switches_an_augmentation_on_is_known():
 
 
 def test_every_copy_of_a_flip_is_the_mirrored_original(prepared):
-    picture = draw(prepared, flip_horizontal=1.0)
-    assert picture is not None
-    pixels = decode_png(picture)
+    png = draw(prepared, flip_horizontal=1.0)
+    assert png is not None
+    pixels = decode_png(png)
     tile, step = 176, 176 + 6
     original = pixels[6 : 6 + tile, 6 : 6 + tile]
     assert not np.array_equal(original, original[:, ::-1])
@@ -42,9 +42,9 @@ def test_every_copy_of_a_flip_is_the_mirrored_original(prepared):
 @pytest.mark.parametrize("count", [1, 3])
 def test_each_augmentation_has_a_row_of_its_own(prepared, count):
     names = ("rotation_probability", "noise_probability", "cutout_probability")[:count]
-    picture = draw(prepared, **dict.fromkeys(names, 0.5))
-    assert picture is not None
-    assert decode_png(picture).shape[0] == 6 + (1 + count) * (176 + 20 + 6)
+    png = draw(prepared, **dict.fromkeys(names, 0.5))
+    assert png is not None
+    assert decode_png(png).shape[0] == 6 + (1 + count) * (176 + 20 + 6)
 
 
 def test_without_augmentation_there_is_no_picture(prepared):
