@@ -119,7 +119,7 @@ def rate(step: Callable[[], Any], count: int, seconds: float, warm_up: int = 20)
 
 def measure_decoding(folder: str, size: str, seconds: str) -> float:
     """Images and masks a second, read and decoded by one thread per CPU."""
-    from contract.imaging.decode import read_image, read_mask
+    from contract.imaging.decode import read_image
     from trainer.data.dataset_index import prepare_dataset
 
     config = settings(folder, "demo.toml", **{"data.phantom.size": int(size)})
@@ -128,7 +128,7 @@ def measure_decoding(folder: str, size: str, seconds: str) -> float:
 
     def decode(record: Any) -> None:
         read_image(storage, record.image)
-        read_mask(storage, record.mask, dataset.mask_threshold)
+        dataset.masks.read(storage, record.mask)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return rate(lambda: list(pool.map(decode, records)), len(records), float(seconds), 1)
@@ -191,7 +191,7 @@ def measure_memory(folder: str, count: str) -> list[str]:
     for index in range(int(count)):
         image = rng.integers(0, 256, (128, 128, 1), np.uint8)
         size += write_slice(split, index, image, (image[..., 0] > 128).astype(np.uint8))
-    cached = CachedSplit(split, int(count), ImageShape(128, 128, 1))
+    cached = CachedSplit(split, int(count), ImageShape(128, 128, 1), ())
     rank, train = pipeline.WorkerRank(), config.train
 
     def read(steps: int) -> float:

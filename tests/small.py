@@ -24,4 +24,6 @@ def write_split(folder: Path, images: NDArray[np.integer], masks: NDArray[np.uin
     folder.mkdir(parents=True, exist_ok=True)
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         write_slice(folder, index, image, mask)
-    return CachedSplit(folder, len(images), ImageShape(*images.shape[1:]))
+    return CachedSplit(
+        folder, len(images), ImageShape(*images.shape[1:]), tuple(range(len(images)))
+    )

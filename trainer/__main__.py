@@ -183,11 +183,7 @@ def format_table(evaluation: "Evaluation") -> str:
 
     rows = [("patient", "slices", "".join(f"{name:>13}" for name in METRICS))]
     rows += [
-        (
-            patient.patient,
-            patient.slices,
-            cells(getattr(patient.counts, name) for name in METRICS),
-        )
+        (patient.patient, patient.slices, cells(map(patient.metric, METRICS)))
         for patient in evaluation.patients
     ]
     summaries = [evaluation.summary_of(name) for name in METRICS]
@@ -196,6 +192,10 @@ def format_table(evaluation: "Evaluation") -> str:
         (label, slices, cells(getattr(summary, field) for summary in summaries))
         for label, field in (("mean", "mean"), ("SD", "sd"), ("min", "min"), ("max", "max"))
     ]
+    if len(evaluation.classes) > 1:
+        for name in evaluation.classes:
+            means = [evaluation.summary_of(metric, name).mean for metric in METRICS]
+            rows.append((f"mean {name}", slices, cells(means)))
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
 

@@ -1,6 +1,6 @@
 """Every setting, and how a TOML file becomes one validated Config.
 
-One file per section. May import contract.errors alone.
+One file per section. May import contract.errors and contract.imaging.segmentation_class.
 """
 
 from contract.config.cluster import Cloud, Cluster, Kubernetes

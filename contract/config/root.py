@@ -34,6 +34,8 @@ _RUNTIME_KEYS = {
     "max_failures",
     "stall_timeout_s",
 }
+# Settings that are tables with keys of the user.
+_DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights")
 # Settings of [data] that say where files are.
 _LOCATION_KEYS = {
     "root",
@@ -92,6 +94,26 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _class_weights_name_classes(self) -> Self:
+        known = [each.name for each in self.data.segmentation_classes] + ["background"]
+        for name in self.train.class_weights:
+            if name not in known:
+                raise ValueError(
+                    f"train.class_weights.{name} is not a class: the names are {', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_has_an_effect(self) -> Self:
+        default = Predict.model_fields["threshold"].default
+        if len(self.data.classes) > 1 and self.predict.threshold != default:
+            raise ValueError(
+                f"predict.threshold = {self.predict.threshold} has no effect with several classes, "
+                "of which each pixel has the most probable one: remove it"
+            )
+        return self
+
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """A copy with some settings changed, validated as a whole.
 
@@ -112,6 +134,8 @@ class Config(Section):
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"] = {key: v for key, v in tree["data"].items() if key not in _LOCATION_KEYS}
+        # A list, because the order of the classes is that of their indices.
+        tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
         return {"run": {"seed": self.run.seed}, **tree}
 
@@ -167,11 +191,11 @@ def closest_match(word: str, known: Iterable[str]) -> str:
 def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set "section.key" of a nested dict to a value; ConfigError if there is no such setting."""
     known = setting_types()
-    searched = key.removeprefix("sweep.space.")
-    if key not in known and searched == key:
+    table = next((name for name in _DICT_SETTINGS if key.startswith(f"{name}.")), None)
+    if key not in known and table is None:
         raise ConfigError(as_sentence(f"there is no setting {key!r}{closest_match(key, known)}"))
-    *path, last = key.split(".") if searched == key else ["sweep", "space", searched]
-    for part in path:
+    path, last = (table, key[len(table) + 1 :]) if table else key.rsplit(".", 1)
+    for part in path.split("."):
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{part} is a section of settings, not a value.")

@@ -12,6 +12,7 @@ import pytest
 from contract import bundle
 from contract.bundle import MANIFEST, BundleMetadata, Manifest
 from contract.errors import BundleError, StorageError
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage, open_storage
 
 FACTS = BundleMetadata(
@@ -24,6 +25,7 @@ FACTS = BundleMetadata(
     patients={"train": ("P1", "P2"), "valid": ("P3",)},
     image_size=128,
     image_channels=1,
+    classes=single_foreground(),
     threshold=0.5,
     metrics={"val_dice_coef": 0.81},
 )
@@ -140,8 +142,8 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda tree: tree.update(schema_version=2), "schema version 2, .* reads 1"),
-            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 1"),
+            (lambda tree: tree.update(schema_version=3), "schema version 3, .* reads 2"),
+            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 2"),
             (lambda tree: tree.pop("schema_version"), "has no schema_version"),
             (lambda tree: tree.update(schema_version="1"), "has no schema_version"),
             (lambda tree: tree.pop("threshold"), "damaged .threshold: Field required"),

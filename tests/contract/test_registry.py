@@ -9,6 +9,7 @@ import pytest
 from contract import bundle
 from contract.bundle import BundleMetadata
 from contract.errors import BundleError, RegistryError
+from contract.imaging.segmentation_class import single_foreground
 from contract.registry import (
     Registry,
     StageTransition,
@@ -37,6 +38,7 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
         patients={},
         image_size=128,
         image_channels=1,
+        classes=single_foreground(),
         threshold=0.5,
         metrics={"val_dice_coef": dice},
     )

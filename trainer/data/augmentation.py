@@ -42,7 +42,7 @@ def augment_batch(
 
     Args:
         images: float32 [B, H, W, C] in 0..1.
-        masks: float32 [B, H, W, M] of 0 and 1.
+        masks: float32 [B, H, W, K] of 0 and 1, a channel for each class.
         numbers: The random numbers of `draw`, batched.
         augment: Probabilities and ranges.
 

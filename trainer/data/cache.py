@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from cluster.connection import cache_folder
 from contract.config import Network
 from contract.errors import DataError
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage, open_storage, translate_errors
+from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.data.preprocessing import resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
-_FORMAT = 4
+_FORMAT = 5
 _META = "meta.json"
 _LOCAL_READERS, _REMOTE_READERS = 8, 32
 _CHUNK = 512
@@ -57,16 +59,18 @@ class CachedSplit:
     """The slices of a split at the size of the network, in the order of Dataset.select(split).
 
     Attributes:
-        folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of 0
-            and 1, uint8.
+        folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of
+            class indices, uint8.
         num_samples: The number of slices.
         shape: The shape of every image.
+        foreground: The indices of the slices with foreground.
         in_use: A lock that keeps the cache from being deleted while this object exists.
     """
 
     folder: Path
     num_samples: int
     shape: ImageShape
+    foreground: tuple[int, ...]
     in_use: IO[str] | None = None
 
     def read(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
@@ -82,7 +86,7 @@ class CachedSplit:
         )
 
     def read_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as `read` in a graph: float32 [H, W, C] and float32 [H, W, 1]."""
+        """The same as `read` in a graph: float32 [H, W, C] and uint8 [H, W]."""
         name = tf.strings.as_string(index, width=_DIGITS, fill="0")
         content = tf.io.read_file(tf.strings.join([f"{self.folder}/", name]))
         mask_start = tf.strings.length(content) - self.shape.pixels
@@ -96,7 +100,7 @@ class CachedSplit:
         image = tf.switch_case(mask_start // (self.shape.pixels * self.shape.channels) // 2, decode)
         return (
             tf.reshape(image, self.shape),
-            tf.reshape(tf.cast(mask, tf.float32), (*self.shape[:2], 1)),
+            tf.reshape(mask, self.shape[:2]),
         )
 
 
@@ -139,7 +143,9 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
     records = dataset.select(split)
     size, channels = network.image_size, network.image_channels
     in_use = folder.with_suffix(".use").open("w")
-    cached = CachedSplit(folder, len(records), ImageShape(size, size, channels), in_use)
+    foreground = tuple(index for index, record in enumerate(records) if record.foreground)
+    shape = ImageShape(size, size, channels)
+    cached = CachedSplit(folder, len(records), shape, foreground, in_use)
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
@@ -159,7 +165,7 @@ def _cache_root() -> Path:
 
 def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
     size, channels = network.image_size, network.image_channels
-    parts = (_FORMAT, dataset.fingerprint, dataset.mask_threshold, split, size, channels)
+    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, size, channels)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -186,7 +192,7 @@ def _fill(
         unfinished.mkdir()
 
     def cache_record(index: int) -> int:
-        image, mask = read_resized(records[index], storage, dataset.mask_threshold, network)
+        image, mask = read_resized(records[index], storage, dataset.masks, network)
         return write_slice(unfinished, index, image, mask)
 
     readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
@@ -238,17 +244,18 @@ def _make_room(keep: Path, limit: int) -> int:
 
 
 def read_resized(
-    record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
+    record: SliceRecord, storage: Storage, masks: MaskEncoding, network: Network
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of 0 and 1.
+    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of class indices.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).
     """
     size = network.image_size
     raw = read_image(storage, record.image)
-    full_mask = read_mask(storage, record.mask, mask_threshold)
+    full_mask = masks.read(storage, record.mask)
     with tf.device("CPU"):
         image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
-        coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
-    return image.numpy().astype(np.int32), (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8)
+        coverage = one_hot(tf.constant(full_mask[None]), len(masks.classes))
+        mask = class_indices(resize(coverage, size, size))[0]
+    return image.numpy().astype(np.int32), mask.numpy()

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
 from contract.errors import DataError
+from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
 from contract.imaging.mask_values import decide_threshold
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
@@ -22,7 +23,7 @@ from trainer.data import splits
 from trainer.data.pair_checks import (
     CheckedPair,
     DecodedPair,
-    apply_threshold,
+    apply_encoding,
     assign_splits,
     check_pairs,
     check_splits,
@@ -45,7 +46,7 @@ __all__ = [
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 3
+_FORMAT = 4
 _MAX_DUPLICATES = 100
 # Fraction of a split's slices, and of their pixels, above which masks may be inverted.
 _INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
@@ -58,7 +59,7 @@ class SliceRecord:
     """One slice with its mask.
 
     name: the common stem of the files; image, mask: keys below Dataset.root; height, width: in
-    pixels; foreground: fraction of the pixels.
+    pixels; class_fractions: the fraction of the pixels that each class has.
     """
 
     name: str
@@ -68,7 +69,12 @@ class SliceRecord:
     mask: str
     height: int
     width: int
-    foreground: float
+    class_fractions: tuple[float, ...]
+
+    @property
+    def foreground(self) -> float:
+        """The fraction of the pixels that are foreground of any class."""
+        return sum(self.class_fractions)
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ class Dataset:
     root: str
     slices: tuple[SliceRecord, ...]
     fingerprint: str
-    mask_threshold: int
-    """A mask pixel is foreground where its value is greater."""
+    masks: MaskEncoding
+    """How the masks encode the classes."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Images with equal pixels in two splits, at most some of them."""
 
@@ -176,6 +182,9 @@ def _dataset_settings(data: Data, seed: int) -> dict[str, Any]:
         "mask_pattern": data.mask_pattern,
         "patient_id_regex": data.patient_id_regex,
         "mask_threshold": data.mask_threshold,
+        "classes": list(data.classes.items()),
+        "class_tolerance": data.class_tolerance,
+        "other_values_are_background": data.other_values_are_background,
     }
     if data.layout == "unsplit":
         settings |= {"fractions": [data.valid_fraction, data.test_fraction], "seed": seed}
@@ -223,11 +232,13 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    decoded = check_pairs(pair_files(files, data, source), source, on_progress)
-    threshold = _choose_threshold(decoded, data, source)
-    assigned = assign_splits(apply_threshold(decoded, threshold), data, seed, folder)
-    check_splits(assigned, threshold, source)
-    dataset = _create_dataset(source.url, assigned, threshold)
+    encoding = _class_encoding(data)
+    decoded = check_pairs(pair_files(files, data, source), source, encoding, on_progress)
+    if encoding is None:
+        encoding = threshold_encoding(_choose_threshold(decoded, data, source))
+    assigned = assign_splits(apply_encoding(decoded, encoding), data, seed, folder)
+    check_splits(assigned, encoding, source)
+    dataset = _create_dataset(source.url, assigned, encoding)
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
     folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
@@ -264,6 +275,17 @@ def _read_splits_file(folder: Storage) -> str | None:
     return folder.read(splits.SPLITS_FILE).decode()
 
 
+def _class_encoding(data: Data) -> MaskEncoding | None:
+    """How the masks encode the classes of data.classes; None without them."""
+    if not data.classes:
+        return None
+    return MaskEncoding(
+        data.segmentation_classes,
+        tolerance=data.class_tolerance,
+        other_is_background=data.other_values_are_background,
+    )
+
+
 def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storage) -> int:
     """data.mask_threshold, or the threshold that the values of the masks suggest."""
     if data.mask_threshold is not None:
@@ -283,7 +305,7 @@ def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storag
 
 
 def _create_dataset(
-    root: str, assigned: Mapping[Split, Sequence[CheckedPair]], mask_threshold: int
+    root: str, assigned: Mapping[Split, Sequence[CheckedPair]], encoding: MaskEncoding
 ) -> Dataset:
     records = tuple(
         SliceRecord(
@@ -294,7 +316,7 @@ def _create_dataset(
             checked.pair.mask,
             checked.decoded.height,
             checked.decoded.width,
-            checked.foreground,
+            checked.class_fractions,
         )
         for split in SPLITS
         for checked in assigned[split]
@@ -308,7 +330,7 @@ def _create_dataset(
         (first.pair.image, second.pair.image)
         for first, second in find_duplicates(assigned)[:_MAX_DUPLICATES]
     )
-    return Dataset(root, records, digest_of(content)[:16], mask_threshold, duplicates)
+    return Dataset(root, records, digest_of(content)[:16], encoding, duplicates)
 
 
 def _check_split_overlap(dataset: Dataset, data: Data) -> None:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from contract.config import Data
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_png
 from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
@@ -146,9 +146,9 @@ def overlays_png(dataset: Dataset, data: Data, storage: Storage) -> bytes:
     tiles, captions = [], []
     for record in select_example_slices(dataset):
         image = read_image(storage, record.image)
-        mask = read_mask(storage, record.mask, dataset.mask_threshold)
+        mask = dataset.masks.read(storage, record.mask)
         window = (data.intensity_low, data.intensity_high)
-        tiles.append(draw_overlay(image, mask, window=window))
+        tiles.append(draw_overlay(image, mask, window=window, classes=dataset.masks.classes))
         captions.append(f"{record.split} · {record.name}")
     return encode_png(image_grid(tiles, _TILES_PER_SPLIT // 2, captions))
 

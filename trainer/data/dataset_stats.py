@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.config import Data
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
@@ -86,7 +87,7 @@ def measure_intensities(
     formats: dict[str, int] = {}
 
     def measure(record: SliceRecord) -> _SliceHistogram:
-        return _measure_slice(record, storage, dataset.mask_threshold)
+        return _measure_slice(record, storage, dataset.masks)
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="inspect") as pool:
         for done, measured in enumerate(pool.map(measure, dataset.slices), start=1):
@@ -99,10 +100,10 @@ def measure_intensities(
     return histograms, dict(sorted(formats.items(), key=lambda item: -item[1]))
 
 
-def _measure_slice(record: SliceRecord, storage: Storage, threshold: int) -> _SliceHistogram:
+def _measure_slice(record: SliceRecord, storage: Storage, masks: MaskEncoding) -> _SliceHistogram:
     """Read a slice and its mask and count the intensities of both; all channels count."""
     image = read_image(storage, record.image)
-    mask = read_mask(storage, record.mask, threshold)
+    mask = masks.read(storage, record.mask)
     min_intensity = int(image.min())
     shifted = image.astype(np.int64) - min_intensity
     pixels = np.bincount(shifted.ravel())

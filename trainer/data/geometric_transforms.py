@@ -13,6 +13,7 @@ from itertools import zip_longest
 import tensorflow as tf
 
 from contract.config import Augment
+from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.random_numbers import RandomNumbers, elementwise, fold_in, normal, uniform
 
 _ELASTIC_POINTS = 6
@@ -36,15 +37,19 @@ def draw_fields(seed: tf.Tensor, augment: Augment) -> dict[str, tf.Tensor]:
 def apply(
     images: tf.Tensor, masks: tf.Tensor, random: RandomNumbers, fields: Fields, augment: Augment
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images [B, H, W, C] and masks [B, H, W, M] of 0 and 1, both float32, transformed alike."""
+    """Images [B, H, W, C] and masks [B, H, W, K] of 0 and 1, both float32, transformed alike.
+
+    A pixel of a mask has at most one of the K classes.
+    """
     if not any(getattr(augment, name) for name in PROBABILITIES):
         return images, masks
     size = static_size(images, 1), static_size(images, 2)
     y, x = sampling_points(random, fields, augment, size)
     planes = split_channels(images)
     sampled = interpolate([*planes, *split_channels(masks)], y, x)
-    covered = [tf.cast(plane > 0.5, tf.float32) for plane in sampled[len(planes) :]]
-    return join_channels(sampled[: len(planes)]), join_channels(covered)
+    coverage = join_channels(sampled[len(planes) :])
+    warped_masks = one_hot(class_indices(coverage), static_size(masks, 3))
+    return join_channels(sampled[: len(planes)]), warped_masks
 
 
 def split_channels(values: tf.Tensor) -> list[tf.Tensor]:

@@ -9,7 +9,12 @@ TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
 def blend_windows(
-    slices: tf.Tensor, predict: TensorFunction, size: int, strides_per_window: int, batch_size: int
+    slices: tf.Tensor,
+    predict: TensorFunction,
+    size: int,
+    strides_per_window: int,
+    batch_size: int,
+    num_classes: int,
 ) -> tf.Tensor:
     """Probabilities of slices of any size from overlapping windows, weighted by a gaussian.
 
@@ -18,26 +23,31 @@ def blend_windows(
     Args:
         slices: float32 [B, H, W, C]. They are padded by repeating their border to a whole number
             of windows.
-        predict: Maps windows [n, size, size, C] to probabilities [n, size, size, 1].
+        predict: Maps windows [n, size, size, C] to probabilities [n, size, size, K].
         size: Height and width of a window in pixels.
         strides_per_window: The stride is size / strides_per_window.
         batch_size: Windows given to predict at once, at most.
+        num_classes: K, the number of classes.
 
     Returns:
-        float32 [B, H, W, 1]. The sigma of the gaussian is size / 8, as in nnU-Net (Isensee 2021).
+        float32 [B, H, W, K]. The sigma of the gaussian is size / 8, as in nnU-Net (Isensee 2021).
     """
     height, width = tf.shape(slices)[1], tf.shape(slices)[2]
     padded = _pad_to_windows(slices, size, size // strides_per_window)
     grid = _WindowGrid(padded, size, strides_per_window)
     weights = tf.constant(_gaussian(size))
-    maps = _predict_in_batches(grid.windows(), predict, batch_size) * weights
-    total = grid.overlap_add(maps) / grid.overlap_add(tf.zeros_like(maps) + weights)
+    maps = _predict_in_batches(grid.windows(), predict, batch_size, num_classes) * weights
+    planes = tf.split(maps, num_classes, -1)
+    total_weight = grid.overlap_add(tf.zeros_like(planes[0]) + weights)
+    total = tf.concat([grid.overlap_add(plane) for plane in planes], -1) / total_weight
     return total[:, :height, :width]
 
 
-def _predict_in_batches(windows: tf.Tensor, predict: TensorFunction, batch_size: int) -> tf.Tensor:
+def _predict_in_batches(
+    windows: tf.Tensor, predict: TensorFunction, batch_size: int, num_classes: int
+) -> tf.Tensor:
     """predict(windows), batch by batch: all windows of a large slice at once would need GBs."""
-    shape = [None, *windows.shape[1:3], 1]
+    shape = [None, *windows.shape[1:3], num_classes]
 
     def predict_next(done: tf.Tensor, maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = predict(windows[done : done + batch_size])

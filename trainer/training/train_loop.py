@@ -16,13 +16,14 @@ import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import NDArray
 
-from contract.config import Config, Network, Train
+from contract.config import Config, Train
 from contract.errors import TrainingError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.components import precision
+from trainer.components.class_maps import predicted_mask
 from trainer.components.losses import SegmentationLoss
-from trainer.components.metrics import build_metrics
+from trainer.components.metrics import SegmentationMetrics
 from trainer.components.optimizers import build_optimizer
 from trainer.data import cache, pipeline
 from trainer.data.cache import CachedSplit
@@ -175,10 +176,13 @@ def build_compiled_model(config: Config) -> keras.Model:
 
     run.seed determines its initial weights.
     """
+    classes = [each.name for each in config.data.segmentation_classes]
     with seeded_initializers(config.run.seed):
-        model = build_network(config.network)
-    loss = SegmentationLoss(config.train.loss)
-    model.compile(build_optimizer(config.train), loss, weighted_metrics=build_metrics())
+        model = build_network(config.network, len(classes))
+    weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
+    loss = SegmentationLoss(config.train.loss, weights)
+    metrics = SegmentationMetrics(classes)
+    model.compile(build_optimizer(config.train), loss, weighted_metrics=[metrics])
     model.optimizer.build(model.trainable_variables)
     bind_dropout(model, config.run.seed)
     return model
@@ -261,24 +265,27 @@ def create_run_logger(
     indices = select_preview_slices(records, config.train.preview_images)
     samples = [pipeline.load_sample(valid, config.data, int(index)) for index in indices]
     if not samples:
-        return RunLogger(run, config.train, config.predict)
+        return RunLogger(run, config.train, config.data.segmentation_classes)
     preview = PredictionPreview(
-        predict=create_predict_function(config.network),
+        predict=create_predict_function(config),
         images=np.array([image for image, _ in samples], np.float32),
-        masks=np.array([mask[..., 0] for _, mask in samples], np.uint8),
+        masks=np.array([mask for _, mask in samples], np.uint8),
         names=[records[index].name for index in indices],
     )
-    return RunLogger(run, config.train, config.predict, preview)
+    return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 
 
 def create_predict_function(
-    network: Network,
-) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.float32]]:
-    """A function from a state and images [n, S, S, C] in 0..1 to probabilities [n, S, S]."""
-    model = build_inference_model(network)
-    forward = tf.function(lambda images: model(images, training=False)[..., 0], autograph=False)
+    config: Config,
+) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]:
+    """A function from a state and images [n, S, S, C] in 0..1 to masks [n, S, S]."""
+    model = build_inference_model(config.network, len(config.data.segmentation_classes))
+    threshold = config.predict.threshold
+    forward = tf.function(
+        lambda images: predicted_mask(model(images, training=False), threshold), autograph=False
+    )
 
-    def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         model.set_weights(state[: len(model.weights)])
         return forward(tf.constant(images)).numpy()
 

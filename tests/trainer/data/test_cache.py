@@ -12,6 +12,8 @@ from contract.config import UNet
 from contract.errors import DataError, StorageError
 from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_image, encode_mask
+from contract.imaging.mask_encoding import threshold_encoding
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import open_storage
 from tests.small import write_split
 from trainer.data import cache
@@ -38,10 +40,10 @@ def create_dataset(folder: Path, fingerprint: str = "f", count: int = 1) -> Data
             name = f"{split}{number}"
             image = rng.integers(0, high, (32, 32), np.uint16)
             slices.write(f"images/{name}.png", encode_image(image))
-            slices.write(f"masks/{name}.png", encode_mask(image > 100))
+            slices.write(f"masks/{name}.png", encode_mask(image > 100, single_foreground()))
             keys = f"images/{name}.png", f"masks/{name}.png"
-            records.append(SliceRecord(name, name, split, *keys, 32, 32, 0.5))
-    return Dataset(slices.url, tuple(records), fingerprint, 127)
+            records.append(SliceRecord(name, name, split, *keys, 32, 32, (0.5,)))
+    return Dataset(slices.url, tuple(records), fingerprint, threshold_encoding(127))
 
 
 @pytest.mark.parametrize("name", ["meta.json", "00000000"])
@@ -88,7 +90,7 @@ def test_python_and_tensorflow_read_the_same(
     np.testing.assert_array_equal(mask, masks[1])
     tensors = tf.function(split.read_tensors)(tf.constant(1, tf.int64))
     np.testing.assert_array_equal(tensors[0], images[1])
-    np.testing.assert_array_equal(tensors[1][..., 0], masks[1])
+    np.testing.assert_array_equal(tensors[1], masks[1])
 
 
 def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(

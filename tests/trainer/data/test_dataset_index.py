@@ -202,7 +202,7 @@ def test_the_foreground_of_masks_of_0_and_1_is_decided_and_logged(
             source.write(info.key, mask_of(6, value=1))
     with caplog.at_level(logging.INFO):
         dataset = prepare_dataset(settings(source), 0, home)
-    assert dataset.mask_threshold == 0
+    assert dataset.masks.threshold == 0
     assert {record.foreground for record in dataset.slices} == {6 / SIDE}
     assert "values 0 and 1: foreground is above 0 (data.mask_threshold)" in caplog.text
     source.write("train/masks/P00-0.png", mask_of(6, value=2))

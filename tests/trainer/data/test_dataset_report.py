@@ -6,6 +6,7 @@ import pytest
 
 from contract.errors import StorageError
 from contract.imaging.encode import decode_png
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import LocalStorage
 from trainer.data.dataset_index import Dataset
 from trainer.data.dataset_report import DatasetReport, create_report
@@ -84,7 +85,7 @@ def test_a_phantom_is_called_one(prepared, tmp_path):
 
 def test_a_missing_slice_is_named(prepared, tmp_path):
     gone = dataclasses.replace(prepared.dataset.slices[0], image="train/images/gone.png")
-    dataset = Dataset(prepared.dataset.root, (gone,), "f", 127)
+    dataset = Dataset(prepared.dataset.root, (gone,), "f", threshold_encoding(127))
     config = prepared.config
     with pytest.raises(StorageError, match=r"gone\.png"):
         create_report(dataset, config.data, config.network, 7, LocalStorage(tmp_path))

@@ -108,7 +108,7 @@ def test_slices_are_counted_by_size_and_type_and_reported(prepared: Prepared) ->
 
 
 def record(patient: str, split: Split, foreground: float) -> SliceRecord:
-    return SliceRecord("name", patient, split, "image", "mask", 8, 8, foreground)
+    return SliceRecord("name", patient, split, "image", "mask", 8, 8, (foreground,))
 
 
 def test_patients_are_ordered_by_split_and_name() -> None:

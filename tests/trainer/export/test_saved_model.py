@@ -19,7 +19,7 @@ SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": 
 
 
 def create_module(config: Config) -> saved_model.SegmentationModule:
-    model = saved_model.build_inference_model(config.network)
+    model = saved_model.build_inference_model(config.network, len(config.data.segmentation_classes))
     return saved_model.SegmentationModule(model, config.network, config.data, config.predict)
 
 
@@ -35,10 +35,10 @@ def test_serving_sees_what_training_saw(tmp_path: Path) -> None:
     split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
     image, _ = load_sample(split, config.data, 0)
     trained = segmentation.forward(tf.constant(image[None]))
-    expected = resize(trained, 90, 70)[0, :, :, 0]
+    expected = resize(trained, 90, 70)[0]
     served = segmentation.segment(tf.constant(raw))
     assert np.abs(served["probability"][0] - expected).max() < 1e-5
-    assert np.array_equal(served["mask"][0], (expected.numpy() > 0.5).astype(np.uint8))
+    assert np.array_equal(served["mask"][0], (expected.numpy()[..., 0] > 0.5).astype(np.uint8))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -47,15 +47,15 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
     def constant(tiles: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
 
-    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
+    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, 32, steps, 5, 1)
     assert blended.shape == (2, *shape, 1)
     assert np.allclose(blended, 0.3, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
-    slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = sliding_window.blend_windows(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
+    slices = tf.constant(RANDOM.random((2, 75, 41, 3), np.float32))
+    blended = sliding_window.blend_windows(slices, lambda tiles: tiles, 16, steps, 5, 3)
     assert np.abs(blended - slices).max() < 1e-5
 
 
@@ -66,7 +66,7 @@ def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
         seen.append(len(tiles))
         return tiles
 
-    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4, 1)
     assert sum(seen) == 2 * 7 * 5
     assert max(seen) == 4
 
@@ -75,9 +75,31 @@ def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
     config, segmentation = create(sliding_window=True)
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
-    expected = segmentation.forward(tf.constant(image))[0, :, :, 0]
+    expected = segmentation.forward(tf.constant(image))[0]
     assert config.predict.sliding_window
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("sliding_window", [False, True])
+def test_several_classes_are_indices_of_the_most_probable(sliding_window: bool) -> None:
+    config = Config.model_validate(
+        {
+            "network": SMALL,
+            "data": {"classes": {"liver": 1, "kidney": 2}},
+            "predict": {"sliding_window": sliding_window},
+        }
+    )
+    segmentation = create_module(config)
+    # Random weights with the bias of the start would predict background everywhere.
+    segmentation.weights[-1].assign([0.0, 0.0, 0.0])
+    raw = RANDOM.integers(0, 255, (2, 70, 50, 1), np.uint8)
+    served = {name: value.numpy() for name, value in segmentation.segment(tf.constant(raw)).items()}
+    assert served["probability"].shape == (2, 70, 50, 2)
+    background = 1.0 - served["probability"].sum(axis=-1, keepdims=True)
+    assert background.min() > -1e-5
+    expected = np.concatenate([background, served["probability"]], -1).argmax(axis=-1)
+    assert len(np.unique(expected)) > 1
+    assert (served["mask"] == expected).mean() > 0.999
 
 
 ELSEWHERE = """

@@ -12,6 +12,7 @@ import pytest
 from contract.config import Config
 from contract.errors import DataError, StorageError, TrainingError
 from contract.host_info import host_info
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.training import checkpoints, run_store
@@ -21,14 +22,16 @@ CONFIG = Config().with_values({"train.batch_size": 2})
 
 def case(patient: str, split: Split) -> SliceRecord:
     name = f"{patient}-1"
-    return SliceRecord(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
+    return SliceRecord(
+        name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, (0.1,)
+    )
 
 
 SLICES = Dataset(
     "/pool",
     (case("a", "train"), case("b", "train"), case("c", "valid"), case("d", "test")),
     "0123456789abcdef",
-    127,
+    threshold_encoding(127),
 )
 
 

@@ -16,7 +16,7 @@ from trainer.training.run_store import create_run, run_storage
 
 def test_preview_slices_have_foreground_and_are_evenly_spaced() -> None:
     records = [
-        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, 0.1 if 5 <= n < 15 else 0.0)
+        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, (0.1 if 5 <= n < 15 else 0.0,))
         for n in range(20)
     ]
     assert list(train_loop.select_preview_slices(records, 3)) == [5, 9, 14]
