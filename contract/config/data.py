@@ -54,12 +54,12 @@ class Augment(Section):
     shift_probability: Fraction = 1.0
     """Probability of a shift along both axes."""
     shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
-    """Largest shift as a fraction of the image size."""
+    """Largest shift as a fraction of the height and of the width."""
     elastic_probability: Fraction = 0.0
-    """Probability of an elastic deformation: normal displacements of a grid of 6 x 6 points, with
-    bicubic interpolation between them."""
+    """Probability of an elastic deformation: normal displacements of a grid of points, 6 along the
+    shorter side, with bicubic interpolation between them."""
     elastic: Annotated[float, Field(ge=0.0, le=0.2)] = 0.03
-    """Standard deviation of the displacements as a fraction of the image size."""
+    """Standard deviation of the displacements as a fraction of the shorter side."""
     grid_distortion_probability: Fraction = 0.0
     """Probability of a grid distortion: the rows and columns of a grid of 5 x 5 cells get random
     heights and widths."""
@@ -107,7 +107,7 @@ class Augment(Section):
     cutout_probability: Fraction = 0.0
     """Probability that a rectangle of the image is set to 0."""
     cutout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
-    """Largest side of the rectangle as a fraction of the image size."""
+    """Largest height and width of the rectangle as a fraction of those of the image."""
 
 
 class Data(Section):
