@@ -28,7 +28,7 @@ from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_error
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _THREADS = 8
 # The files of a bundle before its manifest, which the folder of a run or sweep does not contain.
@@ -60,7 +60,7 @@ class BundleMetadata(BaseModel):
     """Fingerprint of the slices it was trained on."""
     patients: dict[str, tuple[str, ...]]
     """The patients that it was trained on, as {"train": [...], "valid": [...]}."""
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB. The SavedModel accepts both."""

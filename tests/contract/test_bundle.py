@@ -22,7 +22,7 @@ FACTS = BundleMetadata(
     fingerprint="0123456789ab",
     dataset="0123456789abcdef",
     patients={"train": ("P1", "P2"), "valid": ("P3",)},
-    image_size=128,
+    image_size=(128, 128),
     image_channels=1,
     threshold=0.5,
     metrics={"val_dice_coef": 0.81},
@@ -140,10 +140,10 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda tree: tree.update(schema_version=2), "schema version 2, .* reads 1"),
-            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 1"),
+            (lambda tree: tree.update(schema_version=3), "schema version 3, .* reads 2"),
+            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 2"),
             (lambda tree: tree.pop("schema_version"), "has no schema_version"),
-            (lambda tree: tree.update(schema_version="1"), "has no schema_version"),
+            (lambda tree: tree.update(schema_version="2"), "has no schema_version"),
             (lambda tree: tree.pop("threshold"), "damaged .threshold: Field required"),
             (lambda tree: tree.update(files={"../../etc/passwd": "0"}), "is not a valid key"),
             (lambda tree: tree.update(files={"/etc/passwd": "0"}), "is not a valid key"),

@@ -57,7 +57,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             fingerprint="0123456789ab",
             dataset="0123456789abcdef",
             patients={},
-            image_size=IMAGE_SIZE,
+            image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
             threshold=0.5,
             metrics={"val_dice_coef": level},

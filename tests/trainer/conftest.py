@@ -126,7 +126,7 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fingerprint=config.fingerprint(),
         dataset="0123456789abcdef",
         patients={"train": ("a", "b", "c$"), "valid": ("d",)},
-        image_size=128,
+        image_size=(128, 128),
         image_channels=1,
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},

@@ -63,7 +63,7 @@ def test_the_prepared_slices_are_counted_by_split(settings: Path, config: Config
 def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Path) -> None:
     result = CliRunner().invoke(app, ["prepare", str(settings), "predict.sliding_window=true"])
     assert isinstance(result.exception, DataError)
-    assert "network.image_size = 32" in str(result.exception)
+    assert "must have 32 x 32 (network.image_size)" in str(result.exception)
 
 
 @pytest.fixture

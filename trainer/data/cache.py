@@ -137,9 +137,9 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
     root = _cache_root()
     folder = root / _cache_key(dataset, split, network)
     records = dataset.select(split)
-    size, channels = network.image_size, network.image_channels
+    shape = ImageShape(*network.image_shape, network.image_channels)
     in_use = folder.with_suffix(".use").open("w")
-    cached = CachedSplit(folder, len(records), ImageShape(size, size, channels), in_use)
+    cached = CachedSplit(folder, len(records), shape, in_use)
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
@@ -158,8 +158,8 @@ def _cache_root() -> Path:
 
 
 def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
-    size, channels = network.image_size, network.image_channels
-    parts = (_FORMAT, dataset.fingerprint, dataset.mask_threshold, split, size, channels)
+    shape = (*network.image_shape, network.image_channels)
+    parts = (_FORMAT, dataset.fingerprint, dataset.mask_threshold, split, shape)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -200,9 +200,9 @@ def _fill(
                 total += sum(pool.map(cache_record, indices))
                 if total > limit:
                     raise DataError(
-                        f"the slices of {dataset.root} at {network.image_size} pixels do not fit "
-                        f"in storage.cache_gb = {cache_gb:g}: set it higher, or lower "
-                        "network.image_size."
+                        f"the slices of {dataset.root} at {cached.shape.width} x "
+                        f"{cached.shape.height} pixels do not fit in storage.cache_gb = "
+                        f"{cache_gb:g}: set it higher, or lower network.image_size."
                     )
                 if total > free:
                     free = limit - _make_room(cached.folder, limit - total)
@@ -240,15 +240,15 @@ def _make_room(keep: Path, limit: int) -> int:
 def read_resized(
     record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of 0 and 1.
+    """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of 0 and 1.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).
     """
-    size = network.image_size
+    shape = network.image_shape
     raw = read_image(storage, record.image)
     full_mask = read_mask(storage, record.mask, mask_threshold)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
-        coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
+        image = resize_slices(tf.constant(raw[None]), shape, network.image_channels)[0]
+        coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), *shape)
     return image.numpy().astype(np.int32), (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8)

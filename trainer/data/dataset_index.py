@@ -143,15 +143,15 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
     Training resizes every slice to network.image_size; a sliding window is applied at the original
     resolution.
     """
-    size = network.image_size
+    height, width = network.image_shape
     training_slices = (*dataset.select("train"), *dataset.select("valid"))
     for record in training_slices if predict.sliding_window else ():
-        if (record.height, record.width) != (size, size):
+        if (record.height, record.width) != (height, width):
             raise DataError(
                 f"{dataset.root}/{record.image} is {record.width} x {record.height} pixels, but "
-                "with predict.sliding_window = true training slices must have "
-                f"network.image_size = {size}: crop them to that size, or set "
-                "predict.sliding_window = false."
+                f"with predict.sliding_window = true training slices must have {width} x {height} "
+                "(network.image_size): crop them to that size, or set predict.sliding_window = "
+                "false."
             )
 
 

@@ -64,7 +64,7 @@ def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
 def training_dataset(
     cached: CachedSplit, data: Data, train: Train, seed: int, rank: WorkerRank, first_epoch: int
 ) -> tf.data.Dataset:
-    """This worker's training batches, from an epoch to the last: images and masks [b, S, S, C].
+    """This worker's training batches, from an epoch to the last: images and masks [b, H, W, C].
 
     b is train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are
     read in parallel one by one, and augmented in batches.
@@ -126,7 +126,7 @@ def validation_dataset(
 
 
 def load_sample(cached: CachedSplit, data: Data, index: int) -> Sample:
-    """A sample without augmentation: image [S, S, C] in 0..1 and mask [S, S, 1], float32."""
+    """A sample without augmentation: image [H, W, C] in 0..1 and mask [H, W, 1], float32."""
     raw, mask = cached.read(index)
     image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
     return image.astype(np.float32), mask[..., None].astype(np.float32)

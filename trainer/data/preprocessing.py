@@ -16,14 +16,14 @@ import tensorflow as tf
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def resize_slices(slices: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+def resize_slices(slices: tf.Tensor, shape: tuple[int, int], channels: int) -> tf.Tensor:
     """Resize raw slices to the size of the network; intensities stay raw.
 
-    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB).
-    Returns float32 [B, size, size, channels], rounded to whole intensities so that a cache of
+    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB). shape: height and width.
+    Returns float32 [B, height, width, channels], rounded to whole intensities so that a cache of
     integers loses nothing.
     """
-    return tf.round(resize(match_channels(tf.cast(slices, tf.float32), channels), size, size))
+    return tf.round(resize(match_channels(tf.cast(slices, tf.float32), channels), *shape))
 
 
 def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:

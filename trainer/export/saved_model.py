@@ -83,7 +83,7 @@ class SegmentationModule(tf.Module):
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        resized = resize_slices(slices, self.network.image_size, self.network.image_channels)
+        resized = resize_slices(slices, self.network.image_shape, self.network.image_channels)
         return resize(self._predict_probability(resized), shape[1], shape[2])
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
@@ -91,7 +91,7 @@ class SegmentationModule(tf.Module):
         return blend_windows(
             raw,
             self._predict_probability,
-            self.network.image_size,
+            self.network.image_shape,
             self.predict.windows_per_side,
             self.predict.batch_size,
         )

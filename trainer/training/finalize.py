@@ -66,7 +66,7 @@ def bundle_metadata(
         fingerprint=config.fingerprint(),
         dataset=training_data.fingerprint,
         patients=training_data.patients,
-        image_size=config.network.image_size,
+        image_size=config.network.image_shape,
         image_channels=config.network.image_channels,
         threshold=config.predict.threshold,
         metrics=best,

@@ -274,7 +274,7 @@ def create_run_logger(
 def create_predict_function(
     network: Network,
 ) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.float32]]:
-    """A function from a state and images [n, S, S, C] in 0..1 to probabilities [n, S, S]."""
+    """A function from a state and images [n, H, W, C] in 0..1 to probabilities [n, H, W]."""
     model = build_inference_model(network)
     forward = tf.function(lambda images: model(images, training=False)[..., 0], autograph=False)
 

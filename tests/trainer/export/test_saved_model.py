@@ -31,7 +31,7 @@ def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
 def test_serving_sees_what_training_saw(tmp_path: Path) -> None:
     config, segmentation = create()
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
-    cached = resize_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
+    cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
     split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
     image, _ = load_sample(split, config.data, 0)
     trained = segmentation.forward(tf.constant(image[None]))
@@ -47,15 +47,34 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
     def constant(tiles: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
 
-    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
+    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, (32, 32), steps, 5)
     assert blended.shape == (2, *shape, 1)
     assert np.allclose(blended, 0.3, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
+@pytest.mark.parametrize("window", [(16, 32), (32, 16)])
+def test_rectangular_tiles_put_every_pixel_back_in_its_place(
+    steps: int, window: tuple[int, int]
+) -> None:
+    shapes: list[tuple[int | None, ...]] = []
+
+    def probability(tiles: tf.Tensor) -> tf.Tensor:
+        shapes.append(tuple(tiles.shape[1:]))
+        return tiles
+
+    slices = RANDOM.random((2, 75, 41, 1), np.float32)
+    blended = sliding_window.blend_windows(tf.constant(slices), probability, window, steps, 5)
+    assert np.abs(blended - slices).max() < 1e-5
+    assert set(shapes) == {(*window, 1)}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
 def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
     slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = sliding_window.blend_windows(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
+    blended = sliding_window.blend_windows(
+        tf.constant(slices), lambda tiles: tiles, (16, 16), steps, 5
+    )
     assert np.abs(blended - slices).max() < 1e-5
 
 
@@ -66,7 +85,7 @@ def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
         seen.append(len(tiles))
         return tiles
 
-    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, (16, 16), 2, 4)
     assert sum(seen) == 2 * 7 * 5
     assert max(seen) == 4
 

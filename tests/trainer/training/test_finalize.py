@@ -120,7 +120,7 @@ def test_the_manifest_names_the_run_its_data_and_its_settings() -> None:
         training_data.patients,
     )
     assert metadata.fingerprint == CONFIG.fingerprint()
-    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == (32, 1, 0.4)
+    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == ((32, 32), 1, 0.4)
     assert metadata.metrics == HISTORY[1]
 
 

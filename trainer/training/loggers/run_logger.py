@@ -30,7 +30,7 @@ PredictProbabilities = Callable[[ModelState, NDArray[np.float32]], NDArray[np.fl
 class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
-    predict: maps a state and images [n, S, S, C] in 0..1 to probabilities [n, S, S]; images and
+    predict: maps a state and images [n, H, W, C] in 0..1 to probabilities [n, H, W]; images and
     masks: of the chosen validation slices; names: of these slices.
     """
 
