@@ -61,6 +61,7 @@ from trainer.data.dataset_index import prepare_dataset
 from contract.config import Config
 from contract.host_info import host_info
 from contract.imaging.decode import read_image
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.timestamps import utc_now
 
 config, folder = load_config(sys.argv[1]), open_storage(sys.argv[2])
@@ -76,7 +77,10 @@ metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=Non
     machine=host_info()["machine"],
     fingerprint=config.fingerprint(), dataset=dataset.fingerprint, patients={},
     image_size=config.network.image_shape,
-    image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
+    image_channels=config.network.image_channels,
+    intensity_scaling=IntensityScaling.from_window(
+        config.data.intensity_low, config.data.intensity_high),
+    threshold=config.predict.threshold, metrics={})
 model = saved_model.build_inference_model(config.network)
 saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
 """

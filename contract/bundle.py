@@ -24,6 +24,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from contract.errors import BundleError, NotFoundError, StorageError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_errors, validate_key
 
 MANIFEST = "manifest.json"
@@ -64,6 +65,8 @@ class BundleMetadata(BaseModel):
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB. The SavedModel accepts both."""
+    intensity_scaling: IntensityScaling
+    """How raw intensities become the input of the network; part of the SavedModel."""
     threshold: float
     """A pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]

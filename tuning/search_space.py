@@ -29,7 +29,7 @@ SearchAlgorithm = Literal["random", "tpe"]
 
 # Settings that each trial applies itself and that keep the scores of trials comparable. The rest of
 # [data] determines the slices and masks, once for all trials; [predict] is applied after training.
-_SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_")
+_SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_", "data.normalize")
 _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
@@ -76,7 +76,8 @@ def check_space(config: Config) -> None:
         if not key.startswith(_SEARCHABLE):
             raise ConfigError(
                 f"sweep.space: {key} is the same for all trials of a sweep; search settings of "
-                "[network], [train] or [data.augment], data.intensity_low or data.intensity_high."
+                "[network], [train] or [data.augment], data.normalize, data.intensity_low or "
+                "data.intensity_high."
             )
         if key == "train.loss" and config.train.monitor == "val_loss":
             raise ConfigError(

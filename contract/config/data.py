@@ -146,10 +146,14 @@ class Data(Section):
     mask_threshold: Annotated[int, Field(ge=0, lt=65535)] | None = None
     """A mask pixel is foreground where its value is greater than this; absent: decided from the
     values of the masks."""
+    normalize: Literal["window", "foreground"] = "window"
+    """window: intensities from intensity_low to intensity_high become 0..1; foreground: clipped to
+    the percentiles 0.5 and 99.5 of the training foreground, then z-score by its mean and standard
+    deviation (nnU-Net, Isensee 2021)."""
     intensity_low: Finite = 0.0
-    """Raw intensity that becomes 0.0; lower ones are clipped."""
+    """Raw intensity that becomes 0.0; lower ones are clipped. Only for normalize = "window"."""
     intensity_high: Finite = 255.0
-    """Raw intensity that becomes 1.0; higher ones are clipped."""
+    """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
 

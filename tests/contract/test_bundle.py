@@ -12,6 +12,7 @@ import pytest
 from contract import bundle
 from contract.bundle import MANIFEST, BundleMetadata, Manifest
 from contract.errors import BundleError, StorageError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import LocalStorage, Storage, open_storage
 
 FACTS = BundleMetadata(
@@ -24,6 +25,7 @@ FACTS = BundleMetadata(
     patients={"train": ("P1", "P2"), "valid": ("P3",)},
     image_size=(128, 128),
     image_channels=1,
+    intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
     threshold=0.5,
     metrics={"val_dice_coef": 0.81},
 )

@@ -23,6 +23,7 @@ from contract.bundle import BundleMetadata
 from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
@@ -59,6 +60,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             patients={},
             image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
+            intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
             threshold=0.5,
             metrics={"val_dice_coef": level},
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import LocalStorage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import Dataset, prepare_dataset
@@ -128,6 +129,7 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patients={"train": ("a", "b", "c$"), "valid": ("d",)},
         image_size=(128, 128),
         image_channels=1,
+        intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )

@@ -113,6 +113,7 @@ def test_a_space_that_can_be_searched_passes() -> None:
                 "network.max_filters": {"choice": [64, 128]},
                 "data.augment.rotation": {"uniform": [0, 30]},
                 "data.intensity_high": {"uniform": [100, 255]},
+                "data.normalize": {"choice": ["window", "foreground"]},
                 "train.loss": {"choice": ["dice_loss", "bce_dice_loss"]},
             }
         )

@@ -7,7 +7,7 @@ Everything that training relies on is checked here, before it starts. The result
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,10 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
 from contract.errors import DataError
-from contract.imaging.mask_values import decide_threshold
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.mask_values import (
+    POSSIBLE_THRESHOLDS,
+    decide_threshold,
+    equivalent_threshold,
+)
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import IntensityCounts, foreground_scaling
 from trainer.data.pair_checks import (
     CheckedPair,
     DecodedPair,
@@ -39,13 +45,14 @@ __all__ = [
     "Split",
     "check_tile_sizes",
     "dataset_id",
+    "intensity_scaling",
     "prepare_dataset",
 ]
 
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 3
+_FORMAT = 4
 _MAX_DUPLICATES = 100
 # Fraction of a split's slices, and of their pixels, above which masks may be inverted.
 _INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
@@ -86,6 +93,8 @@ class Dataset:
     """A mask pixel is foreground where its value is greater."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Images with equal pixels in two splits, at most some of them."""
+    foreground_intensities: IntensityCounts = ()
+    """The raw intensities of the training foreground, each with its number of pixels."""
 
     def select(self, split: Split) -> tuple[SliceRecord, ...]:
         """The slices of one split."""
@@ -153,6 +162,22 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
                 "(network.image_size): crop them to that size, or set predict.sliding_window = "
                 "false."
             )
+
+
+def intensity_scaling(dataset: Dataset, data: Data) -> IntensityScaling:
+    """How a dataset's raw intensities become the input of a network, by data.normalize.
+
+    Raises DataError if it is "foreground" and the training foreground has only one intensity.
+    """
+    if data.normalize == "window":
+        return IntensityScaling.from_window(data.intensity_low, data.intensity_high)
+    try:
+        return foreground_scaling(dataset.foreground_intensities)
+    except DataError as error:
+        raise DataError(
+            f'{dataset.root}: {error}, so data.normalize = "foreground" has nothing to scale by: '
+            'set data.normalize = "window", or check the masks of the train split.'
+        ) from error
 
 
 def dataset_id(data: Data, seed: int) -> str:
@@ -223,11 +248,20 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    decoded = check_pairs(pair_files(files, data, source), source, on_progress)
+    thresholds = POSSIBLE_THRESHOLDS if data.mask_threshold is None else (data.mask_threshold,)
+    decoded, foreground = check_pairs(
+        pair_files(files, data, source), source, thresholds, on_progress
+    )
     threshold = _choose_threshold(decoded, data, source)
     assigned = assign_splits(apply_threshold(decoded, threshold), data, seed, folder)
     check_splits(assigned, threshold, source)
-    dataset = _create_dataset(source.url, assigned, threshold)
+    training_pairs = [each.decoded.pair for each in assigned["train"]]
+    dataset = replace(
+        _create_dataset(source.url, assigned, threshold),
+        foreground_intensities=foreground.total(
+            training_pairs, equivalent_threshold(threshold, thresholds)
+        ),
+    )
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
     folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,11 @@ from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
 from contract.storage import Storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import (
+    ForegroundCounter,
+    ForegroundHistograms,
+    count_foreground,
+)
 from trainer.data.pairing import Pair, raise_data_errors
 from trainer.data.splits import SPLITS, Split
 
@@ -50,25 +55,32 @@ class CheckedPair:
 
 
 def check_pairs(
-    pairs: Sequence[Pair], source: Storage, on_progress: ProgressCallback
-) -> list[DecodedPair]:
-    """Decode every pair; one DataError for all that cannot be used."""
+    pairs: Sequence[Pair], source: Storage, thresholds: Iterable[int], on_progress: ProgressCallback
+) -> tuple[list[DecodedPair], ForegroundCounter]:
+    """Decode every pair; one DataError for all that cannot be used.
+
+    The intensities above each of the mask thresholds are counted.
+    """
     decoded: list[DecodedPair] = []
+    foreground = ForegroundCounter()
     errors: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        results = pool.map(partial(_decode_pair, source=source), pairs)
+        results = pool.map(partial(_decode_pair, source=source, thresholds=thresholds), pairs)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, DecodedPair):
-                decoded.append(result)
-            else:
+            if isinstance(result, str):
                 errors.append(result)
+            else:
+                decoded.append(result[0])
+                foreground.add(result[0].pair, result[1])
             on_progress(done, len(pairs), "checked")
     raise_data_errors(errors, source)
-    return decoded
+    return decoded, foreground
 
 
-def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
-    """A decoded pair, or what is wrong with it."""
+def _decode_pair(
+    pair: Pair, source: Storage, thresholds: Iterable[int]
+) -> tuple[DecodedPair, ForegroundHistograms] | str:
+    """A decoded pair and its foreground, or what is wrong with it."""
     image_data, mask_data = source.read(pair.image), source.read(pair.mask)
     try:
         image, mask = decode_image(image_data, pair.image), decode_mask(mask_data, pair.mask)
@@ -77,7 +89,7 @@ def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
     if image.shape[:2] != mask.shape:
         return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
     is_blank = image.min() == image.max()
-    return DecodedPair(
+    decoded = DecodedPair(
         pair,
         *mask.shape,
         values=count_values(mask),
@@ -86,6 +98,7 @@ def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
         ).hexdigest(),
         pixel_digest=None if is_blank else digest_pixels(image),
     )
+    return decoded, count_foreground(image, mask, thresholds)
 
 
 def digest_pixels(image: np.ndarray) -> str:

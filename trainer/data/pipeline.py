@@ -15,9 +15,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Data, Train
+from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.data.augmentation import SampleBatch, augment_batch, draw
 from trainer.data.cache import CachedSplit
-from trainer.data.preprocessing import normalize
+from trainer.data.preprocessing import apply_window, normalize, standardize
 from trainer.data.random_numbers import AUGMENT, ORDER, create_seed, fold_in, uniform
 
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -62,12 +63,18 @@ def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
 
 
 def training_dataset(
-    cached: CachedSplit, data: Data, train: Train, seed: int, rank: WorkerRank, first_epoch: int
+    cached: CachedSplit,
+    data: Data,
+    scaling: IntensityScaling,
+    train: Train,
+    seed: int,
+    rank: WorkerRank,
+    first_epoch: int,
 ) -> tf.data.Dataset:
     """This worker's training batches, from an epoch to the last: images and masks [b, H, W, C].
 
     b is train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are
-    read in parallel one by one, and augmented in batches.
+    read in parallel one by one, and augmented in batches, with intensities in 0..1.
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
 
@@ -82,8 +89,9 @@ def training_dataset(
         return image, mask, numbers
 
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
-        images = normalize(images, data.intensity_low, data.intensity_high)
-        return augment_batch(images, masks, numbers, data.augment)
+        images = apply_window(images, scaling)
+        images, masks = augment_batch(images, masks, numbers, data.augment)
+        return standardize(images, scaling), masks
 
     return (
         tf.data.Dataset.range(first_epoch, train.epochs)
@@ -96,7 +104,7 @@ def training_dataset(
 
 
 def validation_dataset(
-    cached: CachedSplit, data: Data, train: Train, rank: WorkerRank
+    cached: CachedSplit, scaling: IntensityScaling, train: Train, rank: WorkerRank
 ) -> tf.data.Dataset:
     """This worker's validation batches, repeated: images, masks and sample weights [b].
 
@@ -113,7 +121,7 @@ def validation_dataset(
 
     def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = cached.read_tensors(index)
-        return normalize(image, data.intensity_low, data.intensity_high), mask, weight
+        return normalize(image, scaling), mask, weight
 
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
@@ -125,8 +133,11 @@ def validation_dataset(
     )
 
 
-def load_sample(cached: CachedSplit, data: Data, index: int) -> Sample:
-    """A sample without augmentation: image [H, W, C] in 0..1 and mask [H, W, 1], float32."""
+def load_sample(cached: CachedSplit, scaling: IntensityScaling, index: int) -> Sample:
+    """A sample without augmentation: image [H, W, C] in 0..1 and mask [H, W, 1], float32.
+
+    The input of the network is standardize(image).
+    """
     raw, mask = cached.read(index)
-    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
+    image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
     return image.astype(np.float32), mask[..., None].astype(np.float32)

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from contract.imaging.intensity_scaling import IntensityScaling
+
 # Weights of ITU-R BT.601, which OpenCV's RGB2GRAY uses.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -42,15 +44,31 @@ def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.ensure_shape(matched, [None, None, None, channels])
 
 
-def normalize(
-    slices: Any, low: float, high: float, clip: Callable[..., Any] = tf.clip_by_value
-) -> Any:
-    """Clip raw intensities to low..high and scale them to 0..1.
+def normalize(slices: tf.Tensor, scaling: IntensityScaling) -> tf.Tensor:
+    """The input of the network from raw intensities, of any shape.
 
-    The one definition of the intensity window: the exported graph calls it on tensors, the training
-    pipeline on NumPy arrays with clip=np.clip.
+    The exported graph and validation call it; training augments between its two steps.
     """
-    return (clip(slices, low, high) - low) / (high - low)
+    return standardize(apply_window(slices, scaling), scaling)
+
+
+def apply_window(
+    slices: Any, scaling: IntensityScaling, clip: Callable[..., Any] = tf.clip_by_value
+) -> Any:
+    """Clip raw intensities to low..high and scale them to 0..1, for augmentation and previews.
+
+    For tensors, and for NumPy arrays with clip=np.clip.
+    """
+    return (clip(slices, scaling.low, scaling.high) - scaling.low) / (scaling.high - scaling.low)
+
+
+def standardize(images: Any, scaling: IntensityScaling) -> Any:
+    """The input of the network from intensities in 0..1, tensors or NumPy arrays.
+
+    For data.normalize = "window", these are the same.
+    """
+    size = scaling.high - scaling.low
+    return (images - (scaling.mean - scaling.low) / size) / (scaling.std / size)
 
 
 def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:

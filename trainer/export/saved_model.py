@@ -13,8 +13,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract import bundle
-from contract.config import Config, Data, Network, Predict
+from contract.config import Config, Network, Predict
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
 from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
@@ -40,7 +41,8 @@ def export_bundle(
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
     with tempfile.TemporaryDirectory(prefix=folder_prefix("bundle")) as name:
         folder = Path(name)
-        module = SegmentationModule(model, config.network, config.data, config.predict)
+        scaling = metadata.intensity_scaling
+        module = SegmentationModule(model, config.network, scaling, config.predict)
         save_graph(module, folder / "saved_model")
         (folder / "weights.npz").write_bytes(to_npz(model.get_weights()))
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -63,9 +65,11 @@ def save_graph(module: "SegmentationModule", folder: Path) -> None:
 class SegmentationModule(tf.Module):
     """The exported graph: raw slices [B, H, W, C] to probability and mask [B, H, W]."""
 
-    def __init__(self, model: keras.Model, network: Network, data: Data, predict: Predict) -> None:
+    def __init__(
+        self, model: keras.Model, network: Network, scaling: IntensityScaling, predict: Predict
+    ) -> None:
         super().__init__(name="segmentation")
-        self.network, self.data, self.predict = network, data, predict
+        self.network, self.scaling, self.predict = network, scaling, predict
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
@@ -97,5 +101,4 @@ class SegmentationModule(tf.Module):
         )
 
     def _predict_probability(self, slices: tf.Tensor) -> tf.Tensor:
-        data = self.data
-        return self.forward(normalize(slices, data.intensity_low, data.intensity_high))
+        return self.forward(normalize(slices, self.scaling))

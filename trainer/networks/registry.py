@@ -15,6 +15,6 @@ def build_network(network: Network) -> keras.Model:
         network: The settings [network].
 
     Returns:
-        A Keras model that maps intensities [B, H, W, C] in 0..1 to probabilities [B, H, W, 1].
+        A Keras model that maps normalized slices [B, H, W, C] to probabilities [B, H, W, 1].
     """
     return BUILDERS[network.name](network)

@@ -18,7 +18,7 @@ from trainer.networks.layers import (
 
 
 def build(network: Network) -> keras.Model:
-    """[B, H, W, C] intensities in 0..1 to [B, H, W, 1] probabilities, float32.
+    """[B, H, W, C] normalized intensities to [B, H, W, 1] probabilities, float32.
 
     H and W are network.image_shape, C is network.image_channels.
     """

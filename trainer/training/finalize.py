@@ -68,6 +68,7 @@ def bundle_metadata(
         patients=training_data.patients,
         image_size=config.network.image_shape,
         image_channels=config.network.image_channels,
+        intensity_scaling=training_data.intensity_scaling,
         threshold=config.predict.threshold,
         metrics=best,
     )

@@ -8,19 +8,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.config import Config
-from tests.small import write_split
-from trainer.data.pipeline import load_sample
-from trainer.data.preprocessing import resize, resize_slices
+from contract.config import Config, Train
+from contract.imaging.intensity_scaling import IntensityScaling
+from tests.small import WINDOW, write_split
+from trainer.data.pipeline import WorkerRank, load_sample, validation_dataset
+from trainer.data.preprocessing import resize, resize_slices, standardize
 from trainer.export import saved_model, sliding_window
 
 RANDOM = np.random.default_rng(0)
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
 
 
-def create_module(config: Config) -> saved_model.SegmentationModule:
+FOREGROUND = IntensityScaling(40.25, 199.5, mean=120.3, std=31.7)
+
+
+def create_module(
+    config: Config, scaling: IntensityScaling = WINDOW
+) -> saved_model.SegmentationModule:
     model = saved_model.build_inference_model(config.network)
-    return saved_model.SegmentationModule(model, config.network, config.data, config.predict)
+    return saved_model.SegmentationModule(model, config.network, scaling, config.predict)
 
 
 def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
@@ -28,17 +34,40 @@ def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     return config, create_module(config)
 
 
-def test_serving_sees_what_training_saw(tmp_path: Path) -> None:
-    config, segmentation = create()
+@pytest.mark.parametrize("scaling", [WINDOW, FOREGROUND], ids=["window", "foreground"])
+def test_serving_sees_what_training_saw(scaling: IntensityScaling, tmp_path: Path) -> None:
+    segmentation = create_module(Config.model_validate({"network": SMALL}), scaling)
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
     cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
     split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
-    image, _ = load_sample(split, config.data, 0)
-    trained = segmentation.forward(tf.constant(image[None]))
+    image, _ = load_sample(split, scaling, 0)
+    trained = segmentation.forward(tf.constant(standardize(image[None], scaling)))
     expected = resize(trained, 90, 70)[0, :, :, 0]
     served = segmentation.segment(tf.constant(raw))
     assert np.abs(served["probability"][0] - expected).max() < 1e-5
     assert np.array_equal(served["mask"][0], (expected.numpy() > 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("sliding_window", [False, True])
+@pytest.mark.parametrize("scaling", [WINDOW, FOREGROUND], ids=["window", "foreground"])
+def test_the_graph_normalizes_like_the_pipeline(
+    scaling: IntensityScaling, sliding_window: bool, tmp_path: Path
+) -> None:
+    config, _ = create(sliding_window=sliding_window)
+    segmentation = create_module(config, scaling)
+    raw = RANDOM.integers(0, 256, (3, 32, 32, 1), np.uint8)
+    split = write_split(tmp_path, raw, np.zeros((3, 32, 32), np.uint8))
+    batches = validation_dataset(split, scaling, Train(batch_size=3, num_workers=1), WorkerRank())
+    (validated, _, _) = next(iter(batches.as_numpy_iterator()))
+    seen: list[np.ndarray] = []
+
+    def remember(slices: tf.Tensor) -> tf.Tensor:
+        seen.append(slices.numpy())
+        return slices
+
+    segmentation.forward = remember
+    segmentation.segment(tf.constant(raw))
+    assert np.array_equal(seen[0], validated)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
