@@ -78,6 +78,7 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     """
     check_tile_sizes(dataset, config.network, config.predict)
     check_batch_size(dataset, config.train)
+    intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
 
