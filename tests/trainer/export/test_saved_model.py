@@ -58,7 +58,7 @@ def test_the_graph_normalizes_like_the_pipeline(
     raw = RANDOM.integers(0, 256, (3, 32, 32, 1), np.uint8)
     split = write_split(tmp_path, raw, np.zeros((3, 32, 32), np.uint8))
     batches = validation_dataset(split, scaling, Train(batch_size=3, num_workers=1), WorkerRank())
-    (validated, _, _) = next(iter(batches.as_numpy_iterator()))
+    (images, _, _) = next(iter(batches.as_numpy_iterator()))
     seen: list[np.ndarray] = []
 
     def remember(slices: tf.Tensor) -> tf.Tensor:
@@ -67,7 +67,7 @@ def test_the_graph_normalizes_like_the_pipeline(
 
     segmentation.forward = remember
     segmentation.segment(tf.constant(raw))
-    assert np.array_equal(seen[0], validated)
+    assert np.array_equal(seen[0], images)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
