@@ -25,6 +25,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from contract.errors import BundleError, NotFoundError, StorageError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_errors, validate_key
 
@@ -62,12 +63,14 @@ class BundleMetadata(BaseModel):
     """Fingerprint of the slices it was trained on."""
     patients: dict[str, tuple[str, ...]]
     """The patients that it was trained on, as {"train": [...], "valid": [...]}."""
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB. The SavedModel accepts both."""
     classes: tuple[SegmentationClass, ...]
     """The classes of its masks; index 1 is the first."""
+    intensity_scaling: IntensityScaling
+    """How raw intensities become the input of the network; part of the SavedModel."""
     threshold: float
     """With one class, a pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]

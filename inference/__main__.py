@@ -211,6 +211,8 @@ def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = F
     model, current = client.model(), client.status()
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
+        "input": f"{model.image_size[1]} x {model.image_size[0]} pixels, "
+        f"{'grey' if model.image_channels == 1 else 'RGB'}",
         "replicas": "; ".join(
             f"version {replica.version}" + (f" at {replica.url}" if replica.url else "")
             for replica in current.replicas

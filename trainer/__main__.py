@@ -49,14 +49,20 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Check every slice and mask, split by patient, and write the index that training reads."""
-    from trainer.data.dataset_index import SPLITS, check_tile_sizes
+    from trainer.data.dataset_index import SPLITS, check_tile_sizes, intensity_scaling
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
     check_tile_sizes(dataset, chosen.network, chosen.predict)
+    scaling = intensity_scaling(dataset, chosen.data)
     for split in SPLITS:
         patients, slices = len(dataset.patients(split)), len(dataset.select(split))
         typer.echo(f"{split:6} {patients:5} patients {slices:6} slices")
+    if chosen.data.normalize == "foreground":
+        typer.echo(
+            f"training foreground: clipped to {scaling.low:g} to {scaling.high:g}, mean "
+            f"{scaling.mean:.4g}, standard deviation {scaling.std:.4g}"
+        )
     typer.echo(f"slices: {dataset.root}")
 
 

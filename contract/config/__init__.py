@@ -18,7 +18,7 @@ from contract.config.root import (
     validate,
 )
 from contract.config.run import Run
-from contract.config.section import Scalar, Section
+from contract.config.section import Section, SettingValue
 from contract.config.serve import Serve
 from contract.config.storage import Storage
 from contract.config.sweep import ParameterSpec, Sweep
@@ -36,9 +36,9 @@ __all__ = [
     "Phantom",
     "Predict",
     "Run",
-    "Scalar",
     "Section",
     "Serve",
+    "SettingValue",
     "Storage",
     "Sweep",
     "Train",

@@ -82,12 +82,12 @@ class Augment(Section):
     shift_probability: Fraction = 1.0
     """Probability of a shift along both axes."""
     shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
-    """Largest shift as a fraction of the image size."""
+    """Largest shift as a fraction of the height and of the width."""
     elastic_probability: Fraction = 0.0
-    """Probability of an elastic deformation: normal displacements of a grid of 6 x 6 points, with
-    bicubic interpolation between them."""
+    """Probability of an elastic deformation: normal displacements of a grid of points, 6 along the
+    shorter side, with bicubic interpolation between them."""
     elastic: Annotated[float, Field(ge=0.0, le=0.2)] = 0.03
-    """Standard deviation of the displacements as a fraction of the image size."""
+    """Standard deviation of the displacements as a fraction of the shorter side."""
     grid_distortion_probability: Fraction = 0.0
     """Probability of a grid distortion: the rows and columns of a grid of 5 x 5 cells get random
     heights and widths."""
@@ -135,7 +135,7 @@ class Augment(Section):
     cutout_probability: Fraction = 0.0
     """Probability that a rectangle of the image is set to 0."""
     cutout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
-    """Largest side of the rectangle as a fraction of the image size."""
+    """Largest height and width of the rectangle as a fraction of those of the image."""
 
 
 class Data(Section):
@@ -182,10 +182,14 @@ class Data(Section):
     and 32 in JPEG files."""
     other_values_are_background: bool = False
     """Treat mask pixels with the value of no class as background; otherwise they are an error."""
+    normalize: Literal["window", "foreground"] = "window"
+    """window: intensities from intensity_low to intensity_high become 0..1; foreground: clipped to
+    the percentiles 0.5 and 99.5 of the training foreground, then z-score by its mean and standard
+    deviation (nnU-Net, Isensee 2021)."""
     intensity_low: Finite = 0.0
-    """Raw intensity that becomes 0.0; lower ones are clipped."""
+    """Raw intensity that becomes 0.0; lower ones are clipped. Only for normalize = "window"."""
     intensity_high: Finite = 255.0
-    """Raw intensity that becomes 1.0; higher ones are clipped."""
+    """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
 

@@ -15,10 +15,10 @@ from pydantic import ValidationError, create_model, field_validator, model_valid
 
 from contract.config.cluster import Cluster
 from contract.config.data import Data
-from contract.config.network import Network, UNet, section_classes
+from contract.config.network import Network, UNet, check_divisible, section_classes
 from contract.config.predict import Predict
 from contract.config.run import Run
-from contract.config.section import Scalar, Section
+from contract.config.section import Section, SettingValue
 from contract.config.serve import Serve
 from contract.config.storage import Storage
 from contract.config.sweep import Sweep
@@ -86,11 +86,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _tiles_fit_their_steps(self) -> Self:
-        if self.predict.sliding_window and self.network.image_size % self.predict.windows_per_side:
-            raise ValueError(
-                f"network.image_size = {self.network.image_size} must be divisible by "
-                f"{self.predict.windows_per_side} where predict.sliding_window = true and "
-                f"predict.overlap = {self.predict.overlap}"
+        if self.predict.sliding_window:
+            check_divisible(
+                self.network.image_size,
+                self.predict.windows_per_side,
+                f"where predict.sliding_window = true and predict.overlap = {self.predict.overlap}",
             )
         return self
 
@@ -145,7 +145,7 @@ class Config(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _check_value(section: Section, path: list[str], key: str, value: Scalar) -> None:
+def _check_value(section: Section, path: list[str], key: str, value: SettingValue) -> None:
     """Raise ValueError for a searched value of the wrong type.
 
     A value that is only incompatible with another setting is a failed trial, not an error.

@@ -128,7 +128,7 @@ class ModelInfo(_Response):
     """Of the settings it was trained with."""
     commit: str | None
     """Commit of segfleet it was trained by."""
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB."""

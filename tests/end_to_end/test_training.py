@@ -177,7 +177,7 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
 def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
     manifest = bundle.verify(Path(trained.result.bundle))
     assert manifest.name == "tiny"
-    assert manifest.image_size == 32
+    assert manifest.image_size == (32, 32)
     assert manifest.metrics == trained.result.best
     slices = dataset_index.prepare_dataset(
         tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1]))

@@ -23,6 +23,7 @@ from contract.bundle import BundleMetadata
 from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.segmentation_class import single_foreground
 from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
@@ -58,9 +59,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             fingerprint="0123456789ab",
             dataset="0123456789abcdef",
             patients={},
-            image_size=IMAGE_SIZE,
+            image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
             classes=single_foreground(),
+            intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
             threshold=0.5,
             metrics={"val_dice_coef": level},
         )

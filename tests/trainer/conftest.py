@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage
 from contract.timestamps import utc_now
@@ -128,9 +129,10 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fingerprint=config.fingerprint(),
         dataset="0123456789abcdef",
         patients={"train": ("a", "b", "c$"), "valid": ("d",)},
-        image_size=128,
+        image_size=(128, 128),
         image_channels=1,
         classes=single_foreground(),
+        intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )

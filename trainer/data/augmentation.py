@@ -31,7 +31,7 @@ def draw(seed: tf.Tensor, augment: Augment, shape: tuple[int, int, int]) -> dict
         Tensors by name, to be batched and passed to augment_batch.
     """
     numbers = {"uniform": RandomNumbers.draw(seed)}
-    numbers |= geometric_transforms.draw_fields(seed, augment)
+    numbers |= geometric_transforms.draw_fields(seed, augment, shape[:2])
     return numbers | intensity_transforms.draw_fields(seed, augment, shape)
 
 

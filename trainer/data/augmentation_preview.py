@@ -13,9 +13,9 @@ from contract.storage import Storage
 from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.augmentation import PROBABILITIES, augment_batch, draw
 from trainer.data.cache import read_resized
-from trainer.data.dataset_index import Dataset
+from trainer.data.dataset_index import Dataset, intensity_scaling
 from trainer.data.pipeline import sample_seed
-from trainer.data.preprocessing import normalize
+from trainer.data.preprocessing import apply_window
 from trainer.visualization.image_grid import image_grid
 from trainer.visualization.overlays import RgbImage, draw_overlay
 
@@ -51,7 +51,8 @@ def augmentation_png(
     records = dataset.select("train")
     index = int(np.argmax([record.foreground for record in records]))
     raw, mask = read_resized(records[index], storage, dataset.masks, network)
-    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
+    scaling = intensity_scaling(dataset, data)
+    image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
     seeds = [sample_seed(seed, epoch, index) for epoch in range(_EPOCHS)]
     classes = dataset.masks.classes
     original = _draw_tile(image, mask, classes)

@@ -63,6 +63,7 @@ class CachedSplit:
             class indices, uint8.
         num_samples: The number of slices.
         shape: The shape of every image.
+        num_classes: The number of classes, without the background.
         foreground: The indices of the slices with foreground.
         in_use: A lock that keeps the cache from being deleted while this object exists.
     """
@@ -70,6 +71,7 @@ class CachedSplit:
     folder: Path
     num_samples: int
     shape: ImageShape
+    num_classes: int
     foreground: tuple[int, ...]
     in_use: IO[str] | None = None
 
@@ -141,11 +143,12 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
     root = _cache_root()
     folder = root / _cache_key(dataset, split, network)
     records = dataset.select(split)
-    size, channels = network.image_size, network.image_channels
+    shape = ImageShape(*network.image_shape, network.image_channels)
     in_use = folder.with_suffix(".use").open("w")
     foreground = tuple(index for index, record in enumerate(records) if record.foreground)
-    shape = ImageShape(size, size, channels)
-    cached = CachedSplit(folder, len(records), shape, foreground, in_use)
+    cached = CachedSplit(
+        folder, len(records), shape, len(dataset.masks.classes), foreground, in_use
+    )
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
@@ -164,8 +167,8 @@ def _cache_root() -> Path:
 
 
 def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
-    size, channels = network.image_size, network.image_channels
-    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, size, channels)
+    shape = (*network.image_shape, network.image_channels)
+    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -206,9 +209,9 @@ def _fill(
                 total += sum(pool.map(cache_record, indices))
                 if total > limit:
                     raise DataError(
-                        f"the slices of {dataset.root} at {network.image_size} pixels do not fit "
-                        f"in storage.cache_gb = {cache_gb:g}: set it higher, or lower "
-                        "network.image_size."
+                        f"the slices of {dataset.root} at {cached.shape.width} x "
+                        f"{cached.shape.height} pixels do not fit in storage.cache_gb = "
+                        f"{cache_gb:g}: set it higher, or lower network.image_size."
                     )
                 if total > free:
                     free = limit - _make_room(cached.folder, limit - total)
@@ -246,16 +249,16 @@ def _make_room(keep: Path, limit: int) -> int:
 def read_resized(
     record: SliceRecord, storage: Storage, masks: MaskEncoding, network: Network
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of class indices.
+    """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).
     """
-    size = network.image_size
+    shape = network.image_shape
     raw = read_image(storage, record.image)
     full_mask = masks.read(storage, record.mask)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
+        image = resize_slices(tf.constant(raw[None]), shape, network.image_channels)[0]
         coverage = one_hot(tf.constant(full_mask[None]), len(masks.classes))
-        mask = class_indices(resize(coverage, size, size))[0]
+        mask = class_indices(resize(coverage, *shape))[0]
     return image.numpy().astype(np.int32), mask.numpy()

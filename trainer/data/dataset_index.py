@@ -7,7 +7,7 @@ Everything that training relies on is checked here, before it starts. The result
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,11 +15,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
 from contract.errors import DataError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
-from contract.imaging.mask_values import decide_threshold
+from contract.imaging.mask_values import (
+    POSSIBLE_THRESHOLDS,
+    decide_threshold,
+    equivalent_threshold,
+)
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import IntensityCounts, foreground_scaling
 from trainer.data.pair_checks import (
     CheckedPair,
     DecodedPair,
@@ -40,13 +46,14 @@ __all__ = [
     "Split",
     "check_tile_sizes",
     "dataset_id",
+    "intensity_scaling",
     "prepare_dataset",
 ]
 
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 4
+_FORMAT = 5
 _MAX_DUPLICATES = 100
 # Fraction of a split's slices, and of their pixels, above which masks may be inverted.
 _INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
@@ -92,6 +99,8 @@ class Dataset:
     """How the masks encode the classes."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Images with equal pixels in two splits, at most some of them."""
+    foreground_intensities: IntensityCounts = ()
+    """The raw intensities of the training foreground, each with its number of pixels."""
 
     def select(self, split: Split) -> tuple[SliceRecord, ...]:
         """The slices of one split."""
@@ -149,16 +158,32 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
     Training resizes every slice to network.image_size; a sliding window is applied at the original
     resolution.
     """
-    size = network.image_size
+    height, width = network.image_shape
     training_slices = (*dataset.select("train"), *dataset.select("valid"))
     for record in training_slices if predict.sliding_window else ():
-        if (record.height, record.width) != (size, size):
+        if (record.height, record.width) != (height, width):
             raise DataError(
                 f"{dataset.root}/{record.image} is {record.width} x {record.height} pixels, but "
-                "with predict.sliding_window = true training slices must have "
-                f"network.image_size = {size}: crop them to that size, or set "
-                "predict.sliding_window = false."
+                f"with predict.sliding_window = true training slices must have {width} x {height} "
+                "(network.image_size): crop them to that size, or set predict.sliding_window = "
+                "false."
             )
+
+
+def intensity_scaling(dataset: Dataset, data: Data) -> IntensityScaling:
+    """How a dataset's raw intensities become the input of a network, by data.normalize.
+
+    Raises DataError if it is "foreground" and the training foreground has only one intensity.
+    """
+    if data.normalize == "window":
+        return IntensityScaling.from_window(data.intensity_low, data.intensity_high)
+    try:
+        return foreground_scaling(dataset.foreground_intensities)
+    except DataError as error:
+        raise DataError(
+            f'{dataset.root}: {error}, so data.normalize = "foreground" has nothing to scale by: '
+            'set data.normalize = "window", or check the masks of the train split.'
+        ) from error
 
 
 def dataset_id(data: Data, seed: int) -> str:
@@ -232,13 +257,20 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    encoding = _class_encoding(data)
-    decoded = check_pairs(pair_files(files, data, source), source, encoding, on_progress)
+    encoding, thresholds = _class_encoding(data), _counted_thresholds(data)
+    decoded, foreground = check_pairs(
+        pair_files(files, data, source), source, encoding, thresholds, on_progress
+    )
     if encoding is None:
         encoding = threshold_encoding(_choose_threshold(decoded, data, source))
     assigned = assign_splits(apply_encoding(decoded, encoding), data, seed, folder)
     check_splits(assigned, encoding, source)
-    dataset = _create_dataset(source.url, assigned, encoding)
+    training_pairs = [each.decoded.pair for each in assigned["train"]]
+    counted = equivalent_threshold(encoding.threshold or 0, thresholds)
+    dataset = replace(
+        _create_dataset(source.url, assigned, encoding),
+        foreground_intensities=foreground.total(training_pairs, counted),
+    )
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
     folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
@@ -284,6 +316,13 @@ def _class_encoding(data: Data) -> MaskEncoding | None:
         tolerance=data.class_tolerance,
         other_is_background=data.other_values_are_background,
     )
+
+
+def _counted_thresholds(data: Data) -> tuple[int, ...]:
+    """The values above which the foreground's intensities are counted while masks are decoded."""
+    if data.classes:
+        return (0,)  # Masks are decoded to class indices.
+    return POSSIBLE_THRESHOLDS if data.mask_threshold is None else (data.mask_threshold,)
 
 
 def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storage) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.config import Data
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.progress import ProgressCallback, no_progress
@@ -47,9 +46,9 @@ class SplitStats:
     foreground: float
     """Mean foreground fraction of its slices."""
     below: float
-    """Fraction of pixels below data.intensity_low, which training clips."""
+    """Fraction of pixels below the intensity window, which training clips."""
     above: float
-    """Fraction of pixels above data.intensity_high, which training clips."""
+    """Fraction of pixels above the intensity window, which training clips."""
 
 
 def _zeros() -> NDArray[np.int64]:
@@ -138,11 +137,14 @@ def _patient_stats(split: Split, patient: str, fractions: Sequence[float]) -> Pa
 
 
 def split_stats(
-    split: Split, records: Sequence[SliceRecord], histogram: IntensityHistogram, data: Data
+    split: Split,
+    records: Sequence[SliceRecord],
+    histogram: IntensityHistogram,
+    window: tuple[float, float],
 ) -> SplitStats:
-    """The statistics of a split that has at least one slice."""
-    low = int(np.ceil(data.intensity_low)) - MIN_INTENSITY
-    high = int(np.floor(data.intensity_high)) - MIN_INTENSITY
+    """The statistics of a split that has at least one slice; window: low and high intensity."""
+    low = int(np.ceil(window[0])) - MIN_INTENSITY
+    high = int(np.floor(window[1])) - MIN_INTENSITY
     return SplitStats(
         split=split,
         patients=len({record.patient for record in records}),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,11 @@ from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
 from contract.storage import Storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import (
+    ForegroundCounter,
+    ForegroundHistograms,
+    count_foreground,
+)
 from trainer.data.pairing import Pair, raise_data_errors
 from trainer.data.splits import SPLITS, Split
 
@@ -63,29 +68,35 @@ def check_pairs(
     pairs: Sequence[Pair],
     source: Storage,
     encoding: MaskEncoding | None,
+    thresholds: Iterable[int],
     on_progress: ProgressCallback,
-) -> list[DecodedPair]:
+) -> tuple[list[DecodedPair], ForegroundCounter]:
     """Decode every pair; one DataError for all that cannot be used.
 
     encoding: how the masks encode classes; None: what is foreground is decided from their values.
+    thresholds: the intensities where a decoded mask is above each of them are counted.
     """
     decoded: list[DecodedPair] = []
+    foreground = ForegroundCounter()
     errors: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        decode = partial(_decode_pair, source=source, encoding=encoding)
+        decode = partial(_decode_pair, source=source, encoding=encoding, thresholds=thresholds)
         results = pool.map(decode, pairs)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, DecodedPair):
-                decoded.append(result)
-            else:
+            if isinstance(result, str):
                 errors.append(result)
+            else:
+                decoded.append(result[0])
+                foreground.add(result[0].pair, result[1])
             on_progress(done, len(pairs), "checked")
     raise_data_errors(errors, source)
-    return decoded
+    return decoded, foreground
 
 
-def _decode_pair(pair: Pair, source: Storage, encoding: MaskEncoding | None) -> DecodedPair | str:
-    """A decoded pair, or what is wrong with it."""
+def _decode_pair(
+    pair: Pair, source: Storage, encoding: MaskEncoding | None, thresholds: Iterable[int]
+) -> tuple[DecodedPair, ForegroundHistograms] | str:
+    """A decoded pair and its foreground, or what is wrong with it."""
     image_data, mask_data = source.read(pair.image), source.read(pair.mask)
     decode = encoding.decode if encoding else decode_mask
     try:
@@ -95,7 +106,7 @@ def _decode_pair(pair: Pair, source: Storage, encoding: MaskEncoding | None) -> 
     if image.shape[:2] != mask.shape:
         return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
     is_blank = image.min() == image.max()
-    return DecodedPair(
+    decoded = DecodedPair(
         pair,
         *mask.shape,
         values=count_values(mask),
@@ -104,6 +115,7 @@ def _decode_pair(pair: Pair, source: Storage, encoding: MaskEncoding | None) -> 
         ).hexdigest(),
         pixel_digest=None if is_blank else digest_pixels(image),
     )
+    return decoded, count_foreground(image, mask, thresholds)
 
 
 def digest_pixels(image: np.ndarray) -> str:

@@ -15,10 +15,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Data, Train
+from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.components.class_maps import one_hot
 from trainer.data.augmentation import SampleBatch, augment_batch, draw
 from trainer.data.cache import CachedSplit
-from trainer.data.preprocessing import normalize
+from trainer.data.preprocessing import apply_window, normalize, standardize
 from trainer.data.random_numbers import (
     AUGMENT,
     FOREGROUND_ORDER,
@@ -101,16 +102,21 @@ def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
 
 
 def training_dataset(
-    cached: CachedSplit, data: Data, train: Train, seed: int, rank: WorkerRank, first_epoch: int
+    cached: CachedSplit,
+    data: Data,
+    scaling: IntensityScaling,
+    train: Train,
+    seed: int,
+    rank: WorkerRank,
+    first_epoch: int,
 ) -> tf.data.Dataset:
     """This worker's training batches, from an epoch to the last.
 
-    Images [b, S, S, C] and masks [b, S, S, K] of 0 and 1, a channel for each of the K classes; b is
+    Images [b, H, W, C] and masks [b, H, W, K] of 0 and 1, a channel for each of the K classes; b is
     train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are read in
-    parallel one by one, and augmented in batches.
+    parallel one by one, and augmented in batches, with intensities in 0..1.
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
-    num_classes = len(data.segmentation_classes)
 
     def epoch_samples(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(seed, epoch, cached.num_samples, length)
@@ -125,8 +131,11 @@ def training_dataset(
         return image, mask, numbers
 
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
-        images = normalize(images, data.intensity_low, data.intensity_high)
-        return augment_batch(images, one_hot(masks, num_classes), numbers, data.augment)
+        images = apply_window(images, scaling)
+        images, maps = augment_batch(
+            images, one_hot(masks, cached.num_classes), numbers, data.augment
+        )
+        return standardize(images, scaling), maps
 
     return (
         tf.data.Dataset.range(first_epoch, train.epochs)
@@ -139,7 +148,7 @@ def training_dataset(
 
 
 def validation_dataset(
-    cached: CachedSplit, data: Data, train: Train, rank: WorkerRank
+    cached: CachedSplit, scaling: IntensityScaling, train: Train, rank: WorkerRank
 ) -> tf.data.Dataset:
     """This worker's validation batches, repeated: images, masks and sample weights [b].
 
@@ -155,12 +164,9 @@ def validation_dataset(
     for step, part in enumerate(np.array_split(np.arange(num_samples), steps)):
         indices[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
-    num_classes = len(data.segmentation_classes)
-
     def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = cached.read_tensors(index)
-        image = normalize(image, data.intensity_low, data.intensity_high)
-        return image, one_hot(mask, num_classes), weight
+        return normalize(image, scaling), one_hot(mask, cached.num_classes), weight
 
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
@@ -172,8 +178,11 @@ def validation_dataset(
     )
 
 
-def load_sample(cached: CachedSplit, data: Data, index: int) -> Sample:
-    """A sample without augmentation: image [S, S, C] in 0..1, and class indices [S, S]."""
+def load_sample(cached: CachedSplit, scaling: IntensityScaling, index: int) -> Sample:
+    """A sample without augmentation: image [H, W, C] in 0..1, and class indices [H, W].
+
+    The input of the network is standardize(image).
+    """
     raw, mask = cached.read(index)
-    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
+    image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
     return image.astype(np.float32), mask

@@ -61,7 +61,7 @@ def evaluate(
         bundle: The bundle.
         dataset: The prepared slices.
         split: "train", "valid" or "test".
-        data: The settings [data]: intensity window, allow_patient_overlap.
+        data: The settings [data]: allow_patient_overlap.
         predict: The settings [predict]: batch_size.
         destination: Where the files are written.
         on_progress: Called after each slice.
@@ -92,7 +92,7 @@ def evaluate(
     reader = SliceReader(
         open_storage(dataset.root),
         dataset.masks,
-        (data.intensity_low, data.intensity_high),
+        manifest.intensity_scaling.window,
     )
     predict_masks = load_saved_model(folder)
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}

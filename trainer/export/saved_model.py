@@ -13,8 +13,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract import bundle
-from contract.config import Config, Data, Network, Predict
+from contract.config import Config, Network, Predict
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
 from trainer.components.class_maps import predicted_mask
@@ -43,7 +44,9 @@ def export_bundle(
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
     with tempfile.TemporaryDirectory(prefix=folder_prefix("bundle")) as name:
         folder = Path(name)
-        module = SegmentationModule(model, config.network, config.data, config.predict)
+        scaling = metadata.intensity_scaling
+        num_classes = len(metadata.classes)
+        module = SegmentationModule(model, config.network, scaling, config.predict, num_classes)
         save_graph(module, folder / "saved_model")
         (folder / "weights.npz").write_bytes(to_npz(model.get_weights()))
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -66,10 +69,17 @@ def save_graph(module: "SegmentationModule", folder: Path) -> None:
 class SegmentationModule(tf.Module):
     """The exported graph: raw slices [B, H, W, C] to probabilities [B, H, W, K] and masks."""
 
-    def __init__(self, model: keras.Model, network: Network, data: Data, predict: Predict) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        network: Network,
+        scaling: IntensityScaling,
+        predict: Predict,
+        num_classes: int,
+    ) -> None:
         super().__init__(name="segmentation")
-        self.network, self.data, self.predict = network, data, predict
-        self.num_classes = len(data.segmentation_classes)
+        self.network, self.scaling, self.predict = network, scaling, predict
+        self.num_classes = num_classes
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
@@ -87,7 +97,7 @@ class SegmentationModule(tf.Module):
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        resized = resize_slices(slices, self.network.image_size, self.network.image_channels)
+        resized = resize_slices(slices, self.network.image_shape, self.network.image_channels)
         return resize(self._predict_probability(resized), shape[1], shape[2])
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
@@ -95,12 +105,11 @@ class SegmentationModule(tf.Module):
         return blend_windows(
             raw,
             self._predict_probability,
-            self.network.image_size,
+            self.network.image_shape,
             self.predict.windows_per_side,
             self.predict.batch_size,
             self.num_classes,
         )
 
     def _predict_probability(self, slices: tf.Tensor) -> tf.Tensor:
-        data = self.data
-        return self.forward(normalize(slices, data.intensity_low, data.intensity_high))
+        return self.forward(normalize(slices, self.scaling))

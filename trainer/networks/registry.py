@@ -16,7 +16,7 @@ def build_network(network: Network, num_classes: int) -> keras.Model:
         num_classes: The number of classes, without the background.
 
     Returns:
-        A Keras model that maps intensities [B, S, S, C] in 0..1 to probabilities
-        [B, S, S, num_classes].
+        A Keras model that maps normalized slices [B, H, W, C] to probabilities
+        [B, H, W, num_classes].
     """
     return BUILDERS[network.name](network, num_classes)

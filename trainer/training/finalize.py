@@ -69,9 +69,10 @@ def bundle_metadata(
         fingerprint=config.fingerprint(),
         dataset=training_data.fingerprint,
         patients=training_data.patients,
-        image_size=config.network.image_size,
+        image_size=config.network.image_shape,
         image_channels=config.network.image_channels,
         classes=config.data.segmentation_classes,
+        intensity_scaling=training_data.intensity_scaling,
         threshold=config.predict.threshold,
         metrics=best,
     )

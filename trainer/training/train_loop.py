@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from contract.config import Config, Train
 from contract.errors import TrainingError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.components import precision
@@ -27,8 +28,9 @@ from trainer.components.metrics import SegmentationMetrics
 from trainer.components.optimizers import build_optimizer
 from trainer.data import cache, pipeline
 from trainer.data.cache import CachedSplit
-from trainer.data.dataset_index import Dataset, SliceRecord
+from trainer.data.dataset_index import Dataset, SliceRecord, intensity_scaling
 from trainer.data.pipeline import WorkerRank
+from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import build_inference_model
 from trainer.export.weights import ModelState
 from trainer.networks.layers import bind_dropout
@@ -104,9 +106,10 @@ def train(
         split: cache.load_split(dataset, split, config.network, config.storage.cache_gb)
         for split in ("train", "valid")
     }
+    scaling = intensity_scaling(dataset, config.data)
     report_progress(0, None, "building the network")
     run_logger = (
-        create_run_logger(config, run, cached["valid"], dataset.select("valid"))
+        create_run_logger(config, run, cached["valid"], dataset.select("valid"), scaling)
         if ctx.is_chief
         else None
     )
@@ -132,7 +135,7 @@ def train(
         ctx.report_stall,
     )
     with callback.watchdog:
-        fit(model, config, cached, strategy, callback, ctx.rank)
+        fit(model, config, cached, scaling, strategy, callback, ctx.rank)
     if run_logger:
         run_logger.close()
     if compiled and ctx.model_cache:
@@ -228,6 +231,7 @@ def fit(
     model: keras.Model,
     config: Config,
     cached: dict[str, CachedSplit],
+    scaling: IntensityScaling,
     strategy: tf.distribute.Strategy,
     callback: TrainingCallback,
     rank: WorkerRank,
@@ -238,16 +242,17 @@ def fit(
         # Each worker creates its own shard; TensorFlow must not shard it again.
         return strategy.distribute_datasets_from_function(lambda _: data)
 
-    data, train, first_epoch = config.data, config.train, len(callback.history)
+    train, first_epoch = config.train, len(callback.history)
     training = pipeline.training_dataset(
-        cached["train"], data, train, config.run.seed, rank, first_epoch
+        cached["train"], config.data, scaling, train, config.run.seed, rank, first_epoch
     )
+    validation = pipeline.validation_dataset(cached["valid"], scaling, train, rank)
     model.fit(
         distribute(training),
         initial_epoch=first_epoch,
         epochs=train.epochs,
         steps_per_epoch=callback.steps_per_epoch,
-        validation_data=distribute(pipeline.validation_dataset(cached["valid"], data, train, rank)),
+        validation_data=distribute(validation),
         validation_steps=pipeline.validation_steps(train, cached["valid"].num_samples),
         verbose=0,
         callbacks=[callback],
@@ -255,7 +260,11 @@ def fit(
 
 
 def create_run_logger(
-    config: Config, run: Storage, valid: CachedSplit, records: Sequence[SliceRecord]
+    config: Config,
+    run: Storage,
+    valid: CachedSplit,
+    records: Sequence[SliceRecord],
+    scaling: IntensityScaling,
 ) -> RunLogger:
     """The run's logger, with a copy of the network that rank 0 can run without its peers.
 
@@ -263,11 +272,11 @@ def create_run_logger(
     a collective, which rank 0 alone would wait in indefinitely.
     """
     indices = select_preview_slices(records, config.train.preview_images)
-    samples = [pipeline.load_sample(valid, config.data, int(index)) for index in indices]
+    samples = [pipeline.load_sample(valid, scaling, int(index)) for index in indices]
     if not samples:
         return RunLogger(run, config.train, config.data.segmentation_classes)
     preview = PredictionPreview(
-        predict=create_predict_function(config),
+        predict=create_predict_function(config, scaling),
         images=np.array([image for image, _ in samples], np.float32),
         masks=np.array([mask for _, mask in samples], np.uint8),
         names=[records[index].name for index in indices],
@@ -276,13 +285,16 @@ def create_run_logger(
 
 
 def create_predict_function(
-    config: Config,
+    config: Config, scaling: IntensityScaling
 ) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]:
-    """A function from a state and images [n, S, S, C] in 0..1 to masks [n, S, S]."""
+    """A function from a state and images [n, H, W, C] in 0..1 to masks [n, H, W]."""
     model = build_inference_model(config.network, len(config.data.segmentation_classes))
     threshold = config.predict.threshold
     forward = tf.function(
-        lambda images: predicted_mask(model(images, training=False), threshold), autograph=False
+        lambda images: predicted_mask(
+            model(standardize(images, scaling), training=False), threshold
+        ),
+        autograph=False,
     )
 
     def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -205,8 +205,9 @@ function segmentFirst(files) {
 async function showServedModel() {
   const response = await fetch("/v1/model", { headers: authorizationHeader() }).catch(() => null);
   if (!response || !response.ok) return element("served-model").replaceChildren("model unknown");
-  const { model, version } = await response.json();
+  const { model, version, image_size: [height, width] } = await response.json();
   element("served-model").textContent = `${model}@${version}`;
+  element("input-size").textContent = `${width} × ${height} pixels`;
 }
 
 element("file").addEventListener("change", (event) => {

@@ -80,6 +80,13 @@ class TestFaults:
                 },
                 "network.image_size = 50 must be divisible by 4 where",
             ),
+            (
+                {
+                    "network": {"image_size": [48, 50], "num_layers": 2},
+                    "predict": {"sliding_window": True, "overlap": 0.75},
+                },
+                "network.image_size = [48, 50]: the width 50 must be divisible by 4 where",
+            ),
         ],
     )
     def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:

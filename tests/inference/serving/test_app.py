@@ -174,6 +174,7 @@ def test_the_model_and_the_health_are_returned(client: httpx.Client) -> None:
     model = client.get("/v1/model").json()
     assert model["reference"] == "bright@production"
     assert model["engine"] == "OpenVINO"
+    assert model["image_size"] == [32, 32]
     assert model["run"].startswith("bright-")
 
 

@@ -57,6 +57,21 @@ def test_what_the_system_has_cleared_is_made_again(name: str, root: Path, tmp_pa
     assert np.array_equal(again[1], mask)
 
 
+def test_a_rectangular_split_has_the_height_and_width_of_the_network(
+    root: Path, tmp_path: Path
+) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+    wide, high = (UNet(image_size=size, num_layers=2) for size in ((16, 64), (64, 16)))
+    for network in (wide, high):
+        cached = cache.load_split(dataset, "train", network, 1.0)
+        image, mask = cached.read(0)
+        assert image.shape == (*network.image_shape, 1)
+        assert mask.shape == network.image_shape
+        intensities, foreground = (each.numpy() for each in cached.read_tensors(tf.constant(0)))
+        assert np.array_equal(intensities, image)
+        assert np.array_equal(foreground[..., 0], mask)
+
+
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     (tmp_path / "00000003").symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"cannot write .*00000003: No space left"):
@@ -110,5 +125,5 @@ def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
 @pytest.mark.usefixtures("root")
 def test_a_split_larger_than_the_cache_is_an_error(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices", count=4)
-    with pytest.raises(DataError, match=r"at 32 pixels do not fit in storage\.cache_gb = 1e-06"):
+    with pytest.raises(DataError, match=r"32 x 32 pixels do not fit in .*cache_gb = 1e-06"):
         cache.load_split(dataset, "train", NETWORK, 1e-6)

@@ -171,7 +171,7 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
     dataset = prepare_dataset(settings(source), 0, home)
     config = Config().with_values({"network.image_size": 16, "predict.sliding_window": True})
-    with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):
+    with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*must have 16 x 16"):
         check_tile_sizes(dataset, config.network, config.predict)
     resized = config.with_values({"predict.sliding_window": False})
     check_tile_sizes(dataset, resized.network, resized.predict)

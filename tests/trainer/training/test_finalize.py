@@ -15,7 +15,7 @@ from contract.imaging.mask_encoding import threshold_encoding
 from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage
 from tests.masks import square
-from tests.small import NETWORK
+from tests.small import NETWORK, WINDOW
 from trainer.data.dataset_index import Dataset, SliceRecord
 from trainer.export.saved_model import build_inference_model
 from trainer.training import checkpoints, run_store
@@ -114,15 +114,16 @@ def test_a_damaged_best_checkpoint_does_not_finish_the_run(tmp_path: Path) -> No
 
 
 def test_the_manifest_names_the_run_its_data_and_its_settings() -> None:
-    training_data = TrainingDataInfo("0123456789abcdef", {"train": ("a",), "valid": ("b",)})
+    training_data = TrainingDataInfo("0123456789abcdef", {"train": ("a",), "valid": ("b",)}, WINDOW)
     metadata = bundle_metadata(CONFIG, training_data, HISTORY[1], "c0ffee")
     assert (metadata.name, metadata.commit) == ("demo", "c0ffee")
     assert (metadata.dataset, metadata.patients) == (
         training_data.fingerprint,
         training_data.patients,
     )
+    assert metadata.intensity_scaling == WINDOW
     assert metadata.fingerprint == CONFIG.fingerprint()
-    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == (32, 1, 0.4)
+    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == ((32, 32), 1, 0.4)
     assert metadata.metrics == HISTORY[1]
 
 

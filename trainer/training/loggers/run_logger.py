@@ -31,7 +31,7 @@ PredictMasks = Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]
 class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
-    predict: maps a state and images [n, S, S, C] in 0..1 to masks [n, S, S]; images and masks: of
+    predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images and masks: of
     the chosen validation slices; names: of these slices.
     """
 
