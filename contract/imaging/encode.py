@@ -59,6 +59,17 @@ def encode_image(image: np.ndarray) -> bytes:
     return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
 
 
+def encode_int16(image: np.ndarray) -> bytes:
+    """A TIFF of a slice [H, W] of int16, such as Hounsfield units, whatever its values are."""
+    assert image.dtype == np.int16
+    return cv2.imencode(".tif", image)[1].tobytes()
+
+
+def encode_labels(labels: np.ndarray) -> bytes:
+    """A PNG of labels [H, W], uint8 or uint16, with their values."""
+    return cv2.imencode(".png", labels, _MASK_OPTIONS)[1].tobytes()
+
+
 def encode_mask(mask: np.ndarray) -> bytes:
     """A PNG of a mask [H, W]: 0 where it is 0, else 255."""
     return encode_png((mask != 0).astype(np.uint8) * np.uint8(255), *_MASK_OPTIONS)
