@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,8 +36,21 @@ _MAX_ROWS = 30
 
 app = create_app("Predict the masks of slices: of files, or over HTTP with Ray Serve.")
 
+
+class MaskFormat(StrEnum):
+    """How `segfleet predict` writes the mask of a volume."""
+
+    NIFTI = "nifti"
+    DICOM_SEG = "dicom-seg"
+
+
 Source = Annotated[
-    str, typer.Argument(metavar="INPUT", help="An image, a folder or an s3:// prefix of images.")
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="An image, a folder or an s3:// prefix of images; or a NIfTI file, a DICOM series or "
+        "a folder of these.",
+    ),
 ]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the masks.")
@@ -67,6 +81,12 @@ PatientRegex = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices predicted together.")]
+Format = Annotated[
+    MaskFormat,
+    typer.Option(
+        "--format", help="How the masks of volumes are written; dicom-seg: for DICOM series."
+    ),
+]
 OnCluster = Annotated[
     bool,
     typer.Option("--cluster", help="Use all free CPUs or GPUs of a Ray cluster (RAY_ADDRESS)."),
@@ -87,18 +107,36 @@ def predict(
     patient_regex: PatientRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch_size: BatchSize = 8,
+    mask_format: Format = MaskFormat.NIFTI,
     cluster: OnCluster = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the mask of every slice in INPUT to OUTPUT; existing masks are not predicted again."""
+    """Write the mask of every slice or volume in INPUT to OUTPUT.
+
+    Existing masks are not predicted again. For volumes, volumes.csv has the milliliters of each
+    class.
+    """
     from contract.imaging.decode import silence_opencv
+    from contract.imaging.volume_files import contains_volumes
     from contract.registry import open_bundle
     from inference.batch.predict_files import create_job, resume_keys
     from inference.batch.scoring import open_ground_truth
 
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
+    if contains_volumes(source):
+        not_used = {
+            "--overlays": overlays,
+            "--ground-truth": ground_truth,
+            "--cluster": cluster or address,
+        }
+        if given := [name for name, value in not_used.items() if value]:
+            raise typer.BadParameter(f"{given[0]} is for slices, and {source} contains volumes")
+        _predict_volumes(bundle_storage, source, output, mask_format, batch_size)
+        return
+    if mask_format != MaskFormat.NIFTI:
+        raise typer.BadParameter(f"--format is for volumes, and {source} contains none")
     job, keys = create_job(source, output, overlays)
     true_masks = (
         open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
@@ -314,6 +352,31 @@ def _predict(
 
         with ray_session(cluster):
             return predict_on_cluster(job, bundle, keys, batch_size, bar.set)
+
+
+def _predict_volumes(
+    bundle: Storage, source: str, output: str, mask_format: MaskFormat, batch_size: int
+) -> None:
+    """Predict volumes on this machine, and print the milliliters of their classes."""
+    from inference.batch.volumes import create_volume_job, predict_volumes, resume_volumes
+    from inference.predictor import load_predictor
+
+    job = create_volume_job(source, output, mask_format.value)
+    rows, remaining = resume_volumes(job, bundle)
+    if rows:
+        typer.echo(f"{len(rows)} of {len(job.volumes)} masks exist already: skipped")
+    failures: Failures = {}
+    if remaining:
+        with progress_bar("predicting") as bar:
+            failures = predict_volumes(
+                job, load_predictor(bundle), remaining, rows, batch_size, bar.set
+            )
+    width = max((len(row.patient) for row in rows.values()), default=0)
+    for row in list(rows.values())[:_MAX_ROWS]:
+        volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in row.ml.items())
+        typer.echo(f"{row.patient:{width}} {row.slices:5} slices  {volumes}")
+    typer.echo(f"{len(rows)} mask{'' if len(rows) == 1 else 's'} in {job.output.url}")
+    _report_failures(failures)
 
 
 def _score(ground_truth: "GroundTruth", job: "PredictionJob", keys: Sequence[str]) -> "Failures":
