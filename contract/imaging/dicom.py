@@ -10,8 +10,9 @@ import hashlib
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -162,7 +163,7 @@ class DicomSeries:
                 that is not installed.
         """
         geometry = self.geometry()
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="dicom") as pool:
+        with _silence_warnings(), ThreadPoolExecutor(_THREADS, "dicom") as pool:
             slices = list(pool.map(lambda header: _read_intensities(header.path), self.slices))
         return Volume(to_integers(np.stack(slices), self.name), geometry.affine)
 
@@ -178,13 +179,16 @@ def is_dicom(path: Path) -> bool:
 
 def read_header(path: Path) -> SliceHeader:
     """The header of a DICOM file; DataError naming the file if it is not one."""
-    dataset = _read_dataset(path, specific_tags=_HEADER_TAGS, stop_before_pixels=True)
-    if not dataset.get("SOPClassUID"):
-        raise DataError(f"{path} is not a DICOM image: it has no SOPClassUID; remove it.")
-    try:
-        return _parse_header(path, dataset)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"the header of {path} is damaged: {first_line(error)}.") from error
+    with _silence_warnings():
+        dataset = _read_dataset(path, specific_tags=_HEADER_TAGS, stop_before_pixels=True)
+        if not dataset.get("SOPClassUID"):
+            raise DataError(f"{path} is not a DICOM image: it has no SOPClassUID; remove it.")
+        try:
+            return _parse_header(path, dataset)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"the header of {path} is damaged: {first_line(error)}; export it again."
+            ) from error
 
 
 def group_series(headers: Iterable[SliceHeader]) -> list[DicomSeries]:
@@ -199,14 +203,8 @@ def group_series(headers: Iterable[SliceHeader]) -> list[DicomSeries]:
 
 def read_pixels(path: Path) -> tuple[Any, NDArray]:
     """The dataset of a file and its stored pixels, decoded; DataError naming the file."""
-    dataset = _read_dataset(path)
-    try:
-        with warnings.catch_warnings():
-            # pydicom warns about padding and about values that other readers accept, too.
-            warnings.simplefilter("ignore")
-            return dataset, dataset.pixel_array
-    except Exception as error:  # the decoders of pydicom raise errors of every type
-        raise DataError(_decoding_error(path, dataset, error)) from error
+    with _silence_warnings():
+        return _decode_pixels(path)
 
 
 def digest_files(paths: Sequence[Path]) -> str:
@@ -219,16 +217,32 @@ def digest_files(paths: Sequence[Path]) -> str:
     return hashlib.sha256("".join(sorted(map(digest, paths))).encode()).hexdigest()
 
 
+@contextmanager
+def _silence_warnings() -> Iterator[None]:
+    """Suppress pydicom's warnings about padding and values that other readers accept, too.
+
+    Filters of warnings belong to the process, so this is done once around all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode_pixels(path: Path) -> tuple[Any, NDArray]:
+    dataset = _read_dataset(path)
+    try:
+        return dataset, dataset.pixel_array
+    except Exception as error:  # the decoders of pydicom raise errors of every type
+        raise DataError(_decoding_error(path, dataset, error)) from error
+
+
 def _read_dataset(path: Path, **options: Any) -> Any:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Some exports have no prefix, and a file named .dcm is worth a try.
-            force = path.suffix.lower() == ".dcm"
-            return pydicom.dcmread(path, force=force, **options)
+        # Some exports have no prefix, and a file named .dcm is worth a try.
+        return pydicom.dcmread(path, force=path.suffix.lower() == ".dcm", **options)
     except InvalidDicomError as error:
         raise DataError(f"{path} is not a DICOM file: remove it, or export it again.") from error
     except Exception as error:  # pydicom raises errors of every type for damaged files
@@ -418,7 +432,7 @@ def _read_intensities(path: Path) -> NDArray:
     """The values [rows, columns] of a slice after its modality transform."""
     from pydicom.pixels.processing import apply_modality_lut
 
-    dataset, pixels = read_pixels(path)
+    dataset, pixels = _decode_pixels(path)
     if pixels.shape != (dataset.Rows, dataset.Columns):
         raise DataError(f"{path} contains pixels of shape {pixels.shape}: export it again.")
     native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

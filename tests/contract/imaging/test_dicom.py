@@ -1,10 +1,13 @@
 """DICOM series are sorted by geometry, checked, and rescaled to Hounsfield units."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 from contract.errors import DataError
 from contract.imaging.dicom import (
@@ -195,3 +198,50 @@ def test_a_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
     assert digest_files(renamed) == digest
     renamed[0].write_bytes(renamed[0].read_bytes() + b"\0")
     assert digest_files(renamed) != digest
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("JPGExtended.dcm", r"compressed with JPEG Extended .*, which needs python-gdcm: pip inst"),
+        ("SC_rgb_jpeg_gdcm.dcm", r"compressed with JPEG Lossless.*, which needs python-gdcm: pip"),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", r"cannot be decoded \(JPEG 2000 Image"),
+        ("MR_truncated.dcm", r"cannot be decoded \(Explicit VR Little Endian\): The number of"),
+    ],
+)
+def test_real_files_that_cannot_be_decoded(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_pixels(Path(str(get_testdata_file(name))))
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("MR_small_jp2klossless.dcm", "pylibjpeg and pylibjpeg-openjpeg"),
+        ("MR_small_jpeg_ls_lossless.dcm", "pyjpegls"),
+    ],
+)
+def test_a_missing_decoder_is_named(name: str, package: str) -> None:
+    code = f"""
+import sys
+for module in ("PIL", "openjpeg", "pylibjpeg", "jpeg_ls", "gdcm"):
+    sys.modules[module] = None
+from pathlib import Path
+from contract.errors import DataError
+from contract.imaging.dicom import read_pixels
+try:
+    read_pixels(Path({str(get_testdata_file(name))!r}))
+except DataError as error:
+    print(error)
+"""
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (
+        f"which needs {package}: pip install {package.replace(' and ', ' ')}." in completed.stdout
+    )
