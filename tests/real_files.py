@@ -32,6 +32,7 @@ PATTERNS = (
     "pydicom/dicomdirtests/98892003/MR700",
     "pydicom/dicomdirtests/77654033/CR*",
     "pydicom/dicomdirtests/TINY_ALPHA/PT000000",
+    "pydicom/dicomdirtests/DICOMDIR*.dcm",
     "pydicom/liver*.dcm",
     "pydicom/rtstruct.dcm",
     "pydicom/rtplan*.dcm",
@@ -93,14 +94,14 @@ def _outcomes(path: Path) -> list[str]:
             return [f"**read** as labels: {segments}, {len(segmentation.frames)} slice"]
         return [_describe_volume(volume, path) for volume in folder.volumes] or ["no image"]
     except DataError as error:
-        return [_refusal(error, path)]
+        return [_error_text(error, path)]
 
 
 def _describe_volume(file: VolumeFile, path: Path) -> str:
     try:
         volume = file.read()
     except DataError as error:
-        return _refusal(error, path)
+        return _error_text(error, path)
     geometry = volume.geometry
     shape = " x ".join(map(str, geometry.shape))
     spacing = " x ".join(f"{value:g}" for value in geometry.spacing)
@@ -108,7 +109,7 @@ def _describe_volume(file: VolumeFile, path: Path) -> str:
     return f"**read**: {shape}, {geometry.orientation}, {spacing} mm, values {values}"
 
 
-def _refusal(error: DataError, path: Path) -> str:
+def _error_text(error: DataError, path: Path) -> str:
     """The sentence without the path of the file and its folder."""
     text = re.sub(rf"{re.escape(str(path))}(/\w+)?", "…", str(error))
     return text.removesuffix(".").replace("… ", "", 1) if text.startswith("…") else text[:-1]

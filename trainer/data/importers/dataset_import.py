@@ -13,6 +13,7 @@ can be resumed.
 
 import json
 import logging
+import math
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,10 @@ MANIFEST = "volumes.json"
 SCHEMA_VERSION = 1
 
 log = logging.getLogger(__name__)
+
+# A process starts in about the time that it takes to import a volume. Each of them encodes slices
+# in threads, so that one process can use two cores; parsing DICOM headers holds Python's lock.
+_VOLUMES_PER_PROCESS = 4
 
 
 @dataclass
@@ -104,7 +109,7 @@ def run_import(
     output: Storage,
     on_progress: ProgressCallback = no_progress,
 ) -> None:
-    """Import volumes in parallel, each in a process, and write the manifest.
+    """Import volumes in parallel processes, and write the manifest.
 
     Args:
         tasks: The volumes.
@@ -128,8 +133,9 @@ def run_import(
 def _run_tasks(
     tasks: Sequence[VolumeTask],
 ) -> Iterator[tuple[VolumeTask, "Future[tuple[VolumeRecord, bool]]"]]:
-    """Each volume with its finished future; a single one is imported in this process."""
-    if len(tasks) < 2 or cpu_count() < 2:
+    """Each volume with its finished future; few of them are imported in this process."""
+    workers = min(cpu_count(), math.ceil(len(tasks) / _VOLUMES_PER_PROCESS))
+    if workers < 2:
         for task in tasks:
             future: Future[tuple[VolumeRecord, bool]] = Future()
             try:
@@ -138,7 +144,6 @@ def _run_tasks(
                 future.set_exception(error)
             yield task, future
         return
-    workers = min(len(tasks), cpu_count())
     # A forked process could inherit locks of the threads of this one.
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:

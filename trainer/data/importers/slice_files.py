@@ -220,7 +220,7 @@ def _create_record(
     source_digest: str,
     files: dict[str, str],
 ) -> VolumeRecord:
-    values, counts = np.unique(labels.voxels, return_counts=True)
+    counts = np.bincount(labels.voxels.ravel())
     geometry = image.geometry
     return VolumeRecord(
         name=task.name,
@@ -231,7 +231,7 @@ def _create_record(
         orientation=geometry.orientation,
         source_orientation=source_orientation,
         source_digest=source_digest,
-        labels={int(v): int(n) for v, n in zip(values, counts, strict=True) if v},
+        labels={value: int(counts[value]) for value in np.flatnonzero(counts).tolist() if value},
         slices=len(files) // 2,
         options=task.options,
         files=files,

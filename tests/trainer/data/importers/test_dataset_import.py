@@ -64,28 +64,29 @@ def import_tree(folder: Path, output: Storage) -> ImportResult:
 
 
 def test_a_tree_becomes_a_dataset_that_can_be_prepared(tmp_path: Path) -> None:
-    write_tree(tmp_path, 3)
+    """Five volumes are imported by two processes."""
+    write_tree(tmp_path, 5)
     output = tmp_path / "dataset"
     code, printed, _ = run(tmp_path / "CT", output, "--labels", tmp_path / "labels")
     assert code == 0
     assert printed.splitlines() == [
-        "patients: 3",
-        "volumes: 3",
-        "slices: 15",
+        "patients: 5",
+        "volumes: 5",
+        "slices: 25",
         "labels: 1, 2",
         f"dataset: {output}",
     ]
     manifest = json.loads((output / "volumes.json").read_text())
     assert [each["patient"] for each in manifest["volumes"]] == [
-        f"PANCREAS_{number:04d}" for number in (1, 2, 3)
+        f"PANCREAS_{number:04d}" for number in range(1, 6)
     ]
     data = Data(
         source="folder", root=str(output), layout="unsplit", mask_threshold=0, test_fraction=0.3
     )
     dataset = prepare_dataset(data, 0, LocalStorage(tmp_path / "storage"))
-    assert len(dataset.slices) == 15
+    assert len(dataset.slices) == 25
     assert {each.patient for each in dataset.slices} == {
-        f"PANCREAS_{number:04d}" for number in (1, 2, 3)
+        f"PANCREAS_{number:04d}" for number in range(1, 6)
     }
     # Nothing of the DICOM headers is left.
     for file in output.rglob("*"):
@@ -96,23 +97,30 @@ def test_a_tree_becomes_a_dataset_that_can_be_prepared(tmp_path: Path) -> None:
     (output / "images/PANCREAS_0002-0001.tif").unlink()
     code, printed, _ = run(tmp_path / "CT", output, "--labels", tmp_path / "labels")
     assert code == 0
-    assert printed.startswith("2 of 3 volumes exist already: skipped\n")
+    assert printed.startswith("4 of 5 volumes exist already: skipped\n")
     assert json.loads((output / "volumes.json").read_text()) == manifest
 
 
 def test_volumes_that_cannot_be_imported_do_not_stop_the_others(tmp_path: Path) -> None:
-    write_tree(tmp_path, 3)[1][2].unlink()
+    series = write_tree(tmp_path, 7)
+    series[1][2].unlink()
     (tmp_path / "labels/label0003.nii.gz").unlink()
+    truncated = series[3][0]
+    truncated.write_bytes(truncated.read_bytes()[:-50])
     code, printed, errors = run(
         tmp_path / "CT", tmp_path / "dataset", "--labels", tmp_path / "labels"
     )
     assert code == 1
-    assert "patients: 1\n" in printed
+    assert "patients: 4\n" in printed
     assert "volumes without labels: 2, such as " in printed
-    (error,) = [line for line in errors.splitlines() if line.startswith("error:")]
-    assert "PANCREAS_0002/study/series has a gap of 5 mm" in error
+    messages = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert len(messages) == 2
+    assert "PANCREAS_0002/study/series has a gap of 5 mm" in messages[0]
+    assert f"{truncated} cannot be decoded" in messages[1]
     manifest = json.loads((tmp_path / "dataset/volumes.json").read_text())
-    assert [each["name"] for each in manifest["volumes"]] == ["PANCREAS_0001"]
+    assert [each["name"] for each in manifest["volumes"]] == [
+        f"PANCREAS_{number:04d}" for number in (1, 5, 6, 7)
+    ]
 
 
 def test_a_dataset_can_be_in_an_object_store(tmp_path: Path, s3: str) -> None:
