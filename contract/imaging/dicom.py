@@ -8,6 +8,7 @@ because a light client does not have it.
 
 import hashlib
 import logging
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,6 +67,7 @@ _DECODERS = {
     "202": "pylibjpeg and pylibjpeg-openjpeg",
     "203": "pylibjpeg and pylibjpeg-openjpeg",
 }
+_PSEUDONYM = re.compile(r"(anon|pseudo|de-?ident|patient|case|phantom|unknown|none)", re.IGNORECASE)
 # In mm, and as a fraction of the distance between slices: positions are rounded in the files.
 _POSITION_TOLERANCE_MM, _POSITION_TOLERANCE = 0.02, 0.01
 _COSINE_TOLERANCE = 1e-4
@@ -193,10 +195,11 @@ def read_header(path: Path) -> SliceHeader:
 
 def group_series(headers: Iterable[SliceHeader]) -> list[DicomSeries]:
     """The series of slices by SeriesInstanceUID, sorted by the path of their first file."""
-    grouped: defaultdict[str, list[SliceHeader]] = defaultdict(list)
+    grouped: defaultdict[tuple[str, str], list[SliceHeader]] = defaultdict(list)
     for header in headers:
-        # Without a UID, nothing says that two files belong together.
-        grouped[header.series or str(header.path)].append(header)
+        # Without a UID, nothing says that two files belong together. Some programs that replace
+        # identifiers give the same UID to several patients.
+        grouped[header.series or str(header.path), header.patient_id].append(header)
     series = [DicomSeries(tuple(members)) for members in grouped.values()]
     return sorted(series, key=lambda each: min(header.path for header in each.headers))
 
@@ -256,8 +259,9 @@ def _parse_header(path: Path, dataset: Any) -> SliceHeader:
     name = str(dataset.get("PatientName") or "")
     patient_id = str(dataset.get("PatientID") or "")
     # Public collections repeat the pseudonym of the patient as the name.
-    is_pseudonym = name == patient_id or dataset.get("PatientIdentityRemoved") == "YES"
-    words = [] if is_pseudonym else name.replace("^", " ").replace("=", " ").split()
+    is_pseudonym = _letters(name) == _letters(patient_id) or bool(_PSEUDONYM.match(name))
+    is_removed = dataset.get("PatientIdentityRemoved") == "YES"
+    words = [] if is_pseudonym or is_removed else re.split(r"[\^=\s]+", name)
     birth_date = str(dataset.get("PatientBirthDate") or "")
     referenced = dataset.get("ReferencedSeriesSequence") or []
     spacing = dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness")
@@ -282,6 +286,11 @@ def _parse_header(path: Path, dataset: Any) -> SliceHeader:
         frames=int(dataset.get("NumberOfFrames") or 1),
         referenced_series=tuple(str(item.get("SeriesInstanceUID") or "") for item in referenced),
     )
+
+
+def _letters(name: str) -> str:
+    """The letters and digits of a name."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...] | None:

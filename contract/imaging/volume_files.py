@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 # Modalities of files that accompany a series and are not read.
 _OTHER_OBJECTS = {"RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "ECG"}
+# The list of the files of a CD (PS3.10, 8.6).
+_DIRECTORY = "DICOMDIR"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def find_volumes(source: Path, on_progress: ProgressCallback = no_progress) -> V
     for done, file in enumerate(files, start=1):
         if is_nifti(file.name):
             volumes.append(VolumeFile(nifti_stem(file), _relative(file, source), nifti=file))
+        elif file.name.upper() == _DIRECTORY and file != source:
+            ignored.append(file)
         elif file == source or file.suffix.lower() == ".dcm" or is_dicom(file):
             header = _read_image_header(file, is_named=file == source)
             headers += [header] if header else []

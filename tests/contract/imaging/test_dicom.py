@@ -91,6 +91,15 @@ def test_mixed_folders_are_grouped_by_series(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second.read().voxels, STANDARD.voxels + 3)
 
 
+def test_patients_with_the_same_series_uid_are_separated(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_series(tmp_path / name, STANDARD, SeriesInstanceUID="1.2.3", PatientID=name)
+    assert [series.folder.name for series in read_series(tmp_path / "a", tmp_path / "b")] == [
+        "a",
+        "b",
+    ]
+
+
 def test_copies_of_slices_are_ignored_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,7 +196,10 @@ def test_truncated_and_foreign_files_are_errors(tmp_path: Path) -> None:
 def test_identifiers_are_words_of_the_name_and_the_birth_date(tmp_path: Path) -> None:
     (path, *_) = write_series(tmp_path, STANDARD)
     assert read_header(path).identifiers == ("Doe", "Jane", BIRTH_DATE)
-    edit_file(path, PatientName="COLLECTION_7", PatientID="COLLECTION_7", PatientBirthDate="")
+    for name in ("COLLECTION_7", "Collection^7", "Anonymized"):
+        edit_file(path, PatientName=name, PatientID="COLLECTION_7", PatientBirthDate="")
+        assert read_header(path).identifiers == ()
+    edit_file(path, PatientName="Doe", PatientIdentityRemoved="YES")
     assert read_header(path).identifiers == ()
 
 

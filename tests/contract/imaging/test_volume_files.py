@@ -1,5 +1,6 @@
 """Files and folders are searched for volumes, which get the names of their patients."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,13 @@ def test_segmentations_reports_and_damaged_files_are_not_volumes(
     (tmp_path / "P7/seg.dcm").write_bytes(content)
     write_series(tmp_path / "P7/report", standard_volume((1, 4, 4)), Modality="SR")
     (tmp_path / "P7/damaged.dcm").write_bytes(b"damaged")
+    shutil.copy(real_files.FOLDERS["pydicom"] / "dicomdirtests/DICOMDIR", tmp_path / "P7")
     folder = find_volumes(tmp_path / "P7")
     (volume,) = folder.volumes
     assert len(volume.files) == len(paths)
     assert [header.path.name for header in folder.segmentations] == ["seg.dcm"]
     assert "damaged.dcm is not a valid DICOM image and is ignored" in caplog.text
+    assert "DICOMDIR" not in caplog.text
     with pytest.raises(DataError, match=r"damaged\.dcm"):
         find_volumes(tmp_path / "P7/damaged.dcm")
 

@@ -18,6 +18,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -122,6 +123,11 @@ def run_import(
             record, existed = future.result()
         except UserError as error:
             result.failures[task.source.volume.label] = str(error)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process of the import was killed, probably because the memory was full: run "
+                "the command again, which continues with the volumes that are missing."
+            ) from error
         else:
             result.records.append(record)
             result.skipped += existed

@@ -18,6 +18,8 @@ PatientSource = Literal["name", "patient-id"]
 
 # In the name of a file, a hyphen ends the patient.
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]+")
+# A shorter name may be part of another word.
+_MIN_CONTAINED = 4
 _DATE = re.compile(r"^\d{8}$")
 
 
@@ -104,10 +106,10 @@ def _check_identifiers(patient: str, volume: VolumeFile) -> None:
     if not volume.series:
         return
     words = {part.lower() for part in re.split(r"[_.]", patient)}
-    for identifier in volume.series.headers[0].identifiers:
-        is_date = bool(_DATE.match(identifier))
-        if (is_date and identifier in patient) or (not is_date and identifier.lower() in words):
-            what = "birth date" if is_date else "name"
+    for identifier in map(str.lower, volume.series.headers[0].identifiers):
+        is_contained = identifier in patient.lower() and len(identifier) >= _MIN_CONTAINED
+        if is_contained or identifier in words:
+            what = "birth date" if _DATE.match(identifier) else "name"
             raise DataError(
                 f"the patient {patient} of {volume.label} contains the {what} in its DICOM header: "
                 "rename the folder, or choose --patient-from or --patient-regex."

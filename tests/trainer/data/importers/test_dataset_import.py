@@ -1,14 +1,17 @@
 """A tree as NIH Pancreas-CT becomes a dataset that training accepts, in parallel and resumably."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from contract.config import Data
-from contract.errors import DataError
+from contract.errors import DataError, UserError
 from contract.imaging.dicom_seg import encode_segmentation
 from contract.imaging.volume_files import find_volumes
 from contract.storage import LocalStorage, Storage, open_storage
@@ -121,6 +124,26 @@ def test_volumes_that_cannot_be_imported_do_not_stop_the_others(tmp_path: Path) 
     assert [each["name"] for each in manifest["volumes"]] == [
         f"PANCREAS_{number:04d}" for number in (1, 5, 6, 7)
     ]
+
+
+class _Exit:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (9,)
+
+
+def test_a_killed_process_is_explained(tmp_path: Path) -> None:
+    write_tree(tmp_path, 5)
+    output = LocalStorage(tmp_path / "dataset")
+    tasks, result = plan_import(
+        [tmp_path / "CT"], [tmp_path / "labels"], output, PatientRule(), ImportOptions()
+    )
+    exiting: Any = _Exit()
+    tasks[0] = replace(tasks[0], output=exiting)
+    with pytest.raises(UserError, match="a process of the import was killed"):
+        run_import(tasks, result, output)
+    assert import_tree(tmp_path, output).failures == {}
 
 
 def test_a_dataset_can_be_in_an_object_store(tmp_path: Path, s3: str) -> None:

@@ -38,7 +38,8 @@ def test_a_patient_that_is_not_found_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("JANE-1", "name"), (f"x{BIRTH_DATE}", "birth date"), ("a_doe", "name")]
+    ("name", "what"),
+    [("JANE-1", "name"), (f"x{BIRTH_DATE}", "birth date"), ("a_doe", "name"), ("xjanex", "name")],
 )
 def test_names_and_birth_dates_are_not_patients(name: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"contains the {what} in its DICOM header"):
