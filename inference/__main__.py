@@ -21,7 +21,7 @@ from contract.cli.options import (
 from contract.cli.progress import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
-from contract.imaging.segmentation_class import MaskFormat
+from contract.imaging.segmentation_class import MaskFormat, VolumeFormat
 from contract.storage import Storage
 
 if TYPE_CHECKING:
@@ -37,8 +37,14 @@ _MAX_ROWS = 30
 
 app = create_app("Predict the masks of slices: of files, or over HTTP with Ray Serve.")
 
+
 Source = Annotated[
-    str, typer.Argument(metavar="INPUT", help="An image, a folder or an s3:// prefix of images.")
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="An image, a folder or an s3:// prefix of images; or a NIfTI file, a DICOM series or "
+        "a folder of these.",
+    ),
 ]
 Output = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the masks.")
@@ -83,6 +89,12 @@ PatientRegex = Annotated[
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Slices predicted together.")]
+VolumeFormatOption = Annotated[
+    VolumeFormat,
+    typer.Option(
+        "--format", help="How the masks of volumes are written; dicom-seg: for DICOM series."
+    ),
+]
 OnCluster = Annotated[
     bool,
     typer.Option("--cluster", help="Use all free CPUs or GPUs of a Ray cluster (RAY_ADDRESS)."),
@@ -105,19 +117,39 @@ def predict(
     patient_regex: PatientRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch_size: BatchSize = 8,
+    volume_format: VolumeFormatOption = "nifti",
     cluster: OnCluster = False,
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the mask of every slice in INPUT to OUTPUT; existing masks are not predicted again."""
+    """Write the mask of every slice or volume in INPUT to OUTPUT.
+
+    Existing masks are not predicted again. For volumes, volumes.csv has the milliliters of each
+    class.
+    """
     from contract.bundle import read_manifest
     from contract.imaging.decode import silence_opencv
+    from contract.imaging.volume_files import contains_volumes
     from contract.registry import open_bundle
     from inference.batch.predict_files import OutputFiles, create_job, resume_keys
     from inference.batch.scoring import open_ground_truth
 
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
+    if contains_volumes(source):
+        not_used = {
+            "--overlays": overlays,
+            "--probabilities": probabilities,
+            "--mask-format": mask_format != "indices",
+            "--ground-truth": ground_truth,
+            "--cluster": cluster or address,
+        }
+        if given := [name for name, value in not_used.items() if value]:
+            raise typer.BadParameter(f"{given[0]} is for slices, and {source} contains volumes")
+        _predict_volumes(bundle_storage, source, output, volume_format, batch_size)
+        return
+    if volume_format != "nifti":
+        raise typer.BadParameter(f"--format is for volumes, and {source} contains none")
     classes = read_manifest(bundle_storage).classes
     files = OutputFiles(classes, mask_format, overlays, probabilities)
     job, keys = create_job(source, output, files)
@@ -339,6 +371,31 @@ def _predict(
 
         with ray_session(cluster):
             return predict_on_cluster(job, bundle, keys, batch_size, bar.set)
+
+
+def _predict_volumes(
+    bundle: Storage, source: str, output: str, volume_format: VolumeFormat, batch_size: int
+) -> None:
+    """Predict volumes on this machine, and print the milliliters of their classes."""
+    from inference.batch.volumes import create_volume_job, predict_volumes, resume_volumes
+    from inference.predictor import load_predictor
+
+    job = create_volume_job(source, output, volume_format)
+    rows, remaining = resume_volumes(job, bundle)
+    if rows:
+        typer.echo(f"{len(rows)} of {len(job.volumes)} masks exist already: skipped")
+    failures: Failures = {}
+    if remaining:
+        with progress_bar("predicting") as bar:
+            failures = predict_volumes(
+                job, load_predictor(bundle), remaining, rows, batch_size, bar.set
+            )
+    width = max((len(row.patient) for row in rows.values()), default=0)
+    for row in list(rows.values())[:_MAX_ROWS]:
+        volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in row.ml.items())
+        typer.echo(f"{row.patient:{width}} {row.slices:5} slices  {volumes}")
+    typer.echo(f"{len(rows)} mask{'' if len(rows) == 1 else 's'} in {job.output.url}")
+    _report_failures(failures)
 
 
 def _score(ground_truth: "GroundTruth", job: "PredictionJob", keys: Sequence[str]) -> "Failures":

@@ -1,6 +1,8 @@
-"""`segfleet prepare|inspect|preview|train|evaluate`: from a TOML file to a bundle."""
+"""`segfleet import|prepare|inspect|preview|train|evaluate`: from volumes and slices to a bundle."""
 
 from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,9 +24,72 @@ from contract.errors import ConfigError
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
+    from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
 
-app = create_app("Prepare slices, train a network on Ray, and evaluate it by patient.")
+app = create_app("Import volumes, train a network on Ray, and evaluate it by patient.")
+
+
+class PatientFrom(StrEnum):
+    """Where `segfleet import` takes the patient of a volume from."""
+
+    NAME = "name"
+    PATIENT_ID = "patient-id"
+
+
+Sources = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="SOURCE...", help="Files and folders with DICOM series or NIfTI images."
+    ),
+]
+DatasetOutput = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the dataset.")
+]
+Labels = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--labels",
+        help="File or folder with NIfTI labels or DICOM segmentations; may be repeated. Absent: "
+        "the DICOM segmentations in SOURCE.",
+    ),
+]
+PatientFromOption = Annotated[
+    PatientFrom,
+    typer.Option(
+        "--patient-from",
+        help="name: the patient is the name of the NIfTI file or of the patient's folder; "
+        "patient-id: PatientID of DICOM.",
+    ),
+]
+PatientRegexOption = Annotated[
+    str | None,
+    typer.Option(
+        "--patient-regex",
+        help="Regular expression that finds the patient in the path of a volume below SOURCE.",
+    ),
+]
+Window = Annotated[
+    tuple[int, int] | None,
+    typer.Option("--window", metavar="LOW HIGH", help="Clip intensities; absent: keep them all."),
+]
+ForegroundOnly = Annotated[
+    bool, typer.Option("--foreground-only", help="Write only slices with foreground.")
+]
+CenterCrops = Annotated[
+    bool,
+    typer.Option(
+        "--center-crops",
+        help="Write each slice also without a margin of 40 and of 80 pixels (at 512 x 512).",
+    ),
+]
+IgnoreOrigin = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-origin",
+        help="Accept NIfTI labels whose header has another origin than the volume.",
+    ),
+]
 
 SplitName = Annotated[str, typer.Option("--split", help="Which split: train, valid or test.")]
 BundleOverrides = Annotated[
@@ -39,6 +104,48 @@ Output = Annotated[
     str | None,
     typer.Option("--output", help="Where to write; absent: next to the bundle's run."),
 ]
+
+
+@app.command(
+    "import",
+    epilog=example_epilog("segfleet import Pancreas-CT slices --labels Pancreas-CT-labels"),
+)
+def import_volumes(
+    sources: Sources,
+    output: DatasetOutput,
+    labels: Labels = None,
+    patient_from: PatientFromOption = PatientFrom.NAME,
+    patient_regex: PatientRegexOption = None,
+    window: Window = None,
+    foreground_only: ForegroundOnly = False,
+    center_crops: CenterCrops = False,
+    ignore_origin: IgnoreOrigin = False,
+    verbose: Verbose = False,
+) -> None:
+    """Turn DICOM series and NIfTI volumes with labels into a dataset of slices.
+
+    Volumes that OUTPUT has already are skipped.
+    """
+    from trainer.data.importers.dataset_import import plan_import, run_import
+    from trainer.data.importers.patients import PatientRule, check_regex
+    from trainer.data.importers.slice_files import ImportOptions
+
+    check_regex(patient_regex)
+    if window and window[0] >= window[1]:
+        raise typer.BadParameter("LOW must be below HIGH", param_hint="--window")
+    options = ImportOptions(
+        window=window,
+        foreground_only=foreground_only,
+        center_crops=center_crops,
+        ignore_origin=ignore_origin,
+    )
+    rule = PatientRule(patient_from.value, patient_regex)
+    storage = open_storage(output)
+    with progress_bar("reading headers") as bar:
+        tasks, result = plan_import(sources, labels or [], storage, rule, options, bar.set)
+    with progress_bar("importing volumes", len(tasks)) as bar:
+        run_import(tasks, result, storage, bar.set)
+    _report_import(result, storage.url)
 
 
 @app.command(epilog=example_epilog("segfleet prepare configs/demo.toml"))
@@ -164,6 +271,28 @@ def evaluate(
     )
     typer.echo(format_table(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+def _report_import(result: "ImportResult", url: str) -> None:
+    """Print what was imported, skipped and not imported; exit with 1 if there are failures."""
+    patients = {record.patient for record in result.records}
+    slices = sum(record.slices for record in result.records)
+    values = sorted({value for record in result.records for value in record.labels})
+    if result.skipped:
+        typer.echo(f"{result.skipped} of {len(result.records)} volumes exist already: skipped")
+    if result.unlabeled:
+        count = len(result.unlabeled)
+        typer.echo(f"volumes without labels: {count}, such as {result.unlabeled[0]}: skipped")
+    if result.records:
+        typer.echo(f"patients: {len(patients)}")
+        typer.echo(f"volumes: {len(result.records)}")
+        typer.echo(f"slices: {slices}")
+        typer.echo(f"labels: {', '.join(map(str, values)) or 'none'}")
+        typer.echo(f"dataset: {url}")
+    for reason in result.failures.values():
+        typer.echo(f"error: {reason}", err=True)
+    if result.failures:
+        raise typer.Exit(1)
 
 
 def _interruption(config: Config) -> str:

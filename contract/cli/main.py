@@ -41,6 +41,7 @@ MODEL_COMMANDS = {
 }
 SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
     "Train a network": {
+        "import": CommandSource("trainer", "import"),
         "prepare": CommandSource("trainer", "prepare"),
         "inspect": CommandSource("trainer", "inspect"),
         "preview": CommandSource("trainer", "preview"),

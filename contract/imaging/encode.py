@@ -67,6 +67,17 @@ def encode_image(image: np.ndarray) -> bytes:
     return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
 
 
+def encode_int16(image: np.ndarray) -> bytes:
+    """A TIFF of a slice [H, W] of int16, such as Hounsfield units, whatever its values are."""
+    assert image.dtype == np.int16
+    return cv2.imencode(".tif", image)[1].tobytes()
+
+
+def encode_labels(labels: np.ndarray) -> bytes:
+    """A PNG of labels [H, W], uint8 or uint16, with their values."""
+    return cv2.imencode(".png", labels, _MASK_OPTIONS)[1].tobytes()
+
+
 def encode_mask(
     mask: np.ndarray, classes: Sequence[SegmentationClass], mask_format: MaskFormat = "indices"
 ) -> bytes:
@@ -84,7 +95,7 @@ def encode_mask(
     if mask_format == "colors":
         return encode_png(_color_table(classes)[mask], *_MASK_OPTIONS)
     if mask_format == "values":
-        return encode_png(_value_table(classes)[mask], *_MASK_OPTIONS)
+        return encode_labels(value_table(classes)[mask])
     indexed = Image.fromarray(mask.astype(np.uint8))
     indexed.putpalette(_color_table(classes).tobytes())
     stream = io.BytesIO()
@@ -105,7 +116,7 @@ def decode_encoded_mask(
     if _is_binary(classes):
         return (stored != 0).astype(np.uint8)
     values = stored[..., ::-1] if stored.ndim == 3 else stored[..., None]
-    table = _color_table(classes) if stored.ndim == 3 else _value_table(classes)[:, None]
+    table = _color_table(classes) if stored.ndim == 3 else value_table(classes)[:, None]
     mask = np.zeros(stored.shape[:2], np.uint8)
     for index in range(1, len(table)):
         mask[(values == table[index]).all(axis=-1)] = index
@@ -121,8 +132,8 @@ def _color_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
     return np.array([(0, 0, 0), *(each.color for each in classes)], np.uint8)
 
 
-def _value_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
-    """[K + 1]: 0, then the grey value of each class, or its index if it has none."""
+def value_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
+    """The grey values of class indices, [K + 1]: 0, then that of each class, or its index."""
     values = [
         each.value if isinstance(each.value, int) else index
         for index, each in enumerate(classes, start=1)

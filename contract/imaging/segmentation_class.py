@@ -10,6 +10,9 @@ Color = tuple[int, int, int]
 MaskFormat = Literal["indices", "values", "colors"]
 """How a mask is written (contract.imaging.encode.encode_mask)."""
 
+VolumeFormat = Literal["nifti", "dicom-seg"]
+"""How the mask of a volume is written."""
+
 FOREGROUND = "foreground"
 """The name of the class of masks that have only foreground and background."""
 

@@ -15,7 +15,7 @@ A mask that exists is not predicted again, so an interrupted prediction can be r
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -173,25 +173,47 @@ def resume_keys(job: PredictionJob, keys: Sequence[str], source: Storage) -> lis
 
     source: the bundle. Raises DataError if the output contains masks of another bundle.
     """
+    expected = {name for key in keys for name in job.output_keys(key)}
+    present = record_bundle(job.output, expected, source, job.files.mask_format)
+    return [key for key in keys if not job.output_keys(key) <= present]
+
+
+def record_bundle(
+    output: Storage, expected: Set[str], source: Storage, mask_format: str
+) -> set[str]:
+    """Record at the output which bundle predicts.
+
+    Args:
+        output: Where the masks are written to.
+        expected: The keys of the masks.
+        source: The bundle.
+        mask_format: How the masks are written.
+
+    Returns:
+        The keys of all files in the output.
+
+    Raises:
+        DataError: The output contains masks of another bundle, or in another format.
+    """
     manifest, digest = bundle.identify(source)
-    present = {info.key for info in job.output.list_objects()}
-    existing = sorted(name for key in keys for name in job.output_keys(key) if name in present)
+    present = {info.key for info in output.list_objects()}
+    existing = sorted(expected & present)
     if RECORD in present:
-        _check_record(job, digest)
+        _check_record(output, digest, mask_format)
     elif existing:
         raise DataError(
-            f"{job.output.url} contains {existing[0]}, but no record of the bundle that predicted "
+            f"{output.url} contains {existing[0]}, but no record of the bundle that predicted "
             "it: choose another OUTPUT."
         )
     record = {
         "bundle": manifest.name,
         "digest": digest,
         "fingerprint": manifest.fingerprint,
-        "mask_format": job.files.mask_format,
+        "mask_format": mask_format,
         "classes": [each.name for each in manifest.classes],
     }
-    job.output.write(RECORD, json.dumps(record, indent=2).encode())
-    return [key for key in keys if not job.output_keys(key) <= present]
+    output.write(RECORD, json.dumps(record, indent=2).encode())
+    return present
 
 
 def predict_files(
@@ -272,20 +294,20 @@ def _predict_batch(
             yield from _predict_batch(predictor, {key: image}, failures, probability)
 
 
-def _check_record(job: PredictionJob, digest: str) -> None:
+def _check_record(output: Storage, digest: str, mask_format: str) -> None:
     try:
-        record = json.loads(job.output.read(RECORD))
+        record = json.loads(output.read(RECORD))
         is_other = record["digest"] != digest
-        mask_format = record["mask_format"]
+        present_format = record["mask_format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{job.output.url}/{RECORD} is damaged: choose another OUTPUT.") from error
+        raise DataError(f"{output.url}/{RECORD} is damaged: choose another OUTPUT.") from error
     if is_other:
         raise DataError(
-            f"{job.output.url} contains masks of another bundle ({record.get('bundle')}): "
+            f"{output.url} contains masks of another bundle ({record.get('bundle')}): "
             "choose another OUTPUT, or delete them first."
         )
-    if mask_format != job.files.mask_format:
+    if present_format != mask_format:
         raise DataError(
-            f"{job.output.url} contains masks in the format {mask_format}, not "
-            f"{job.files.mask_format}: use --mask-format {mask_format}, or choose another OUTPUT."
+            f"{output.url} contains masks in the format {present_format}, not {mask_format}: use "
+            "the same format, or choose another OUTPUT."
         )

@@ -1,0 +1,219 @@
+"""DICOM segmentations (SEG, DICOM PS3.3, A.51): read as labels, written as predictions.
+
+A segmentation stores only the slices that have foreground, each with its position, and refers to
+the series that it was drawn on. It is read frame by frame into the geometry of that series. It is
+written with highdicom, which the function imports, because a light client does not have it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import DataError, first_line
+from contract.imaging.dicom import DicomSeries, read_pixels
+from contract.imaging.volume import Geometry, Volume
+
+log = logging.getLogger(__name__)
+
+# Of a voxel: how far a pixel of a frame may be from the center of a voxel of the series.
+_MAX_DISPLACEMENT = 0.25
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame of a segmentation: its labels, and its place in the patient."""
+
+    labels: NDArray[np.integer]
+    """[rows, columns]: the segment number, or 0."""
+    affine: NDArray[np.float64]
+    """[4, 3]: maps (row, column, 1) to (x, y, z, 1) in mm, LPS."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The content of a SEG file."""
+
+    path: Path
+    segments: dict[int, str]
+    """The label of each segment, by its number."""
+    frames: tuple[_Frame, ...]
+
+    def to_labels(self, geometry: Geometry) -> Volume:
+        """Its segment numbers on the voxels of a series, uint8 or uint16; 0 for background.
+
+        Raises:
+            DataError: Its pixels do not coincide with the voxels of the series, or two segments
+                overlap.
+        """
+        dtype = np.uint8 if max(self.segments, default=0) < 2**8 else np.uint16
+        voxels = np.zeros(geometry.shape, dtype)
+        inverse = np.linalg.inv(geometry.affine)
+        for number, frame in enumerate(self.frames, start=1):
+            self._add_frame(voxels, frame, inverse @ frame.affine, number)
+        return Volume(voxels, geometry.affine)
+
+    def _add_frame(
+        self, voxels: NDArray, frame: _Frame, transform: NDArray[np.float64], number: int
+    ) -> None:
+        """transform: [4, 3], maps (row, column, 1) of the frame to an index of the voxels."""
+        rows, columns = np.nonzero(frame.labels)
+        exact = transform[:3] @ np.stack([rows, columns, np.ones_like(rows)])
+        indices = np.rint(exact).astype(int)
+        shape = np.array(voxels.shape)[:, None]
+        if np.abs(exact - indices).max(initial=0.0) > _MAX_DISPLACEMENT:
+            raise DataError(
+                f"frame {number} of {self.path} lies between the voxels of its series: give the "
+                "series that it was drawn on."
+            )
+        if ((indices < 0) | (indices >= shape)).any():
+            raise DataError(
+                f"frame {number} of {self.path} has foreground outside of its series: give the "
+                "complete series that it was drawn on."
+            )
+        labels = frame.labels[rows, columns]
+        present = voxels[tuple(indices)]
+        if (overlap := (present != 0) & (present != labels)).any():
+            first = int(np.argmax(overlap))
+            raise DataError(
+                f"the segments {self.segments.get(int(present[first]))} and "
+                f"{self.segments.get(int(labels[first]))} of {self.path} overlap: a voxel has one "
+                "label."
+            )
+        voxels[tuple(indices)] = labels
+
+
+def read_segmentation(path: Path) -> Segmentation:
+    """Read a SEG file; fractional segments are foreground from one half of their maximum.
+
+    Raises DataError naming the file if it is damaged or not a segmentation.
+    """
+    dataset, pixels = read_pixels(path)
+    if dataset.get("Modality") != "SEG" or not dataset.get("SegmentSequence"):
+        raise DataError(f"{path} is not a DICOM segmentation: its modality is not SEG.")
+    try:
+        segments = {
+            int(item.SegmentNumber): str(item.get("SegmentLabel") or item.SegmentNumber)
+            for item in dataset.SegmentSequence
+        }
+        stacked = pixels if pixels.ndim == 3 else pixels[None]
+        frame_groups = dataset.PerFrameFunctionalGroupsSequence
+        if len(stacked) < len(frame_groups):
+            log.warning(
+                "%s has positions of %d frames, but only the first %d: the others have no labels",
+                path,
+                len(frame_groups),
+                len(stacked),
+            )
+        frames = tuple(
+            _Frame(_labels_of(dataset, groups, frame), _affine_of(dataset, groups))
+            for groups, frame in zip(frame_groups[: len(stacked)], stacked, strict=True)
+        )
+    except (AttributeError, ValueError, IndexError, TypeError) as error:
+        raise DataError(
+            f"the segmentation {path} is incomplete: {first_line(error)}; export it again."
+        ) from error
+    return Segmentation(path, segments, frames)
+
+
+def encode_segmentation(
+    series: DicomSeries, labels: NDArray[np.uint8], classes: Sequence[str]
+) -> bytes:
+    """A SEG file with a prediction for a series.
+
+    It names the patient and the study of the series, as DICOM requires.
+
+    Args:
+        series: The series that was segmented.
+        labels: [slices, rows, columns] in the order of series.slices: 0 for background, else the
+            number of a class, from 1.
+        classes: The names of the classes.
+
+    Raises:
+        DataError: The headers of the series lack an element that a segmentation needs.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.sr.codedict import codes
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="segfleet", version=version("segfleet"), family=codes.DCM.ArtificialIntelligence
+    )
+    structure: Any = codes.SCT.AnatomicalStructure
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=structure,
+            segmented_property_type=highdicom.sr.CodedConcept(name[:16], "99SEGFLEET", name[:64]),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(classes, start=1)
+    ]
+    headers = [
+        pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
+        for header in series.slices
+    ]
+    try:
+        segmentation = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=labels,
+            segmentation_type="BINARY",
+            segment_descriptions=descriptions,
+            series_instance_uid=highdicom.UID(),
+            series_number=1000,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="segfleet",
+            manufacturer_model_name="segfleet",
+            software_versions=version("segfleet"),
+            device_serial_number="0",
+        )
+    except (AttributeError, ValueError) as error:
+        raise DataError(
+            f"a DICOM SEG cannot be written for {series.name}: {first_line(error)}; choose the "
+            "format nifti."
+        ) from error
+    content = BytesIO()
+    segmentation.save_as(content)
+    return content.getvalue()
+
+
+def _labels_of(dataset: Any, groups: Any, frame: NDArray) -> NDArray[np.integer]:
+    """The segment number of each pixel of a frame."""
+    if dataset.SegmentationType == "LABELMAP":
+        return frame
+    identification = _find_group(dataset, groups, "SegmentIdentificationSequence")
+    segment = int(identification.ReferencedSegmentNumber)
+    level = 0.5
+    if dataset.SegmentationType == "FRACTIONAL":
+        level = dataset.MaximumFractionalValue / 2.0
+    return np.where(frame >= level, segment, 0)
+
+
+def _affine_of(dataset: Any, groups: Any) -> NDArray[np.float64]:
+    """[4, 3]: maps (row, column, 1) of a frame to (x, y, z, 1)."""
+    plane = _find_group(dataset, groups, "PlaneOrientationSequence")
+    measures = _find_group(dataset, groups, "PixelMeasuresSequence")
+    position = _find_group(dataset, groups, "PlanePositionSequence").ImagePositionPatient
+    orientation = np.array(plane.ImageOrientationPatient, float)
+    row_spacing, column_spacing = map(float, measures.PixelSpacing)
+    affine = np.zeros((4, 3))
+    affine[:3, 0] = orientation[3:] * row_spacing
+    affine[:3, 1] = orientation[:3] * column_spacing
+    affine[:3, 2] = np.array(position, float)
+    affine[3, 2] = 1.0
+    return affine
+
+
+def _find_group(dataset: Any, groups: Any, name: str) -> Any:
+    """A functional group of a frame, which all frames may share (PS3.3, C.7.6.16)."""
+    owner = groups if name in groups else dataset.SharedFunctionalGroupsSequence[0]
+    return getattr(owner, name)[0]

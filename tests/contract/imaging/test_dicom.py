@@ -1,0 +1,259 @@
+"""DICOM series are sorted by geometry, checked, and rescaled to Hounsfield units."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.data import get_testdata_file
+
+from contract.errors import DataError
+from contract.imaging.dicom import (
+    DicomSeries,
+    digest_files,
+    group_series,
+    is_dicom,
+    read_header,
+    read_pixels,
+)
+from tests.volumes import (
+    BIRTH_DATE,
+    FLIPS,
+    SLICE_MM,
+    edit_file,
+    reorder,
+    rotate,
+    standard_volume,
+    write_series,
+)
+
+STANDARD = standard_volume()
+
+
+def read_series(*folders: Path) -> list[DicomSeries]:
+    files = [file for folder in folders for file in sorted(folder.iterdir())]
+    return group_series(read_header(file) for file in files)
+
+
+def series_in(folder: Path) -> DicomSeries:
+    (series,) = read_series(folder)
+    return series
+
+
+@pytest.mark.parametrize("flips", FLIPS)
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+def test_every_orientation_is_read_in_the_standard_order(
+    axes: tuple[int, ...], flips: tuple[bool, ...], tmp_path: Path
+) -> None:
+    """Axial, coronal and sagittal slices, increasing and decreasing, with mirrored axes."""
+    write_series(tmp_path, reorder(STANDARD, axes, flips))
+    volume = series_in(tmp_path).read()
+    np.testing.assert_array_equal(volume.to_standard().voxels, STANDARD.voxels)
+    np.testing.assert_allclose(volume.to_standard().affine, STANDARD.affine, atol=1e-6)
+    assert volume.voxels.dtype == np.int16
+
+
+def test_oblique_and_tilted_series_keep_their_affine(tmp_path: Path) -> None:
+    oblique = rotate(rotate(STANDARD, 25.0, 0), -15.0, 1)
+    write_series(tmp_path / "oblique", oblique)
+    tilted = standard_volume()
+    tilted.affine[1, 0] = 0.6  # the slices of a tilted gantry are not above each other
+    write_series(tmp_path / "tilted", tilted)
+    for name, expected in (("oblique", oblique), ("tilted", tilted)):
+        volume = series_in(tmp_path / name).read()
+        np.testing.assert_array_equal(volume.voxels, STANDARD.voxels)
+        np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-6)
+
+
+def test_rescaling_is_applied_to_each_slice(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    expected = STANDARD.voxels.astype(int)
+    edit_file(paths[1], RescaleSlope=2, RescaleIntercept=-2000)
+    expected[1] = 2 * (expected[1] + 1024) - 2000
+    np.testing.assert_array_equal(series_in(tmp_path).read().voxels, expected)
+
+
+def test_fractional_slopes_are_rounded(tmp_path: Path) -> None:
+    write_series(tmp_path, STANDARD, RescaleSlope=3.1, RescaleIntercept=0)
+    expected = np.rint(3.1 * (STANDARD.voxels.astype(float) + 1024))
+    np.testing.assert_allclose(series_in(tmp_path).read().voxels, expected, atol=1)
+
+
+def test_mixed_folders_are_grouped_by_series(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", STANDARD)
+    write_series(tmp_path / "b", standard_volume(seed=3))
+    for index, file in enumerate((tmp_path / "b").iterdir()):
+        shutil.move(file, tmp_path / "a" / f"other{index}")
+    first, second = read_series(tmp_path / "a")
+    np.testing.assert_array_equal(first.read().voxels, STANDARD.voxels)
+    np.testing.assert_array_equal(second.read().voxels, STANDARD.voxels + 3)
+
+
+def test_patients_with_the_same_series_uid_are_separated(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_series(tmp_path / name, STANDARD, SeriesInstanceUID="1.2.3", PatientID=name)
+    assert [series.folder.name for series in read_series(tmp_path / "a", tmp_path / "b")] == [
+        "a",
+        "b",
+    ]
+
+
+def test_copies_of_slices_are_ignored_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    shutil.copy(paths[2], tmp_path / "copy.dcm")
+    shutil.copy(paths[3], tmp_path / "export.dcm")
+    edit_file(tmp_path / "export.dcm", SOPInstanceUID="1.2.3")
+    series = series_in(tmp_path)
+    np.testing.assert_array_equal(series.read().voxels, STANDARD.voxels)
+    assert f"{tmp_path} contains 2 copies of slices, which are ignored" in caplog.text
+
+
+def test_different_slices_at_one_position_are_an_error(tmp_path: Path) -> None:
+    write_series(tmp_path, STANDARD, SeriesInstanceUID="1.2.3")
+    phase = write_series(tmp_path / "phase", standard_volume(seed=5), SeriesInstanceUID="1.2.3")
+    shutil.move(phase[0], tmp_path / "phase.dcm")
+    shutil.rmtree(tmp_path / "phase")
+    with pytest.raises(DataError, match=r"different slices at the same position, such as .*phase"):
+        series_in(tmp_path).read()
+
+
+def test_a_gap_names_its_neighbors_and_width(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, standard_volume((8, 12, 16)))
+    paths[4].unlink()
+    expected = rf"gap of 5 mm between {paths[3].name} and {paths[5].name}, where .* 2\.5 mm apart"
+    with pytest.raises(DataError, match=expected):
+        series_in(tmp_path).geometry()
+
+
+def test_unequal_distances_and_shifted_slices_are_errors(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    position = list(read_header(paths[2]).position or ())
+    edit_file(paths[2], ImagePositionPatient=[*position[:2], position[2] + 0.3])
+    with pytest.raises(DataError, match=r"are 2\.2 to 2\.8 mm apart: resample"):
+        series_in(tmp_path).geometry()
+    edit_file(paths[2], ImagePositionPatient=[position[0] + 4, *position[1:]])
+    with pytest.raises(DataError, match="shifted against each other"):
+        series_in(tmp_path).geometry()
+
+
+def test_a_localizer_is_an_error(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    edit_file(paths[0], ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    with pytest.raises(DataError, match=r"have several orientations \(a localizer\?\)"):
+        series_in(tmp_path).geometry()
+
+
+def test_a_single_slice_has_the_thickness_of_its_header(tmp_path: Path) -> None:
+    write_series(tmp_path, standard_volume((1, 12, 16)))
+    geometry = series_in(tmp_path).geometry()
+    assert geometry.shape == (1, 12, 16)
+    assert geometry.spacing[2] == SLICE_MM
+    (file,) = tmp_path.iterdir()
+    edit_file(file, SliceThickness=None)
+    with pytest.raises(DataError, match="single slice without SpacingBetweenSlices and SliceThick"):
+        series_in(tmp_path).geometry()
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"Modality": "US"}, "has the modality US, not CT, MR or PT"),
+        ({"Modality": "RTSTRUCT"}, "RTSTRUCT.*convert its contours to DICOM SEG"),
+        ({"NumberOfFrames": 3}, "contains 3 frames: export the series as one file per slice"),
+        ({"SamplesPerPixel": 3}, "is in color"),
+        ({"ImageType": ["ORIGINAL", "MOSAIC"]}, "is a mosaic of slices"),
+        ({"PixelSpacing": None}, "has no PixelSpacing, so its place"),
+        ({"PixelSpacing": [0, 1]}, "PixelSpacing of .* is not positive"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not a pair of perpendicular unit"),
+        ({"Rows": None}, "has no pixels"),
+    ],
+)
+def test_what_is_not_a_slice_is_an_error(
+    elements: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    write_series(tmp_path, STANDARD, **elements)
+    with pytest.raises(DataError, match=message) as error:
+        series_in(tmp_path).geometry()
+    assert str(tmp_path) in str(error.value)
+
+
+def test_truncated_and_foreign_files_are_errors(tmp_path: Path) -> None:
+    (path, *_) = write_series(tmp_path, STANDARD)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"cannot be decoded \(Explicit VR Little Endian\)"):
+        read_pixels(path)
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    assert not is_dicom(tmp_path / "notes.txt")
+    assert is_dicom(path)
+    with pytest.raises(DataError, match=r"notes\.txt is not a DICOM file"):
+        read_header(tmp_path / "notes.txt")
+
+
+def test_identifiers_are_words_of_the_name_and_the_birth_date(tmp_path: Path) -> None:
+    (path, *_) = write_series(tmp_path, STANDARD)
+    assert read_header(path).identifiers == ("Doe", "Jane", BIRTH_DATE)
+    for name in ("COLLECTION_7", "Collection^7", "Anonymized"):
+        edit_file(path, PatientName=name, PatientID="COLLECTION_7", PatientBirthDate="")
+        assert read_header(path).identifiers == ()
+    edit_file(path, PatientName="Doe", PatientIdentityRemoved="YES")
+    assert read_header(path).identifiers == ()
+
+
+def test_a_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    digest = digest_files(paths)
+    renamed = [path.rename(path.with_name(f"x{path.name}")) for path in reversed(paths)]
+    assert digest_files(renamed) == digest
+    renamed[0].write_bytes(renamed[0].read_bytes() + b"\0")
+    assert digest_files(renamed) != digest
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("JPGExtended.dcm", r"compressed with JPEG Extended .*, which needs python-gdcm: pip inst"),
+        ("SC_rgb_jpeg_gdcm.dcm", r"compressed with JPEG Lossless.*, which needs python-gdcm: pip"),
+        ("JPEG2000-embedded-sequence-delimiter.dcm", r"cannot be decoded \(JPEG 2000 Image"),
+        ("MR_truncated.dcm", r"cannot be decoded \(Explicit VR Little Endian\): The number of"),
+    ],
+)
+def test_real_files_that_cannot_be_decoded(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_pixels(Path(str(get_testdata_file(name))))
+
+
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("MR_small_jp2klossless.dcm", "pylibjpeg and pylibjpeg-openjpeg"),
+        ("MR_small_jpeg_ls_lossless.dcm", "pyjpegls"),
+    ],
+)
+def test_a_missing_decoder_is_named(name: str, package: str) -> None:
+    code = f"""
+import sys
+for module in ("PIL", "openjpeg", "pylibjpeg", "jpeg_ls", "gdcm"):
+    sys.modules[module] = None
+from pathlib import Path
+from contract.errors import DataError
+from contract.imaging.dicom import read_pixels
+try:
+    read_pixels(Path({str(get_testdata_file(name))!r}))
+except DataError as error:
+    print(error)
+"""
+    completed = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (
+        f"which needs {package}: pip install {package.replace(' and ', ' ')}." in completed.stdout
+    )
