@@ -91,16 +91,18 @@ def measure_volumes(
 
     records: the imported volumes by name. Several volumes of a patient are added.
     """
-    truth: dict[str, float] = {}
+    true_ml: dict[str, float] = {}
     predicted: dict[str, float] = {}
     for score in scores:
         record = records.get(volume_of_file(score.slice.image) or "")
         if record is None or is_center_crop(score.slice.image):
             continue
         patient, counts, ml = score.slice.patient, score.counts, record.voxel_ml
-        truth[patient] = truth.get(patient, 0.0) + (counts.tp + counts.fn) * ml
+        true_ml[patient] = true_ml.get(patient, 0.0) + (counts.tp + counts.fn) * ml
         predicted[patient] = predicted.get(patient, 0.0) + (counts.tp + counts.fp) * ml
-    return [PatientVolume(patient, truth[patient], predicted[patient]) for patient in sorted(truth)]
+    return [
+        PatientVolume(patient, true_ml[patient], predicted[patient]) for patient in sorted(true_ml)
+    ]
 
 
 def summarize_agreement(volumes: Sequence[PatientVolume]) -> VolumeAgreement:
@@ -109,15 +111,15 @@ def summarize_agreement(volumes: Sequence[PatientVolume]) -> VolumeAgreement:
     mean = statistics.fmean(differences)
     spread = _LIMITS * statistics.stdev(differences) if len(volumes) > 1 else None
     percents = [abs(p) for each in volumes if (p := each.difference_percent) is not None]
-    truth = [each.truth_ml for each in volumes]
+    true_ml = [each.truth_ml for each in volumes]
     predicted = [each.predicted_ml for each in volumes]
     return VolumeAgreement(
         patients=len(volumes),
         mean_difference_ml=mean,
         limits_ml=None if spread is None else (mean - spread, mean + spread),
         mean_absolute_difference_percent=statistics.fmean(percents) if percents else None,
-        pearson=pearson(truth, predicted),
-        icc=intraclass_correlation(truth, predicted),
+        pearson=pearson(true_ml, predicted),
+        icc=intraclass_correlation(true_ml, predicted),
     )
 
 

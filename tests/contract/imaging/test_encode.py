@@ -9,6 +9,8 @@ from contract.imaging.decode import decode_image, decode_mask
 from contract.imaging.encode import (
     decode_png,
     encode_image,
+    encode_int16,
+    encode_labels,
     encode_mask,
     encode_overlay,
     encode_png,
@@ -50,6 +52,18 @@ def test_a_mask_comes_back_as_0_and_255() -> None:
     stored = cv2.imdecode(np.frombuffer(encode_mask(mask), np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, mask * 255)
     np.testing.assert_array_equal(decode_mask(encode_mask(mask), "mask.png"), mask * 255)
+
+
+@pytest.mark.parametrize("offset", [0, -1024])
+def test_hounsfield_units_come_back_unchanged(offset: int) -> None:
+    """Also without negative values, which encode_image would store as PNG."""
+    units = GREY.astype(np.int16) * 12 + np.int16(offset)
+    np.testing.assert_array_equal(decode_image(encode_int16(units), "a.tif")[..., 0], units)
+
+
+@pytest.mark.parametrize("labels", [GREY % 5, DEEP])
+def test_labels_come_back_with_their_values(labels: np.ndarray) -> None:
+    np.testing.assert_array_equal(decode_mask(encode_labels(labels), "a.png"), labels)
 
 
 @pytest.mark.parametrize("image", [GREY[..., None], RGB, DEEP.astype(np.int32)[..., None]])
