@@ -24,6 +24,8 @@ MODULES = {
     "tf-keras": "tf_keras",
     "grpcio-reflection": "grpc_reflection",
     "prometheus-client": "prometheus_client",
+    "pyjpegls": "jpeg_ls",
+    "pylibjpeg-openjpeg": "openjpeg",
     "python-multipart": "python_multipart",
     "uvicorn[standard]": "uvicorn",
 }

@@ -6,6 +6,7 @@ The SavedModel of the bundle is run as it is, on each slice at its own size. Out
     worst.png, best.png                  slices with the lowest and the highest Dice
     worst-patient.png, best-patient.png  slices through the volume of one patient
     masks/<slice>.png                    predicted masks, if requested (contract.imaging.encode)
+    volumetry.csv, volumetry.json        milliliters, if the spacing of the slices is known
     summary.json                         the metrics over all patients; written last of these
 
 contract.confusion defines the metrics and the case of an empty mask.
@@ -39,6 +40,7 @@ from trainer.evaluation.slice_reader import (
     load_saved_model,
     read_ahead,
 )
+from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,7 @@ def evaluate(
         host_info=host_info(),
         created=utc_now(),
     )
+    write_volumetry(scores, evaluation.classes, open_storage(dataset.root), destination)
     write_results(evaluation, destination)
     return evaluation
 

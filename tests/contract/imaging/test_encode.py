@@ -13,6 +13,8 @@ from contract.imaging.encode import (
     decode_encoded_mask,
     decode_png,
     encode_image,
+    encode_int16,
+    encode_labels,
     encode_mask,
     encode_overlay,
     encode_png,
@@ -107,6 +109,18 @@ def test_probabilities_of_classes_are_arrays() -> None:
     with np.load(io.BytesIO(data)) as arrays:
         np.testing.assert_array_equal(arrays["probability"], probability)
         assert arrays["classes"].tolist() == ["liver", "kidney"]
+
+
+@pytest.mark.parametrize("offset", [0, -1024])
+def test_hounsfield_units_come_back_unchanged(offset: int) -> None:
+    """Also without negative values, which encode_image would store as PNG."""
+    units = GREY.astype(np.int16) * 12 + np.int16(offset)
+    np.testing.assert_array_equal(decode_image(encode_int16(units), "a.tif")[..., 0], units)
+
+
+@pytest.mark.parametrize("labels", [GREY % 5, DEEP])
+def test_labels_come_back_with_their_values(labels: np.ndarray) -> None:
+    np.testing.assert_array_equal(decode_mask(encode_labels(labels), "a.png"), labels)
 
 
 @pytest.mark.parametrize("image", [GREY[..., None], RGB, DEEP.astype(np.int32)[..., None]])

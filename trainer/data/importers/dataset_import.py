@@ -11,7 +11,6 @@ A volume whose slices exist with the digests of its record is skipped, so that a
 can be resumed.
 """
 
-import json
 import logging
 import math
 import signal
@@ -22,11 +21,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel
 
 from contract.errors import DataError, UserError
 from contract.host_info import cpu_count
 from contract.imaging.volume_files import VolumeFile, VolumeFolder, find_volumes
 from contract.progress import ProgressCallback, no_progress
+from contract.state_files import read_json
 from contract.storage import LocalStorage, Storage
 from trainer.data.importers.labels import LabelFile, Pairing, pair_labels, segmentation_file
 from trainer.data.importers.patients import PatientRule, name_volumes
@@ -42,13 +45,20 @@ from trainer.data.importers.slice_files import (
 )
 
 MANIFEST = "volumes.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 log = logging.getLogger(__name__)
 
 # A process starts in about the time that it takes to import a volume. Each of them encodes slices
 # in threads, so that one process can use two cores; parsing DICOM headers holds Python's lock.
 _VOLUMES_PER_PROCESS = 4
+
+
+class _Manifest(BaseModel):
+    """The content of volumes.json."""
+
+    schema_version: Literal[1]
+    volumes: list[VolumeRecord]
 
 
 @dataclass
@@ -134,6 +144,17 @@ def run_import(
         on_progress(done, len(tasks), task.name)
     result.records.sort(key=lambda record: record.name)
     _write_manifest(output)
+
+
+def read_volume_records(dataset: Storage) -> dict[str, VolumeRecord]:
+    """The volumes of an imported dataset by name; none if it was not imported.
+
+    Raises StorageError if the manifest is damaged.
+    """
+    if not dataset.exists(MANIFEST):
+        return {}
+    manifest = read_json(dataset, MANIFEST, _Manifest, "run `segfleet import` again")
+    return {record.name: record for record in manifest.volumes}
 
 
 def _run_tasks(
@@ -243,6 +264,9 @@ def _no_pairs_error(
 
 def _write_manifest(output: Storage) -> None:
     """Write the records of all volumes in the output, also those of earlier imports."""
-    records = [json.loads(output.read(info.key)) for info in output.list_objects(RECORDS)]
-    manifest = {"schema_version": SCHEMA_VERSION, "volumes": records}
-    output.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+    records = [
+        read_json(output, info.key, VolumeRecord, "delete it and run the command again")
+        for info in output.list_objects(RECORDS)
+    ]
+    manifest = _Manifest(schema_version=SCHEMA_VERSION, volumes=records)
+    output.write(MANIFEST, manifest.model_dump_json(indent=1).encode())

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import DataError, NotFoundError
 from contract.imaging.encode import encode_int16, encode_labels
-from contract.imaging.volume import Volume
+from contract.imaging.volume import Geometry, Volume
 from contract.storage import Storage
 from trainer.data.importers.labels import LabeledVolume
 
@@ -21,6 +21,7 @@ IMAGES, MASKS, RECORDS = "images", "masks", "volumes"
 # The margins of the center crops in pixels of a slice of 512 x 512.
 CROP_MARGINS, _CROP_REFERENCE = (40, 80), 512
 _NAME = re.compile(r"^(?P<volume>.+?)(-crop\d+)?-\d{4,}$")
+_CROP = re.compile(r"-crop\d+-\d{4,}$")
 _WRITERS = 8
 
 
@@ -66,6 +67,11 @@ class VolumeRecord(BaseModel):
     options: ImportOptions
     files: dict[str, str]
     """SHA-256 of each file of its slices."""
+
+    @property
+    def voxel_ml(self) -> float:
+        """The volume of a voxel in milliliters."""
+        return Geometry(self.shape, np.array(self.affine, float)).voxel_ml
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,11 @@ def volume_of_file(key: str) -> str | None:
     """The name of the volume that a file of a slice belongs to; None for another file."""
     match = _NAME.match(key.rpartition("/")[2].rpartition(".")[0])
     return match["volume"] if match else None
+
+
+def is_center_crop(key: str) -> bool:
+    """Whether a file of a slice is that of a center crop."""
+    return bool(_CROP.search(key.rpartition(".")[0]))
 
 
 def _source_digest(source: LabeledVolume) -> str:

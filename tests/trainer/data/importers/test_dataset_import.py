@@ -143,7 +143,7 @@ def test_a_killed_process_is_explained(tmp_path: Path) -> None:
     tasks[0] = replace(tasks[0], output=exiting)
     with pytest.raises(UserError, match="a process of the import was killed"):
         run_import(tasks, result, output)
-    assert import_tree(tmp_path, output).failures == {}
+    assert not output.exists("volumes.json")
 
 
 def test_a_dataset_can_be_in_an_object_store(tmp_path: Path, s3: str) -> None:
@@ -174,7 +174,8 @@ def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
         write_nifti(tmp_path / f"task/imagesTr/{name}.nii.gz", standard_volume())
         write_nifti(tmp_path / f"task/labelsTr/{name}.nii.gz", standard_labels())
     code, printed, _ = run(
-        tmp_path / "task", tmp_path / "out", "--labels", tmp_path / "task/labelsTr"
+        *(tmp_path / "task", tmp_path / "out", "--labels", tmp_path / "task/labelsTr"),
+        *("--window", -160, 240),
     )
     assert (code, printed.splitlines()[1]) == (0, "volumes: 2")
 
