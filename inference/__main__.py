@@ -91,7 +91,10 @@ def predict(
     address: Address = None,
     verbose: Verbose = False,
 ) -> None:
-    """Write the mask of every slice in INPUT to OUTPUT; existing masks are not predicted again."""
+    """Write the mask of every slice in INPUT to OUTPUT.
+
+    Existing masks are not predicted again.
+    """
     from contract.imaging.decode import silence_opencv
     from contract.registry import open_bundle
     from inference.batch.predict_files import create_job, resume_keys
@@ -129,7 +132,10 @@ def deploy(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
+    """Serve the model of serve.model over HTTP.
+
+    On a private cluster until Ctrl-C, on another one until `segfleet shutdown`.
+    """
     from inference.serving.client import (
         read_api_key,
         reserve_address,
@@ -164,7 +170,7 @@ def deploy(
 
 @app.command(epilog=example_epilog("segfleet shutdown configs/cloud.toml"))
 def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
+    """End the service on the cluster of CONFIG or RAY_ADDRESS."""
     settings = load_settings(config, overrides)
     from cluster.connection import has_address, ray_session
     from inference.serving.service import stop_service
@@ -180,7 +186,10 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 @app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """Print the model and the status of the service at serve.host and serve.port."""
+    """Print the model and the status of a running service.
+
+    It is the service at serve.host and serve.port.
+    """
     from inference.serving.client import service_client
 
     settings = load_settings(config, overrides)
@@ -214,7 +223,10 @@ def register(
     ] = False,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Register a bundle as the next version of a model, and copy it into the registry."""
+    """Register a bundle as the next version of a model.
+
+    Copies it into the registry.
+    """
     from contract.registry import Registry, open_bundle
     from contract.storage import open_storage
 
@@ -230,7 +242,10 @@ def promote(
     stage: Stage,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Point a stage to a version; a service that follows the stage changes within seconds."""
+    """Point a stage to a version.
+
+    A service that follows the stage changes within seconds.
+    """
     from contract.registry import Registry
     from contract.storage import open_storage
 
