@@ -89,3 +89,25 @@ def test_a_group_that_is_lost_and_does_not_start_again_is_an_error(
             worker_group, progress_actor, SHORT_TIMEOUTS, lambda *progress: reports.append(progress)
         )
     assert set(reports) == {(1, 9, "loss 1")}
+
+
+def test_restarts_of_the_progress_actor_do_not_extend_the_time_limit(
+    progress_actor: Any, worker_group: threading.Thread
+) -> None:
+    """As on a node without memory, where Ray ends each process soon after its start."""
+    ended = threading.Event()
+
+    def end_the_actor_repeatedly() -> None:
+        while not ended.wait(0.5):
+            ray.get(progress_actor.latest.remote())
+            ray.kill(progress_actor, no_restart=False)
+
+    config = SHORT_TIMEOUTS.with_values({"cluster.start_timeout_s": 5.0})
+    killing = threading.Thread(target=end_the_actor_repeatedly)
+    killing.start()
+    try:
+        with pytest.raises(ClusterError, match="did not start within"):
+            monitor_progress(worker_group, progress_actor, config, lambda done, total, note: None)
+    finally:
+        ended.set()
+        killing.join()
