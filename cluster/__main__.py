@@ -124,9 +124,9 @@ def submit(
     arguments = _follow_up_arguments(path, words or ())
     job_package.check_folders(config, shared)
     if write:
-        from cluster.kubernetes import rayjob_yaml
+        from cluster.kubernetes import object_name, rayjob_yaml
 
-        job = client.create_job_name(config.run.name).lower().replace("_", "-").replace(".", "-")
+        job = object_name(config.run.name, client.create_job_name(""))
         write_text(write, rayjob_yaml(config, job, command))
         typer.echo(f"written: {write}; start the job with `kubectl apply -f {write}`")
         return

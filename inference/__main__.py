@@ -284,11 +284,11 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
 
 def _write_manifest(settings: Config, path: Path, kubernetes: bool) -> None:
     """Write the file for Ray Serve's own commands or for KubeRay, and say how to use it."""
-    from cluster.kubernetes import rayservice_yaml
+    from cluster.kubernetes import object_name, rayservice_yaml
     from inference.serving.application import serve_config, serve_yaml
 
     if kubernetes:
-        name = f"{settings.serve.model.partition('@')[0]}-service".lower().replace("_", "-")
+        name = object_name(settings.serve.model.partition("@")[0], "-service")
         write_text(path, rayservice_yaml(settings, name, serve_config(settings)))
         typer.echo(f"written: {path}; start the service with `kubectl apply -f {path}`")
     else:
