@@ -96,9 +96,14 @@ def rayservice_yaml(config: Config, name: str, serve_config: Mapping[str, Any]) 
         serve_config: The config of Ray Serve (ray.serve.schema.ServeDeploySchema).
 
     Raises:
-        ConfigError: cluster.kubernetes.image is not set.
+        ConfigError: cluster.kubernetes.image is not set, or storage.root is a folder.
     """
     settings = config.serve
+    if "://" not in config.storage.root:
+        raise ConfigError(
+            f"storage.root = {config.storage.root!r} is a folder of this machine, which a pod "
+            "cannot read: use an s3:// URL."
+        )
     # A pod is reached at its own address, not at the loopback address.
     options = {**serve_config["http_options"], "host": "0.0.0.0"}
     content = {**serve_config, "http_options": options}

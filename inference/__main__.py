@@ -144,6 +144,8 @@ def deploy(
     )
 
     settings = load_settings(config, overrides, show_config)
+    if kubernetes and not write:
+        raise typer.BadParameter("needs --write FILE", param_hint="--kubernetes")
     if write:
         _write_manifest(settings, write, kubernetes)
         return

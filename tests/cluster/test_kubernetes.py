@@ -155,3 +155,9 @@ def test_a_manifest_needs_an_image() -> None:
     config = CONFIG.with_values({"cluster.kubernetes.image": None})
     with pytest.raises(ConfigError, match=r"cluster\.kubernetes\.image is not set"):
         rayjob_yaml(config, "demo-1", ["trainer", "train", "settings.toml"])
+
+
+def test_a_service_that_reads_a_folder_of_this_machine_is_rejected() -> None:
+    config = CONFIG.with_values({"storage.root": "segfleet-data"})
+    with pytest.raises(ConfigError, match=r"storage\.root = 'segfleet-data' is a folder of this"):
+        rayservice_yaml(config, "demo-service", SERVE_CONFIG)
