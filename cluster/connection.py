@@ -64,6 +64,7 @@ _NEARLY = 0.85
 CACHE_VARIABLE = "SEGFLEET_CACHE_DIR"
 """Names the folder of files that are shared between commands, if it is not the temporary one."""
 _WORKER_TEMP = "tmp"
+_TENSORFLOW_FOLDER = "segfleet-tensorflow-"
 NO_RAY_ADDRESS = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
 """Ray would prefer these variables to an address that is passed to it."""
 # The path of the socket in Ray's session folder is limited to 107 bytes, and TMPDIR is long on some
@@ -276,6 +277,29 @@ def _private_variables(folder: Path) -> Mapping[str, str]:
 def cache_folder() -> Path:
     """The folder for files that the processes of this machine share, also between commands."""
     return Path(os.environ.get(CACHE_VARIABLE) or tempfile.gettempdir())
+
+
+@contextmanager
+def process_temp_folder() -> Iterator[None]:
+    """Give this process a temporary folder of its own, which is deleted at the end of the block.
+
+    TensorFlow writes a file for each function that it converts, and deletes it when Python ends.
+    Workers of Ray end without that, and so does a killed process, whose folder the next call of
+    this function on the machine deletes.
+    """
+    shared, before = cache_folder(), tempfile.tempdir
+    for folder in find_abandoned(str(shared)):
+        if folder.name.startswith(_TENSORFLOW_FOLDER):
+            delete_folder(folder)
+    folder = tempfile.TemporaryDirectory(
+        prefix=folder_prefix("tensorflow"), ignore_cleanup_errors=True
+    )
+    with folder as own, environment_variables({CACHE_VARIABLE: str(shared)}):
+        tempfile.tempdir = own
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

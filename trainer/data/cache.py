@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from cluster.connection import cache_folder
 from contract.config import Network
-from contract.errors import DataError
+from contract.errors import DataError, StorageError
 from contract.imaging.decode import read_image, read_mask
 from contract.storage import Storage, open_storage, translate_errors
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
@@ -148,6 +149,21 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
             _fill(cached, dataset, records, network, cache_gb)
     os.utime(folder)
     return cached
+
+
+@contextmanager
+def report_deleted_slices(cached: CachedSplit) -> Iterator[None]:
+    """StorageError if a file of a cache is missing: the system may clear its temporary folder.
+
+    load_split decodes the slices again.
+    """
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise StorageError(
+            f"decoded slices were deleted from {cached.folder.parent} while they were in use: "
+            "exclude this folder from the program that clears temporary files."
+        ) from error
 
 
 def _cache_root() -> Path:

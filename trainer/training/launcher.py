@@ -21,7 +21,7 @@ from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
-from cluster.connection import memory_note, ray_session
+from cluster.connection import memory_note, process_temp_folder, ray_session
 from cluster.ray_internals import start_autoscaling_coordinator
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
@@ -221,9 +221,8 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
     from trainer.training.train_loop import WorkerContext, train
 
     context = ray.train.get_context()
-    with ProgressReporter(
-        train_loop_config["progress_actor"], context.get_world_rank()
-    ) as report_progress:
+    reporter = ProgressReporter(train_loop_config["progress_actor"], context.get_world_rank())
+    with process_temp_folder(), reporter as report_progress:
         ctx = WorkerContext(
             rank=WorkerRank(context.get_world_rank(), context.get_world_size()),
             broadcast=broadcast_from_rank_zero,
