@@ -88,7 +88,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog=example_epilog("segfleet submit configs/cloud.toml -- trainer train"))
+@app.command(epilog=example_epilog("segfleet submit configs/cloud.toml -- train"))
 def submit(
     path: ConfigFile,
     words: Annotated[
@@ -96,7 +96,7 @@ def submit(
         typer.Argument(
             metavar="SECTION.KEY=VALUE... -- COMMAND",
             help="Settings that replace those of CONFIG, and a segfleet command, without CONFIG: "
-            "cluster.address=http://head:8265 -- trainer train train.epochs=3.",
+            "cluster.address=http://head:8265 -- train train.epochs=3.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
@@ -279,7 +279,7 @@ def up(
         f"  ray dashboard {written}\n"
         "then, in this one:\n"
         "  export RAY_AUTH_MODE=token\n"
-        f"  segfleet submit {path} -- trainer train\n"
+        f"  segfleet submit {path} -- train\n"
         f"and when finished: segfleet down {path}"
     )
 

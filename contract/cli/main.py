@@ -75,6 +75,19 @@ SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
 _MODELS_SECTION = "Predict masks and serve a model"
 
 
+def module_command(words: Sequence[str]) -> list[str]:
+    """A command of segfleet as `python -m` runs it: ["tuning", "run", …] for ["sweep", …].
+
+    Words that are no command of segfleet are unchanged.
+    """
+    commands = {(name,): source for names in SECTIONS.values() for name, source in names.items()}
+    commands |= {("models", name): source for name, source in MODEL_COMMANDS.items()}
+    for name, source in commands.items():
+        if tuple(words[: len(name)]) == name:
+            return [source.package, source.name, *words[len(name) :]]
+    return list(words)
+
+
 class SuggestingGroup(typer.core.TyperGroup):
     """A group that suggests the closest of its commands, which it imports one at a time."""
 

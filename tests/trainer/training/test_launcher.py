@@ -16,6 +16,7 @@ from trainer.data import dataset_index
 from trainer.training import launcher
 from trainer.training.launcher import DataParallelTrainer, monitor_progress
 from trainer.training.progress import ProgressActor
+from trainer.training.run_store import RunResult
 
 SHORT_TIMEOUTS = Config().with_values(
     {"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2}
@@ -111,3 +112,15 @@ def test_restarts_of_the_progress_actor_do_not_extend_the_time_limit(
     finally:
         ended.set()
         killing.join()
+
+
+@pytest.mark.parametrize(("dice", "warns"), [((0.0001, 0.0), True), ((0.0001, 0.3), False)])
+def test_a_training_that_learned_nothing_says_so(
+    dice: tuple[float, ...], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = tuple({"epoch": float(i), "val_dice_coef": value} for i, value in enumerate(dice, 1))
+    launcher.warn_if_untrained("demo", RunResult("run", "run/bundle", history, history[0]))
+    expected = "the network of run demo learned nothing: its best val_dice_coef in 2 epochs is 0.00"
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
+    assert (expected in caplog.text) is warns
+    assert ("`segfleet inspect`" in caplog.text) is warns
