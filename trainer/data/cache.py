@@ -238,7 +238,7 @@ def _make_room(keep: Path, limit: int) -> int:
     sizes: dict[Path, int] = {}
     for meta in keep.parent.glob(f"*/{_META}"):
         if meta.parent != keep:
-            sizes[meta.parent] = json.loads(meta.read_bytes())["bytes"]
+            sizes[meta.parent] = _read_size(meta)
     total = sum(sizes.values())
     for folder in sorted(sizes, key=lambda path: path.stat().st_mtime):
         if total <= limit:
@@ -251,6 +251,16 @@ def _make_room(keep: Path, limit: int) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         total -= sizes[folder]
     return total
+
+
+def _read_size(meta: Path) -> int:
+    """The bytes of a cache, also if its meta.json is damaged; 0 if it has just been deleted."""
+    try:
+        return int(json.loads(meta.read_bytes())["bytes"])
+    except OSError:
+        return 0
+    except (ValueError, KeyError, TypeError):
+        return sum(path.stat().st_size for path in meta.parent.iterdir())
 
 
 def read_resized(

@@ -98,6 +98,7 @@ def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
     limit = 2.5 * 4 * 32 * 32 * 5 / 1e9  # two splits of four slices with items of 4 + 1 bytes
     used = cache.load_split(datasets["a"], "train", NETWORK, limit)
     released = cache.load_split(datasets["b"], "train", NETWORK, limit).folder
+    (released / "meta.json").write_text('{"by')
     third = cache.load_split(datasets["c"], "train", NETWORK, limit)
     assert used.folder.exists()
     assert third.folder.exists()
