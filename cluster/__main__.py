@@ -52,9 +52,10 @@ def check(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Check whether the cluster has the resources for training, sweep and service.
+    """Check whether the cluster has the resources of CONFIG.
 
-    Checks the cluster of CONFIG or RAY_ADDRESS; without one, this machine.
+    Checks training, sweep and service on the cluster of CONFIG or RAY_ADDRESS; without one, on this
+    machine.
     """
     from cluster import capacity_check
     from cluster.aws import launcher
@@ -87,7 +88,7 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command(epilog=example_epilog("segfleet submit configs/cloud.toml -- trainer train"))
+@app.command(epilog=example_epilog("segfleet submit configs/cloud.toml -- train"))
 def submit(
     path: ConfigFile,
     words: Annotated[
@@ -95,7 +96,7 @@ def submit(
         typer.Argument(
             metavar="SECTION.KEY=VALUE... -- COMMAND",
             help="Settings that replace those of CONFIG, and a segfleet command, without CONFIG: "
-            "cluster.address=http://head:8265 -- trainer train train.epochs=3.",
+            "cluster.address=http://head:8265 -- train train.epochs=3.",
         ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the log.")] = False,
@@ -108,9 +109,10 @@ def submit(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run a segfleet command as a job on a Ray cluster, and follow its log.
+    """Run a segfleet command as a job, and follow its log.
 
-    The job continues if this machine is switched off. Ctrl-C stops following, not the job.
+    The job runs on a Ray cluster and continues if this machine is switched off. Ctrl-C stops
+    following, not the job.
     """
     from cluster.jobs import client, job_package
 
@@ -122,9 +124,9 @@ def submit(
     arguments = _follow_up_arguments(path, words or ())
     job_package.check_folders(config, shared)
     if write:
-        from cluster.kubernetes import rayjob_yaml
+        from cluster.kubernetes import object_name, rayjob_yaml
 
-        job = client.create_job_name(config.run.name).lower().replace("_", "-").replace(".", "-")
+        job = object_name(config.run.name, client.create_job_name(""))
         write_text(write, rayjob_yaml(config, job, command))
         typer.echo(f"written: {write}; start the job with `kubectl apply -f {write}`")
         return
@@ -197,7 +199,10 @@ def stop(
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Stop a job after its next checkpoint; the same command resumes it from there."""
+    """Stop a job after its next checkpoint.
+
+    The same command resumes it from there.
+    """
     from cluster.jobs import client, job_store
 
     overrides, job = _split_words(words or ())
@@ -236,7 +241,10 @@ def up(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Start the cluster of [cluster.cloud] in CONFIG on AWS, after showing its price."""
+    """Start the cluster of [cluster.cloud] on AWS.
+
+    Shows its price and asks for confirmation first.
+    """
     from cluster.aws import instances, launcher, resources
 
     config = load_settings(path, overrides)
@@ -271,7 +279,7 @@ def up(
         f"  ray dashboard {written}\n"
         "then, in this one:\n"
         "  export RAY_AUTH_MODE=token\n"
-        f"  segfleet submit {path} -- trainer train\n"
+        f"  segfleet submit {path} -- train\n"
         f"and when finished: segfleet down {path}"
     )
 
@@ -280,7 +288,7 @@ def up(
 def down(
     path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
 ) -> None:
-    """Terminate every node of the cluster on AWS, and check that none is left."""
+    """Terminate all nodes, and check that none is left."""
     from cluster.aws import launcher, resources
 
     config = load_settings(path, overrides)
@@ -305,7 +313,7 @@ def upload(
     ],
     verbose: Verbose = False,
 ) -> None:
-    """Copy a folder into storage, except files that exist there unchanged."""
+    """Copy a folder to storage, except unchanged files."""
     from cluster import upload as uploading
     from contract.storage import open_storage
 

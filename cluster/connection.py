@@ -5,6 +5,7 @@ It is also the only module of `cluster` that reads environment variables.
 
 import json
 import logging
+import math
 import os
 import secrets
 import signal
@@ -25,7 +26,7 @@ import ray
 from ray.exceptions import RayError
 
 import contract
-from cluster.ray_internals import dashboard_address
+from cluster.ray_internals import dashboard_address, machine_memory_gb
 from contract.config import Cluster
 from contract.errors import ClusterError, UserError, first_line
 from contract.temp_folders import delete_folder, find_abandoned, folder_prefix
@@ -55,9 +56,15 @@ DASHBOARD = "http://127.0.0.1:8265"
 OBJECT_STORE_BYTES = 512 * 2**20
 CONNECT_TIMEOUT_S = 10.0
 _DELETE_TIMEOUT_S = 5.0
+# Variables of Ray's memory monitor, and the default of the first. It is off if the second is 0.
+_MEMORY_THRESHOLD, _MEMORY_MONITOR = "RAY_memory_usage_threshold", "RAY_memory_monitor_refresh_ms"
+_DEFAULT_MEMORY_THRESHOLD = 0.95
+# Between two workers that Ray ended, less memory is used.
+_NEARLY = 0.85
 CACHE_VARIABLE = "SEGFLEET_CACHE_DIR"
 """Names the folder of files that are shared between commands, if it is not the temporary one."""
 _WORKER_TEMP = "tmp"
+_TENSORFLOW_FOLDER = "segfleet-tensorflow-"
 NO_RAY_ADDRESS = {"RAY_ADDRESS": None, "RAY_API_SERVER_ADDRESS": None}
 """Ray would prefer these variables to an address that is passed to it."""
 # The path of the socket in Ray's session folder is limited to 107 bytes, and TMPDIR is long on some
@@ -103,6 +110,7 @@ def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
     the token of the cluster are rejected.
     """
     _clean_up_killed_commands()
+    _check_free_memory()
     folder = Path(tempfile.mkdtemp(prefix=folder_prefix(), dir=SHORT_FOLDER))
     (folder / _WORKER_TEMP).mkdir()
     ensure_auth_token()
@@ -129,6 +137,36 @@ def _clean_up_killed_commands() -> None:
     for folder in find_abandoned(SHORT_FOLDER):
         subprocess.run(["pkill", "-KILL", "-f", f"{folder}/"], check=False, capture_output=True)
         delete_folder(folder)
+
+
+def _check_free_memory() -> None:
+    """ClusterError if Ray would end every worker, because this machine has too little memory."""
+    used, total = machine_memory_gb()
+    threshold = _memory_threshold()
+    if used >= threshold * total:
+        raise ClusterError(
+            f"{used:.1f} of the {total:.1f} GB of memory of this machine are used, and Ray ends "
+            f"workers above {threshold:.0%}: end other programs, or raise {_MEMORY_THRESHOLD}."
+        )
+
+
+def memory_note() -> str:
+    """A sentence if the memory of this machine is nearly used up, which ends workers; else ""."""
+    used, total = machine_memory_gb()
+    threshold = _memory_threshold()
+    if used < _NEARLY * threshold * total:
+        return ""
+    return (
+        f" {used:.1f} of the {total:.1f} GB of memory of this machine are used; Ray ends workers "
+        f"above {threshold:.0%}."
+    )
+
+
+def _memory_threshold() -> float:
+    """The used fraction of memory above which Ray ends workers; infinite if it never does."""
+    if os.environ.get(_MEMORY_MONITOR) == "0":
+        return math.inf
+    return float(os.environ.get(_MEMORY_THRESHOLD, _DEFAULT_MEMORY_THRESHOLD))
 
 
 def _delete(folder: Path) -> None:
@@ -239,6 +277,29 @@ def _private_variables(folder: Path) -> Mapping[str, str]:
 def cache_folder() -> Path:
     """The folder for files that the processes of this machine share, also between commands."""
     return Path(os.environ.get(CACHE_VARIABLE) or tempfile.gettempdir())
+
+
+@contextmanager
+def process_temp_folder() -> Iterator[None]:
+    """Give this process a temporary folder of its own, which is deleted at the end of the block.
+
+    TensorFlow writes a file for each function that it converts, and deletes it when Python ends.
+    Workers of Ray end without that, and so does a killed process, whose folder the next call of
+    this function on the machine deletes.
+    """
+    shared, before = cache_folder(), tempfile.tempdir
+    for folder in find_abandoned(str(shared)):
+        if folder.name.startswith(_TENSORFLOW_FOLDER):
+            delete_folder(folder)
+    folder = tempfile.TemporaryDirectory(
+        prefix=folder_prefix("tensorflow"), ignore_cleanup_errors=True
+    )
+    with folder as own, environment_variables({CACHE_VARIABLE: str(shared)}):
+        tempfile.tempdir = own
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The fields are those of KubeRay's API ray.io/v1 (https://ray-project.github.io/k
 KubeRay starts a cluster for each of them, so nothing else has to run before `kubectl apply`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -19,10 +20,26 @@ API_VERSION = "ray.io/v1"
 SETTINGS_FOLDER = "/etc/segfleet"
 SETTINGS = "settings.toml"
 _HEAD_CPUS = 2
+# KubeRay appends up to 16 characters to the name of a RayJob or a RayService for its own objects,
+# whose names have at most 63 (MaxRayJobNameLength, MaxRayServiceNameLength in its code).
+_MAX_NAME = 47
 # Seconds after which KubeRay deletes the cluster of a finished job.
 _TTL_S = 600
 
 Manifest = dict[str, Any]
+
+
+def object_name(name: str, suffix: str) -> str:
+    """A name that KubeRay accepts for a RayJob or a RayService: a label of RFC 1035.
+
+    Args:
+        name: What the object is named after, such as a run; shortened if it is too long.
+        suffix: The end of the name: lower-case letters, digits and dashes.
+    """
+    label = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not label[:1].isalpha():
+        label = f"run-{label}"
+    return label[: _MAX_NAME - len(suffix)].rstrip("-") + suffix
 
 
 def rayjob_yaml(config: Config, name: str, command: Sequence[str]) -> str:
@@ -32,7 +49,7 @@ def rayjob_yaml(config: Config, name: str, command: Sequence[str]) -> str:
 
     Args:
         config: The settings of the command; storage.root must be in S3.
-        name: Name of the job: lower-case letters, digits and dashes.
+        name: Name of the job, from object_name.
         command: Package, command and arguments: ["trainer", "train", "settings.toml"].
 
     Raises:
@@ -75,13 +92,18 @@ def rayservice_yaml(config: Config, name: str, serve_config: Mapping[str, Any]) 
 
     Args:
         config: The settings; storage.root must be in S3.
-        name: Name of the service: lower-case letters, digits and dashes.
+        name: Name of the service, from object_name.
         serve_config: The config of Ray Serve (ray.serve.schema.ServeDeploySchema).
 
     Raises:
-        ConfigError: cluster.kubernetes.image is not set.
+        ConfigError: cluster.kubernetes.image is not set, or storage.root is a folder.
     """
     settings = config.serve
+    if "://" not in config.storage.root:
+        raise ConfigError(
+            f"storage.root = {config.storage.root!r} is a folder of this machine, which a pod "
+            "cannot read: use an s3:// URL."
+        )
     # A pod is reached at its own address, not at the loopback address.
     options = {**serve_config["http_options"], "host": "0.0.0.0"}
     content = {**serve_config, "http_options": options}

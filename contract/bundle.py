@@ -207,6 +207,8 @@ def _is_valid(folder: Path) -> bool:
 
 def _manifest_bytes(source: Storage) -> bytes:
     """The manifest's content, or a BundleError that says what the folder contains instead."""
+    if isinstance(source, LocalStorage) and source.path.is_file():
+        raise BundleError(f"{source.url} is a file, not a bundle: {_LOCATION_HINT}.")
     try:
         return source.read(MANIFEST)
     except NotFoundError as error:

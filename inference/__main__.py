@@ -184,7 +184,10 @@ def deploy(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
+    """Serve the model of serve.model over HTTP.
+
+    On a private cluster until Ctrl-C, on another one until `segfleet shutdown`.
+    """
     from inference.serving.client import (
         read_api_key,
         reserve_address,
@@ -193,6 +196,8 @@ def deploy(
     )
 
     settings = load_settings(config, overrides, show_config)
+    if kubernetes and not write:
+        raise typer.BadParameter("needs --write FILE", param_hint="--kubernetes")
     if write:
         _write_manifest(settings, write, kubernetes)
         return
@@ -219,7 +224,7 @@ def deploy(
 
 @app.command(epilog=example_epilog("segfleet shutdown configs/cloud.toml"))
 def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """End the service on the cluster that CONFIG or RAY_ADDRESS names."""
+    """End the service on the cluster of CONFIG or RAY_ADDRESS."""
     settings = load_settings(config, overrides)
     from cluster.connection import has_address, ray_session
     from inference.serving.service import stop_service
@@ -235,7 +240,10 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 @app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
 def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
-    """Print the model and the status of the service at serve.host and serve.port."""
+    """Print the model and the status of a running service.
+
+    It is the service at serve.host and serve.port.
+    """
     from inference.serving.client import service_client
 
     settings = load_settings(config, overrides)
@@ -271,7 +279,10 @@ def register(
     ] = False,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Register a bundle as the next version of a model, and copy it into the registry."""
+    """Register a bundle as the next version of a model.
+
+    Copies it into the registry.
+    """
     from contract.registry import Registry, open_bundle
     from contract.storage import open_storage
 
@@ -287,7 +298,10 @@ def promote(
     stage: Stage,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
 ) -> None:
-    """Point a stage to a version; a service that follows the stage changes within seconds."""
+    """Point a stage to a version.
+
+    A service that follows the stage changes within seconds.
+    """
     from contract.registry import Registry
     from contract.storage import open_storage
 
@@ -326,11 +340,11 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
 
 def _write_manifest(settings: Config, path: Path, kubernetes: bool) -> None:
     """Write the file for Ray Serve's own commands or for KubeRay, and say how to use it."""
-    from cluster.kubernetes import rayservice_yaml
+    from cluster.kubernetes import object_name, rayservice_yaml
     from inference.serving.application import serve_config, serve_yaml
 
     if kubernetes:
-        name = f"{settings.serve.model.partition('@')[0]}-service".lower().replace("_", "-")
+        name = object_name(settings.serve.model.partition("@")[0], "-service")
         write_text(path, rayservice_yaml(settings, name, serve_config(settings)))
         typer.echo(f"written: {path}; start the service with `kubectl apply -f {path}`")
     else:

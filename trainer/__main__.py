@@ -155,7 +155,10 @@ def prepare(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Check every slice and mask, split by patient, and write the index that training reads."""
+    """Check all slices and masks, and split them by patient.
+
+    Writes the index that training reads.
+    """
     from trainer.data.dataset_index import SPLITS, check_tile_sizes, intensity_scaling
 
     chosen = load_settings(config, overrides, show_config)
@@ -180,7 +183,7 @@ def inspect(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Count patients, slices and foreground, and draw example slices."""
+    """Count patients, slices and foreground, and draw examples."""
     from trainer.data.dataset_report import create_report
 
     chosen = load_settings(config, overrides, show_config)
@@ -204,7 +207,10 @@ def preview(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw a training slice next to augmented copies, one row per augmentation."""
+    """Draw a training slice next to augmented copies.
+
+    One row per augmentation of [data.augment].
+    """
     from trainer.data.augmentation_preview import augmentation_png
 
     chosen = load_settings(config, overrides, show_config)
@@ -229,7 +235,10 @@ def train(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a network on Ray, or resume the run of this name; writes a bundle at the end."""
+    """Train a network on Ray, or resume the run of this name.
+
+    Writes a bundle at the end.
+    """
     chosen = load_settings(config, overrides, show_config)
     try:
         result = trainer.train(chosen)
@@ -253,9 +262,10 @@ def evaluate(
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
-    """Evaluate a bundle by patient on a split of its slices; writes tables, images and a report.
+    """Evaluate a bundle by patient on a split of its slices.
 
-    The settings are those of the bundle; override data.root if the slices have moved.
+    Writes tables, images and a report. The settings are those of the bundle; override data.root if
+    the slices have moved.
     """
     from trainer.data.dataset_index import SPLITS
 

@@ -16,7 +16,10 @@ def run(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run the sweep of [sweep] and keep its best network; run it again to resume it."""
+    """Run or resume a sweep, and register its best network.
+
+    The trials are those of [sweep] in CONFIG.
+    """
     chosen = load_settings(config, overrides, show_config)
     from tuning import report
 
@@ -48,7 +51,10 @@ def leaderboard(
     show_config: ShowConfig = False,
     verbose: Verbose = False,
 ) -> None:
-    """Show the trials of a sweep, running or finished; does not need a cluster."""
+    """Show the trials of a sweep, running or finished.
+
+    Does not need a cluster.
+    """
     chosen = load_settings(config, overrides, show_config)
     from tuning import report, sweep
 

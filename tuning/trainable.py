@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from cluster.connection import process_temp_folder
 from contract.config import Config, SettingValue
 from contract.errors import UserError, first_line
 from trainer.data.dataset_index import Dataset
@@ -93,7 +94,8 @@ def train_in_process(config: Config, dataset: Dataset, report_epoch: ReportEpoch
     run = run_store.run_storage(config)
     run_store.create_run(run, config, dataset)
     ctx = WorkerContext(report_epoch=report_epoch, model_cache=model_cache())
-    train(config, dataset, run, ctx)
+    with process_temp_folder():
+        train(config, dataset, run, ctx)
 
 
 @cache

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import contract
 from cluster.connection import PACKAGES
+from contract.cli.main import module_command
 from contract.config import Config
 from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
 from contract.host_info import COMMIT_FILE, code_commit
 
 COMMAND_PACKAGES = ("trainer", "tuning", "inference")
+_PROGRAMS = (("segfleet",), ("python", "-m"))
 SETTINGS = "settings.toml"
 LIMIT_BYTES = 512 * 2**20
 """Ray's limit for the working directory of a job."""
@@ -38,15 +40,23 @@ class JobPackage:
 def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[Config, list[str]]:
     """The settings of a job, and its command after `python -m`.
 
-    words: the command without `python -m`; file: the settings file as the user named it. A command
+    words: the command, such as train or trainer train, also with the program in front of it
+    (segfleet, python -m); file: the settings file as the user named it. A command
     that names that file, or has no argument, gets the uploaded settings, with its overrides. Any
     other command, such as trainer evaluate BUNDLE, is unchanged. Raises ClusterError if it is not
     a segfleet command.
     """
+    typed = " ".join(words)
+    for program in _PROGRAMS:
+        if tuple(words[: len(program)]) == program:
+            words = words[len(program) :]
+    words = module_command(words)
     if len(words) < 2 or words[0] not in COMMAND_PACKAGES:
         raise ClusterError(
-            f"{' '.join(words)!r} is not a segfleet command: after --, use a command of "
-            f"{', '.join(COMMAND_PACKAGES)}, such as trainer train."
+            f"{typed!r} is not a segfleet command that a job can run: after --, use one such as "
+            "train, sweep, predict or deploy."
+            if typed
+            else "no command is given: add one such as -- train."
         )
     package, subcommand, *rest = words
     overrides = [word for word in rest if _OVERRIDE.match(word)]

@@ -4,10 +4,9 @@ A package is imported when one of its commands is called, by name, because impor
 down only. `segfleet COMMAND` and `python -m PACKAGE COMMAND` are the same command.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +14,8 @@ import typer.core
 import typer.main
 
 from contract.cli.app import run_app
+from contract.config import closest_match
+from contract.errors import as_sentence
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,35 @@ SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
 _MODELS_SECTION = "Predict masks and serve a model"
 
 
-class ModelsGroup(typer.core.TyperGroup):
+def module_command(words: Sequence[str]) -> list[str]:
+    """A command of segfleet as `python -m` runs it: ["tuning", "run", …] for ["sweep", …].
+
+    Words that are no command of segfleet are unchanged.
+    """
+    commands = {(name,): source for names in SECTIONS.values() for name, source in names.items()}
+    commands |= {("models", name): source for name, source in MODEL_COMMANDS.items()}
+    for name, source in commands.items():
+        if tuple(words[: len(name)]) == name:
+            return [source.package, source.name, *words[len(name) :]]
+    return list(words)
+
+
+class SuggestingGroup(typer.core.TyperGroup):
+    """A group that suggests the closest of its commands, which it imports one at a time."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names; a usage error if there is none."""
+        name, known = args[0], self.list_commands(ctx)
+        if name not in known and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(as_sentence(f"No such command {name!r}{self.suggest(name, known)}"))
+        return super().resolve_command(ctx, args)
+
+    def suggest(self, name: str, known: Sequence[str]) -> str:
+        """'; did you mean X?' for the command that is closest to a name, else ""."""
+        return closest_match(name, known)
+
+
+class ModelsGroup(SuggestingGroup):
     """`segfleet models`: the commands of the model registry."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -88,7 +117,7 @@ class ModelsGroup(typer.core.TyperGroup):
         return source.load() if source else None
 
 
-class SegfleetGroup(typer.core.TyperGroup):
+class SegfleetGroup(SuggestingGroup):
     """`segfleet`: the commands of SECTIONS and the group `models`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -101,6 +130,12 @@ class SegfleetGroup(typer.core.TyperGroup):
             if cmd_name in commands:
                 return commands[cmd_name].load()
         return super().get_command(ctx, cmd_name)
+
+    def suggest(self, name: str, known: Sequence[str]) -> str:
+        """The closest command; those of `models` are known by their own names too."""
+        if name in MODEL_COMMANDS:
+            return f"; did you mean models {name}?"
+        return super().suggest(name, known)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands of --help, one section after the other."""
@@ -121,6 +156,8 @@ def _names_by_section() -> dict[str, list[str]]:
 
 def _print_version(requested: bool) -> None:
     if requested:
+        from importlib.metadata import version  # takes 30 ms
+
         typer.echo(f"segfleet {version('segfleet')}")
         raise typer.Exit
 
@@ -141,7 +178,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(
     cls=ModelsGroup,
-    help="List, register, promote and roll back the versions of models.",
+    help="List, register, promote and roll back models.",
     no_args_is_help=True,
 )
 models_app.callback()(lambda: None)

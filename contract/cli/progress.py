@@ -5,18 +5,12 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING
 
 from contract.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +40,8 @@ class ProgressBar:
 @contextmanager
 def progress_bar(title: str, total: int | None = None) -> Iterator[ProgressBar]:
     """Show the progress of work with this many steps; None if the number is not known yet."""
+    from rich.console import Console  # takes 30 ms, which `--help` does not need
+
     console = Console(stderr=True)
     if console.is_terminal:
         context = _rich_display(title, console)
@@ -60,7 +56,16 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[ProgressBar]:
 
 
 @contextmanager
-def _rich_display(title: str, console: Console) -> Iterator[ProgressCallback]:
+def _rich_display(title: str, console: "Console") -> Iterator[ProgressCallback]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -66,7 +66,9 @@ def parse_override(override: str) -> tuple[str, Any]:
     """
     key, equals, value = override.partition("=")
     if not equals or "." not in key:
-        raise ConfigError(f"override {override!r} must read section.key=value.")
+        named = [setting for setting in setting_types() if setting.endswith(f".{key.strip()}")]
+        hint = f"; did you mean {' or '.join(named)}?" if named else "."
+        raise ConfigError(f"override {override!r} must read section.key=value{hint}")
     if not value.strip():
         return key.strip(), None
     try:
@@ -139,6 +141,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
+        if "=" in path.name:
+            raise ConfigError(
+                f"{path} is a setting, not a file: pass the TOML file first, then the settings, "
+                f"such as configs/demo.toml {path}."
+            ) from error
         reason = error.strerror or error
         raise ConfigError(
             f"cannot read the settings file {path} ({reason}): pass the path of a readable TOML "

@@ -35,7 +35,7 @@ from contract.imaging.encode import (
 from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file
 from contract.imaging.segmentation_class import MaskFormat, SegmentationClass
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import Storage, open_storage
+from contract.storage import LocalStorage, Storage, open_storage
 from inference.predictor import Predictor, Segmentation
 
 RECORD = "prediction.json"
@@ -144,6 +144,9 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
     keys = [key for key in images if not is_hidden(key)]
     if hidden := len(images) - len(keys):
         log.info("%d hidden files in %s are ignored", hidden, storage.url)
+    if not keys and isinstance(storage, LocalStorage) and not storage.path.is_dir():
+        reason = "is not an image" if storage.path.exists() else "does not exist"
+        raise DataError(f"{source} {reason}: give an image, a folder or an s3:// prefix of images.")
     if not keys:
         raise DataError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}.")
     return storage, keys

@@ -3,13 +3,22 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import ray
 
 from cluster import connection
-from cluster.connection import check_reachable, jobs_address, ray_session
+from cluster.connection import (
+    cache_folder,
+    check_reachable,
+    jobs_address,
+    process_temp_folder,
+    ray_session,
+)
 from contract.config import Cluster
 from contract.errors import ClusterError
 
@@ -39,6 +48,35 @@ def test_workers_import_our_packages_and_keras_2() -> None:
         return contract.__file__, os.environ.get("TF_USE_LEGACY_KERAS")
 
     assert ray.get(read_worker.remote()) == (str(ROOT / "contract/__init__.py"), "1")
+
+
+KILLED_IN_ITS_FOLDER = """
+import os, signal, tempfile
+from cluster.connection import process_temp_folder
+
+with process_temp_folder():
+    tempfile.mkstemp(prefix="__autograph_generated_file")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_temporary_files_of_a_training_process_are_deleted_even_if_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(connection.CACHE_VARIABLE, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLED_IN_ITS_FOLDER]
+    killed = subprocess.run(command, env=environment, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*/__autograph_generated_file*"))) == 1
+    with process_temp_folder():
+        own = Path(tempfile.mkstemp()[1])
+        assert list(tmp_path.iterdir()) == [own.parent]
+        # Decoded slices are shared with other processes.
+        assert cache_folder() == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    assert tempfile.gettempdir() == str(tmp_path)
 
 
 ADDRESSES = [

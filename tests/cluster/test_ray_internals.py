@@ -4,6 +4,7 @@ The callers' own tests cover the HTTP options of Serve (inference.serving.servic
 and dashboard of a cluster (cluster.jobs.client) on a running cluster.
 """
 
+import os
 import time
 from typing import Any
 
@@ -15,7 +16,12 @@ from ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_cli
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from cluster.connection import Connection
-from cluster.ray_internals import orphaned_placement_groups, start_autoscaling_coordinator
+from cluster.ray_internals import (
+    machine_memory_gb,
+    orphaned_placement_groups,
+    start_autoscaling_coordinator,
+)
+from tests.processes import resident_bytes
 
 
 @ray.remote(num_cpus=0)
@@ -55,3 +61,10 @@ def test_only_the_group_of_a_dead_actor_of_the_job_is_orphaned(ray_cluster: Conn
     finally:
         for group in (of_driver, of_living, of_dead):
             remove_placement_group(group)
+
+
+def test_the_memory_of_this_machine_is_known() -> None:
+    used, total = machine_memory_gb()
+    # At least what this process has, and at most what the machine has.
+    assert resident_bytes(os.getpid()) / 2**30 < used < total
+    assert total <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

@@ -134,6 +134,11 @@ class TestDamage:
         with pytest.raises(BundleError, match=r"is a run, not a bundle: give .*/bundle\.$"):
             bundle.read_manifest(store)
 
+    def test_a_file_is_not_a_bundle(self, tmp_path: Path) -> None:
+        (tmp_path / "demo.toml").touch()
+        with pytest.raises(BundleError, match=r"demo\.toml is a file, not a bundle: training"):
+            bundle.read_manifest(LocalStorage(tmp_path / "demo.toml"))
+
     def test_a_truncated_manifest(self, local: Path) -> None:
         whole = (local / MANIFEST).read_bytes()
         for length in range(0, len(whole) - 1, 97):

@@ -1,17 +1,22 @@
 """The cluster that a command starts for itself: what it cannot hold, and how it ends."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.ray_internals import machine_memory_gb
 from contract.config import Config
 from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
 
+# Memory that a private cluster with one training worker may use until Ray ends workers.
+SPARE_GB = 2.0
 PROGRAM = """
 import grpc, logging, os, ray, signal, sys
 from cluster import connection
@@ -96,19 +101,67 @@ def command_lines() -> list[bytes]:
 
 
 def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "run.toml"
-    small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
-    config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})
-    path.write_text(to_toml(config), encoding="utf-8")
-    output = subprocess.run(
-        [sys.executable, "-m", "trainer", "train", str(path)],
-        env=without_ray(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    output = train(tmp_path, {"cluster.cpus": 1})
     assert output.returncode == 1
     assert "train.num_workers requests 2 training workers" in output.stderr
     assert "the cluster can hold 1: set train.num_workers to 1" in output.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_no_cluster_starts_on_a_machine_whose_memory_is_used_up(tmp_path: Path) -> None:
+    output = train(tmp_path, {"cluster.cpus": 2}, {"RAY_memory_usage_threshold": "0.001"})
+    assert output.returncode == 1
+    error = output.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"error: [\d.]+ of the [\d.]+ GB of memory of this machine are used, and Ray ends workers "
+        r"above 0%: end other programs, or raise RAY_memory_usage_threshold\.",
+        error,
+    )
+
+
+def test_a_worker_that_fills_the_memory_ends_the_command_with_one_sentence(tmp_path: Path) -> None:
+    """The batch needs 5 GB, and Ray ends the worker long before."""
+    used, total = machine_memory_gb()
+    large = {
+        "cluster.cpus": 1,
+        "data.phantom.size": 256,
+        "network.image_size": 256,
+        "network.num_layers": 2,
+        "network.base_filters": 64,
+        "train.num_workers": 1,
+        "train.batch_size": 16,
+        "train.max_failures": 0,
+        "cluster.start_timeout_s": 60,
+    }
+    threshold = {"RAY_memory_usage_threshold": f"{(used + SPARE_GB) / total:.4f}"}
+    output = train(tmp_path, large, threshold)
+    assert output.returncode == 1
+    error = output.stderr.splitlines()[-1]
+    # Other programs of this machine may fill its memory before the worker does.
+    assert error.startswith(("error: a training worker was ended because", "error: the 1 training"))
+    assert re.search(r"[\d.]+ of (the )?[\d.]+ GB (of memory of this machine are|were) used", error)
+    if "did not start" not in error:
+        assert "the largest worker had" in error
+        assert "lower train.batch_size, network.image_size or network.base_filters" in error
+    for text in ("Traceback", "Selected to kill", "OutOfMemoryError", "RAY_memory", "raylet"):
+        assert text not in output.stderr
+
+
+def train(
+    folder: Path, values: Mapping[str, object], variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`trainer train` with few slices, and with these settings and environment variables."""
+    path = folder / "run.toml"
+    small = {"data.phantom.slices": 16, "data.phantom.size": 64, "data.phantom.train_patients": 2}
+    config = Config().with_values(
+        {"storage.root": str(folder), "run.name": "big", **small, **values}
+    )
+    path.write_text(to_toml(config), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-m", "trainer", "train", str(path)],
+        env={**without_ray(), **(variables or {})},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import ray
 from ray.train import ControllerError
 
 from cluster.connection import Connection
@@ -29,7 +31,7 @@ from inference.predictor import load_predictor
 from tests.class_slices import CLASSES, write_class_slices
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
-from trainer.data import dataset_index
+from trainer.data import cache, dataset_index
 from trainer.evaluation.evaluate import evaluate
 from trainer.training import launcher, run_store
 from trainer.training.checkpoints import EpochMetrics
@@ -174,6 +176,16 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
     assert epochs_in_csv(run) == list(range(1, EPOCHS + 1))
 
 
+def test_workers_leave_no_temporary_files_though_one_was_killed(trained: Trained) -> None:
+    @ray.remote
+    def list_temporary_files() -> list[str]:
+        return [path.name for path in Path(tempfile.gettempdir()).iterdir()]
+
+    # TensorFlow writes a file for each function that it converts.
+    left: list[str] = ray.get(list_temporary_files.remote())
+    assert not [name for name in left if "autograph" in name or name.startswith("segfleet-")]
+
+
 def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
     manifest = bundle.verify(Path(trained.result.bundle))
     assert manifest.name == "tiny"
@@ -265,6 +277,33 @@ def test_a_slice_damaged_after_it_was_checked_is_named(
     with pytest.raises(DataError, match=image.name) as error:
         launcher.run_training(config)
     assert_not_tried_again(error.value)
+
+
+def test_slices_that_vanish_from_the_cache_are_decoded_again(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    """The system may clear its temporary folder while a training runs."""
+    config = tiny(str(tmp_path), num_workers=1, epochs=2).with_values({"run.seed": 78})
+    slices = dataset_index.prepare_dataset(
+        config.data, config.run.seed, open_storage(str(tmp_path))
+    )
+    cached = cache.load_split(slices, "train", config.network, config.storage.cache_gb)
+    vanished: list[Path] = []
+
+    def delete_slices(done: int, total: int | None, note: str) -> None:
+        if not vanished and done:
+            vanished.extend(sorted(cached.folder.glob("0*")))
+            for path in vanished:
+                path.unlink()
+
+    with captured_logs() as messages:
+        result = launcher.run_training(config, delete_slices)
+    assert vanished
+    assert [epoch["epoch"] for epoch in result.history] == [1, 2]
+    assert all(path.exists() for path in vanished)
+    (restart,) = [message for message in messages if "restarting from epoch" in message]
+    assert restart.startswith("worker 0 failed: decoded slices were deleted from ")
+    assert re.search(r"temporary files; restarting from epoch [12] \(attempt 1 of 3\)$", restart)
 
 
 def assert_not_tried_again(error: BaseException) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from contract.errors import ClusterError, RegistryError
 from contract.registry import Registry
@@ -62,3 +63,10 @@ def test_shutdown_needs_the_address_of_a_cluster(
     config.write_text("")
     with pytest.raises(ClusterError, match=r"neither cluster\.address nor RAY_ADDRESS"):
         shutdown(config)
+
+
+def test_a_manifest_for_kuberay_needs_a_file_to_be_written(tmp_path: Path) -> None:
+    config = tmp_path / "demo.toml"
+    config.write_text("")
+    with pytest.raises(typer.BadParameter, match="needs --write FILE"):
+        deploy(config, kubernetes=True)

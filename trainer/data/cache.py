@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from cluster.connection import cache_folder
 from contract.config import Network
-from contract.errors import DataError
+from contract.errors import DataError, StorageError
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage, open_storage, translate_errors
@@ -159,6 +160,21 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
     return cached
 
 
+@contextmanager
+def report_deleted_slices(cached: CachedSplit) -> Iterator[None]:
+    """StorageError if a file of a cache is missing: the system may clear its temporary folder.
+
+    load_split decodes the slices again.
+    """
+    try:
+        yield
+    except tf.errors.NotFoundError as error:
+        raise StorageError(
+            f"decoded slices were deleted from {cached.folder.parent} while they were in use: "
+            "exclude this folder from the program that clears temporary files."
+        ) from error
+
+
 def _cache_root() -> Path:
     # By user id, because the user of a container may have no name.
     root = cache_folder() / f"segfleet-slices-{os.getuid()}"
@@ -231,7 +247,7 @@ def _make_room(keep: Path, limit: int) -> int:
     sizes: dict[Path, int] = {}
     for meta in keep.parent.glob(f"*/{_META}"):
         if meta.parent != keep:
-            sizes[meta.parent] = json.loads(meta.read_bytes())["bytes"]
+            sizes[meta.parent] = _read_size(meta)
     total = sum(sizes.values())
     for folder in sorted(sizes, key=lambda path: path.stat().st_mtime):
         if total <= limit:
@@ -244,6 +260,16 @@ def _make_room(keep: Path, limit: int) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         total -= sizes[folder]
     return total
+
+
+def _read_size(meta: Path) -> int:
+    """The bytes of a cache, also if its meta.json is damaged; 0 if it has just been deleted."""
+    try:
+        return int(json.loads(meta.read_bytes())["bytes"])
+    except OSError:
+        return 0
+    except (ValueError, KeyError, TypeError):
+        return sum(path.stat().st_size for path in meta.parent.iterdir())
 
 
 def read_resized(

@@ -13,8 +13,11 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
 from contract.config import Train
-from contract.errors import NotFoundError
+from contract.errors import NotFoundError, first_line
 from contract.storage import Storage
 from trainer.components.lr_schedule import score_sign
 from trainer.export.weights import ModelState, from_npz, to_npz
@@ -23,6 +26,17 @@ from trainer.training.loggers.history import EpochMetrics
 log = logging.getLogger(__name__)
 
 _METADATA, _STATE = "checkpoint.json", "state.npz"
+
+
+class CheckpointMetadata(TypedDict):
+    """The content of checkpoint.json."""
+
+    epochs: int
+    history: list[EpochMetrics]
+    sha256: str
+
+
+_METADATA_TYPE = TypeAdapter(CheckpointMetadata)
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,11 @@ def save_checkpoint(
     data = to_npz(state)
     digest = hashlib.sha256(data).hexdigest()
     storage.write(f"{key}/{_STATE}", data)
-    metadata = {"epochs": len(history), "history": list(history), "sha256": digest}
+    metadata: CheckpointMetadata = {
+        "epochs": len(history),
+        "history": list(history),
+        "sha256": digest,
+    }
     storage.write(f"{key}/{_METADATA}", json.dumps(metadata).encode())
     return Checkpoint(key, len(history), tuple(history), digest)
 
@@ -110,13 +128,13 @@ def _rank(checkpoint: Checkpoint, train: Train) -> tuple[float, int]:
 
 def _read_metadata(storage: Storage, key: str) -> Checkpoint | None:
     try:
-        metadata = json.loads(storage.read(key))
+        metadata = _METADATA_TYPE.validate_json(storage.read(key))
         return Checkpoint(
             key.split("/")[0],
             metadata["epochs"],
             tuple(metadata["history"]),
             metadata["sha256"],
         )
-    except (ValueError, KeyError, NotFoundError) as error:
-        log.warning("checkpoint %s is skipped: %s", key, error)
+    except (ValidationError, NotFoundError) as error:
+        log.warning("checkpoint %s is skipped: %s", key, first_line(str(error)))
         return None

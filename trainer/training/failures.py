@@ -15,6 +15,9 @@ _MEMORY_REMEDY = (
     "memory"
 )
 
+# What TensorFlow and NumPy raise if they cannot allocate a tensor or an array.
+_ALLOCATION_ERRORS = ("OOM when allocating", "ResourceExhausted", "MemoryError")
+
 
 @dataclass(frozen=True)
 class WorkerFailure:
@@ -64,7 +67,10 @@ def _reason(error: BaseException) -> str:
     if (memory := _memory_error(error)) is not None:
         return memory
     if worker_process(error):
-        return "ended without a message (killed, or its node was lost)"
+        return (
+            "ended without a message (killed, for example because memory was short, or its node "
+            "was lost)"
+        )
     return f"failed with: {last_line(error)}"
 
 
@@ -107,6 +113,6 @@ def _memory_error(error: BaseException) -> str | None:
             f"was ended because its node ran out of memory ({usage.used:.1f} of "
             f"{usage.total:.1f} GB were used, the largest worker had {usage.largest:.1f} GB)"
         )
-    if "OOM when allocating" in str(error) or "ResourceExhausted" in str(error):
+    if any(name in repr(error) for name in _ALLOCATION_ERRORS):
         return f"could not allocate memory ({last_line(error)[:200]})"
     return None

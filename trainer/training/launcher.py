@@ -9,17 +9,19 @@ import logging
 import secrets
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import ray
 import ray.train
+from ray.exceptions import GetTimeoutError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
-from cluster.connection import ray_session
+from cluster.connection import memory_note, process_temp_folder, ray_session
 from cluster.ray_internals import start_autoscaling_coordinator
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
@@ -31,7 +33,12 @@ from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import checkpoints, run_store
 from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
-from trainer.training.progress import POLL_INTERVAL_S, ProgressActor, ProgressReporter
+from trainer.training.progress import (
+    POLL_INTERVAL_S,
+    ProgressActor,
+    ProgressReport,
+    ProgressReporter,
+)
 from trainer.training.run_lease import run_lease
 from trainer.training.tf_backend import MultiWorkerConfig
 
@@ -40,6 +47,9 @@ log = logging.getLogger(__name__)
 # Default callbacks of Ray Train that each start a process segfleet does not need; see
 # WorkerGroupTrainer.
 UNUSED_CALLBACKS = frozenset({"DatasetsCallback", "PlacementGroupCleanerCallback"})
+
+# Seconds that the actor may take to answer, even if the settings allow less for the workers.
+_ACTOR_TIMEOUT_S = 30.0
 
 # The Dice of an untrained network, which marks everything or nothing, is below this.
 _UNTRAINED_DICE = 0.01
@@ -211,9 +221,8 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
     from trainer.training.train_loop import WorkerContext, train
 
     context = ray.train.get_context()
-    with ProgressReporter(
-        train_loop_config["progress_actor"], context.get_world_rank()
-    ) as report_progress:
+    reporter = ProgressReporter(train_loop_config["progress_actor"], context.get_world_rank())
+    with process_temp_folder(), reporter as report_progress:
         ctx = WorkerContext(
             rank=WorkerRank(context.get_world_rank(), context.get_world_size()),
             broadcast=broadcast_from_rank_zero,
@@ -236,18 +245,31 @@ def monitor_progress(
     Raises ClusterError if its workers do not start, or were lost and do not start again; Ray Train
     itself would try to place them indefinitely.
     """
-    started, restarts = False, 0
+    started, restarts, heartbeats, last_heartbeat = False, 0, 0, time.monotonic()
     while thread.is_alive():
         thread.join(POLL_INTERVAL_S)
-        report: Any = ray.get(progress_actor.latest.remote())
+        report = _read_progress(progress_actor, config, started)
         for failures in report.failures[restarts:]:
             restarts += 1
             log_restart(failures, restarts, config)
         if report.progress:
             started = True
             on_progress(*report.progress)
-        if report.silence_s > silence_limit_s(config.cluster, config.train, started):
+        if report.heartbeats not in (0, heartbeats):
+            heartbeats, last_heartbeat = report.heartbeats, time.monotonic()
+        silence_s = time.monotonic() - last_heartbeat
+        if silence_s > silence_limit_s(config.cluster, config.train, started):
             raise ClusterError(startup_error(config.cluster, config.train, started))
+
+
+def _read_progress(progress_actor: Any, config: Config, started: bool) -> ProgressReport:
+    """The latest progress; ClusterError if the actor that holds it does not answer."""
+    timeout_s = max(silence_limit_s(config.cluster, config.train, started), _ACTOR_TIMEOUT_S)
+    try:
+        return ray.get(progress_actor.latest.remote(), timeout=timeout_s)
+    except GetTimeoutError as error:
+        # Its process ends again and again, as on a machine without memory.
+        raise ClusterError(startup_error(config.cluster, config.train, started)) from error
 
 
 def log_restart(failures: Sequence[WorkerFailure], attempt: int, config: Config) -> None:
@@ -287,7 +309,9 @@ def startup_error(cluster: Cluster, train: Train, started: bool) -> str:
         fault = f"did not start within cluster.start_timeout_s = {cluster.start_timeout_s:.0f} s"
         remedy = "or wait longer"
     return (
-        f"the {train.num_workers} training workers ({train.cpus_per_worker} CPUs and "
-        f"{train.gpus_per_worker} GPUs each) {fault}; the cluster has {free.get('CPU', 0):.0f} "
-        f"CPUs and {free.get('GPU', 0):.0f} GPUs free: request less or add nodes, {remedy}."
+        f"the {train.num_workers} training worker{'' if train.num_workers == 1 else 's'} "
+        f"({train.cpus_per_worker} CPUs and {train.gpus_per_worker} GPUs each) {fault}; the "
+        f"cluster has {free.get('CPU', 0):.0f} CPUs and {free.get('GPU', 0):.0f} GPUs free: "
+        f"request less or add nodes, {remedy}."
+        f"{memory_note()}"
     )

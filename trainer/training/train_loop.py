@@ -134,7 +134,7 @@ def train(
         run_logger,
         ctx.report_stall,
     )
-    with callback.watchdog:
+    with callback.watchdog, cache.report_deleted_slices(cached["train"]):
         fit(model, config, cached, scaling, strategy, callback, ctx.rank)
     if run_logger:
         run_logger.close()

@@ -1,6 +1,7 @@
 """The shipped cluster file is safe, and each danger is found."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,52 @@ def shipped() -> Tree:
     return read_cluster_file(FILE)
 
 
-def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
+def check_by_ray(tree: Tree) -> Tree:
+    """The file as `ray up` completes and validates it, for which Ray has no public function."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    validate_config(prepare_config(copy.deepcopy(shipped)))
+    prepared = prepare_config(copy.deepcopy(tree))
+    validate_config(prepared)
+    return prepared
+
+
+def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
+    check_by_ray(shipped)
+
+
+def test_the_file_with_its_five_values_filled_in_by_hand_is_complete(tmp_path: Path) -> None:
+    """A user replaces the values of the marked lines, and nothing else."""
+    values = {
+        "1": "ami-0abc1234def567890",
+        "2": "[sg-0abc1234def567890]",
+        "3": "arn:aws:iam::123456789012:instance-profile/my-head",
+        "4": "arn:aws:iam::123456789012:instance-profile/my-worker",
+        "5": str(tmp_path / "node"),
+    }
+    (tmp_path / "node").mkdir()
+    text, filled = FILE.read_text(), []
+    for line in text.splitlines():
+        marked = re.fullmatch(r"(\s*\S+: )(\S+)  # (\d)", line)
+        filled.append(f"{marked[1]}{values.pop(marked[3])}" if marked else line)
+    assert values == {}
+    # What the comments name; the name of the cluster may stay.
+    content = "\n".join(line for line in filled if not line.lstrip().startswith("#"))
+    assert not re.search(r"0{6}", content)
+    assert content.count("main") == content.count("cluster_name: segfleet-main") == 1
+    path = tmp_path / "ray_cluster.yaml"
+    path.write_text(content)
+    tree = read_cluster_file(path)
+    prepared = check_by_ray(tree)
+    assert security_issues(tree, spot=True) == []
+    nodes = {name: kind["node_config"] for name, kind in prepared["available_node_types"].items()}
+    assert {node["ImageId"] for node in nodes.values()} == {"ami-0abc1234def567890"}
+    roles = {name: node["IamInstanceProfile"]["Arn"] for name, node in nodes.items()}
+    assert {name: role.rpartition("-")[2] for name, role in roles.items()} == {
+        "head": "head",
+        "worker-spot": "worker",
+        "worker-on-demand": "worker",
+    }
+    assert prepared["file_mounts"] == {"/home/ray/segfleet": str(tmp_path / "node")}
 
 
 def test_the_shipped_file_is_secure(shipped: Tree) -> None:

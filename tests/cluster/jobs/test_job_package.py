@@ -31,12 +31,29 @@ def test_the_command_is_as_typed_with_the_settings_that_are_sent(
     assert job_package.parse_job_command(Config(), words, "my.toml")[1] == run
 
 
-@pytest.mark.parametrize("words", [[], ["trainer"], ["python", "x.py"], ["cluster", "down"]])
-def test_only_segfleet_commands_are_run(words: list[str]) -> None:
-    with pytest.raises(
-        ClusterError, match=r"is not a segfleet command: .* trainer, tuning, inference"
-    ):
-        job_package.parse_job_command(Config(), words, "my.toml")
+@pytest.mark.parametrize("words", ["trainer", "python x.py", "cluster down", "down", "models"])
+def test_only_segfleet_commands_are_run(words: str) -> None:
+    with pytest.raises(ClusterError, match=f"'{words}' is not a segfleet command .* such as train"):
+        job_package.parse_job_command(Config(), words.split(), "my.toml")
+
+
+def test_a_command_is_required() -> None:
+    with pytest.raises(ClusterError, match=r"^no command is given: add one such as -- train\.$"):
+        job_package.parse_job_command(Config(), [], "my.toml")
+
+
+@pytest.mark.parametrize(
+    ("typed", "module"),
+    [
+        ("train", "trainer train settings.toml"),
+        ("segfleet sweep my.toml", "tuning run settings.toml"),
+        ("python -m trainer train", "trainer train settings.toml"),
+        ("models promote demo 1 production", "inference promote demo 1 production"),
+    ],
+)
+def test_commands_of_segfleet_are_run_as_modules(typed: str, module: str) -> None:
+    words = job_package.parse_job_command(Config(), typed.split(), "my.toml")[1]
+    assert words == module.split()
 
 
 def test_overrides_become_part_of_the_settings_that_are_sent() -> None:

@@ -43,7 +43,27 @@ def test_a_command_of_segfleet_has_the_arguments_of_its_package() -> None:
     assert " train [OPTIONS] {CONFIG}" in run("train", "--help")
     settings = run("train", str(ROOT / "configs/demo.toml"), "train.epochs=3", "--show-config")
     assert tomllib.loads(settings)["train"]["epochs"] == 3
-    assert "No such command" in run("trian", exit_code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["trian"], "No such command 'trian'; did you mean train?"),
+        (["register"], "No such command 'register'; did you mean models register?"),
+        (["models", "promot"], "No such command 'promot'; did you mean promote?"),
+        (["xyz"], "No such command 'xyz'."),
+    ],
+)
+def test_an_unknown_command_suggests_the_closest_one(words: list[str], error: str) -> None:
+    assert f"Error: {error}\n" in run(*words, exit_code=2)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["models", "--help"]])
+def test_no_summary_is_cut_in_a_terminal_of_80_columns(words: list[str]) -> None:
+    result = CliRunner().invoke(main.app, words, env={"COLUMNS": "80"}, terminal_width=80)
+    assert result.exit_code == 0
+    assert "..." not in result.output.partition("Options:")[2]
+    assert all(len(line) <= 80 for line in result.output.splitlines())
 
 
 def test_models_lists_an_empty_registry(tmp_path: Path) -> None:

@@ -87,7 +87,11 @@ class TestMistakes:
         ("overrides", "message"),
         [
             (["train.epoch=3"], "there is no setting 'train.epoch'; did you mean train.epochs?"),
-            (["epochs=3"], "override 'epochs=3' must read section.key=value."),
+            (
+                ["epochs=3"],
+                "override 'epochs=3' must read section.key=value; did you mean train.epochs?",
+            ),
+            (["epocs=3"], "override 'epocs=3' must read section.key=value."),
             (["train.epochs"], "override 'train.epochs' must read section.key=value."),
             (["train.epochs=x"], "train.epochs (override) = 'x': input should be"),
             (
@@ -141,6 +145,8 @@ class TestMistakes:
             load_config(tmp_path / "nowhere.toml")
         with pytest.raises(ConfigError, match=r"\(Is a directory\): pass the path"):
             load_config(tmp_path)
+        with pytest.raises(ConfigError, match=r"^train\.epochs=3 is a setting, not a file: pass"):
+            load_config(Path("train.epochs=3"))
         (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
         with pytest.raises(ConfigError, match="is not text in UTF-8"):
             load_config(tmp_path / "binary.toml")

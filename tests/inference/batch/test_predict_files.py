@@ -175,8 +175,15 @@ def test_invalid_input_and_output_are_rejected(slices: Path, tmp_path: Path) -> 
         create_job(str(slices), str(tmp_path / "mask.png"), MASKS)
     with pytest.raises(DataError, match="is inside INPUT"):
         create_job(str(slices), str(slices / "masks"), MASKS)
-    with pytest.raises(DataError, match="there is no image"):
-        create_job(str(tmp_path / "nowhere"), str(tmp_path / "out"), MASKS)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    for name, message in {
+        "empty": "there is no image",
+        "nowhere": "nowhere does not exist: give an image, a folder",
+        "notes.txt": "notes.txt is not an image: give an image, a folder",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            create_job(str(tmp_path / name), str(tmp_path / "out"), MASKS)
     (slices / "P0-2.bmp").write_bytes((slices / "P0-2.png").read_bytes())
     with pytest.raises(DataError, match=r"P0-2\.bmp and P0-2\.png .* would both become P0-2\.png"):
         create_job(str(slices), str(tmp_path / "out"), MASKS)

@@ -389,17 +389,20 @@ def send_part(address: tuple[str, int], declared: int, body: bytes, key: str) ->
 
 
 def test_slow_clients_leave_room_for_others(service: Any, slice_png: bytes) -> None:
-    url = httpx.URL(service.url)
+    """Behind Ray Serve's proxy, and at the replica's own port."""
+    urls = [httpx.URL(service.url), httpx.URL(service.replica_url())]
     with ExitStack() as stack:
         connections = [
             stack.enter_context(
                 send_part((url.host, url.port or 80), 1_900_000, bytes(100), service.api_key)
             )
-            for _ in range(200)
+            for url in urls
+            for _ in range(900)
         ]
-        with service.client() as client:
-            for _ in range(5):
-                assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
+        for url in urls:
+            with service.client(url) as client:
+                for _ in range(5):
+                    assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
         # Slow clients are told after a few seconds without a byte.
         response = b""
         while part := connections[0].recv(65536):

@@ -49,6 +49,17 @@ def test_a_damaged_newest_checkpoint_is_skipped(
     assert newest.key in caplog.text
 
 
+@pytest.mark.parametrize("metadata", [b'{"epochs": 2, "hist', b"", b"\xff", b"[]", b"null", b"{}"])
+def test_damaged_metadata_is_skipped(
+    store: Storage, metadata: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save_checkpoint(store, [np.zeros(3)], rows(0.1))
+    newest = checkpoints.save_checkpoint(store, [np.ones(3)], rows(0.1, 0.2))
+    store.write(f"{newest.key}/checkpoint.json", metadata)
+    assert [each.epochs for each in checkpoints.list_checkpoints(store)] == [1]
+    assert f"checkpoint {newest.key}/checkpoint.json is skipped: " in caplog.text
+
+
 def test_a_checkpoint_without_its_facts_does_not_count(store: Storage) -> None:
     half = checkpoints.save_checkpoint(store, [np.zeros(3)], rows(0.1))
     store.delete(f"{half.key}/checkpoint.json")

@@ -32,9 +32,14 @@ class WorkerGroupError(Exception):
     [
         (
             DIED,
-            "worker 1 (pid 32714, node-1) ended without a message (killed, or its node was lost)",
+            "worker 1 (pid 32714, node-1) ended without a message (killed, for example because "
+            "memory was short, or its node was lost)",
         ),
         (StorageError("the disk is full."), "worker 1 failed: the disk is full"),
+        (
+            MemoryError("Unable to allocate 9.00 GiB for an array"),
+            "worker 1 could not allocate memory (Unable to allocate 9.00 GiB for an array)",
+        ),
         (ValueError("first\nlast."), "worker 1 failed with: last"),
         (
             MEMORY,

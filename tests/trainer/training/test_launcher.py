@@ -17,6 +17,7 @@ from trainer.data import dataset_index
 from trainer.training import launcher
 from trainer.training.launcher import DataParallelTrainer, monitor_progress
 from trainer.training.progress import ProgressActor
+from trainer.training.run_store import RunResult
 
 SHORT_TIMEOUTS = Config().with_values(
     {"cluster.start_timeout_s": 0.1, "train.stall_timeout_s": 0.2}
@@ -90,3 +91,37 @@ def test_a_group_that_is_lost_and_does_not_start_again_is_an_error(
             worker_group, progress_actor, SHORT_TIMEOUTS, lambda *progress: reports.append(progress)
         )
     assert set(reports) == {(1, 9, "loss 1")}
+
+
+def test_restarts_of_the_progress_actor_do_not_extend_the_time_limit(
+    progress_actor: Any, worker_group: threading.Thread
+) -> None:
+    """As on a node without memory, where Ray ends each process soon after its start."""
+    ended = threading.Event()
+
+    def end_the_actor_repeatedly() -> None:
+        while not ended.wait(0.5):
+            ray.get(progress_actor.latest.remote())
+            ray.kill(progress_actor, no_restart=False)
+
+    config = SHORT_TIMEOUTS.with_values({"cluster.start_timeout_s": 5.0})
+    killing = threading.Thread(target=end_the_actor_repeatedly)
+    killing.start()
+    try:
+        with pytest.raises(ClusterError, match="did not start within"):
+            monitor_progress(worker_group, progress_actor, config, lambda done, total, note: None)
+    finally:
+        ended.set()
+        killing.join()
+
+
+@pytest.mark.parametrize(("dice", "warns"), [((0.0001, 0.0), True), ((0.0001, 0.3), False)])
+def test_a_training_that_learned_nothing_says_so(
+    dice: tuple[float, ...], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = tuple({"epoch": float(i), "val_dice_coef": value} for i, value in enumerate(dice, 1))
+    launcher.warn_if_untrained("demo", RunResult("run", "run/bundle", history, history[0]))
+    expected = "the network of run demo learned nothing: its best val_dice_coef in 2 epochs is 0.00"
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warns
+    assert (expected in caplog.text) is warns
+    assert ("`segfleet inspect`" in caplog.text) is warns
