@@ -64,7 +64,7 @@ class Kubernetes(Section):
     """Namespace of all objects."""
     secret: str | None = None
     """Secret whose keys become environment variables of the pods (AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, the key of serve.api_key)."""
+    AWS_SECRET_ACCESS_KEY, the key of serve.api_key_env)."""
     service_account: str | None = None
     """Service account of the pods, for example one with an IAM role for S3."""
     memory_gb: Annotated[int, Field(ge=1, le=4096)] = 8

@@ -38,9 +38,9 @@ class Serve(Section):
     """Largest request body in bytes."""
     max_pixels: Annotated[int, Field(ge=1024)] = 16_777_216
     """Largest image in pixels, read from its header before decoding."""
-    api_key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
-    """Name of the environment variable with the key that clients must send as "Authorization:
-    Bearer KEY"; absent: no key is required."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """Name of the environment variable that contains the API key, which clients must send as
+    "Authorization: Bearer KEY"; absent: no key is required."""
     request_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds after which a request without a response ends with 408."""
     registry_poll_interval_s: Annotated[float, Field(gt=0.0)] = 5.0

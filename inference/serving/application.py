@@ -44,7 +44,7 @@ class ServiceArguments(BaseModel):
 def build(arguments: ServiceArguments) -> serve.Application:
     """The application of a service; called by Ray Serve with the args of a config file.
 
-    Raises ConfigError if serve.api_key names an environment variable that is not set.
+    Raises ConfigError if serve.api_key_env names an environment variable that is not set.
     """
     key = read_api_key(arguments.serve)
     digest = key_digest_of(key) if key else None
@@ -83,7 +83,7 @@ def serve_config(config: Config) -> dict[str, Any]:
 
 def serve_yaml(config: Config) -> str:
     """A Serve config file with comments that say how to use it."""
-    variable = config.serve.api_key
+    variable = config.serve.api_key_env
     key = _KEY_NOTE.format(variable=variable) if variable else ""
     header = _HEADER.format(model=config.serve.model, key=key)
     return header + yaml.safe_dump(serve_config(config), sort_keys=False)

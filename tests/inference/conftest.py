@@ -203,7 +203,7 @@ def service(
         [serve]
         model = "bright@production"
         port = {failed_deployments.port}
-        api_key = "SEGFLEET_TEST_KEY"
+        api_key_env = "SEGFLEET_TEST_KEY"
         registry_poll_interval_s = 0.5
         request_timeout_s = {REQUEST_TIMEOUT_S}
         max_batch_size = 4

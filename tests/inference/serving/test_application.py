@@ -48,7 +48,7 @@ def test_a_written_config_builds_the_service() -> None:
 
 
 def test_the_api_key_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config().with_values({"serve.api_key": "A_KEY"})
+    config = Config().with_values({"serve.api_key_env": "A_KEY"})
     monkeypatch.setenv("A_KEY", "the secret itself")
     text = serve_yaml(config)
     assert "the secret itself" not in text
@@ -56,7 +56,9 @@ def test_the_api_key_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     spec: Any = build_from(text)._bound_deployment.init_args[0]
     assert spec.key_digest
     monkeypatch.delenv("A_KEY")
-    with pytest.raises(ConfigError, match=r"serve\.api_key names the environment variable A_KEY"):
+    with pytest.raises(
+        ConfigError, match=r"serve\.api_key_env names the environment variable A_KEY"
+    ):
         build_from(text)
 
 
