@@ -75,7 +75,7 @@ stage "inspect it" segfleet inspect $config
 stage "train on 2 workers" segfleet train $config
 stage "evaluate by patient" segfleet evaluate $run/bundle
 stage "predict" segfleet predict $run/bundle "$slices/test/images" $root/masks/demo \
-    --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
+    --overlays --ground-truth "$slices/test/masks" --patient-id-regex '^(PHANTOM_\d+)'
 dice=$(json_value $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" segfleet sweep $config

@@ -74,7 +74,7 @@ def check(
     else:
         nodes, name = (
             capacity_check.nodes_of_machine(config.cluster),
-            "a private cluster on this machine",
+            "a local cluster on this machine",
         )
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     typer.echo(f"{name}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")

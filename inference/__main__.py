@@ -50,18 +50,18 @@ GroundTruthMasks = Annotated[
         "--ground-truth", help="Ground truth masks, named like the slices: writes dice.csv."
     ),
 ]
-MaskThreshold = Annotated[
+GroundTruthThreshold = Annotated[
     int | None,
     typer.Option(
-        "--mask-threshold",
+        "--ground-truth-threshold",
         min=0,
         help="Ground truth is foreground above this value; absent: decided from its values.",
     ),
 ]
-PatientRegex = Annotated[
+PatientIdRegex = Annotated[
     str | None,
     typer.Option(
-        "--patient-regex",
+        "--patient-id-regex",
         help=r"Regular expression that finds the patient in a file name, such as '^PANCREAS_\d+': "
         "writes dice_by_patient.csv too.",
     ),
@@ -83,8 +83,8 @@ def predict(
     output: Output,
     overlays: Overlays = False,
     ground_truth: GroundTruthMasks = None,
-    mask_threshold: MaskThreshold = None,
-    patient_regex: PatientRegex = None,
+    ground_truth_threshold: GroundTruthThreshold = None,
+    patient_id_regex: PatientIdRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch_size: BatchSize = 8,
     cluster: OnCluster = False,
@@ -101,7 +101,9 @@ def predict(
     bundle_storage = open_bundle(bundle, storage)
     job, keys = create_job(source, output, overlays)
     true_masks = (
-        open_ground_truth(ground_truth, mask_threshold, patient_regex) if ground_truth else None
+        open_ground_truth(ground_truth, ground_truth_threshold, patient_id_regex)
+        if ground_truth
+        else None
     )
     remaining = resume_keys(job, keys, bundle_storage)
     if len(remaining) < len(keys):
@@ -129,7 +131,7 @@ def deploy(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Serve serve.model over HTTP: on a private cluster until Ctrl-C, on another permanently."""
+    """Serve serve.model over HTTP: on a local cluster until Ctrl-C, on another permanently."""
     from inference.serving.client import (
         read_api_key,
         reserve_address,
@@ -151,13 +153,13 @@ def deploy(
     digest = key_digest_of(key) if key else None
     reserved = nullcontext() if has_address(settings.cluster) else reserve_address(settings.serve)
     with reserved, ray_session(settings.cluster) as session:
-        spec = ReplicaSpec(settings.serve, settings.storage.root, digest, session.private)
+        spec = ReplicaSpec(settings.serve, settings.storage.root, digest, session.is_local)
         start_service(spec, settings.cluster.start_timeout_s)
         typer.echo(f"{settings.serve.model} is served at {service_url(settings.serve)}")
-        if not session.private:
+        if not session.is_local:
             typer.echo("it stays on the cluster until `segfleet shutdown`")
             return
-        typer.echo("Ctrl-C stops it, and the private cluster it runs on")
+        typer.echo("Ctrl-C stops it, and the local cluster it runs on")
         wait_for_signal()
         stop_service()
 
@@ -171,7 +173,7 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
     if not has_address(settings.cluster):
         raise ClusterError(
-            "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a private "
+            "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a local "
             "cluster ends with Ctrl-C where `segfleet deploy` runs."
         )
     with ray_session(settings.cluster):

@@ -181,6 +181,8 @@ RETIRED_SENTENCES = (
     r"\ba room\b|\bthe rooms?\b",
     r"\bledger\b",
     r"\bwhere there (?:is|are)\b",
+    r"\bprivate (?:Ray )?clusters?\b",
+    r"\bserve\.api_key\b",
 )
 # Modules of the standard library that a module of ours would hide from readers.
 STANDARD_MODULE_NAMES = frozenset({"http", "inspect", "statistics", "csv", "logging", "queue"})

@@ -47,7 +47,7 @@ def prepare(config: Config) -> "Dataset":
 def train(config: Config) -> "RunResult":
     """Train a network on Ray, or resume the run of this name.
 
-    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a private one on this machine
+    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a local one on this machine
     that ends with the training.
 
     Args:

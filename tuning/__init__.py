@@ -19,7 +19,7 @@ __all__ = ["leaderboard", "load_config", "run_sweep"]
 def run_sweep(config: Config) -> "SweepResult":
     """Run, or resume, the sweep of these settings, and register the bundle of its winner.
 
-    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a private one on this machine
+    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a local one on this machine
     that ends with the sweep.
 
     Args:

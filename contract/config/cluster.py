@@ -76,10 +76,10 @@ class Cluster(Section):
 
     address: str | None = None
     """Address of a running cluster: host:port on one of its nodes, ray://host:port, or
-    http://host:8265 to send jobs to it; absent: RAY_ADDRESS, else a private cluster on this
+    http://host:8265 to send jobs to it; absent: RAY_ADDRESS, else a local cluster on this
     machine for the duration of the command."""
     cpus: Annotated[int, Field(ge=1)] | None = None
-    """CPUs of the private cluster; absent: all CPUs of this machine."""
+    """CPUs of the local cluster; absent: all CPUs of this machine."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that the workers may take to be placed and started before the run fails."""
     cloud: Cloud = Cloud()

@@ -20,7 +20,7 @@ class Serve(Section):
     """Replicas of the model; the minimum number if max_replicas is set."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Maximum number of replicas; absent: their number is fixed. Ray Serve adds and removes
-    replicas, but not on a private cluster."""
+    replicas, but not on a local cluster."""
     target_ongoing_requests: Annotated[float, Field(gt=0.0)] = 8.0
     """Requests in flight per replica that autoscaling aims at."""
     cpus_per_replica: Annotated[float, Field(gt=0.0)] = 1.0

@@ -90,7 +90,7 @@ class GroundTruth:
         match = self.patient_regex.search(key.rsplit("/", 1)[-1])
         if not match:
             pattern = self.patient_regex.pattern
-            raise DataError(f"--patient-regex {pattern!r} finds no patient in {key}.")
+            raise DataError(f"--patient-id-regex {pattern!r} finds no patient in {key}.")
         return match[1] if self.patient_regex.groups else match[0]
 
 
@@ -105,12 +105,12 @@ def open_ground_truth(masks: str, threshold: int | None, patient_regex: str | No
         pattern = re.compile(patient_regex) if patient_regex is not None else None
     except re.error as error:
         raise ConfigError(
-            f"--patient-regex {patient_regex!r} is not a valid regular expression: {error}."
+            f"--patient-id-regex {patient_regex!r} is not a valid regular expression: {error}."
         ) from error
     storage, keys = find_slices(masks)
     if threshold is None:
         threshold = _decide_threshold(storage, keys)
-        log.info("ground truth is foreground above %d (--mask-threshold)", threshold)
+        log.info("ground truth is foreground above %d (--ground-truth-threshold)", threshold)
     return GroundTruth(storage, keys, threshold, pattern)
 
 
@@ -125,7 +125,7 @@ def _decide_threshold(storage: Storage, keys: Sequence[str]) -> int:
     try:
         return decide_threshold(masks)
     except DataError as error:
-        reason = str(error).replace("data.mask_threshold", "--mask-threshold")
+        reason = str(error).replace("data.mask_threshold", "--ground-truth-threshold")
         raise DataError(f"{storage.url}: {reason}") from error
 
 

@@ -49,7 +49,7 @@ def build(arguments: ServiceArguments) -> serve.Application:
     key = read_api_key(arguments.serve)
     digest = key_digest_of(key) if key else None
     return build_application(
-        ReplicaSpec(arguments.serve, arguments.storage_root, digest, private=False)
+        ReplicaSpec(arguments.serve, arguments.storage_root, digest, is_local=False)
     )
 
 

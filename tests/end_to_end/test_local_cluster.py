@@ -42,7 +42,7 @@ try:
         print(ray.get(read_worker.remote()))
         print(ray.get_runtime_context().gcs_address)
         print(ray._private.worker._global_node.temp_dir, flush=True)
-        assert connection.private
+        assert connection.is_local
         print(call_without_token(ray.get_runtime_context().gcs_address), flush=True)
         os.kill(os.getpid(), int(sys.argv[1]))
 except KeyboardInterrupt:
@@ -51,7 +51,7 @@ except KeyboardInterrupt:
 
 
 def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess[str]:
-    """Start a private cluster in a process that then sends itself a signal."""
+    """Start a local cluster in a process that then sends itself a signal."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, str(int(signal_number))],
         cwd=folder,
@@ -63,7 +63,7 @@ def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess
     )
 
 
-def test_private_clusters_leave_nothing_behind(tmp_path: Path) -> None:
+def test_local_clusters_leave_nothing_behind(tmp_path: Path) -> None:
     """One is terminated; before that, one was killed, which the next start cleans up."""
     killed = run_program(tmp_path, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
@@ -73,7 +73,7 @@ def test_private_clusters_leave_nothing_behind(tmp_path: Path) -> None:
     done = run_program(tmp_path, signal.SIGTERM)
     assert done.returncode == 0, done.stderr
     module, address, folder, status, end = done.stdout.split()
-    # Ray listens on all interfaces, so the token alone guards a private cluster.
+    # Ray listens on all interfaces, so the token alone guards a local cluster.
     assert status == "UNAUTHENTICATED"
     assert end == "terminated"
     assert module == str(ROOT / "contract/__init__.py")
@@ -95,7 +95,7 @@ def command_lines() -> list[bytes]:
     return lines
 
 
-def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
+def test_more_workers_than_a_local_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     small = {"data.phantom.slices": 4, "data.phantom.size": 64, "cluster.cpus": 1}
     config = Config().with_values({"storage.root": str(tmp_path), "run.name": "big", **small})

@@ -152,7 +152,7 @@ def failed_deployments(ray_cluster: Connection) -> FailedDeployments:
         Serve(port=free_port(), request_timeout_s=REQUEST_TIMEOUT_S, cpus_per_replica=64),
         "nowhere",
         key_digest=None,
-        private=False,
+        is_local=False,
     )
     was_running = stop_service()
     first_error, is_left_behind = deployment_error(), stop_service()

@@ -88,8 +88,8 @@ def _train_unfinished(
     workers = f"{count} worker{'s' if count > 1 else ''}"
     on_progress(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with ray_session(config.cluster) as session:
-        # A private cluster never grows, so waiting for resources that it lacks would not end.
-        if session.private:
+        # A local cluster never grows, so waiting for resources that it lacks would not end.
+        if session.is_local:
             check_resources(config.train)
             start_autoscaling_coordinator()
         # Only after connecting to a cluster, so that the name of a run that never started is free.

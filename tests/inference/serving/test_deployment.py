@@ -127,15 +127,15 @@ def test_a_missing_service_or_cluster_is_one_sentence(service: Any, command: str
 
 
 @pytest.fixture
-def private_service(
+def local_service(
     bright_bundle: Any, tmp_path: Path
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The URL of a service on a private cluster, and the process of its command."""
+    """The URL of a service on a local cluster, and the process of its command."""
     root, port = str(tmp_path / "storage"), free_port()
     registry = Registry(open_storage(root))
     registry.register("bright", bright_bundle.url)
     registry.promote("bright", 1, "production")
-    config = tmp_path / "private.toml"
+    config = tmp_path / "local.toml"
     settings = {"storage": {"root": root}, "serve": {"model": "bright@production", "port": port}}
     config.write_text(to_toml(Config.model_validate(settings)))
     command = [sys.executable, "-m", "inference", "deploy", str(config)]
@@ -150,10 +150,10 @@ def private_service(
             process.terminate()
 
 
-def test_on_a_private_cluster_the_replicas_are_the_service(
-    private_service: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
+def test_on_a_local_cluster_the_replicas_are_the_service(
+    local_service: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
 ) -> None:
-    url, process = private_service
+    url, process = local_service
     with httpx.Client(base_url=url, timeout=60) as client:
         response = client.post(SEGMENT, content=slice_png, headers=PNG)
         assert (response.status_code, response.headers["segfleet-model"]) == (200, "bright@1")
