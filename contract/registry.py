@@ -253,7 +253,7 @@ class Registry:
     def _raise_unknown_stage(self, name: str, stage: str) -> NoReturn:
         stages = self.stages(name)
         listed = f": it has {', '.join(stages)}; " if stages else ": "
-        remedy = f"promote a version to it by {_promotion(self._root, name, 'VERSION', stage)}"
+        remedy = f"promote a version to it with {_promotion(self._root, name, 'VERSION', stage)}"
         meant = closest_match(stage, stages).removeprefix("; ") or remedy
         raise RegistryError(as_sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
 
@@ -272,7 +272,7 @@ def registration_hint(storage: Storage, name: str = "NAME") -> str:
     bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
     registration = f"segfleet models register {name} {bundle_url} {_option(storage)}"
     return (
-        f"register a bundle by `{registration}`, then promote it by "
+        f"register a bundle with `{registration}`, and promote it with "
         f"{_promotion(storage, name, '1', 'production')}"
     )
 

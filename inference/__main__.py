@@ -292,7 +292,9 @@ def _check_model(config: Config) -> None:
     try:
         open_version_bundle(Registry(open_storage(config.storage.root)).resolve(reference))
     except RegistryError as error:
-        raise RegistryError(f"serve.model = {reference!r} cannot be served: {error}") from error
+        raise RegistryError(
+            f"serve.model = {reference!r} cannot be served, because {error}"
+        ) from error
 
 
 def _predict(

@@ -45,8 +45,8 @@ def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[
     """
     if len(words) < 2 or words[0] not in COMMAND_PACKAGES:
         raise ClusterError(
-            f"{' '.join(words)!r} is not a segfleet command: after --, use a command of "
-            f"{', '.join(COMMAND_PACKAGES)}, such as trainer train."
+            f"{' '.join(words)!r} is not a segfleet command: after --, name a package "
+            f"({', '.join(COMMAND_PACKAGES)}) and its command, such as trainer train."
         )
     package, subcommand, *rest = words
     overrides = [word for word in rest if _OVERRIDE.match(word)]

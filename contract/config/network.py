@@ -41,9 +41,11 @@ class UNet(Section):
     def _check(self) -> Self:
         step = 2 ** (self.num_layers - 1)
         if self.image_size % step:
+            smaller = self.image_size // step * step
             raise ValueError(
                 f"network.image_size = {self.image_size} must be divisible by {step} "
-                f"(2^(num_layers-1), num_layers = {self.num_layers})"
+                f"(2^(num_layers-1) with network.num_layers = {self.num_layers}), such as "
+                f"{smaller or step} or {(smaller or step) + step}"
             )
         if self.base_kernels % 2 == 0:
             raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")

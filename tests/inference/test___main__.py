@@ -45,12 +45,14 @@ def test_without_a_registered_model_the_commands_that_register_one_are_named(
     with pytest.raises(RegistryError) as error:
         deploy(config)
     message = str(error.value)
-    assert message.startswith("serve.model = 'demo@production' cannot be served: there is no model")
+    assert message.startswith(
+        "serve.model = 'demo@production' cannot be served, because there is no model"
+    )
     for command in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
         assert f"`segfleet models {command} --storage {root}`" in message
     models(str(root))
     output = capsys.readouterr().out
-    assert output.startswith(f"no model is registered in {root}/registry: register a bundle by `")
+    assert output.startswith(f"no model is registered in {root}/registry: register a bundle with `")
     assert output.count("\n") == 1
 
 

@@ -204,10 +204,12 @@ def _empty_folder_error(
 ) -> str:
     """The message for a folder without images, with the most likely cause."""
     names = f"{data.images_dir} and {data.masks_dir}"
-    splits = f"{data.train_dir}|{data.valid_dir}|{data.test_dir}"
+    splits = f"{data.train_dir}, {data.valid_dir} and {data.test_dir}"
     expected = f"{splits}, each with {names}" if data.layout == "presplit" else names
     if isinstance(storage, LocalStorage) and not storage.path.is_dir():
-        return f"there is no folder {storage.url}: data.root must contain {expected}."
+        return (
+            f"there is no folder {storage.url}: set data.root to a folder that contains {expected}."
+        )
     text = f"there are no images ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}/{folder.path}"
     in_folder = [key for key in skipped if PurePosixPath(key).is_relative_to(folder.path)]
     if in_folder:

@@ -114,7 +114,10 @@ def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
 def test_a_model_that_does_not_exist_is_rejected(service: Any) -> None:
     result = service.run_command("deploy", "serve.model=unknown@production")
     assert result.returncode == 1
-    assert "serve.model = 'unknown@production' cannot be served: there is no model" in result.stderr
+    assert (
+        "serve.model = 'unknown@production' cannot be served, because there is no model"
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "shutdown"])

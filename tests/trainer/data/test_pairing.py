@@ -174,9 +174,11 @@ def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: St
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     nowhere = open_storage(str(tmp_path / "nowhere"))
     message = data_error(nowhere, home)
-    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must contain")
+    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: set data.root to ")
     (tmp_path / "nowhere").mkdir()
-    assert "data.root must contain train|valid|test" in data_error(nowhere, home)
+    assert "data.root must contain train, valid and test, each with images and masks" in data_error(
+        nowhere, home
+    )
 
 
 def test_only_files_of_the_layout_are_listed(source: Storage, pool: Storage) -> None:
