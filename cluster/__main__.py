@@ -12,7 +12,7 @@ import typer
 
 from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
 from contract.cli.options import ConfigFile, Overrides, Verbose
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ClusterError, StorageError
 

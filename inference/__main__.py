@@ -17,7 +17,7 @@ from contract.cli.options import (
     StorageRoot,
     Verbose,
 )
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.storage import Storage

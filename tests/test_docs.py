@@ -30,7 +30,7 @@ def commands(room: str) -> set[str]:
     return set(typer.main.get_group(application(room)).commands)
 
 
-def segfleet_commands() -> dict[str, main.CommandSource]:
+def segfleet_commands() -> dict[str, main.LazyCommand]:
     """The commands of `segfleet` and where they are defined."""
     names = {name: source for section in main.SECTIONS.values() for name, source in section.items()}
     return names | {f"models {name}": source for name, source in main.MODEL_COMMANDS.items()}

@@ -16,7 +16,7 @@ from contract.cli.options import (
     StorageRoot,
     Verbose,
 )
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ConfigError
 from contract.storage import open_storage

@@ -37,7 +37,7 @@ def run_sweep(config: Config) -> "SweepResult":
         >>> result.winner.values
     """
     from contract.cli.log_setup import silence_libraries
-    from contract.cli.progress import progress_bar
+    from contract.cli.progress_bar import progress_bar
 
     silence_libraries()
     from tuning.sweep import run_sweep as run

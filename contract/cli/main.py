@@ -18,7 +18,7 @@ from contract.cli.app import run_app
 
 
 @dataclass(frozen=True)
-class CommandSource:
+class LazyCommand:
     """Where a command is defined: `python -m package name`."""
 
     package: str
@@ -34,40 +34,40 @@ class CommandSource:
 _NO_CONTEXT: Any = None
 
 MODEL_COMMANDS = {
-    "list": CommandSource("inference", "models"),
-    "register": CommandSource("inference", "register"),
-    "promote": CommandSource("inference", "promote"),
-    "rollback": CommandSource("inference", "rollback"),
+    "list": LazyCommand("inference", "models"),
+    "register": LazyCommand("inference", "register"),
+    "promote": LazyCommand("inference", "promote"),
+    "rollback": LazyCommand("inference", "rollback"),
 }
-SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
+SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Train a network": {
-        "prepare": CommandSource("trainer", "prepare"),
-        "inspect": CommandSource("trainer", "inspect"),
-        "preview": CommandSource("trainer", "preview"),
-        "train": CommandSource("trainer", "train"),
-        "evaluate": CommandSource("trainer", "evaluate"),
+        "prepare": LazyCommand("trainer", "prepare"),
+        "inspect": LazyCommand("trainer", "inspect"),
+        "preview": LazyCommand("trainer", "preview"),
+        "train": LazyCommand("trainer", "train"),
+        "evaluate": LazyCommand("trainer", "evaluate"),
     },
     "Search settings": {
-        "sweep": CommandSource("tuning", "run"),
-        "leaderboard": CommandSource("tuning", "leaderboard"),
+        "sweep": LazyCommand("tuning", "run"),
+        "leaderboard": LazyCommand("tuning", "leaderboard"),
     },
     "Predict masks and serve a model": {
-        "predict": CommandSource("inference", "predict"),
-        "deploy": CommandSource("inference", "deploy"),
-        "service": CommandSource("inference", "status"),
-        "shutdown": CommandSource("inference", "shutdown"),
+        "predict": LazyCommand("inference", "predict"),
+        "deploy": LazyCommand("inference", "deploy"),
+        "service": LazyCommand("inference", "status"),
+        "shutdown": LazyCommand("inference", "shutdown"),
     },
     "Run jobs on a cluster": {
-        "check": CommandSource("cluster", "check"),
-        "upload": CommandSource("cluster", "upload"),
-        "submit": CommandSource("cluster", "submit"),
-        "status": CommandSource("cluster", "status"),
-        "logs": CommandSource("cluster", "logs"),
-        "stop": CommandSource("cluster", "stop"),
+        "check": LazyCommand("cluster", "check"),
+        "upload": LazyCommand("cluster", "upload"),
+        "submit": LazyCommand("cluster", "submit"),
+        "status": LazyCommand("cluster", "status"),
+        "logs": LazyCommand("cluster", "logs"),
+        "stop": LazyCommand("cluster", "stop"),
     },
     "Create a cluster on AWS": {
-        "up": CommandSource("cluster", "up"),
-        "down": CommandSource("cluster", "down"),
+        "up": LazyCommand("cluster", "up"),
+        "down": LazyCommand("cluster", "down"),
     },
 }
 # The section in whose list `models`, which has commands of its own, is shown.
