@@ -365,7 +365,7 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
     except KeyboardInterrupt:
         typer.echo(f"\n{_follow_up_commands(arguments, job)}", err=True)
         raise typer.Exit(130) from None
-    status = _final_status(config, info)
+    status = _read_final_status(config, info)
     code = client.exit_code(status.status, status.exit_code)
     reason = f"exit code {code}" if status.exit_code is not None else info.message
     typer.echo(f"job {job}: {status.status} ({reason})", err=True)
@@ -373,7 +373,7 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
         raise typer.Exit(code)
 
 
-def _final_status(config: Config, info: "JobInfo") -> "JobStatus":
+def _read_final_status(config: Config, info: "JobInfo") -> "JobStatus":
     """The status of a finished job as `status` shows it: Ray reports a stopped job as failed."""
     from cluster.jobs import client, job_store
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.aws.file_checks import security_issues
+from cluster.aws.cluster_yaml_checks import security_issues
 from cluster.aws.launcher import read_cluster_file
 from contract.errors import ClusterError
 
@@ -28,7 +28,7 @@ def test_the_shipped_file_passes_rays_own_checks(shipped: Tree) -> None:
 
 
 def test_the_shipped_file_is_secure(shipped: Tree) -> None:
-    assert security_issues(shipped, spot=True) == []
+    assert security_issues(shipped, use_spot=True) == []
 
 
 def node(tree: Tree, name: str = "worker-spot") -> Tree:
@@ -85,14 +85,14 @@ CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
 def test_each_danger_is_found(change: Callable[[Tree], Any], danger: str, shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     change(tree)
-    issues = security_issues(tree, spot=True)
+    issues = security_issues(tree, use_spot=True)
     assert any(danger in one for one in issues), issues
 
 
 def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     del tree["available_node_types"]["worker-spot"]
-    assert security_issues(tree, spot=False) == []
+    assert security_issues(tree, use_spot=False) == []
 
 
 @pytest.mark.parametrize(
