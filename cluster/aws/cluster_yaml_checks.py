@@ -35,7 +35,8 @@ def missing_fields(cluster_yaml: Mapping[str, Any]) -> list[str]:
 def security_issues(cluster_yaml: Mapping[str, Any], use_spot: bool) -> list[str]:
     """The security issues of a cluster file, one sentence each.
 
-    cluster_yaml: the content of the file, filled in; use_spot: whether workers should be spot instances.
+    cluster_yaml: the content of the file, filled in; use_spot: whether workers should be spot
+    instances.
     """
     types: Mapping[str, Any] = cluster_yaml["available_node_types"]
     issues = [
