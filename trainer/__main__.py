@@ -92,11 +92,11 @@ def preview(
     verbose: Verbose = False,
 ) -> None:
     """Draw a training slice next to augmented copies, one row per augmentation."""
-    from trainer.data.augmentation_preview import augmentation_png
+    from trainer.data.augmentation_preview import draw_augmentation_preview
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
-    png = augmentation_png(
+    png = draw_augmentation_preview(
         dataset, chosen.data, chosen.network, chosen.run.seed, open_storage(dataset.root)
     )
     if png is None:

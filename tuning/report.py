@@ -13,7 +13,7 @@ from contract.host_info import host_info
 from contract.storage import Storage
 from contract.tables import to_csv
 from trainer.components import lr_schedule
-from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
+from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, encode_figure, style_axes
 from tuning.trial_store import Trial, rank_trials, training_seconds
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
@@ -29,8 +29,8 @@ def write_report(sweep: Storage, config: Config, trials: Sequence[Trial]) -> Non
     monitor = config.train.monitor
     footer = describe_source(config)
     sweep.write(LEADERBOARD, leaderboard_csv(trials, monitor))
-    sweep.write(SCORES, scores_png(trials, monitor, footer))
-    sweep.write(SETTINGS, settings_png(trials, monitor, config.sweep.space, footer))
+    sweep.write(SCORES, plot_scores(trials, monitor, footer))
+    sweep.write(SETTINGS, plot_settings(trials, monitor, config.sweep.space, footer))
 
 
 def leaderboard_rows(trials: Sequence[Trial], monitor: str) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def describe_source(config: Config) -> str:
     return f"sweep {config.run.name} · {commit} · {config.fingerprint()} · {host['machine']}"
 
 
-def scores_png(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
+def plot_scores(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
     """The score of every trial over the time of the sweep, and the best so far; a PNG."""
     figure = Figure(figsize=(8.4, 4.6), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
@@ -126,14 +126,14 @@ def scores_png(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
     for trial in reversed(scored):
         _draw_trial(axis, trial, monitor, unit, is_winner=trial is scored[0])
     _draw_best(axis, scored, monitor, unit)
-    style(axis, "Scores over the time of the sweep", unit_name, monitor)
+    style_axes(axis, "Scores over the time of the sweep", unit_name, monitor)
     axis.set_xlim(left=0)
     _draw_legend(axis, scored)
     _draw_footer(figure, footer)
-    return png(figure)
+    return encode_figure(figure)
 
 
-def settings_png(
+def plot_settings(
     trials: Sequence[Trial], monitor: str, space: Mapping[str, ParameterSpec], footer: str
 ) -> bytes:
     """A panel per searched setting: the best score of each trial over its value; a PNG."""
@@ -151,7 +151,7 @@ def settings_png(
         axis.set_ylabel(monitor if index % columns == 0 else "", fontsize=9, color=INK)
     _draw_legend(axes[0, 0], scored)
     _draw_footer(figure, footer)
-    return png(figure)
+    return encode_figure(figure)
 
 
 def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_winner: bool) -> None:
@@ -201,7 +201,7 @@ def _draw_setting(
             alpha=0.75 if index else 1.0,
             zorder=3 if index else 5,
         )
-    style(axis, key, "")
+    style_axes(axis, key, "")
     if positions and spec.choice:
         axis.set_xticks(range(len(spec.choice)), [str(value) for value in spec.choice])
         axis.set_xlim(-0.5, len(spec.choice) - 0.5)

@@ -31,7 +31,7 @@ from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import checkpoints, run_store
 from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
-from trainer.training.progress import POLL_INTERVAL_S, ProgressActor, ProgressReporter
+from trainer.training.progress_actor import POLL_INTERVAL_S, ProgressActor, ProgressReporter
 from trainer.training.run_lease import run_lease
 from trainer.training.tf_backend import MultiWorkerConfig
 

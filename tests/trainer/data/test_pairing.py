@@ -83,7 +83,7 @@ def test_names_without_patient_are_reported_once(source: Storage, home: Storage)
 
 def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home: Storage) -> None:
     message = data_error(pool, home, layout="unsplit", patient_id_regex="^.+")
-    assert "takes the complete name of every file, such as P00-0, for its patient" in message
+    assert "matches the complete name of every file, such as P00-0: change it" in message
     assert 'split them yourself with data.layout = "presplit"' in message
     assert home.list_objects() == []
 
