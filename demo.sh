@@ -80,7 +80,7 @@ dice=$(json_value $run/evaluation/test/summary.json 'round(record["dice"]["mean"
 
 stage "sweep 4 trials" segfleet sweep $config
 version=$(json_value $sweep/sweep.json 'record["version"].split("@")[1]')
-stage "promote the winner" segfleet models promote demo "$version" production
+stage "promote the best trial" segfleet models promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 address=http://127.0.0.1:$port

@@ -103,5 +103,5 @@ def help_of(room: str, name: str) -> str:
 def test_a_job_is_submitted_in_one_way() -> None:
     files = [ROOT / "README.md", *PAGES, *(ROOT / room / "__main__.py" for room in ROOMS)]
     shown = "\n".join(file.read_text() for file in files)
-    behind = re.findall(r"-- (?:trainer train|tuning run) +(\S+)", shown)
+    behind = re.findall(r"-- (?:trainer train|tuning sweep) +(\S+)", shown)
     assert [word for word in behind if word in ("...", "CONFIG") or word.endswith(".toml")] == []

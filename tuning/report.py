@@ -98,7 +98,7 @@ def searched_settings(trials: Sequence[Trial]) -> list[str]:
     return sorted({key for trial in trials for key in trial.values})
 
 
-def sweep_status(trials: Sequence[Trial], monitor: str) -> str:
+def format_sweep_status(trials: Sequence[Trial], monitor: str) -> str:
     """The status of a sweep in one clause, for its progress bar."""
     running = [trial for trial in trials if trial.status == "running"]
     epochs = sum(len(trial.history) for trial in trials)
@@ -124,7 +124,7 @@ def plot_scores(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
     scored = [trial for trial in trials if trial.history]
     unit, unit_name = _time_unit(max((t.history[-1]["time_s"] for t in scored), default=0.0))
     for trial in reversed(scored):
-        _draw_trial(axis, trial, monitor, unit, is_winner=trial is scored[0])
+        _draw_trial(axis, trial, monitor, unit, is_best=trial is scored[0])
     _draw_best(axis, scored, monitor, unit)
     style_axes(axis, "Scores over the time of the sweep", unit_name, monitor)
     axis.set_xlim(left=0)
@@ -154,11 +154,11 @@ def plot_settings(
     return encode_figure(figure)
 
 
-def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_winner: bool) -> None:
+def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_best: bool) -> None:
     times = [metrics["time_s"] / unit for metrics in trial.history]
     scores = trial.scores(monitor)
-    color = MARK if is_winner else TRAIN
-    width, zorder = (2.0, 4) if is_winner else (1.0, 2)
+    color = MARK if is_best else TRAIN
+    width, zorder = (2.0, 4) if is_best else (1.0, 2)
     axis.plot(times, scores, color=color, lw=width, zorder=zorder)
     axis.plot(times[-1], scores[-1], _MARKERS[_plot_status(trial)], color=color, ms=5, zorder=5)
     axis.annotate(
@@ -225,12 +225,12 @@ def _plot_status(trial: Trial) -> str:
 
 
 def _draw_legend(axis: Axes, trials: Sequence[Trial]) -> None:
-    """The winner, and the markers that occur."""
+    """The best trial, and the markers that occur."""
     if not trials:
         return
-    axis.plot([], [], "o", color=MARK, ms=8, label=f"winner: trial {trials[0].number}")
+    axis.plot([], [], "o", color=MARK, ms=8, label=f"best trial: {trials[0].number}")
     for status in dict.fromkeys(_plot_status(trial) for trial in trials):
-        label = {"paused": "stopped early"}.get(status, status)
+        label = {"paused": "paused at a rung"}.get(status, status)
         axis.plot([], [], _MARKERS[status], color=OTHER, ms=5, label=label)
     axis.legend(frameon=False, fontsize=8, loc="best")
 

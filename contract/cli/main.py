@@ -48,7 +48,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "evaluate": LazyCommand("trainer", "evaluate"),
     },
     "Search settings": {
-        "sweep": LazyCommand("tuning", "run"),
+        "sweep": LazyCommand("tuning", "sweep"),
         "leaderboard": LazyCommand("tuning", "leaderboard"),
     },
     "Predict masks and serve a model": {

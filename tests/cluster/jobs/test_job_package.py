@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = [
     (["trainer", "train"], ["trainer", "train", "settings.toml"]),
     (["trainer", "train", "train.epochs=3"], ["trainer", "train", "settings.toml"]),
-    (["tuning", "run", "my.toml", "--verbose"], ["tuning", "run", "settings.toml", "--verbose"]),
+    (
+        ["tuning", "sweep", "my.toml", "--verbose"],
+        ["tuning", "sweep", "settings.toml", "--verbose"],
+    ),
     (["trainer", "train", "--verbose"], ["trainer", "train", "settings.toml", "--verbose"]),
     (
         ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
