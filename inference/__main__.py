@@ -1,4 +1,4 @@
-"""`segfleet predict|deploy|status|shutdown|…`: from bundles to masks."""
+"""`segfleet predict|deploy|service|shutdown|…`: from bundles to masks."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -181,7 +181,7 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 
 @app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
-def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Print the model and the status of the service at serve.host and serve.port."""
     from inference.serving.client import service_client
 
@@ -250,8 +250,8 @@ def rollback(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORA
     typer.echo(f"{name}@{stage} is version {version.version} again")
 
 
-@app.command(epilog=example_epilog("segfleet models list --storage s3://bucket/segfleet"))
-def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
+@app.command("models", epilog=example_epilog("segfleet models list --storage s3://bucket/segfleet"))
+def list_models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """List the registered models, their versions and stages."""
     from contract.registry import Registry, registration_hint
     from contract.storage import open_storage
@@ -272,14 +272,14 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
 def _write_manifest(settings: Config, path: Path, kubernetes: bool) -> None:
     """Write the file for Ray Serve's own commands or for KubeRay, and say how to use it."""
     from cluster.kubernetes import rayservice_yaml
-    from inference.serving.application import serve_config, serve_yaml
+    from inference.serving.serve_application import render_serve_config, serve_config
 
     if kubernetes:
         name = f"{settings.serve.model.partition('@')[0]}-service".lower().replace("_", "-")
         write_text(path, rayservice_yaml(settings, name, serve_config(settings)))
         typer.echo(f"written: {path}; start the service with `kubectl apply -f {path}`")
     else:
-        write_text(path, serve_yaml(settings))
+        write_text(path, render_serve_config(settings))
         typer.echo(f"written: {path}; start the service with `serve deploy {path}`")
 
 

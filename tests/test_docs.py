@@ -88,7 +88,7 @@ def test_the_example_of_every_help_can_be_pasted(command: str) -> None:
     [
         ("trainer", "evaluate"),
         ("inference", "deploy"),
-        ("inference", "status"),
+        ("inference", "service"),
         ("cluster", "down"),
     ],
 )

@@ -54,7 +54,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Predict masks and serve a model": {
         "predict": LazyCommand("inference", "predict"),
         "deploy": LazyCommand("inference", "deploy"),
-        "service": LazyCommand("inference", "status"),
+        "service": LazyCommand("inference", "service"),
         "shutdown": LazyCommand("inference", "shutdown"),
     },
     "Run jobs on a cluster": {

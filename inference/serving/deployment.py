@@ -17,8 +17,8 @@ from contract.config import Serve
 from contract.imaging.decode import silence_opencv
 from inference.predictor import Segmentation
 from inference.serving.app import build_app
-from inference.serving.metrics import render_metrics
 from inference.serving.model_manager import LoadedModel, ModelManager
+from inference.serving.prometheus import render_metrics
 from inference.serving.replica_server import (
     ReplicaServer,
     create_own_listener,

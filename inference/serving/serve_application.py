@@ -1,6 +1,6 @@
 """The service as an application for Ray Serve's own commands, `serve run` and `serve deploy`.
 
-import_path: inference.serving.application:build
+import_path: inference.serving.serve_application:build
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from inference.serving.deployment import ReplicaSpec, build_application
 from inference.serving.request_parsing import key_digest_of
 from inference.serving.service import APPLICATION, http_options
 
-IMPORT_PATH = "inference.serving.application:build"
+IMPORT_PATH = "inference.serving.serve_application:build"
 
 _HEADER = """\
 # The service of {model}, for Ray Serve on a cluster whose nodes have segfleet installed:
@@ -81,7 +81,7 @@ def serve_config(config: Config) -> dict[str, Any]:
     return content
 
 
-def serve_yaml(config: Config) -> str:
+def render_serve_config(config: Config) -> str:
     """A Serve config file with comments that say how to use it."""
     variable = config.serve.api_key_env
     key = _KEY_NOTE.format(variable=variable) if variable else ""

@@ -102,7 +102,7 @@ class RunningService:
     config: Path
     registry: Registry
     run_command: Callable[..., subprocess.CompletedProcess[str]]
-    """Run a command of inference with the CONFIG of the service: run_command("status")."""
+    """Run a command of inference with the CONFIG of the service: run_command("service")."""
 
     def client(self, url: str | None = None) -> httpx.Client:
         """An HTTP client that sends the API key to the service, or to one of its replicas."""

@@ -8,7 +8,7 @@ import pytest
 from contract.errors import ClusterError, RegistryError
 from contract.registry import Registry
 from contract.storage import LocalStorage
-from inference.__main__ import deploy, models, promote, register, rollback, shutdown
+from inference.__main__ import deploy, list_models, promote, register, rollback, shutdown
 
 
 def test_a_model_is_registered_promoted_and_rolled_back(
@@ -21,7 +21,7 @@ def test_a_model_is_registered_promoted_and_rolled_back(
     for version in (1, 2):
         promote("bright", version, "production", root)
     rollback("bright", "production", root)
-    models(root)
+    list_models(root)
     copies = [version.bundle for version in Registry(LocalStorage(tmp_path)).versions("bright")]
     assert all(copy.startswith(f"{tmp_path}/registry/bright/bundles/") for copy in copies)
     assert capsys.readouterr().out.splitlines() == [
@@ -50,7 +50,7 @@ def test_without_a_registered_model_the_commands_that_register_one_are_named(
     )
     for command in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
         assert f"`segfleet models {command} --storage {root}`" in message
-    models(str(root))
+    list_models(str(root))
     output = capsys.readouterr().out
     assert output.startswith(f"no model is registered in {root}/registry: register a bundle with `")
     assert output.count("\n") == 1

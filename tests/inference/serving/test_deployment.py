@@ -85,7 +85,7 @@ def test_a_promoted_bundle_that_cannot_be_served_is_a_load_error(
             time.sleep(0.1)
         assert "saved_model.pb" in load_error
         assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
-        result = service.run_command("status").stdout
+        result = service.run_command("service").stdout
         assert "saved_model.pb" in result
         service.registry.rollback("bright", "production")
         while client.get("/v1/status").json()["replicas"][0]["load_error"]:
@@ -104,7 +104,7 @@ def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
     assert after["rejected"] - before["rejected"] == 1
     assert after["errors"] == 0
     assert 0 < after["latency_s"]["p50"] <= after["latency_s"]["p99"] < 60
-    result = service.run_command("status")
+    result = service.run_command("service")
     assert result.returncode == 0, result.stderr
     assert "bright@production = version 1, run bright-0.5, OpenVINO" in result.stdout
     assert f"{after['requests']}, of these rejected {after['rejected']}, failed 0" in result.stdout
@@ -120,9 +120,9 @@ def test_a_model_that_does_not_exist_is_rejected(service: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["status", "shutdown"])
+@pytest.mark.parametrize("command", ["service", "shutdown"])
 def test_a_missing_service_or_cluster_is_one_sentence(service: Any, command: str) -> None:
-    override = "serve.port=9" if command == "status" else "cluster.address=127.0.0.1:9"
+    override = "serve.port=9" if command == "service" else "cluster.address=127.0.0.1:9"
     result = service.run_command(command, override)
     assert result.returncode == 1
     assert result.stderr.startswith("error: no ")
