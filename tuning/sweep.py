@@ -37,7 +37,6 @@ from tuning.best_trial import (
     best_trial_toml,
     export_bundle,
     find_bundle,
-    retraining_name,
     select_best_trial,
     sync_best_trial_history,
 )
@@ -94,9 +93,9 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
         >>> result.best_trial.values
     """
     search_space.check_space(config)
-    # Errors that would fail every trial, or the sweep after its last trial, are raised here.
+    # Errors that would fail every trial are raised here. No other run has a longer name than the
+    # last trial.
     trial_config(config, config.sweep.num_samples, {})
-    config.with_values({"run.name": retraining_name(config)})
     sweep = sweep_storage(config)
     storage = open_storage(config.storage.root)
     dataset = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
