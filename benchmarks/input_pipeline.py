@@ -23,6 +23,7 @@ from typing import Any
 from benchmarks.record import arguments, publish, table
 from contract.config import Config
 from contract.config.loader import load_config
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import open_storage
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -94,16 +95,17 @@ def open_dataset(config: Config, augmented: bool = True) -> Any:
     from contract.config import Augment
     from trainer.data import cache, pipeline
     from trainer.data.augmentation import PROBABILITIES
-    from trainer.data.dataset_index import prepare_dataset
+    from trainer.data.dataset_index import intensity_scaling, prepare_dataset
 
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
+    scaling = intensity_scaling(dataset, config.data)
     cached = cache.load_split(dataset, "train", config.network, config.storage.cache_gb)
     data = config.data
     if not augmented:
         nothing = Augment.model_validate(dict.fromkeys(PROBABILITIES, 0.0))
         data = data.model_copy(update={"augment": nothing})
     rank = pipeline.WorkerRank()
-    return pipeline.training_dataset(cached, data, config.train, config.run.seed, rank, 0)
+    return pipeline.training_dataset(cached, data, scaling, config.train, config.run.seed, rank, 0)
 
 
 def rate(step: Callable[[], Any], count: int, seconds: float, warm_up: int = 20) -> float:
@@ -119,7 +121,7 @@ def rate(step: Callable[[], Any], count: int, seconds: float, warm_up: int = 20)
 
 def measure_decoding(folder: str, size: str, seconds: str) -> float:
     """Images and masks a second, read and decoded by one thread per CPU."""
-    from contract.imaging.decode import read_image, read_mask
+    from contract.imaging.decode import read_image
     from trainer.data.dataset_index import prepare_dataset
 
     config = settings(folder, "demo.toml", **{"data.phantom.size": int(size)})
@@ -128,7 +130,7 @@ def measure_decoding(folder: str, size: str, seconds: str) -> float:
 
     def decode(record: Any) -> None:
         read_image(storage, record.image)
-        read_mask(storage, record.mask, dataset.mask_threshold)
+        dataset.masks.read(storage, record.mask)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return rate(lambda: list(pool.map(decode, records)), len(records), float(seconds), 1)
@@ -191,11 +193,12 @@ def measure_memory(folder: str, count: str) -> list[str]:
     for index in range(int(count)):
         image = rng.integers(0, 256, (128, 128, 1), np.uint8)
         size += write_slice(split, index, image, (image[..., 0] > 128).astype(np.uint8))
-    cached = CachedSplit(split, int(count), ImageShape(128, 128, 1))
+    cached = CachedSplit(split, int(count), ImageShape(128, 128, 1), 1, ())
     rank, train = pipeline.WorkerRank(), config.train
+    scaling = IntensityScaling.from_window(0.0, 255.0)
 
     def read(steps: int) -> float:
-        data = pipeline.training_dataset(cached, config.data, train, 1, rank, 0)
+        data = pipeline.training_dataset(cached, config.data, scaling, train, 1, rank, 0)
         for _ in islice(data, steps):
             pass
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

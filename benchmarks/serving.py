@@ -61,6 +61,7 @@ from trainer.data.dataset_index import prepare_dataset
 from contract.config import Config
 from contract.host_info import host_info
 from contract.imaging.decode import read_image
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.timestamps import utc_now
 
 config, folder = load_config(sys.argv[1]), open_storage(sys.argv[2])
@@ -75,8 +76,11 @@ for number, record in enumerate(dataset.slices[:16]):
 metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=None,
     machine=host_info()["machine"],
     fingerprint=config.fingerprint(), dataset=dataset.fingerprint, patients={},
-    image_size=config.network.image_size,
-    image_channels=config.network.image_channels, threshold=config.predict.threshold, metrics={})
+    image_size=config.network.image_shape,
+    image_channels=config.network.image_channels,
+    intensity_scaling=IntensityScaling.from_window(
+        config.data.intensity_low, config.data.intensity_high),
+    threshold=config.predict.threshold, metrics={})
 model = saved_model.build_inference_model(config.network)
 saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
 """
@@ -108,11 +112,12 @@ from trainer.networks.registry import build_network
 config = load_config(sys.argv[1])
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
 model = build_network(config.network)
-side, low, high = config.network.image_size, config.data.intensity_low, config.data.intensity_high
+height, width = config.network.image_shape
+low, high = config.data.intensity_low, config.data.intensity_high
 
 def segment(data):
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     batch = ((np.clip(small, low, high) - low) / (high - low))[None, ..., None]
     maps = model.predict(batch, verbose=0)[0, ..., 0]
     full = cv2.resize(maps, image.shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -57,8 +57,8 @@ model.compile(
     keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=build_metrics()
 )
 bind_dropout(model, config.run.seed)
-side, batch = config.network.image_size, config.train.batch_size
-slices = np.random.rand(batch, side, side, config.network.image_channels).astype("float32")
+shape, batch = config.network.image_shape, config.train.batch_size
+slices = np.random.rand(batch, *shape, config.network.image_channels).astype("float32")
 model.train_on_batch(slices, (slices[..., :1] > 0.9).astype("float32"))
 """
 

@@ -106,18 +106,21 @@ def save_arrays(config: Config, folder: str) -> int:
     import numpy as np
 
     from trainer.data import cache
-    from trainer.data.dataset_index import prepare_dataset
+    from trainer.data.dataset_index import intensity_scaling, prepare_dataset
     from trainer.data.pipeline import load_sample
+    from trainer.data.preprocessing import standardize
 
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(folder))
-    count = 0
+    scaling, count = intensity_scaling(dataset, config.data), 0
     for split in ("train", "valid"):
         cached = cache.load_split(dataset, split, config.network, config.storage.cache_gb)
-        pairs = [load_sample(cached, config.data, index) for index in range(cached.num_samples)]
+        pairs = [load_sample(cached, scaling, index) for index in range(cached.num_samples)]
         if split == "train":
             count = len(pairs) // config.train.batch_size * config.train.batch_size
             pairs = pairs[:count]
-        np.save(f"{folder}/{split}_x.npy", np.array([image for image, _ in pairs]))
+        np.save(
+            f"{folder}/{split}_x.npy", standardize(np.array([image for image, _ in pairs]), scaling)
+        )
         np.save(f"{folder}/{split}_y.npy", np.array([mask for _, mask in pairs]))
     return count
 

@@ -8,7 +8,8 @@
 
 Signatures of the SavedModel: "serving_default" takes {"slices": uint8 [B, H, W, C]}, "int32" the
 same in int32 (slices of 16 bits); C is 1 or 3, H and W are arbitrary. Both return {"probability":
-float32 [B, H, W] in 0..1, "mask": uint8 [B, H, W] of 0 and 1}.
+float32 [B, H, W, K] in 0..1, "mask": uint8 [B, H, W]}. K is the number of classes; a mask has the
+value 0 for the background, and 1 for the first of the manifest's classes.
 
 A bundle without its manifest is incomplete and is rejected, and so is one with a missing or changed
 file. Files that the manifest does not list are allowed and never copied.
@@ -24,11 +25,13 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from contract.errors import BundleError, NotFoundError, StorageError
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_errors, validate_key
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _THREADS = 8
 # The files of a bundle before its manifest, which the folder of a run or sweep does not contain.
@@ -60,12 +63,16 @@ class BundleMetadata(BaseModel):
     """Fingerprint of the slices it was trained on."""
     patients: dict[str, tuple[str, ...]]
     """The patients that it was trained on, as {"train": [...], "valid": [...]}."""
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB. The SavedModel accepts both."""
+    classes: tuple[SegmentationClass, ...]
+    """The classes of its masks; index 1 is the first."""
+    intensity_scaling: IntensityScaling
+    """How raw intensities become the input of the network; part of the SavedModel."""
     threshold: float
-    """A pixel is foreground where its probability is greater than this."""
+    """With one class, a pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]
     """The metrics of its checkpoint, by name."""
 

@@ -14,6 +14,7 @@ either and 0 otherwise, so that an empty patient counts and a false detection co
 then undefined, and so is specificity if the ground truth has no background: None.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,20 @@ class ConfusionCounts:
         """Fraction of the background that is not predicted; None without background."""
         background = self.tn + self.fp
         return self.tn / background if background else None
+
+
+def class_counts(
+    prediction: np.ndarray, mask: np.ndarray, num_classes: int
+) -> tuple[ConfusionCounts, ...]:
+    """The counts of each class, of a prediction and a mask of class indices of one shape."""
+    return tuple(
+        confusion_counts(prediction == index, mask == index) for index in range(1, num_classes + 1)
+    )
+
+
+def pooled_counts(counts: Iterable[ConfusionCounts]) -> ConfusionCounts:
+    """The sum of the counts of classes, whose Dice is that of all their pixels together."""
+    return sum(counts, ConfusionCounts())
 
 
 def confusion_counts(prediction: ArrayLike, mask: ArrayLike) -> ConfusionCounts:

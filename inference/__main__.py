@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,6 +21,7 @@ from contract.cli.options import (
 from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
+from contract.imaging.segmentation_class import MaskFormat
 from contract.storage import Storage
 
 if TYPE_CHECKING:
@@ -58,6 +60,20 @@ GroundTruthThreshold = Annotated[
         help="Ground truth is foreground above this value; absent: decided from its values.",
     ),
 ]
+MaskFormatOption = Annotated[
+    MaskFormat,
+    typer.Option(
+        "--mask-format",
+        help="Masks of several classes: class indices with a palette, the grey values of the "
+        "training masks, or colors.",
+    ),
+]
+Probabilities = Annotated[
+    bool,
+    typer.Option(
+        "--probabilities", help="Write probabilities too: PNG of 16 bits, or NPZ for classes."
+    ),
+]
 PatientIdRegex = Annotated[
     str | None,
     typer.Option(
@@ -82,6 +98,8 @@ def predict(
     source: Source,
     output: Output,
     overlays: Overlays = False,
+    probabilities: Probabilities = False,
+    mask_format: MaskFormatOption = "indices",
     ground_truth: GroundTruthMasks = None,
     ground_truth_threshold: GroundTruthThreshold = None,
     patient_id_regex: PatientIdRegex = None,
@@ -92,16 +110,19 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Write the mask of every slice in INPUT to OUTPUT; existing masks are not predicted again."""
+    from contract.bundle import read_manifest
     from contract.imaging.decode import silence_opencv
     from contract.registry import open_bundle
-    from inference.batch.predict_files import create_job, resume_keys
+    from inference.batch.predict_files import OutputFiles, create_job, resume_keys
     from inference.batch.scoring import open_ground_truth
 
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
-    job, keys = create_job(source, output, overlays)
+    classes = read_manifest(bundle_storage).classes
+    files = OutputFiles(classes, mask_format, overlays, probabilities)
+    job, keys = create_job(source, output, files)
     true_masks = (
-        open_ground_truth(ground_truth, ground_truth_threshold, patient_id_regex)
+        open_ground_truth(ground_truth, classes, ground_truth_threshold, patient_id_regex)
         if ground_truth
         else None
     )
@@ -190,6 +211,8 @@ def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = 
     model, current = client.model(), client.status()
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
+        "input": f"{model.image_size[1]} x {model.image_size[0]} pixels, "
+        f"{'grey' if model.image_channels == 1 else 'RGB'}",
         "replicas": "; ".join(
             f"version {replica.version}" + (f" at {replica.url}" if replica.url else "")
             for replica in current.replicas
@@ -334,17 +357,25 @@ def _score(ground_truth: "GroundTruth", job: "PredictionJob", keys: Sequence[str
     with progress_bar("comparing", len(keys)) as bar:
         counts, failures = score_files(ground_truth, job, keys, bar.set)
     if counts:
-        files = [DiceScore(key, file_counts.dice) for key, file_counts in counts.items()]
-        job.output.write(FILES_TABLE, scores_csv("file", files))
+        classes = job.files.classes
+        files = [
+            DiceScore(key, tuple(each.dice for each in file_counts))
+            for key, file_counts in counts.items()
+        ]
+        job.output.write(FILES_TABLE, scores_csv("file", files, classes))
         scores = ground_truth.scores(counts)
         if ground_truth.patient_regex:
-            job.output.write(PATIENTS_TABLE, scores_csv("patient", scores))
+            job.output.write(PATIENTS_TABLE, scores_csv("patient", scores, classes))
         for score in scores[:_MAX_ROWS]:
             typer.echo(f"{score.dice:7.4f}  {score.name}")
         if len(scores) > _MAX_ROWS:
             table = f"{job.output.url}/{ground_truth.table}"
             typer.echo(f"     …   {len(scores) - _MAX_ROWS} more in {table}")
         typer.echo(f"{mean_dice(scores):7.4f}  mean Dice of {len(scores)} {ground_truth.unit}")
+        if len(classes) > 1:
+            for index, each in enumerate(classes):
+                mean = fmean(score.by_class[index] for score in scores)
+                typer.echo(f"{mean:7.4f}  of {each.name}")
     return failures
 
 

@@ -31,7 +31,7 @@ class Engine(Protocol):
     """The name of the engine: "OpenVINO" or "TensorFlow"."""
 
     def infer(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities float32 [B, H, W] and masks uint8 [B, H, W] of slices [B, H, W, C].
+        """Probabilities float32 [B, H, W, K] and masks uint8 [B, H, W] of slices [B, H, W, C].
 
         slices: uint8 or int32, C is 1 or 3. Raises RuntimeError if the graph fails on them.
         """
@@ -77,12 +77,12 @@ class OpenVinoEngine:
 
         That is 25 % faster than one after the other on all threads (group normalization, 2 cores).
         """
-        shape = slices.shape[:3]
-        probability, mask = np.empty(shape, np.float32), np.empty(shape, np.uint8)
+        probabilities: list[Any] = [None] * len(slices)
+        masks = np.empty(slices.shape[:3], np.uint8)
 
         def on_done(request: Any, index: int) -> None:
-            probability[index] = request.get_tensor("probability").data[0]
-            mask[index] = request.get_tensor("mask").data[0]
+            probabilities[index] = request.get_tensor("probability").data[0].copy()
+            masks[index] = request.get_tensor("mask").data[0]
 
         with self._lock:
             queue = self._queue(str(slices.dtype), 1 if len(slices) == 1 else self._threads)
@@ -90,7 +90,7 @@ class OpenVinoEngine:
             for index in range(len(slices)):
                 queue.start_async({0: slices[index : index + 1]}, index)
             queue.wait_all()
-        return probability, mask
+        return np.stack(probabilities), masks
 
     def _queue(self, dtype: str, streams: int) -> Any:
         """Infer requests for one type of slice, compiled on first use."""

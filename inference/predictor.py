@@ -21,9 +21,9 @@ class Segmentation:
     """The prediction for one slice."""
 
     mask: np.ndarray
-    """uint8 [H, W]: 1 where the probability is greater than the bundle's threshold, else 0."""
+    """uint8 [H, W] of class indices: 0 is the background, 1 the first of the bundle's classes."""
     probability: np.ndarray | None
-    """float32 [H, W] in 0..1, if it was requested."""
+    """float32 [H, W, K] in 0..1, of each class, if it was requested."""
 
 
 @final

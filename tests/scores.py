@@ -7,9 +7,9 @@ from trainer.evaluation.scores import SliceScore
 
 def case(name: str, patient: str = "p") -> SliceRecord:
     """The record of a slice."""
-    return SliceRecord(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, 0.1)
+    return SliceRecord(name, patient, "test", f"{name}.png", f"{name}-mask.png", 4, 4, (0.1,))
 
 
 def score(name: str, patient: str, tp: int, fp: int, fn: int) -> SliceScore:
-    """The score of a slice of 1000 true negatives."""
-    return SliceScore(case(name, patient), ConfusionCounts(tp, fp, fn, 1000))
+    """The score of a slice with one class and 1000 true negatives."""
+    return SliceScore(case(name, patient), (ConfusionCounts(tp, fp, fn, 1000),))

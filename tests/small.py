@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.data.cache import CachedSplit, ImageShape, write_slice
 
 FEW_SLICES = {
@@ -17,6 +18,8 @@ FEW_SLICES = {
 """[data.phantom]: 16 slices of 4 patients."""
 NETWORK = {"image_size": 32, "num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
 """[network]: two levels, and nothing left to chance."""
+WINDOW = IntensityScaling.from_window(0.0, 255.0)
+"""That of the settings' defaults."""
 
 
 def write_split(folder: Path, images: NDArray[np.integer], masks: NDArray[np.uint8]) -> CachedSplit:
@@ -24,4 +27,6 @@ def write_split(folder: Path, images: NDArray[np.integer], masks: NDArray[np.uin
     folder.mkdir(parents=True, exist_ok=True)
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         write_slice(folder, index, image, mask)
-    return CachedSplit(folder, len(images), ImageShape(*images.shape[1:]))
+    return CachedSplit(
+        folder, len(images), ImageShape(*images.shape[1:]), 1, tuple(range(len(images)))
+    )

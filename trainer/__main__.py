@@ -49,14 +49,20 @@ def prepare(
     verbose: Verbose = False,
 ) -> None:
     """Check every slice and mask, split by patient, and write the index that training reads."""
-    from trainer.data.dataset_index import SPLITS, check_tile_sizes
+    from trainer.data.dataset_index import SPLITS, check_tile_sizes, intensity_scaling
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
     check_tile_sizes(dataset, chosen.network, chosen.predict)
+    scaling = intensity_scaling(dataset, chosen.data)
     for split in SPLITS:
         patients, slices = len(dataset.patients(split)), len(dataset.select(split))
         typer.echo(f"{split:6} {patients:5} patients {slices:6} slices")
+    if chosen.data.normalize == "foreground":
+        typer.echo(
+            f"training foreground: clipped to {scaling.low:g} to {scaling.high:g}, mean "
+            f"{scaling.mean:.4g}, standard deviation {scaling.std:.4g}"
+        )
     typer.echo(f"slices: {dataset.root}")
 
 
@@ -183,11 +189,7 @@ def format_table(evaluation: "Evaluation") -> str:
 
     rows = [("patient", "slices", "".join(f"{name:>13}" for name in METRICS))]
     rows += [
-        (
-            patient.patient,
-            patient.slices,
-            cells(getattr(patient.counts, name) for name in METRICS),
-        )
+        (patient.patient, patient.slices, cells(map(patient.metric, METRICS)))
         for patient in evaluation.patients
     ]
     summaries = [evaluation.summary_of(name) for name in METRICS]
@@ -196,6 +198,10 @@ def format_table(evaluation: "Evaluation") -> str:
         (label, slices, cells(getattr(summary, field) for summary in summaries))
         for label, field in (("mean", "mean"), ("SD", "sd"), ("min", "min"), ("max", "max"))
     ]
+    if len(evaluation.classes) > 1:
+        for name in evaluation.classes:
+            means = [evaluation.summary_of(metric, name).mean for metric in METRICS]
+            rows.append((f"mean {name}", slices, cells(means)))
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from contract.config import Config, ParameterSpec, Scalar
+from contract.config import Config, ParameterSpec, SettingValue
 from contract.host_info import host_info
 from contract.storage import Storage
 from contract.tables import to_csv
@@ -48,12 +48,17 @@ def leaderboard_rows(trials: Sequence[Trial], monitor: str) -> list[dict[str, An
                 "epochs": len(trial.history),
                 "seconds": round(training_seconds(trial), 1),
                 "status": trial.status,
-                **{key: trial.values.get(key) for key in settings},
+                **{key: _to_cell(trial.values.get(key)) for key in settings},
                 "run": trial.run,
                 "error": trial.error,
             }
         )
     return rows
+
+
+def _to_cell(value: SettingValue | None) -> Any:
+    """A pair as in a TOML file: [96, 160]."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def leaderboard_csv(trials: Sequence[Trial], monitor: str) -> bytes:
@@ -88,8 +93,10 @@ def _text_row(rank: int, trial: Trial, monitor: str, settings: Sequence[str]) ->
     return [str(rank), str(trial.number), *score, *measured, *values]
 
 
-def format_value(value: Scalar) -> str:
+def format_value(value: SettingValue) -> str:
     """The value of a setting; numbers with a fraction to three digits."""
+    if isinstance(value, tuple):
+        return str(list(value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -203,7 +210,7 @@ def _draw_setting(
         )
     style_axes(axis, key, "")
     if positions and spec.choice:
-        axis.set_xticks(range(len(spec.choice)), [str(value) for value in spec.choice])
+        axis.set_xticks(range(len(spec.choice)), [format_value(value) for value in spec.choice])
         axis.set_xlim(-0.5, len(spec.choice) - 0.5)
     elif spec.loguniform:
         axis.set_xscale("log")

@@ -6,7 +6,7 @@ nothing else. There is no state, so a resumed sweep continues as an uninterrupte
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -19,17 +19,17 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from contract.config import Config, ParameterSpec, Scalar, Sweep
+from contract.config import Config, ParameterSpec, SettingValue, Sweep
 from contract.errors import ConfigError
 from trainer.training.run_store import flatten
 
-Values = Mapping[str, Scalar]
+Values = Mapping[str, SettingValue]
 Direction = Literal["maximize", "minimize"]
 SearchAlgorithm = Literal["random", "tpe"]
 
 # Settings that each trial applies itself and that keep the scores of trials comparable. The rest of
 # [data] determines the slices and masks, once for all trials; [predict] is applied after training.
-_SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_")
+_SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_", "data.normalize")
 _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
@@ -76,7 +76,8 @@ def check_space(config: Config) -> None:
         if not key.startswith(_SEARCHABLE):
             raise ConfigError(
                 f"sweep.space: {key} is the same for all trials of a sweep; search settings of "
-                "[network], [train] or [data.augment], data.intensity_low or data.intensity_high."
+                "[network], [train] or [data.augment], data.normalize, data.intensity_low or "
+                "data.intensity_high."
             )
         if key == "train.loss" and config.train.monitor == "val_loss":
             raise ConfigError(
@@ -86,13 +87,16 @@ def check_space(config: Config) -> None:
 
 
 def create_distributions(space: Mapping[str, ParameterSpec]) -> dict[str, BaseDistribution]:
-    """The search space in Optuna's terms, sorted by the names of the settings."""
+    """The search space in Optuna's terms, sorted by the names of the settings.
+
+    A choice is the index of its value, because Optuna has no choices that are pairs.
+    """
     return {key: _create_distribution(space[key]) for key in sorted(space)}
 
 
 def _create_distribution(spec: ParameterSpec) -> BaseDistribution:
     if spec.choice is not None:
-        return CategoricalDistribution(spec.choice)
+        return CategoricalDistribution(range(len(spec.choice)))
     if spec.uniform is not None:
         return FloatDistribution(*spec.uniform)
     if spec.loguniform is not None:
@@ -103,7 +107,7 @@ def _create_distribution(spec: ParameterSpec) -> BaseDistribution:
 
 def suggest(
     sweep: Sweep, direction: Direction, seed: int, number: int, history: Sequence[Observation]
-) -> dict[str, Scalar] | None:
+) -> dict[str, SettingValue] | None:
     """The values of a trial.
 
     Args:
@@ -120,13 +124,16 @@ def suggest(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = create_distributions(sweep.space)
     use_scores = sweep.search_algorithm == "tpe"
-    frozen_trials = [_freeze(seen, distributions) for seen in history] if use_scores else []
+    frozen_trials = (
+        [_freeze(seen, sweep.space, distributions) for seen in history] if use_scores else []
+    )
     tried = [dict(seen.values) for seen in history]
     for attempt in range(_MAX_ATTEMPTS):
         sampler = _create_sampler(sweep.search_algorithm, (seed, number, attempt))
         study = optuna.create_study(sampler=sampler, direction=direction)
         study.add_trials(frozen_trials)
-        values = study.ask(distributions).params
+        params = study.ask(distributions).params
+        values = {key: _from_param(sweep.space[key], param) for key, param in params.items()}
         if values not in tried:
             return values
     return None
@@ -140,12 +147,25 @@ def _create_sampler(algorithm: SearchAlgorithm, key: tuple[int, int, int]) -> Ba
     return TPESampler(seed=seed, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
 
 
-def _freeze(seen: Observation, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def _from_param(spec: ParameterSpec, param: Any) -> SettingValue:
+    return param if spec.choice is None else spec.choice[param]
+
+
+def _to_param(spec: ParameterSpec, value: SettingValue) -> Any:
+    # By repr, because 1, 1.0 and True are equal.
+    return value if spec.choice is None else [*map(repr, spec.choice)].index(repr(value))
+
+
+def _freeze(
+    seen: Observation,
+    space: Mapping[str, ParameterSpec],
+    distributions: Mapping[str, BaseDistribution],
+) -> FrozenTrial:
     state = _OPTUNA_STATES[seen.status]
     if state is TrialState.PRUNED and seen.best is None:
         state = TrialState.FAIL
     return create_trial(
-        params=dict(seen.values),
+        params={key: _to_param(space[key], value) for key, value in seen.values.items()},
         distributions=dict(distributions),
         value=seen.best if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         intermediate_values=dict(enumerate(seen.scores, start=1)),

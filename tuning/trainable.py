@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from contract.config import Config, Scalar
+from contract.config import Config, SettingValue
 from contract.errors import UserError, first_line
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
@@ -29,7 +29,7 @@ _THREAD_TIMEOUT_S = 300
 ReportEpoch = Callable[[EpochMetrics], None]
 
 
-def trial_config(config: Config, number: int, values: Mapping[str, Scalar]) -> Config:
+def trial_config(config: Config, number: int, values: Mapping[str, SettingValue]) -> Config:
     """The settings of a trial; ConfigError if its values are incompatible."""
     changes = {**values, "run.name": run_name(config, number)}
     if config.sweep.num_workers is not None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.config import Scalar, Train
+from contract.config import SettingValue, Train
 from contract.errors import StorageError
 from contract.storage import Storage
 from trainer.components import lr_schedule
@@ -33,7 +33,7 @@ class Trial(BaseModel):
     """Counts from 1 within the sweep."""
     run: str
     """Name of the run that it trains: <storage.root>/runs/<run>."""
-    values: dict[str, Scalar]
+    values: dict[str, SettingValue]
     """The searched settings, as {"train.learning_rate": 1e-3}."""
     started: float
     """When it was given to Ray Tune, where it may wait for resources."""
@@ -131,7 +131,7 @@ class TrialStore:
         return self._clock() - self._start
 
     def create(
-        self, number: int, run: str, values: Mapping[str, Scalar], budget_epochs: int
+        self, number: int, run: str, values: Mapping[str, SettingValue], budget_epochs: int
     ) -> Trial:
         """Record a new trial."""
         now = self.now()

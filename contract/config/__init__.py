@@ -1,6 +1,6 @@
 """Every setting, and how a TOML file becomes one validated Config.
 
-One file per section. May import contract.errors alone.
+One file per section. May import contract.errors and contract.imaging.segmentation_class.
 """
 
 from contract.config.cluster import Cloud, Cluster, Kubernetes
@@ -17,7 +17,7 @@ from contract.config.root import (
     validate,
 )
 from contract.config.run import Run
-from contract.config.section import Scalar, Section
+from contract.config.section import Section, SettingValue
 from contract.config.serve import Serve
 from contract.config.storage import Storage
 from contract.config.sweep import ParameterSpec, Sweep
@@ -35,9 +35,9 @@ __all__ = [
     "Phantom",
     "Predict",
     "Run",
-    "Scalar",
     "Section",
     "Serve",
+    "SettingValue",
     "Storage",
     "Sweep",
     "Train",

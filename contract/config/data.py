@@ -1,14 +1,42 @@
 """The sections [data], [data.augment] and [data.phantom]."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from contract.config.section import Finite, Fraction, Section
+from contract.config.section import ClassName, Finite, Fraction, Section
+from contract.imaging.segmentation_class import (
+    BACKGROUND_COLOR,
+    Color,
+    SegmentationClass,
+    create_classes,
+    single_foreground,
+)
 
 DirName = Annotated[str, Field(pattern=r"^[^/\\.][^\\]*$")]
 """A folder below another one."""
+
+
+def _parse_mask_value(value: Any) -> int | Color:
+    """A grey value or a color from TOML; ValueError if it is neither."""
+    if type(value) is int and 1 <= value <= 65535:
+        return value
+    if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
+        value = bytes.fromhex(value[1:])
+    if isinstance(value, list | tuple | bytes) and len(value) == 3:
+        red, green, blue = value
+        if all(type(channel) is int and 0 <= channel <= 255 for channel in value):
+            return red, green, blue
+    raise ValueError(
+        f'{value!r} is not a grey value from 1 to 65535, nor a color such as "#ff8000" or '
+        "[255, 128, 0]"
+    )
+
+
+MaskValue = Annotated[int | Color, BeforeValidator(_parse_mask_value)]
+"""What marks a class in masks: a grey value or palette index, or a color."""
 
 
 class Phantom(Section):
@@ -54,12 +82,12 @@ class Augment(Section):
     shift_probability: Fraction = 1.0
     """Probability of a shift along both axes."""
     shift: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
-    """Largest shift as a fraction of the image size."""
+    """Largest shift as a fraction of the height and of the width."""
     elastic_probability: Fraction = 0.0
-    """Probability of an elastic deformation: normal displacements of a grid of 6 x 6 points, with
-    bicubic interpolation between them."""
+    """Probability of an elastic deformation: normal displacements of a grid of points, 6 along the
+    shorter side, with bicubic interpolation between them."""
     elastic: Annotated[float, Field(ge=0.0, le=0.2)] = 0.03
-    """Standard deviation of the displacements as a fraction of the image size."""
+    """Standard deviation of the displacements as a fraction of the shorter side."""
     grid_distortion_probability: Fraction = 0.0
     """Probability of a grid distortion: the rows and columns of a grid of 5 x 5 cells get random
     heights and widths."""
@@ -107,7 +135,7 @@ class Augment(Section):
     cutout_probability: Fraction = 0.0
     """Probability that a rectangle of the image is set to 0."""
     cutout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.25
-    """Largest side of the rectangle as a fraction of the image size."""
+    """Largest height and width of the rectangle as a fraction of those of the image."""
 
 
 class Data(Section):
@@ -146,10 +174,22 @@ class Data(Section):
     mask_threshold: Annotated[int, Field(ge=0, lt=65535)] | None = None
     """A mask pixel is foreground where its value is greater than this; absent: decided from the
     values of the masks."""
+    classes: Annotated[Mapping[ClassName, MaskValue], Field(max_length=100)] = {}
+    """The classes by name, each with its grey value, palette index or color ("#ff8000") in the
+    masks, where 0 or black is background; empty: one class, foreground above mask_threshold."""
+    class_tolerance: Annotated[int, Field(ge=0, le=127)] | None = None
+    """Largest difference of a mask pixel from the value of its class, in each channel; absent: 0,
+    and 32 in JPEG files."""
+    other_values_are_background: bool = False
+    """Treat mask pixels with the value of no class as background; otherwise they are an error."""
+    normalize: Literal["window", "foreground"] = "window"
+    """window: intensities from intensity_low to intensity_high become 0..1; foreground: clipped to
+    the percentiles 0.5 and 99.5 of the training foreground, then z-score by its mean and standard
+    deviation (nnU-Net, Isensee 2021)."""
     intensity_low: Finite = 0.0
-    """Raw intensity that becomes 0.0; lower ones are clipped."""
+    """Raw intensity that becomes 0.0; lower ones are clipped. Only for normalize = "window"."""
     intensity_high: Finite = 255.0
-    """Raw intensity that becomes 1.0; higher ones are clipped."""
+    """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
 
@@ -173,6 +213,7 @@ class Data(Section):
                 "data.valid_fraction and data.test_fraction leave no patient to train on: "
                 "their sum must be below 1"
             )
+        self._check_classes()
         if self.intensity_low >= self.intensity_high:
             raise ValueError("data.intensity_low must be below data.intensity_high")
         try:
@@ -182,3 +223,24 @@ class Data(Section):
                 f"data.patient_id_regex is not a valid regular expression: {error}"
             ) from error
         return self
+
+    def _check_classes(self) -> None:
+        for name in ("background", "mean"):
+            if name in self.classes:
+                raise ValueError(f"data.classes.{name}: no class can have this name")
+        values = list(self.classes.values())
+        if len({isinstance(value, int) for value in values}) > 1:
+            raise ValueError(
+                "data.classes must name grey values for all classes, or colors for all of them"
+            )
+        for name, value in self.classes.items():
+            if values.count(value) > 1 or value == BACKGROUND_COLOR:
+                owner = "background" if value == BACKGROUND_COLOR else "two classes"
+                raise ValueError(f"data.classes.{name} = {value} is the value of {owner}")
+        if self.classes and self.mask_threshold is not None:
+            raise ValueError("set data.classes or data.mask_threshold, not both")
+
+    @property
+    def segmentation_classes(self) -> tuple[SegmentationClass, ...]:
+        """The classes in the order of their indices from 1."""
+        return create_classes(self.classes) if self.classes else single_foreground()

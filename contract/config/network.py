@@ -6,9 +6,65 @@ A new network is a section class here and an entry in NETWORKS; its name is the 
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from contract.config.section import Section
+
+_MIN_SIDE, _MAX_SIDE = 16, 2048
+_SIDES = ("height", "width")
+
+
+def _check_image_size(value: Any) -> Any:
+    """One number, or (height, width) where they differ: 128 and [128, 128] are the same setting."""
+    sides = list(value) if isinstance(value, list | tuple) else [value] * 2
+    if len(sides) != 2 or any(type(side) is not int for side in sides):
+        raise PydanticCustomError(
+            "image_size", "must be one whole number of pixels, or [height, width]"
+        )
+    for name, side in zip(_SIDES, sides, strict=True):
+        if not _MIN_SIDE <= side <= _MAX_SIDE:
+            raise PydanticCustomError(
+                "image_size",
+                "{subject}must be at least {low} and at most {high}",
+                {
+                    "subject": "" if sides[0] == sides[1] else f"the {name} ",
+                    "low": _MIN_SIDE,
+                    "high": _MAX_SIDE,
+                },
+            )
+    return sides[0] if sides[0] == sides[1] else tuple(sides)
+
+
+Side = Annotated[int, Field(ge=_MIN_SIDE, le=_MAX_SIDE)]
+ImageSize = Annotated[
+    Side
+    | Annotated[
+        tuple[Side, Side], Field(strict=False, json_schema_extra={"title": "[height, width]"})
+    ],
+    BeforeValidator(_check_image_size),
+]
+"""Height and width in pixels: one number if they are equal."""
+
+
+def image_sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of an image size."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def check_divisible(image_size: int | tuple[int, int], step: int, reason: str) -> None:
+    """ValueError for network.image_size if a side is not divisible by a number of pixels.
+
+    reason: follows the number in the message.
+    """
+    for name, side in zip(_SIDES, image_sides(image_size), strict=True):
+        if side % step == 0:
+            continue
+        smaller = max(side // step, 1) * step
+        rule = f"must be divisible by {step} {reason}: use {smaller} or {smaller + step}"
+        if isinstance(image_size, int):
+            raise ValueError(f"network.image_size = {side} {rule}")
+        raise ValueError(f"network.image_size = {list(image_size)}: the {name} {side} {rule}")
 
 
 class UNet(Section):
@@ -16,8 +72,9 @@ class UNet(Section):
 
     name: Literal["unet"] = "unet"
     """Which network; unet is the flexible UNet (Ronneberger 2015)."""
-    image_size: Annotated[int, Field(ge=16, le=2048)] = 128
-    """Height and width that slices are resized to; divisible by 2^(num_layers-1)."""
+    image_size: ImageSize = 128
+    """Height and width that slices are resized to: one number for both, or [height, width]; each
+    divisible by 2^(num_layers-1)."""
     image_channels: Literal[1, 3] = 1
     """1: grey; 3: RGB. Other slices are converted."""
     base_filters: Annotated[int, Field(ge=1, le=512)] = 16
@@ -40,16 +97,16 @@ class UNet(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         step = 2 ** (self.num_layers - 1)
-        if self.image_size % step:
-            smaller = self.image_size // step * step
-            raise ValueError(
-                f"network.image_size = {self.image_size} must be divisible by {step} "
-                f"(2^(num_layers-1) with network.num_layers = {self.num_layers}), such as "
-                f"{smaller or step} or {(smaller or step) + step}"
-            )
+        reason = f"(2^(num_layers-1) with network.num_layers = {self.num_layers})"
+        check_divisible(self.image_size, step, reason)
         if self.base_kernels % 2 == 0:
             raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")
         return self
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the network's input, in pixels."""
+        return image_sides(self.image_size)
 
 
 NETWORKS: tuple[type[Section], ...] = (UNet,)

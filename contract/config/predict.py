@@ -16,8 +16,8 @@ class Predict(Section):
     """Cut slices larger than network.image_size into overlapping windows of that size instead of
     resizing them; the slices of the train and valid splits must have exactly that size."""
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
-    """Overlap of neighbouring windows as a fraction of their side: 0.0, 0.5 or 0.75. With
-    sliding_window, network.image_size must be divisible by 1 / (1 - overlap)."""
+    """Overlap of neighbouring windows as a fraction of their height and of their width: 0.0, 0.5
+    or 0.75. With sliding_window, both must be divisible by 1 / (1 - overlap)."""
     batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
     """Slices (or windows) given to the network at once."""
 

@@ -81,7 +81,7 @@ def _describe_values(entry: dict[str, Any]) -> str:
     if "enum" in entry:
         return ", ".join(_format_value(choice) for choice in entry["enum"])
     if entry["type"] == "array":
-        return "[low, high]" if "prefixItems" in entry else "[value, …]"
+        return entry.get("title", "[low, high]") if "prefixItems" in entry else "[value, …]"
     if entry["type"] == "object":
         return "a table"
     limits = [text.format(entry[key]) for key, text in _LIMITS.items() if key in entry]

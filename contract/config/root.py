@@ -16,10 +16,10 @@ from pydantic import ValidationError, create_model, field_validator, model_valid
 
 from contract.config.cluster import Cluster
 from contract.config.data import Data
-from contract.config.network import Network, UNet, section_classes
+from contract.config.network import Network, UNet, check_divisible, section_classes
 from contract.config.predict import Predict
 from contract.config.run import Run
-from contract.config.section import Scalar, Section
+from contract.config.section import Section, SettingValue
 from contract.config.serve import Serve
 from contract.config.storage import Storage
 from contract.config.sweep import Sweep
@@ -35,6 +35,8 @@ _RUNTIME_KEYS = {
     "max_failures",
     "stall_timeout_s",
 }
+# Settings that are tables with keys of the user.
+_DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights")
 # Settings of [data] that say where files are.
 _LOCATION_KEYS = {
     "root",
@@ -85,11 +87,31 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _validate_sliding_window(self) -> Self:
-        if self.predict.sliding_window and self.network.image_size % self.predict.windows_per_side:
+        if self.predict.sliding_window:
+            check_divisible(
+                self.network.image_size,
+                self.predict.windows_per_side,
+                f"if predict.sliding_window = true and predict.overlap = {self.predict.overlap}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _validate_class_weights(self) -> Self:
+        known = [each.name for each in self.data.segmentation_classes] + ["background"]
+        for name in self.train.class_weights:
+            if name not in known:
+                raise ValueError(
+                    f"train.class_weights.{name} is not a class: the names are {', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _validate_threshold(self) -> Self:
+        default = Predict.model_fields["threshold"].default
+        if len(self.data.classes) > 1 and self.predict.threshold != default:
             raise ValueError(
-                f"network.image_size = {self.network.image_size} must be divisible by "
-                f"{self.predict.windows_per_side} if predict.sliding_window = true and "
-                f"predict.overlap = {self.predict.overlap}"
+                f"predict.threshold = {self.predict.threshold} has no effect with several classes, "
+                "of which each pixel has the most probable one: remove it"
             )
         return self
 
@@ -113,6 +135,8 @@ class Config(Section):
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"] = {key: v for key, v in tree["data"].items() if key not in _LOCATION_KEYS}
+        # A list, because the order of the classes is that of their indices.
+        tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
         return {"run": {"seed": self.run.seed}, **tree}
 
@@ -122,7 +146,7 @@ class Config(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _check_value(section: Section, path: list[str], key: str, value: Scalar) -> None:
+def _check_value(section: Section, path: list[str], key: str, value: SettingValue) -> None:
     """Raise ValueError for a searched value of the wrong type.
 
     A value that is only incompatible with another setting is a failed trial, not an error.
@@ -168,11 +192,11 @@ def closest_match(word: str, known: Iterable[str]) -> str:
 def set_value(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set "section.key" of a nested dict to a value; ConfigError if there is no such setting."""
     known = setting_types()
-    searched = key.removeprefix("sweep.space.")
-    if key not in known and searched == key:
+    table = next((name for name in _DICT_SETTINGS if key.startswith(f"{name}.")), None)
+    if key not in known and table is None:
         raise ConfigError(as_sentence(f"there is no setting {key!r}{closest_match(key, known)}"))
-    *path, last = key.split(".") if searched == key else ["sweep", "space", searched]
-    for part in path:
+    path, last = (table, key[len(table) + 1 :]) if table else key.rsplit(".", 1)
+    for part in path.split("."):
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"{part} is a section of settings, not a value.")

@@ -4,12 +4,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Scalar = bool | int | float | str
+# In strict mode a pair would have to be a tuple, which TOML does not have.
+IntPair = Annotated[tuple[int, int], Field(strict=False)]
+SettingValue = bool | int | float | str | IntPair
+"""The value of a setting that can be searched."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-# In strict mode a pair would have to be a tuple, which TOML does not have.
 Interval = Annotated[tuple[float, float], Field(strict=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+# Part of metric names and of file columns.
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]
 
 

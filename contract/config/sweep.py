@@ -5,13 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from contract.config.section import Interval, Scalar, Section
+from contract.config.section import Interval, Section, SettingValue
 
 
 class ParameterSpec(Section):
     """The values one setting may take in a sweep: exactly one of the four keys."""
 
-    choice: Annotated[tuple[Scalar, ...], Field(strict=False)] | None = None
+    choice: Annotated[tuple[SettingValue, ...], Field(strict=False)] | None = None
     """Any of these values."""
     uniform: Interval | None = None
     """Any number from low to high."""
@@ -41,7 +41,7 @@ class ParameterSpec(Section):
             raise ValueError("loguniform needs numbers above 0")
         return self
 
-    def examples(self) -> tuple[Scalar, ...]:
+    def examples(self) -> tuple[SettingValue, ...]:
         """Values that represent the range when its type and limits are checked."""
         return self.choice or self.uniform or self.loguniform or self.integer or ()
 

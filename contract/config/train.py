@@ -1,10 +1,11 @@
 """The section [train]."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from contract.config.section import Section
+from contract.config.section import ClassName, Fraction, Section
 
 
 class Train(Section):
@@ -31,6 +32,11 @@ class Train(Section):
         "basnet_hybrid_loss",
     ] = "bce_dice_loss"
     """Loss, computed in float32 (docs/trainer.md gives the formulas)."""
+    class_weights: Mapping[ClassName, Annotated[float, Field(gt=0.0, le=1000.0)]] = {}
+    """Weight of a class in the loss, by the names of data.classes, foreground and background;
+    absent: 1."""
+    oversample_foreground: Fraction = 0.0
+    """Fraction of each batch that is drawn from the slices with foreground alone."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Optimizer; sgd uses Nesterov momentum 0.99."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3

@@ -5,11 +5,13 @@ end too early. A JPEG that is damaged in the middle has no checksum and is decod
 possible; no reader can detect that.
 """
 
+import io
 from functools import reduce
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contract.errors import DataError
 from contract.imaging.headers import UnknownFormatError, read_header
@@ -18,6 +20,7 @@ from contract.storage import Storage
 # Grey or color and 8 or 16 bits as in the file; drops alpha, rotates according to EXIF.
 _AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
+_GIF, _JPEG = b"GIF8", b"\xff\xd8"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # JPEG may change the channels of a grey mask by a few levels; a color image differs by far more.
 _COLOR_TOLERANCE = 16
@@ -29,15 +32,6 @@ def read_image(storage: Storage, key: str) -> NDArray[np.uint8] | NDArray[np.int
     Raises DataError naming the file if it cannot be used, StorageError if it is missing.
     """
     return decode_image(storage.read(key), f"{storage.url}/{key}")
-
-
-def read_mask(storage: Storage, key: str, threshold: int) -> NDArray[np.uint8]:
-    """Read a mask: [H, W] of 0 and 1, foreground where the value is greater than the threshold.
-
-    Raises DataError naming the file if it cannot be used, StorageError if it is missing.
-    """
-    values = decode_mask(storage.read(key), f"{storage.url}/{key}")
-    return (values > threshold).astype(np.uint8)
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int32]:
@@ -62,20 +56,56 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int32
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
-    """Decode a mask: values [H, W] of its channel, or the maximum over almost equal channels.
+    """Decode a mask in grey: values [H, W] of its channel, or the maximum over almost equal ones.
 
-    Channels may differ slightly, as JPEG changes grey; a mask in color is an error.
+    Channels may differ slightly, as JPEG changes grey; a mask in color is an error. If a PNG or GIF
+    has a palette of colors, the values are the indices of the palette.
     """
-    pixels = _decode_pixels(data, name)
+    pixels = _decode_palette_indices(data, name)
+    if pixels is None:
+        pixels = _decode_pixels(data, name)
     # Channel by channel: NumPy's minimum over an axis of length 3 takes ten times as long.
     channels = [pixels[..., index] for index in range(pixels.shape[2])]
     highest, lowest = reduce(np.maximum, channels), reduce(np.minimum, channels)
     if (highest.astype(np.int32) - lowest).max() > _COLOR_TOLERANCE:
         raise DataError(
             f"{name} is in color, but a mask must be grey: save it as one channel, foreground "
-            "bright and background 0."
+            "bright and background 0, or set data.classes to the colors of your classes."
         )
     return highest
+
+
+def decode_mask_colors(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode a mask in color: RGB [H, W, 3] of 8 bits; a grey mask has three equal channels."""
+    pixels = _decode_pixels(data, name)
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{name} has 16 bits, but a mask in color must have 8: save it again.")
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def is_lossy(data: bytes) -> bool:
+    """Whether the content of a file is JPEG, which changes values around edges."""
+    return data.startswith(_JPEG)
+
+
+def _decode_palette_indices(data: bytes, name: str) -> NDArray[np.uint8] | None:
+    """[H, W, 1] indices of a PNG or GIF with a palette of colors; None for any other image."""
+    if not data.startswith((_PNG, _GIF)):
+        return None
+    _check_header(data, name)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode != "P" or _is_grey_palette(image):
+                return None
+            return np.asarray(image)[..., None]
+    except (OSError, SyntaxError, ValueError):
+        return None  # OpenCV reports the damage, or reads what Pillow cannot.
+
+
+def _is_grey_palette(image: Image.Image) -> bool:
+    """Whether all colors of the palette are grey; they are then the values of the mask."""
+    palette = np.array(image.getpalette(), np.int32).reshape(-1, 3)
+    return bool((palette == palette[:, :1]).all())
 
 
 def _check_alpha(data: bytes, name: str) -> None:

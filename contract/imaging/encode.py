@@ -1,11 +1,16 @@
 """Images and masks as PNG files, and masks drawn over slices."""
 
+import io
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contract.errors import DataError
 from contract.imaging.arrays import to_slice
+from contract.imaging.segmentation_class import MaskFormat, SegmentationClass
 
 RgbImage = NDArray[np.uint8]
 
@@ -19,12 +24,15 @@ _MASK_OPTIONS = (
     cv2.IMWRITE_PNG_STRATEGY_RLE,
 )
 _OVERLAY_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-_OVERLAY_COLOR = (255, 64, 32)
 _OVERLAY_ALPHA = 0.4
+_LEGEND_LINE, _LEGEND_COLOR = 16, (255, 255, 255)
 
 
-def encode_png(image: RgbImage, *options: int) -> bytes:
-    """A PNG of an RGB image [H, W, 3] or of a grey one [H, W]; options: of cv2.imencode."""
+def encode_png(image: np.ndarray, *options: int) -> bytes:
+    """A PNG of an RGB image [H, W, 3] or a grey one [H, W], uint8 or uint16.
+
+    options: of cv2.imencode.
+    """
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".png", stored, options)[1].tobytes()
 
@@ -59,17 +67,111 @@ def encode_image(image: np.ndarray) -> bytes:
     return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
 
 
-def encode_mask(mask: np.ndarray) -> bytes:
-    """A PNG of a mask [H, W]: 0 where it is 0, else 255."""
-    return encode_png((mask != 0).astype(np.uint8) * np.uint8(255), *_MASK_OPTIONS)
+def encode_mask(
+    mask: np.ndarray, classes: Sequence[SegmentationClass], mask_format: MaskFormat = "indices"
+) -> bytes:
+    """A PNG of a mask [H, W] of class indices.
+
+    A single class without a value is 255, whatever the format; otherwise
+
+    - indices: the class indices, with a palette of the colors of the classes;
+    - values: the grey values of the classes in the masks of the training, or the class indices if
+      those are in color, as one channel of 8 bits, or 16 if a value needs them;
+    - colors: the colors of the classes, RGB.
+    """
+    if _is_binary(classes):
+        return encode_png((mask != 0).astype(np.uint8) * np.uint8(255), *_MASK_OPTIONS)
+    if mask_format == "colors":
+        return encode_png(_color_table(classes)[mask], *_MASK_OPTIONS)
+    if mask_format == "values":
+        return encode_png(_value_table(classes)[mask], *_MASK_OPTIONS)
+    indexed = Image.fromarray(mask.astype(np.uint8))
+    indexed.putpalette(_color_table(classes).tobytes())
+    stream = io.BytesIO()
+    indexed.save(stream, "png", compress_level=1)
+    return stream.getvalue()
 
 
-def encode_overlay(image: np.ndarray, mask: np.ndarray) -> bytes:
-    """A PNG of a slice [H, W, C] with its mask [H, W] drawn over it in a translucent color."""
-    visible = _to_8_bit_rgb(image).astype(np.float32)
-    tinted = (1 - _OVERLAY_ALPHA) * visible + _OVERLAY_ALPHA * np.array(_OVERLAY_COLOR)
-    overlay = np.where(mask[..., None] != 0, tinted, visible).round().astype(np.uint8)
-    return encode_png(overlay, *_OVERLAY_OPTIONS)
+def decode_encoded_mask(
+    data: bytes, classes: Sequence[SegmentationClass], mask_format: MaskFormat
+) -> np.ndarray:
+    """The class indices [H, W] of a PNG that encode_mask wrote; ValueError if it is not one."""
+    if mask_format == "indices" and not _is_binary(classes):
+        with Image.open(io.BytesIO(data)) as image:
+            return np.array(image)
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if stored is None:
+        raise ValueError("these bytes are not a PNG image")
+    if _is_binary(classes):
+        return (stored != 0).astype(np.uint8)
+    values = stored[..., ::-1] if stored.ndim == 3 else stored[..., None]
+    table = _color_table(classes) if stored.ndim == 3 else _value_table(classes)[:, None]
+    mask = np.zeros(stored.shape[:2], np.uint8)
+    for index in range(1, len(table)):
+        mask[(values == table[index]).all(axis=-1)] = index
+    return mask
+
+
+def _is_binary(classes: Sequence[SegmentationClass]) -> bool:
+    return len(classes) == 1 and classes[0].value is None
+
+
+def _color_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
+    """[K + 1, 3] uint8: black, then the color of each class."""
+    return np.array([(0, 0, 0), *(each.color for each in classes)], np.uint8)
+
+
+def _value_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
+    """[K + 1]: 0, then the grey value of each class, or its index if it has none."""
+    values = [
+        each.value if isinstance(each.value, int) else index
+        for index, each in enumerate(classes, start=1)
+    ]
+    return np.array([0, *values], np.uint8 if max(values) < 256 else np.uint16)
+
+
+def encode_probability(
+    probability: np.ndarray, classes: Sequence[SegmentationClass]
+) -> tuple[bytes, str]:
+    """The probabilities [H, W, K] of a slice as a file, and its suffix.
+
+    One class: a grey PNG of 16 bits, whose value is 65535 times the probability. Several: an NPZ
+    file of NumPy with the arrays probability, float32 [H, W, K], and classes, the names.
+    """
+    if len(classes) == 1:
+        scaled = (probability[..., 0] * 65535.0).round().astype(np.uint16)
+        return encode_png(scaled, *_OVERLAY_OPTIONS), ".png"
+    stream = io.BytesIO()
+    names = np.array([each.name for each in classes])
+    np.savez_compressed(stream, allow_pickle=False, probability=probability, classes=names)
+    return stream.getvalue(), ".npz"
+
+
+def encode_overlay(
+    image: np.ndarray, mask: np.ndarray, classes: Sequence[SegmentationClass]
+) -> bytes:
+    """A PNG of a slice [H, W, C] with its mask [H, W] drawn over it in translucent colors.
+
+    With several classes there is a legend of their names below the slice.
+    """
+    overlay = _to_8_bit_rgb(image).astype(np.float32)
+    for index, each in enumerate(classes, start=1):
+        area = mask == index
+        overlay[area] = (1 - _OVERLAY_ALPHA) * overlay[area] + _OVERLAY_ALPHA * np.array(each.color)
+    drawn = overlay.round().astype(np.uint8)
+    if len(classes) > 1:
+        drawn = np.concatenate([drawn, _draw_legend(drawn.shape[1], classes)])
+    return encode_png(drawn, *_OVERLAY_OPTIONS)
+
+
+def _draw_legend(width: int, classes: Sequence[SegmentationClass]) -> RgbImage:
+    """A line for each class: its color and its name, on black."""
+    legend = np.zeros((_LEGEND_LINE * len(classes), width, 3), np.uint8)
+    for line, each in enumerate(classes):
+        top = line * _LEGEND_LINE
+        legend[top + 3 : top + 13, 3:13] = each.color
+        cv2.putText(legend, each.name, (18, top + 12), _LEGEND_COLOR, cv2.FontFace("sans"), 11, 400)
+    return legend
 
 
 def _to_8_bit_rgb(image: np.ndarray) -> np.ndarray:

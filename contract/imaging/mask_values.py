@@ -9,6 +9,9 @@ from contract.errors import DataError
 _MIDDLE = 127
 _MAX_NAMED = 5
 
+POSSIBLE_THRESHOLDS = (0, _MIDDLE)
+"""Masks are foreground above one of them, or alike, whatever decide_threshold returns."""
+
 
 def count_values(mask: np.ndarray) -> dict[int, int]:
     """The number of pixels of each value that a mask [H, W] has."""
@@ -18,6 +21,15 @@ def count_values(mask: np.ndarray) -> dict[int, int]:
         return {int(value): int(counts[value]) for value in values}
     values, counts = np.unique(mask, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def equivalent_threshold(threshold: int, thresholds: Iterable[int]) -> int:
+    """Which of several thresholds separates the masks as a decided threshold does.
+
+    Masks whose threshold is neither 0 nor 127 have one value above 0, at least twice as large as
+    the threshold, so every lower threshold separates them alike.
+    """
+    return max(each for each in thresholds if each <= threshold)
 
 
 def decide_threshold(masks: Iterable[tuple[str, Mapping[int, int]]]) -> int:

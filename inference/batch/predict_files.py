@@ -3,8 +3,9 @@
 Output files below OUTPUT, for a slice ct/001.jpg below INPUT:
 
     prediction.json        which bundle predicted the masks; written first
-    ct/001.png             the mask, 0 and 255
+    ct/001.png             the mask (contract.imaging.encode.encode_mask)
     overlays/ct/001.png    the slice with its mask drawn over it, if requested
+    probabilities/ct/001.png|npz  the probabilities, if requested (encode_probability)
     dice.csv               if the ground truth is given (inference.batch.scoring), and
     dice_by_patient.csv    if the patient can be found in the name of a file
 
@@ -25,14 +26,20 @@ import numpy as np
 from contract import bundle
 from contract.errors import DataError, UserError, last_line
 from contract.imaging.decode import decode_image
-from contract.imaging.encode import encode_mask, encode_overlay
+from contract.imaging.encode import (
+    decode_encoded_mask,
+    encode_mask,
+    encode_overlay,
+    encode_probability,
+)
 from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file
+from contract.imaging.segmentation_class import MaskFormat, SegmentationClass
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from inference.predictor import Predictor, Segmentation
 
 RECORD = "prediction.json"
-OVERLAYS = "overlays"
+OVERLAYS, PROBABILITIES = "overlays", "probabilities"
 _READERS = 4
 
 Failures = dict[str, str]
@@ -42,29 +49,59 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class OutputFiles:
+    """Which files are written for each slice.
+
+    Attributes:
+        classes: The classes of the bundle.
+        mask_format: How masks are written.
+        overlays: Write the slices with their masks drawn over them.
+        probabilities: Write the probabilities.
+    """
+
+    classes: tuple[SegmentationClass, ...]
+    mask_format: MaskFormat = "indices"
+    overlays: bool = False
+    probabilities: bool = False
+
+
+@dataclass(frozen=True)
 class PredictionJob:
     """Where slices are read from and masks are written to; the same on every machine."""
 
     source: Storage
     output: Storage
-    overlays: bool
-    """Write overlays too."""
+    files: OutputFiles
 
     def read(self, key: str) -> np.ndarray:
         """The slice of a key; DataError naming the file if it is not valid."""
         return decode_image(self.source.read(key), f"{self.source.url}/{key}")
 
-    def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
+    def write(self, key: str, image: np.ndarray, segmentation: Segmentation) -> None:
         """Write the output files of a slice; the mask last, because it marks the slice as done."""
-        stem = stem_of(key)
-        if self.overlays:
-            self.output.write(f"{OVERLAYS}/{stem}.png", encode_overlay(image, mask))
-        self.output.write(f"{stem}.png", encode_mask(mask))
+        stem, mask, classes = stem_of(key), segmentation.mask, self.files.classes
+        if segmentation.probability is not None:
+            content, suffix = encode_probability(segmentation.probability, classes)
+            self.output.write(f"{PROBABILITIES}/{stem}{suffix}", content)
+        if self.files.overlays:
+            self.output.write(f"{OVERLAYS}/{stem}.png", encode_overlay(image, mask, classes))
+        self.output.write(f"{stem}.png", encode_mask(mask, classes, self.files.mask_format))
+
+    def read_mask(self, key: str) -> np.ndarray:
+        """The class indices [H, W] of the mask that was written for a slice."""
+        data = self.output.read(f"{stem_of(key)}.png")
+        return decode_encoded_mask(data, self.files.classes, self.files.mask_format)
 
     def output_keys(self, key: str) -> set[str]:
         """The keys of the output files of a slice."""
         stem = stem_of(key)
-        return {f"{stem}.png"} | ({f"{OVERLAYS}/{stem}.png"} if self.overlays else set())
+        keys = {f"{stem}.png"}
+        if self.files.overlays:
+            keys.add(f"{OVERLAYS}/{stem}.png")
+        if self.files.probabilities:
+            suffix = ".png" if len(self.files.classes) == 1 else ".npz"
+            keys.add(f"{PROBABILITIES}/{stem}{suffix}")
+        return keys
 
 
 def stem_of(key: str) -> str:
@@ -72,7 +109,7 @@ def stem_of(key: str) -> str:
     return str(PurePosixPath(key).with_suffix(""))
 
 
-def create_job(source: str, output: str, overlays: bool) -> tuple[PredictionJob, list[str]]:
+def create_job(source: str, output: str, files: OutputFiles) -> tuple[PredictionJob, list[str]]:
     """The job for a user's INPUT and OUTPUT, and the keys of its slices.
 
     Raises DataError if there is no slice, two slices would have the same mask, OUTPUT is named like
@@ -84,7 +121,7 @@ def create_job(source: str, output: str, overlays: bool) -> tuple[PredictionJob,
             "mask has the name of its slice."
         )
     storage, keys = find_slices(source)
-    job = PredictionJob(storage, open_storage(output), overlays)
+    job = PredictionJob(storage, open_storage(output), files)
     _check_overwrites(job, keys, is_single=_is_image(source))
     owners: dict[str, str] = {}
     for key in keys:
@@ -146,7 +183,13 @@ def resume_keys(job: PredictionJob, keys: Sequence[str], source: Storage) -> lis
             f"{job.output.url} contains {existing[0]}, but no record of the bundle that predicted "
             "it: choose another OUTPUT."
         )
-    record = {"bundle": manifest.name, "digest": digest, "fingerprint": manifest.fingerprint}
+    record = {
+        "bundle": manifest.name,
+        "digest": digest,
+        "fingerprint": manifest.fingerprint,
+        "mask_format": job.files.mask_format,
+        "classes": [each.name for each in manifest.classes],
+    }
     job.output.write(RECORD, json.dumps(record, indent=2).encode())
     return [key for key in keys if not job.output_keys(key) <= present]
 
@@ -177,8 +220,10 @@ def predict_files(
         reads = _read_ahead(keys, lambda key: pool.submit(job.read, key), 2 * batch_size)
         while batch := list(islice(reads, batch_size)):
             slices = dict(_read_slices(batch, failures))
-            for key, segmentation in _predict_batch(predictor, slices, failures):
-                writes.append(pool.submit(job.write, key, slices[key], segmentation.mask))
+            for key, segmentation in _predict_batch(
+                predictor, slices, failures, job.files.probabilities
+            ):
+                writes.append(pool.submit(job.write, key, slices[key], segmentation))
             while len(writes) > batch_size:
                 writes.popleft().result()
             done += len(batch)
@@ -211,11 +256,12 @@ def _read_slices(
 
 
 def _predict_batch(
-    predictor: Predictor, slices: dict[str, np.ndarray], failures: Failures
+    predictor: Predictor, slices: dict[str, np.ndarray], failures: Failures, probability: bool
 ) -> Iterator[tuple[str, Segmentation]]:
     """The segmentation of each slice; one that the engine cannot process does not affect others."""
     try:
-        yield from zip(slices, predictor.predict_batch(list(slices.values())), strict=True)
+        segmentations = predictor.predict_batch(list(slices.values()), probability=probability)
+        yield from zip(slices, segmentations, strict=True)
     except (RuntimeError, MemoryError) as error:
         if len(slices) == 1:
             (key,) = slices
@@ -223,17 +269,23 @@ def _predict_batch(
             failures[key] = f"{key}: {predictor.engine.name} cannot process it ({reason})."
             return
         for key, image in slices.items():
-            yield from _predict_batch(predictor, {key: image}, failures)
+            yield from _predict_batch(predictor, {key: image}, failures, probability)
 
 
 def _check_record(job: PredictionJob, digest: str) -> None:
     try:
         record = json.loads(job.output.read(RECORD))
         is_other = record["digest"] != digest
+        mask_format = record["mask_format"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{job.output.url}/{RECORD} is damaged: choose another OUTPUT.") from error
     if is_other:
         raise DataError(
             f"{job.output.url} contains masks of another bundle ({record.get('bundle')}): "
             "choose another OUTPUT, or delete them first."
+        )
+    if mask_format != job.files.mask_format:
+        raise DataError(
+            f"{job.output.url} contains masks in the format {mask_format}, not "
+            f"{job.files.mask_format}: use --mask-format {mask_format}, or choose another OUTPUT."
         )

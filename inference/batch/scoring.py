@@ -13,11 +13,13 @@ from statistics import fmean
 
 import numpy as np
 
-from contract.confusion import ConfusionCounts, confusion_counts
+from contract.confusion import ConfusionCounts, class_counts, pooled_counts
 from contract.errors import ConfigError, DataError, UserError
 from contract.imaging.decode import decode_mask
 from contract.imaging.file_names import normalized_stem
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.mask_values import count_values, decide_threshold
+from contract.imaging.segmentation_class import SegmentationClass
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from contract.tables import to_csv
@@ -27,15 +29,23 @@ FILES_TABLE = "dice.csv"
 PATIENTS_TABLE = "dice_by_patient.csv"
 _READERS = 4
 
+ClassCounts = tuple[ConfusionCounts, ...]
+"""The counts of each class."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DiceScore:
-    """The Dice of one file or of one patient."""
+    """The Dice of one file or of one patient, of each class."""
 
     name: str
-    dice: float
+    by_class: tuple[float, ...]
+
+    @property
+    def dice(self) -> float:
+        """The mean over the classes."""
+        return fmean(self.by_class)
 
 
 class GroundTruth:
@@ -45,44 +55,45 @@ class GroundTruth:
         self,
         storage: Storage,
         keys: Sequence[str],
-        threshold: int,
+        encoding: MaskEncoding,
         patient_regex: re.Pattern[str] | None,
     ) -> None:
-        """threshold: foreground is above it; patient_regex: finds the patient in a file name."""
+        """encoding: of the masks; patient_regex: finds the patient in a file name."""
         self.storage = storage
         self.keys = {normalized_stem(key): key for key in keys}
-        self.threshold = threshold
+        self.encoding = encoding
         self.patient_regex = patient_regex
         self.unit, self.table = (
             ("patients", PATIENTS_TABLE) if patient_regex else ("files", FILES_TABLE)
         )
 
-    def compare(self, job: PredictionJob, key: str) -> ConfusionCounts:
-        """The counts of a slice's written mask; DataError naming the file."""
+    def compare(self, job: PredictionJob, key: str) -> ClassCounts:
+        """The counts of a slice's written mask, by class; DataError naming the file."""
         stem = stem_of(key)
         mask_key = self.keys.get(normalized_stem(key))
         if mask_key is None:
             raise DataError(f"{key}: there is no ground truth mask {stem} in {self.storage.url}.")
-        name = f"{self.storage.url}/{mask_key}"
-        mask = decode_mask(self.storage.read(mask_key), name) > self.threshold
-        prediction = decode_mask(job.output.read(f"{stem}.png"), f"{job.output.url}/{stem}.png")
+        mask = self.encoding.read(self.storage, mask_key)
+        prediction = job.read_mask(key)
         if prediction.shape != mask.shape:
             raise DataError(
                 f"{key}: its ground truth mask has {_format_size(mask)} pixels, the slice has "
                 f"{_format_size(prediction)}."
             )
-        return confusion_counts(prediction, mask)
+        return class_counts(prediction, mask, len(self.encoding.classes))
 
-    def scores(self, counts: Mapping[str, ConfusionCounts]) -> list[DiceScore]:
+    def scores(self, counts: Mapping[str, ClassCounts]) -> list[DiceScore]:
         """The Dice of every patient over all pixels of the patient's slices, or of every file.
 
         Raises DataError for a file name without a patient.
         """
-        totals: dict[str, ConfusionCounts] = {}
+        slices: dict[str, list[ClassCounts]] = {}
         for key, slice_counts in counts.items():
-            name = self._patient_or_file(key)
-            totals[name] = totals.get(name, ConfusionCounts()) + slice_counts
-        return [DiceScore(name, total.dice) for name, total in sorted(totals.items())]
+            slices.setdefault(self._patient_or_file(key), []).append(slice_counts)
+        return [
+            DiceScore(name, tuple(pooled_counts(each).dice for each in zip(*of_name, strict=True)))
+            for name, of_name in sorted(slices.items())
+        ]
 
     def _patient_or_file(self, key: str) -> str:
         if self.patient_regex is None:
@@ -94,12 +105,25 @@ class GroundTruth:
         return match[1] if self.patient_regex.groups else match[0]
 
 
-def open_ground_truth(masks: str, threshold: int | None, patient_regex: str | None) -> GroundTruth:
+def open_ground_truth(
+    masks: str,
+    classes: tuple[SegmentationClass, ...],
+    threshold: int | None,
+    patient_regex: str | None,
+) -> GroundTruth:
     """The ground truth masks that a user names: a file, folder or prefix.
 
-    threshold: foreground is above it; None: decided from the values of all masks. patient_regex:
-    finds the patient in the name of a file (without folders), as its first group if
-    it has one; None: each file is scored by itself.
+    Args:
+        masks: The file, folder or prefix.
+        classes: The classes of the bundle; if they have values, the masks must have the same.
+        threshold: Foreground is above it, for a single class without a value; None: decided from
+            the values of all masks.
+        patient_regex: Finds the patient in the name of a file (without folders), as its first group
+            if it has one; None: each file is scored by itself.
+
+    Raises:
+        ConfigError: The expression is not valid, or a threshold is given for classes with values.
+        DataError: There are no masks, or their values do not suggest a threshold.
     """
     try:
         pattern = re.compile(patient_regex) if patient_regex is not None else None
@@ -108,10 +132,18 @@ def open_ground_truth(masks: str, threshold: int | None, patient_regex: str | No
             f"--patient-id-regex {patient_regex!r} is not a valid regular expression: {error}."
         ) from error
     storage, keys = find_slices(masks)
+    if classes[0].value is not None:
+        if threshold is not None:
+            names = ", ".join(each.name for each in classes)
+            raise ConfigError(
+                f"--ground-truth-threshold = {threshold} has no effect: the bundle has the classes "
+                f"{names}, each with its own value; remove it."
+            )
+        return GroundTruth(storage, keys, MaskEncoding(classes), pattern)
     if threshold is None:
         threshold = _decide_threshold(storage, keys)
         log.info("ground truth is foreground above %d (--ground-truth-threshold)", threshold)
-    return GroundTruth(storage, keys, threshold, pattern)
+    return GroundTruth(storage, keys, MaskEncoding(classes, threshold), pattern)
 
 
 def _decide_threshold(storage: Storage, keys: Sequence[str]) -> int:
@@ -134,23 +166,23 @@ def score_files(
     job: PredictionJob,
     keys: Sequence[str],
     on_progress: ProgressCallback = no_progress,
-) -> tuple[dict[str, ConfusionCounts], Failures]:
-    """The counts of every key's mask, and the keys that could not be compared."""
+) -> tuple[dict[str, ClassCounts], Failures]:
+    """The counts of every key's mask, by class, and the keys that could not be compared."""
 
-    def compare(key: str) -> ConfusionCounts | str:
+    def compare(key: str) -> ClassCounts | str:
         try:
             return ground_truth.compare(job, key)
         except UserError as error:
             return str(error)
 
-    counts: dict[str, ConfusionCounts] = {}
+    counts: dict[str, ClassCounts] = {}
     failures: Failures = {}
     with ThreadPoolExecutor(_READERS, thread_name_prefix="dice") as pool:
         for key, result in zip(keys, pool.map(compare, keys), strict=True):
-            if isinstance(result, ConfusionCounts):
-                counts[key] = result
-            else:
+            if isinstance(result, str):
                 failures[key] = result
+            else:
+                counts[key] = result
             on_progress(len(counts) + len(failures), len(keys), "")
     return counts, failures
 
@@ -160,9 +192,19 @@ def mean_dice(scores: Sequence[DiceScore]) -> float:
     return fmean(score.dice for score in scores)
 
 
-def scores_csv(column: str, scores: Sequence[DiceScore]) -> bytes:
-    """Scores as CSV; column: the header of their names."""
-    return to_csv((column, "dice"), [(score.name, f"{score.dice:.6f}") for score in scores])
+def scores_csv(
+    column: str, scores: Sequence[DiceScore], classes: Sequence[SegmentationClass]
+) -> bytes:
+    """Scores as CSV; column: the header of their names. Several classes have a column each."""
+    by_class = [f"dice_{each.name}" for each in classes] if len(classes) > 1 else []
+    rows = [
+        (
+            score.name,
+            *(f"{dice:.6f}" for dice in (score.dice, *score.by_class)[: 1 + len(by_class)]),
+        )
+        for score in scores
+    ]
+    return to_csv((column, "dice", *by_class), rows)
 
 
 def _format_size(mask: np.ndarray) -> str:

@@ -17,19 +17,23 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.config import Serve
-from contract.imaging.encode import encode_mask
+from contract.imaging.encode import encode_mask, encode_probability
+from inference.predictor import Segmentation
 from inference.serving.model_manager import LoadedModel
 from inference.serving.prometheus import METRICS_CONTENT_TYPE
 from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
 from inference.serving.request_parsing import (
     JSON,
+    NPZ,
     PNG,
     create_key_check,
     decode_slice,
     negotiate_content_type,
+    parse_mask_format,
     read_image,
 )
 from inference.serving.schemas import (
+    ClassInfo,
     ErrorResponse,
     Health,
     ModelInfo,
@@ -38,7 +42,7 @@ from inference.serving.schemas import (
 )
 from inference.serving.stats import CLIENT_CLOSED, RequestStats
 
-SEGMENT = "/v1/segment"
+SEGMENT, PROBABILITY = "/v1/segment", "/v1/probability"
 MODEL_HEADER = "Segfleet-Model"
 _WEB = Path(__file__).parent / "web"
 _PAGES = {
@@ -70,6 +74,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorResponse, "description": "The body is not a supported image."},
     503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
+_IMAGE_TEXT = "The image is the body, or the file named image of a form."
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -104,8 +109,8 @@ class Service(Protocol):
         """The model that is served."""
         ...
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
-        """The mask [H, W] of a slice [H, W, C], and its model."""
+    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+        """The segmentation of a slice [H, W, C], with its probability, and its model."""
         ...
 
     async def status(self) -> ServiceStatus:
@@ -145,8 +150,10 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
     @app.post(
         SEGMENT,
         summary="The mask of a slice",
-        description="The image is the body, or the file named image of a form. Accept "
-        "selects the response: image/png (0 and 255) or application/json.",
+        description=f"{_IMAGE_TEXT} Accept selects the response: application/json or image/png. "
+        "The PNG of a single class is 0 and 255; of several, the query parameter mask_format "
+        "selects indices (class indices with a palette), values (the grey values of the training "
+        "masks) or colors.",
         dependencies=_key_dependencies(service),
         response_model=None,
         responses={
@@ -157,27 +164,61 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
     )
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
-        content_type = negotiate_content_type(request.headers.get("accept"))
-        async with time_limit(service.settings.request_timeout_s):
-            with service.limiter.receiving() as count:
-                data = await read_image(request, service.settings, count)
-                with service.limiter.request():
-                    async with service.limiter.slices:
-                        if await request.is_disconnected():
-                            return Response(status_code=CLIENT_CLOSED)
-                        mask, model = await service.segment(await decode_slice(data))
+        content_type = negotiate_content_type(request.headers.get("accept"), (PNG, JSON))
+        mask_format = parse_mask_format(request.query_params.get("mask_format"))
+        result = await _segment(request, service)
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        segmentation, model = result
         headers = {MODEL_HEADER: model.label}
+        classes = model.predictor.manifest.classes
         if content_type == PNG:
-            return Response(await asyncio.to_thread(encode_mask, mask), 200, headers, PNG)
+            png = await asyncio.to_thread(encode_mask, segmentation.mask, classes, mask_format)
+            return Response(png, 200, headers, PNG)
         seconds = time.perf_counter() - start
-        return Response(
-            await asyncio.to_thread(_encode_response, mask, model, seconds), 200, headers, JSON
+        text = await asyncio.to_thread(_encode_response, segmentation.mask, model, seconds)
+        return Response(text, 200, headers, JSON)
+
+    @app.post(
+        PROBABILITY,
+        summary="The probabilities of a slice",
+        description=f"{_IMAGE_TEXT} The response of a model with a single class is a grey PNG of "
+        "16 bits, 65535 times the probability; of several, an NPZ file of NumPy with the arrays "
+        "probability, float32 [height, width, classes], and classes, the names.",
+        dependencies=_key_dependencies(service),
+        response_model=None,
+        responses={200: {"content": {PNG: _BINARY, NPZ: _BINARY}}, **_RESPONSES},
+        openapi_extra=_BODY,
+    )
+    async def probability(request: Request) -> Response:
+        result = await _segment(request, service)
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        segmentation, model = result
+        assert segmentation.probability is not None, "Service.segment returns it"
+        content, suffix = await asyncio.to_thread(
+            encode_probability, segmentation.probability, model.predictor.manifest.classes
         )
+        content_type = PNG if suffix == ".png" else NPZ
+        return Response(content, 200, {MODEL_HEADER: model.label}, content_type)
+
+
+async def _segment(request: Request, service: Service) -> tuple[Segmentation, LoadedModel] | None:
+    """The segmentation of a request's slice and its model; None if the client has disconnected."""
+    async with time_limit(service.settings.request_timeout_s):
+        with service.limiter.receiving() as count:
+            data = await read_image(request, service.settings, count)
+            with service.limiter.request():
+                async with service.limiter.slices:
+                    if await request.is_disconnected():
+                        return None
+                    return await service.segment(await decode_slice(data))
 
 
 def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> str:
-    version = model.version
-    return SegmentResponse.from_mask(mask, version.name, version.version, seconds).model_dump_json()
+    version, classes = model.version, model.predictor.manifest.classes
+    response = SegmentResponse.from_mask(mask, classes, version.name, version.version, seconds)
+    return response.model_dump_json()
 
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:
@@ -218,6 +259,7 @@ def model_info(model: LoadedModel, reference: str) -> ModelInfo:
         commit=manifest.commit,
         image_size=manifest.image_size,
         image_channels=manifest.image_channels,
+        classes=[ClassInfo.from_class(each) for each in manifest.classes],
         threshold=manifest.threshold,
         metrics=manifest.metrics,
         engine=model.predictor.engine.name,
@@ -267,7 +309,7 @@ class _CountingMiddleware:
         self._stats = stats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != SEGMENT:
+        if scope["type"] != "http" or scope["path"] not in (SEGMENT, PROBABILITY):
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()

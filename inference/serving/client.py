@@ -41,14 +41,14 @@ class ServiceSegmentation:
     """The mask of a slice from the service."""
 
     mask: np.ndarray
-    """uint8 [H, W]: 1 where the probability is greater than the model's threshold, else 0."""
+    """uint8 [H, W] of class indices: 0 is the background, 1 the first of response.classes."""
     response: SegmentResponse
-    """Model, version, area in pixels and bounding box."""
+    """Model and version; of each class its area in pixels and its bounding box."""
 
     @property
     def area(self) -> int:
-        """Foreground in pixels."""
-        return self.response.area
+        """Foreground of all classes in pixels."""
+        return sum(each.area for each in self.response.classes)
 
 
 class ServiceClient:
@@ -77,7 +77,10 @@ class ServiceClient:
         """
         headers = {"Content-Type": "application/octet-stream", "Accept": "application/json"}
         response = self._request("/v1/segment", SegmentResponse, _encode(image), headers)
-        return ServiceSegmentation(decode_run_lengths(response.mask), response)
+        mask = np.zeros((response.height, response.width), np.uint8)
+        for index, each in enumerate(response.classes, start=1):
+            mask[decode_run_lengths(each.mask) != 0] = index
+        return ServiceSegmentation(mask, response)
 
     def status(self) -> ServiceStatus:
         """The status of the service; ClusterError if it does not respond."""

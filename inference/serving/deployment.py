@@ -4,6 +4,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,8 @@ class Replica:
         """The model that is served."""
         return self._model_manager.current
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
-        """The mask [H, W] of a slice [H, W, C] and its model; batched with other requests."""
+    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+        """The segmentation of a slice [H, W, C] and its model; batched with other requests."""
         return await self.predict_batch(image)
 
     async def status(self) -> ServiceStatus:
@@ -126,13 +127,14 @@ class Replica:
                 raise RuntimeError(f"a replica's {task.get_coro()} has ended")
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
-    async def predict_batch(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, LoadedModel]]:
+    async def predict_batch(
+        self, images: list[np.ndarray]
+    ) -> list[tuple[Segmentation, LoadedModel]]:
         """Predict the slices of several requests together."""
         model = self._model_manager.current
-        segmentations: list[Segmentation] = await asyncio.get_running_loop().run_in_executor(
-            self._engine, model.predictor.predict_batch, images
-        )
-        return [(segmentation.mask, model) for segmentation in segmentations]
+        predict = partial(model.predictor.predict_batch, images, probability=True)
+        segmentations = await asyncio.get_running_loop().run_in_executor(self._engine, predict)
+        return [(segmentation, model) for segmentation in segmentations]
 
     async def _poll_registry(self) -> None:
         while True:

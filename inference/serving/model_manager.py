@@ -113,8 +113,8 @@ class ModelManager:
 
     def _load_version(self, version: Version) -> LoadedModel:
         predictor = load_predictor(open_version_bundle(version), self._threads, self._gpu)
-        size = predictor.manifest.image_size
-        blank = np.zeros((size, size, predictor.manifest.image_channels), np.uint8)
+        manifest = predictor.manifest
+        blank = np.zeros((*manifest.image_size, manifest.image_channels), np.uint8)
         # Graphs are compiled for the first single slice and for the first two slices together.
         for count in (1, 2):
             predictor.predict_batch([blank] * count)

@@ -6,9 +6,10 @@ both before anything is decoded.
 
 import asyncio
 import hmac
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from hashlib import sha256
+from typing import get_args
 
 import numpy as np
 from fastapi import Request
@@ -22,9 +23,10 @@ from contract.config import Serve
 from contract.errors import DataError
 from contract.imaging.decode import decode_image
 from contract.imaging.headers import UnknownFormatError, read_header
+from contract.imaging.segmentation_class import MaskFormat
 from inference.serving.request_limits import RequestError
 
-PNG, JSON = "image/png", "application/json"
+PNG, JSON, NPZ = "image/png", "application/json", "application/x-npz"
 
 # Seconds that a client may take to send the next part of a body.
 _STALL_TIMEOUT_S = 5.0
@@ -32,19 +34,32 @@ _STALL_TIMEOUT_S = 5.0
 _DISCARD_FACTOR = 4
 
 
-def negotiate_content_type(accept: str | None) -> str:
-    """image/png or application/json, as an Accept header prefers; PNG without a preference.
+def parse_mask_format(value: str | None) -> MaskFormat:
+    """The query parameter mask_format; RequestError (400) if it is not a format."""
+    if value is None:
+        return "indices"
+    for mask_format in get_args(MaskFormat):
+        if value == mask_format:
+            return mask_format
+    formats = ", ".join(get_args(MaskFormat))
+    raise RequestError(400, f"mask_format = {value[:40]!r} is not one of {formats}.")
 
-    Raises RequestError (406) if it accepts neither. RFC 9110, 12.5.1: the most specific range
+
+def negotiate_content_type(accept: str | None, content_types: Sequence[str]) -> str:
+    """The content type that an Accept header prefers; the first one without a preference.
+
+    Raises RequestError (406) if it accepts none of them. RFC 9110, 12.5.1: the most specific range
     decides the quality of a type.
     """
     if accept is None or not accept.strip():
-        return PNG
+        return content_types[0]
     ranges = [_parse_range(part) for part in accept.split(",") if part.strip()]
-    quality = {content_type: _quality(content_type, ranges) for content_type in (PNG, JSON)}
+    quality = {content_type: _quality(content_type, ranges) for content_type in content_types}
     best = max(quality, key=lambda content_type: quality[content_type])
     if quality[best] <= 0:
-        raise RequestError(406, f"The response can be {PNG} or {JSON}: accept one of them.")
+        raise RequestError(
+            406, f"The response can be {' or '.join(content_types)}: accept one of them."
+        )
     return best
 
 

@@ -1,9 +1,12 @@
 """The JSON responses of the service; /openapi.json and the docs page are generated from them."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from contract.imaging.segmentation_class import SegmentationClass
 
 
 class _Response(BaseModel):
@@ -31,6 +34,32 @@ class RunLengths(_Response):
     columns from left to right."""
 
 
+class ClassInfo(_Response):
+    """A class of the model."""
+
+    name: str
+    """Its name."""
+    color: str
+    """The color that shows it, such as #ff8000."""
+
+    @classmethod
+    def from_class(cls, segmentation_class: SegmentationClass) -> Self:
+        """The response for a class of a bundle."""
+        color = f"#{bytes(segmentation_class.color).hex()}"
+        return cls(name=segmentation_class.name, color=color)
+
+
+class ClassSegmentation(ClassInfo):
+    """The pixels of one class in a slice."""
+
+    area: int
+    """In pixels."""
+    bounding_box: BoundingBox | None
+    """Around all pixels of the class; null without any."""
+    mask: RunLengths
+    """The pixels of the class."""
+
+
 class SegmentResponse(_Response):
     """The segmentation of a slice."""
 
@@ -42,26 +71,30 @@ class SegmentResponse(_Response):
     """Of the slice, in pixels."""
     height: int
     """Of the slice, in pixels."""
-    area: int
-    """Foreground in pixels."""
-    bounding_box: BoundingBox | None
-    """Around all foreground; null without foreground."""
-    mask: RunLengths
-    """The foreground."""
+    classes: list[ClassSegmentation]
+    """The classes of the model, in the order of their indices from 1."""
     seconds: float
     """From the complete request to the mask, in the service."""
 
     @classmethod
-    def from_mask(cls, mask: np.ndarray, model: str, version: int, seconds: float) -> Self:
-        """The response for a mask [H, W], foreground where it is not 0."""
+    def from_mask(
+        cls,
+        mask: np.ndarray,
+        classes: Sequence[SegmentationClass],
+        model: str,
+        version: int,
+        seconds: float,
+    ) -> Self:
+        """The response for a mask [H, W] of class indices."""
         return cls(
             model=model,
             version=version,
             width=mask.shape[1],
             height=mask.shape[0],
-            area=int(np.count_nonzero(mask)),
-            bounding_box=bounding_box(mask),
-            mask=run_lengths(mask),
+            classes=[
+                _class_segmentation(each, mask == index)
+                for index, each in enumerate(classes, start=1)
+            ],
             seconds=round(seconds, 6),
         )
 
@@ -95,12 +128,14 @@ class ModelInfo(_Response):
     """Of the settings it was trained with."""
     commit: str | None
     """Commit of segfleet it was trained by."""
-    image_size: int
+    image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB."""
+    classes: list[ClassInfo]
+    """The classes of its masks, in the order of their indices from 1."""
     threshold: float
-    """A pixel is foreground where its probability is greater."""
+    """With one class, a pixel is foreground where its probability is greater."""
     metrics: dict[str, float]
     """The scores of its checkpoint."""
     engine: str
@@ -142,6 +177,19 @@ class ServiceStatus(_Response):
     """Of these, failed because of an error of the service (any other 5xx)."""
     latency_s: Latency | None
     """Of the requests that succeeded; null without any."""
+
+
+def _class_segmentation(
+    segmentation_class: SegmentationClass, mask: np.ndarray
+) -> ClassSegmentation:
+    info = ClassInfo.from_class(segmentation_class)
+    return ClassSegmentation(
+        name=info.name,
+        color=info.color,
+        area=int(np.count_nonzero(mask)),
+        bounding_box=bounding_box(mask),
+        mask=run_lengths(mask),
+    )
 
 
 def bounding_box(mask: np.ndarray) -> BoundingBox | None:

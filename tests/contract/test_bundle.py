@@ -12,6 +12,8 @@ import pytest
 from contract import bundle
 from contract.bundle import MANIFEST, BundleMetadata, Manifest
 from contract.errors import BundleError, StorageError
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage, open_storage
 
 FACTS = BundleMetadata(
@@ -22,8 +24,10 @@ FACTS = BundleMetadata(
     fingerprint="0123456789ab",
     dataset="0123456789abcdef",
     patients={"train": ("P1", "P2"), "valid": ("P3",)},
-    image_size=128,
+    image_size=(128, 128),
     image_channels=1,
+    classes=single_foreground(),
+    intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
     threshold=0.5,
     metrics={"val_dice_coef": 0.81},
 )
@@ -140,10 +144,10 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("change", "reason"),
         [
-            (lambda tree: tree.update(schema_version=2), "schema version 2, .* reads 1"),
-            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 1"),
+            (lambda tree: tree.update(schema_version=3), "schema version 3, .* reads 2"),
+            (lambda tree: tree.update(schema_version=0), "schema version 0, .* reads 2"),
             (lambda tree: tree.pop("schema_version"), "has no schema_version"),
-            (lambda tree: tree.update(schema_version="1"), "has no schema_version"),
+            (lambda tree: tree.update(schema_version="2"), "has no schema_version"),
             (lambda tree: tree.pop("threshold"), "damaged .threshold: Field required"),
             (lambda tree: tree.update(files={"../../etc/passwd": "0"}), "is not a valid key"),
             (lambda tree: tree.update(files={"/etc/passwd": "0"}), "is not a valid key"),

@@ -9,6 +9,8 @@ import pytest
 from contract import bundle
 from contract.bundle import BundleMetadata
 from contract.errors import BundleError, RegistryError
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.segmentation_class import single_foreground
 from contract.registry import (
     Registry,
     StageTransition,
@@ -35,8 +37,10 @@ def write_bundle(store: Storage, tmp_path: Path, name: str, dice: float = 0.8) -
         fingerprint="0123456789ab",
         dataset="0123456789abcdef",
         patients={},
-        image_size=128,
+        image_size=(128, 128),
         image_channels=1,
+        classes=single_foreground(),
+        intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
         threshold=0.5,
         metrics={"val_dice_coef": dice},
     )

@@ -23,9 +23,14 @@ from contract.config import Config
 from contract.config.loader import to_toml
 from contract.errors import DataError, TrainingError
 from contract.storage import Storage, open_storage
+from inference.batch.predict_files import OutputFiles, create_job, predict_files
+from inference.batch.scoring import open_ground_truth, score_files
+from inference.predictor import load_predictor
+from tests.class_slices import CLASSES, write_class_slices
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data import dataset_index
+from trainer.evaluation.evaluate import evaluate
 from trainer.training import launcher, run_store
 from trainer.training.checkpoints import EpochMetrics
 from tuning import best_trial
@@ -172,7 +177,7 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
 def test_the_bundle_is_whole_and_names_its_making(trained: Trained) -> None:
     manifest = bundle.verify(Path(trained.result.bundle))
     assert manifest.name == "tiny"
-    assert manifest.image_size == 32
+    assert manifest.image_size == (32, 32)
     assert manifest.metrics == trained.result.best
     slices = dataset_index.prepare_dataset(
         tiny("").data, 1, open_storage(str(Path(trained.result.run).parents[1]))
@@ -279,3 +284,49 @@ def test_a_worker_that_does_not_see_the_run_says_so_at_once(
         launcher.run_worker_group(config, slices, lambda done, total, note: None)
     assert_not_tried_again(error.value)
     assert open_storage(str(tmp_path)).list_objects("runs") == []
+
+
+def test_three_classes_in_color_are_trained_and_predicted(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    write_class_slices(tmp_path / "slices")
+    values = {
+        "data.source": "folder",
+        "data.root": str(tmp_path / "slices"),
+        "data.layout": "unsplit",
+        "data.classes": CLASSES,
+        "network.base_filters": 8,
+        "network.image_size": 64,
+        "train.learning_rate": 1e-2,
+        "train.class_weights": {"lesion": 2.0},
+    }
+    config = tiny(str(tmp_path / "store")).with_values(values)
+    result = launcher.run_training(config)
+    for name in ("dice_coef", "specificity_bone", "val_sensitivity_lesion", "val_dice_coef_organ"):
+        assert name in result.history[0]
+    dataset = dataset_index.prepare_dataset(config.data, 1, open_storage(config.storage.root))
+    storage = open_storage(result.bundle)
+    evaluation = evaluate(
+        storage, dataset, "test", config.data, config.predict, open_storage(str(tmp_path / "out"))
+    )
+    assert evaluation.classes == ("organ", "lesion", "bone")
+    for name in evaluation.classes:
+        dice = evaluation.summary_of("dice", name).mean
+        assert dice is not None
+        assert dice > 0.7
+    # OpenVINO predicts the masks that TensorFlow predicted in the evaluation.
+    job, keys = create_job(
+        str(tmp_path / "slices/images"),
+        str(tmp_path / "masks"),
+        OutputFiles(bundle.read_manifest(storage).classes, probabilities=True),
+    )
+    assert predict_files(job, load_predictor(storage), keys, 8) == {}
+    ground_truth = open_ground_truth(
+        str(tmp_path / "slices/masks"), job.files.classes, None, r"^P\d"
+    )
+    counts, failures = score_files(ground_truth, job, keys)
+    assert not failures
+    scores = {score.name: score.by_class for score in ground_truth.scores(counts)}
+    for patient in evaluation.patients:
+        expected = [each.dice for each in patient.counts]
+        assert scores[patient.patient] == pytest.approx(expected, abs=0.005)

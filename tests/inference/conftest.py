@@ -23,6 +23,8 @@ from contract.bundle import BundleMetadata
 from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.segmentation_class import single_foreground
 from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
@@ -57,8 +59,10 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             fingerprint="0123456789ab",
             dataset="0123456789abcdef",
             patients={},
-            image_size=IMAGE_SIZE,
+            image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
+            classes=single_foreground(),
+            intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
             threshold=0.5,
             metrics={"val_dice_coef": level},
         )
@@ -270,8 +274,7 @@ def _save_model(folder: Path, level: float, fails: bool) -> None:
         small = resize(tf.ensure_shape(grey, [None, None, None, 1]), IMAGE_SIZE, IMAGE_SIZE)
         smooth = tf.nn.conv2d(small / 255.0, kernel, 1, "SAME")
         maps = resize(tf.sigmoid(20.0 * (smooth - level)), shape[1], shape[2])
-        probability = maps[..., 0]
-        return {"probability": probability, "mask": tf.cast(probability > 0.5, tf.uint8)}
+        return {"probability": maps, "mask": tf.cast(maps[..., 0] > 0.5, tf.uint8)}
 
     def resize(maps: Any, height: Any, width: Any) -> Any:
         rows = tf.einsum("oh,bhwc->bowc", resize_weights(tf.shape(maps)[1], height), maps)

@@ -33,8 +33,9 @@ def test_both_engines_return_the_same_probabilities(
             probability, mask = openvino.infer(batch)
             expected, _ = tensorflow.infer(batch)
             np.testing.assert_allclose(probability, expected, atol=1e-3)
-            assert probability.shape == mask.shape == (len(batch), *shape[:2])
-            np.testing.assert_array_equal(mask, probability > 0.5)
+            assert mask.shape == (len(batch), *shape[:2])
+            assert probability.shape == (*mask.shape, 1)
+            np.testing.assert_array_equal(mask, probability[..., 0] > 0.5)
 
 
 def test_tensorflow_is_used_if_openvino_cannot_read_the_graph(

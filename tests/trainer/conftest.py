@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import Dataset, prepare_dataset
@@ -27,10 +29,11 @@ class Threshold(tf.Module):
         self.level = tf.Variable(tf.constant(127.0))
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The signatures of a bundle: slices [B, H, W, C] to probability and mask [B, H, W]."""
+        """The signatures of a bundle: slices [B, H, W, C] to probability and mask."""
         grey = tf.reduce_mean(tf.cast(slices, tf.float32), axis=-1)
         probability = tf.sigmoid((grey - self.level) / 8.0)
-        return {"probability": probability, "mask": tf.cast(probability > 0.5, tf.uint8)}
+        mask = tf.cast(probability > 0.5, tf.uint8)
+        return {"probability": tf.expand_dims(probability, -1), "mask": mask}
 
 
 def box(top: int, bottom: int, left: int, right: int) -> NDArray[np.bool_]:
@@ -126,8 +129,10 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fingerprint=config.fingerprint(),
         dataset="0123456789abcdef",
         patients={"train": ("a", "b", "c$"), "valid": ("d",)},
-        image_size=128,
+        image_size=(128, 128),
         image_channels=1,
+        classes=single_foreground(),
+        intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )

@@ -1,6 +1,7 @@
 """What the commands of the trainer print, and what they leave."""
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -60,10 +61,22 @@ def test_the_prepared_slices_are_counted_by_split(settings: Path, config: Config
     assert len(open_storage(root).list_objects("train/images")) == 8
 
 
+def test_the_training_foreground_is_printed_if_it_normalizes(settings: Path) -> None:
+    result = CliRunner().invoke(app, ["prepare", str(settings), "data.normalize=foreground"])
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("training"))
+    number = r"[\d.]+"
+    assert re.fullmatch(
+        f"training foreground: clipped to {number} to {number}, mean {number}, "
+        f"standard deviation {number}",
+        line,
+    )
+
+
 def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Path) -> None:
     result = CliRunner().invoke(app, ["prepare", str(settings), "predict.sliding_window=true"])
     assert isinstance(result.exception, DataError)
-    assert "network.image_size = 32" in str(result.exception)
+    assert "must have 32 x 32 (network.image_size)" in str(result.exception)
 
 
 @pytest.fixture

@@ -50,6 +50,19 @@ def test_draws_stay_inside_the_space() -> None:
 
 
 @pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
+def test_a_choice_may_be_a_number_or_a_pair(search_algorithm: str) -> None:
+    sizes = (64, (96, 160), (160, 96))
+    space = {"network.image_size": ParameterSpec(choice=sizes)}
+    history: list[Observation] = []
+    while values := suggest_values(
+        len(history) + 1, history, space=space, search_algorithm=search_algorithm
+    ):
+        history.append(Observation(values, "completed", (0.5,), 0.5))
+        assert Config().with_values(values).network.image_size == values["network.image_size"]
+    assert {seen.values["network.image_size"] for seen in history} == set(sizes)
+
+
+@pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
 def test_no_values_come_twice_and_a_small_space_is_exhausted(search_algorithm: str) -> None:
     space = {
         "network.base_kernels": ParameterSpec(choice=(3, 5)),
@@ -100,6 +113,7 @@ def test_a_space_that_can_be_searched_passes() -> None:
                 "network.max_filters": {"choice": [64, 128]},
                 "data.augment.rotation": {"uniform": [0, 30]},
                 "data.intensity_high": {"uniform": [100, 255]},
+                "data.normalize": {"choice": ["window", "foreground"]},
                 "train.loss": {"choice": ["dice_loss", "bce_dice_loss"]},
             }
         )

@@ -47,7 +47,7 @@ def trial(number: int, *scores: float) -> Trial:
 def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
     clock = FakeClock()
     trial_store = TrialStore(open_storage(str(tmp_path)), clock)
-    values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x"}
+    values = {"a.rate": 1e-3, "a.kernel": 3, "a.flag": True, "a.word": "x", "a.pair": (96, 160)}
     trial_store.create(1, "s-0001", values, 2)
     clock.now += 10
     trial_store.log_epoch(1, epoch_metrics(1))
@@ -58,7 +58,13 @@ def test_all_that_is_noted_is_there_for_the_next_driver(tmp_path) -> None:
     again = TrialStore(open_storage(str(tmp_path)), clock)
     assert again.trials == trial_store.trials
     assert again[1].values == values
-    assert [type(value) for value in again[1].values.values()] == [float, int, bool, str]
+    assert [type(value) for value in again[1].values.values()] == [
+        float,
+        int,
+        bool,
+        str,
+        tuple,
+    ]
     assert again[1].history == ({**epoch_metrics(1), "time_s": 10.0},)
     assert (again[1].status, again[1].ended) == ("completed", 15.0)
     assert (again[2].status, again[2].error, again[2].traceback) == (

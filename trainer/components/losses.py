@@ -1,18 +1,26 @@
 """The losses of train.loss, in float32, over the global batch of all workers.
 
-With y the mask (0 or 1) and p the probability of each pixel, summed over every pixel of the batch:
+With y_k the mask of class k (0 or 1), p_k its probability and w_k its weight (1 unless
+train.class_weights sets it), y_0 and p_0 those of the background, and sums over all pixels of the
+batch:
 
-    binary_crossentropy = mean(-y log p - (1-y) log(1-p))
-    dice_loss  = 1 - (2 Σyp + 1) / (Σy + Σp + 1)            (Milletari 2016, without squares)
-    iou_loss   = 1 - (Σyp + 1) / (Σy + Σp - Σyp + 1)
+    binary_crossentropy = Σ_k Σ -w_k y_k log p_k / Σ_k Σ w_k y_k, k from 0
+    dice_loss  = mean_k 1 - (2 Σ y_k p_k + 1) / (Σ y_k + Σ p_k + 1)
+    iou_loss   = mean_k 1 - (Σ y_k p_k + 1) / (Σ y_k + Σ p_k - Σ y_k p_k + 1)
     bce_dice_loss = (binary_crossentropy + dice_loss) / 2
     bce_iou_loss  = (binary_crossentropy + iou_loss) / 2
-    basnet_hybrid_loss = (binary_crossentropy + ssim_loss + iou_loss) / 3     (Qin 2019)
-    ssim_loss  = 1 - mean over samples of SSIM(y, p), 11 x 11 gaussian window (Wang 2004)
+    basnet_hybrid_loss = (binary_crossentropy + ssim_loss + iou_loss) / 3
+    ssim_loss  = 1 - mean over samples and classes of SSIM(y, p), 11 x 11 gaussian window
 
-The sums are all-reduced before they are divided, so one worker with a batch of 8 and two workers
-with 4 each compute the same loss and the same gradient.
+(Milletari 2016, without squares; Qin 2019 for basnet_hybrid_loss; Wang 2004 for SSIM.)
+
+mean_k is over the classes from k = 1, weighted by w_k. With one class these are the binary losses;
+with several, binary_crossentropy is the categorical cross-entropy. The sums are all-reduced before
+they are divided, so one worker with a batch of 8 and two workers with 4 each compute the same loss
+and the same gradient.
 """
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -25,13 +33,15 @@ _SMOOTH = 1.0
 class SegmentationLoss(keras.losses.Loss):
     """One of the losses above, by its name in the settings.
 
-    y_true: [B, S, S, 1] of 0 and 1; y_pred: probabilities [B, S, S, 1]. A sample weight of 0
+    y_true: [B, S, S, K] of 0 and 1; y_pred: probabilities [B, S, S, K]. A sample weight of 0
     excludes a sample (the padding of the last validation batch).
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, class_weights: Sequence[float] = (1.0, 1.0)) -> None:
+        """class_weights: of the background and of each class, K + 1 numbers."""
         # With this reduction Keras divides by the number of workers whose gradients it adds up.
         super().__init__(reduction=keras.losses.Reduction.SUM_OVER_BATCH_SIZE, name=name)
+        self.class_weights = tuple(class_weights)
 
     def __call__(
         self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
@@ -40,21 +50,28 @@ class SegmentationLoss(keras.losses.Loss):
         mask, probability = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
         weight = tf.ones(tf.shape(mask)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])
-        return self.combine_sums(all_reduce_sum(batch_sums(mask, probability, weight, self.name)))
+        sums = batch_sums(mask, probability, weight, self.name, self.class_weights)
+        return self.combine_sums(all_reduce_sum(sums))
 
     def combine_sums(self, total: tf.Tensor) -> tf.Tensor:
-        """The mean of the loss's terms, from the [7] sums over all workers."""
-        pixels, entropy, overlap, true, predicted, samples, similarity = tf.unstack(total)
+        """The mean of the loss's terms, from the [4 + 3 K] sums over all workers."""
+        pixel_weights, entropy, samples, similarity = tf.unstack(total[:4])
+        overlap, true, predicted = tf.split(total[4:], 3)
         union = true + predicted - overlap
         terms = {
-            "bce": entropy / pixels,
-            "dice": 1.0 - (2.0 * overlap + _SMOOTH) / (true + predicted + _SMOOTH),
-            "iou": 1.0 - (overlap + _SMOOTH) / (union + _SMOOTH),
+            "bce": entropy / pixel_weights,
+            "dice": self._mean(1.0 - (2.0 * overlap + _SMOOTH) / (true + predicted + _SMOOTH)),
+            "iou": self._mean(1.0 - (overlap + _SMOOTH) / (union + _SMOOTH)),
             "ssim": 1.0 - similarity / samples,
         }
         return tf.add_n([terms[term] for term in LOSS_TERMS[self.name]]) / len(
             LOSS_TERMS[self.name]
         )
+
+    def _mean(self, values: tf.Tensor) -> tf.Tensor:
+        """The mean over the classes, weighted."""
+        weights = tf.constant(self.class_weights[1:])
+        return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
 
 
 LOSS_TERMS = {
@@ -67,26 +84,42 @@ LOSS_TERMS = {
 }
 
 
-def batch_sums(mask: tf.Tensor, probability: tf.Tensor, weight: tf.Tensor, name: str) -> tf.Tensor:
-    """[7] this worker's part of every sum that the losses divide; SSIM only if it is needed."""
-    safe = tf.clip_by_value(probability, _EPSILON, 1.0 - _EPSILON)
-    entropy = -mask * tf.math.log(safe) - (1.0 - mask) * tf.math.log(1.0 - safe)
-    samples = tf.reduce_sum(weight)
+def batch_sums(
+    mask: tf.Tensor,
+    probability: tf.Tensor,
+    weight: tf.Tensor,
+    name: str,
+    class_weights: Sequence[float],
+) -> tf.Tensor:
+    """[4 + 3 K] this worker's part of every sum that the losses divide; SSIM only if needed.
+
+    The weights of the pixels, their entropy, samples and similarity; then the overlap, the mask and
+    the probability of each class.
+    """
+    masks, probabilities = tf.unstack(mask, axis=-1), tf.unstack(probability, axis=-1)
+    weight_2d = tf.squeeze(weight, -1)
+    planes = list(
+        zip(
+            class_weights,
+            [1.0 - tf.add_n(masks), *masks],
+            [1.0 - tf.add_n(probabilities), *probabilities],
+            strict=True,
+        )
+    )
+    entropy = [
+        -class_weight * tf.reduce_sum(weight_2d * y * tf.math.log(tf.maximum(p, _EPSILON)))
+        for class_weight, y, p in planes
+    ]
+    pixels = [class_weight * tf.reduce_sum(weight_2d * y) for class_weight, y, _ in planes]
     similarity = (
         tf.reduce_sum(tf.image.ssim(mask, probability, max_val=1.0) * tf.reshape(weight, [-1]))
         if "ssim" in LOSS_TERMS[name]
         else tf.constant(0.0)
     )
+    overlaps = [y * p for y, p in zip(masks, probabilities, strict=True)]
+    by_class = [tf.reduce_sum(weight_2d * plane) for plane in (*overlaps, *masks, *probabilities)]
     return tf.stack(
-        [
-            samples * tf.cast(tf.reduce_prod(tf.shape(mask)[1:]), tf.float32),
-            tf.reduce_sum(weight * entropy),
-            tf.reduce_sum(weight * mask * probability),
-            tf.reduce_sum(weight * mask),
-            tf.reduce_sum(weight * probability),
-            samples,
-            similarity,
-        ]
+        [tf.add_n(pixels), tf.add_n(entropy), tf.reduce_sum(weight), similarity, *by_class]
     )
 
 

@@ -31,7 +31,7 @@ def draw(seed: tf.Tensor, augment: Augment, shape: tuple[int, int, int]) -> dict
         Tensors by name, to be batched and passed to augment_batch.
     """
     numbers = {"uniform": RandomNumbers.draw(seed)}
-    numbers |= geometric_transforms.draw_fields(seed, augment)
+    numbers |= geometric_transforms.draw_fields(seed, augment, shape[:2])
     return numbers | intensity_transforms.draw_fields(seed, augment, shape)
 
 
@@ -42,7 +42,7 @@ def augment_batch(
 
     Args:
         images: float32 [B, H, W, C] in 0..1.
-        masks: float32 [B, H, W, M] of 0 and 1.
+        masks: float32 [B, H, W, K] of 0 and 1, a channel for each class.
         numbers: The random numbers of `draw`, batched.
         augment: Probabilities and ranges.
 

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from contract.config import Augment, Data, Network
 from contract.imaging.encode import encode_png
+from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import Storage
+from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.augmentation import PROBABILITIES, augment_batch, draw
 from trainer.data.cache import read_resized
-from trainer.data.dataset_index import Dataset
+from trainer.data.dataset_index import Dataset, intensity_scaling
 from trainer.data.pipeline import sample_seed
-from trainer.data.preprocessing import normalize
+from trainer.data.preprocessing import apply_window
 from trainer.visualization.image_grid import image_grid
 from trainer.visualization.overlays import RgbImage, draw_overlay
 
@@ -48,14 +50,17 @@ def draw_augmentation_preview(
         return None
     records = dataset.select("train")
     index = int(np.argmax([record.foreground for record in records]))
-    raw, mask = read_resized(records[index], storage, dataset.mask_threshold, network)
-    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
+    raw, mask = read_resized(records[index], storage, dataset.masks, network)
+    scaling = intensity_scaling(dataset, data)
+    image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
     seeds = [sample_seed(seed, epoch, index) for epoch in range(_EPOCHS)]
-    tiles = [_draw_tile(image, mask), *_augmented_tiles(image, mask, data.augment, seeds)]
+    classes = dataset.masks.classes
+    original = _draw_tile(image, mask, classes)
+    tiles = [original, *_augmented_tiles(image, mask, data.augment, seeds, classes)]
     captions = [records[index].name, *[f"epoch {epoch + 1}" for epoch in range(_EPOCHS)]]
     for name in active:
         alone = _only(data.augment, name)
-        tiles += [_draw_tile(image, mask), *_augmented_tiles(image, mask, alone, seeds)]
+        tiles += [original, *_augmented_tiles(image, mask, alone, seeds, classes)]
         captions += ["original", *[name.removesuffix("_probability").replace("_", " ")] * _EPOCHS]
     return encode_png(image_grid(tiles, _EPOCHS + 1, captions))
 
@@ -76,18 +81,21 @@ def _augmented_tiles(
     mask: NDArray[np.uint8],
     augment: Augment,
     seeds: Sequence[tf.Tensor],
+    classes: Sequence[SegmentationClass],
 ) -> list[RgbImage]:
     """One augmented copy of the sample for each seed."""
     drawn = [draw(seed, augment, image.shape) for seed in seeds]
     numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
     images = tf.constant(np.repeat(image[None], len(seeds), axis=0))
-    masks = tf.constant(np.repeat(mask[None, ..., None], len(seeds), axis=0), tf.float32)
-    images, masks = augment_batch(images, masks, numbers, augment)
+    masks = tf.constant(np.repeat(mask[None], len(seeds), axis=0))
+    images, maps = augment_batch(images, one_hot(masks, len(classes)), numbers, augment)
     return [
-        _draw_tile(copy, copy_mask.astype(np.uint8))
-        for copy, copy_mask in zip(images.numpy(), masks.numpy()[..., 0], strict=True)
+        _draw_tile(copy, copy_mask, classes)
+        for copy, copy_mask in zip(images.numpy(), class_indices(maps).numpy(), strict=True)
     ]
 
 
-def _draw_tile(image: NDArray[np.float32], mask: NDArray[np.uint8]) -> RgbImage:
-    return draw_overlay(image, mask, window=(0.0, 1.0), size=_TILE_SIZE)
+def _draw_tile(
+    image: NDArray[np.float32], mask: NDArray[np.uint8], classes: Sequence[SegmentationClass]
+) -> RgbImage:
+    return draw_overlay(image, mask, window=(0.0, 1.0), size=_TILE_SIZE, classes=classes)

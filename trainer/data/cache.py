@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from cluster.connection import cache_folder
 from contract.config import Network
 from contract.errors import DataError
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage, open_storage, translate_errors
+from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.dataset_index import Dataset, SliceRecord, Split
 from trainer.data.preprocessing import resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
-_FORMAT = 4
+_FORMAT = 5
 _META = "meta.json"
 _LOCAL_READERS, _REMOTE_READERS = 8, 32
 _CHUNK = 512
@@ -57,16 +59,20 @@ class CachedSplit:
     """The slices of a split at the size of the network, in the order of Dataset.select(split).
 
     Attributes:
-        folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of 0
-            and 1, uint8.
+        folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of
+            class indices, uint8.
         num_samples: The number of slices.
         shape: The shape of every image.
+        num_classes: The number of classes, without the background.
+        foreground: The indices of the slices with foreground.
         in_use: A lock that keeps the cache from being deleted while this object exists.
     """
 
     folder: Path
     num_samples: int
     shape: ImageShape
+    num_classes: int
+    foreground: tuple[int, ...]
     in_use: IO[str] | None = None
 
     def read(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
@@ -82,7 +88,7 @@ class CachedSplit:
         )
 
     def read_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as `read` in a graph: float32 [H, W, C] and float32 [H, W, 1]."""
+        """The same as `read` in a graph: float32 [H, W, C] and uint8 [H, W]."""
         name = tf.strings.as_string(index, width=_DIGITS, fill="0")
         content = tf.io.read_file(tf.strings.join([f"{self.folder}/", name]))
         mask_start = tf.strings.length(content) - self.shape.pixels
@@ -96,7 +102,7 @@ class CachedSplit:
         image = tf.switch_case(mask_start // (self.shape.pixels * self.shape.channels) // 2, decode)
         return (
             tf.reshape(image, self.shape),
-            tf.reshape(tf.cast(mask, tf.float32), (*self.shape[:2], 1)),
+            tf.reshape(mask, self.shape[:2]),
         )
 
 
@@ -137,9 +143,12 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
     root = _cache_root()
     folder = root / _cache_key(dataset, split, network)
     records = dataset.select(split)
-    size, channels = network.image_size, network.image_channels
+    shape = ImageShape(*network.image_shape, network.image_channels)
     in_use = folder.with_suffix(".use").open("w")
-    cached = CachedSplit(folder, len(records), ImageShape(size, size, channels), in_use)
+    foreground = tuple(index for index, record in enumerate(records) if record.foreground)
+    cached = CachedSplit(
+        folder, len(records), shape, len(dataset.masks.classes), foreground, in_use
+    )
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
@@ -158,8 +167,8 @@ def _cache_root() -> Path:
 
 
 def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
-    size, channels = network.image_size, network.image_channels
-    parts = (_FORMAT, dataset.fingerprint, dataset.mask_threshold, split, size, channels)
+    shape = (*network.image_shape, network.image_channels)
+    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -186,7 +195,7 @@ def _fill(
         unfinished.mkdir()
 
     def cache_record(index: int) -> int:
-        image, mask = read_resized(records[index], storage, dataset.mask_threshold, network)
+        image, mask = read_resized(records[index], storage, dataset.masks, network)
         return write_slice(unfinished, index, image, mask)
 
     readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
@@ -200,9 +209,9 @@ def _fill(
                 total += sum(pool.map(cache_record, indices))
                 if total > limit:
                     raise DataError(
-                        f"the slices of {dataset.root} at {network.image_size} pixels do not fit "
-                        f"in storage.cache_gb = {cache_gb:g}: set it higher, or lower "
-                        "network.image_size."
+                        f"the slices of {dataset.root} at {cached.shape.width} x "
+                        f"{cached.shape.height} pixels do not fit in storage.cache_gb = "
+                        f"{cache_gb:g}: set it higher, or lower network.image_size."
                     )
                 if total > free:
                     free = limit - _make_room(cached.folder, limit - total)
@@ -238,17 +247,18 @@ def _make_room(keep: Path, limit: int) -> int:
 
 
 def read_resized(
-    record: SliceRecord, storage: Storage, mask_threshold: int, network: Network
+    record: SliceRecord, storage: Storage, masks: MaskEncoding, network: Network
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """A slice at the size of the network: raw image [S, S, C] and mask [S, S] of 0 and 1.
+    """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md).
     """
-    size = network.image_size
+    shape = network.image_shape
     raw = read_image(storage, record.image)
-    full_mask = read_mask(storage, record.mask, mask_threshold)
+    full_mask = masks.read(storage, record.mask)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), size, network.image_channels)[0]
-        coverage = resize(tf.constant(full_mask[None, ..., None], tf.float32), size, size)
-    return image.numpy().astype(np.int32), (coverage.numpy()[0, :, :, 0] > 0.5).astype(np.uint8)
+        image = resize_slices(tf.constant(raw[None]), shape, network.image_channels)[0]
+        coverage = one_hot(tf.constant(full_mask[None]), len(masks.classes))
+        mask = class_indices(resize(coverage, *shape))[0]
+    return image.numpy().astype(np.int32), mask.numpy()

@@ -7,7 +7,7 @@ Everything that training relies on is checked here, before it starts. The result
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,14 +15,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
 from contract.errors import DataError
-from contract.imaging.mask_values import decide_threshold
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
+from contract.imaging.mask_values import (
+    POSSIBLE_THRESHOLDS,
+    decide_threshold,
+    equivalent_threshold,
+)
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import IntensityCounts, foreground_scaling
 from trainer.data.pair_checks import (
     CheckedPair,
     DecodedPair,
-    apply_threshold,
+    apply_encoding,
     assign_splits,
     check_pairs,
     check_splits,
@@ -39,13 +46,14 @@ __all__ = [
     "Split",
     "check_tile_sizes",
     "dataset_id",
+    "intensity_scaling",
     "prepare_dataset",
 ]
 
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 3
+_FORMAT = 5
 _MAX_DUPLICATES = 100
 # Fraction of a split's slices, and of their pixels, above which masks may be inverted.
 _INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
@@ -58,7 +66,7 @@ class SliceRecord:
     """One slice with its mask.
 
     name: the common stem of the files; image, mask: keys below Dataset.root; height, width: in
-    pixels; foreground: fraction of the pixels.
+    pixels; class_fractions: the fraction of the pixels that each class has.
     """
 
     name: str
@@ -68,7 +76,12 @@ class SliceRecord:
     mask: str
     height: int
     width: int
-    foreground: float
+    class_fractions: tuple[float, ...]
+
+    @property
+    def foreground(self) -> float:
+        """The fraction of the pixels that are foreground of any class."""
+        return sum(self.class_fractions)
 
 
 @dataclass(frozen=True)
@@ -82,10 +95,12 @@ class Dataset:
     root: str
     slices: tuple[SliceRecord, ...]
     fingerprint: str
-    mask_threshold: int
-    """A mask pixel is foreground where its value is greater."""
+    masks: MaskEncoding
+    """How the masks encode the classes."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Images with equal pixels in two splits, at most some of them."""
+    foreground_intensities: IntensityCounts = ()
+    """The raw intensities of the training foreground, each with its number of pixels."""
 
     def select(self, split: Split) -> tuple[SliceRecord, ...]:
         """The slices of one split."""
@@ -143,16 +158,32 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
     Training resizes every slice to network.image_size; a sliding window is applied at the original
     resolution.
     """
-    size = network.image_size
+    height, width = network.image_shape
     training_slices = (*dataset.select("train"), *dataset.select("valid"))
     for record in training_slices if predict.sliding_window else ():
-        if (record.height, record.width) != (size, size):
+        if (record.height, record.width) != (height, width):
             raise DataError(
                 f"{dataset.root}/{record.image} is {record.width} x {record.height} pixels, but "
-                "with predict.sliding_window = true training slices must have "
-                f"network.image_size = {size}: crop them to that size, or set "
-                "predict.sliding_window = false."
+                f"with predict.sliding_window = true training slices must have {width} x {height} "
+                "(network.image_size): crop them to that size, or set predict.sliding_window = "
+                "false."
             )
+
+
+def intensity_scaling(dataset: Dataset, data: Data) -> IntensityScaling:
+    """How a dataset's raw intensities become the input of a network, by data.normalize.
+
+    Raises DataError if it is "foreground" and the training foreground has only one intensity.
+    """
+    if data.normalize == "window":
+        return IntensityScaling.from_window(data.intensity_low, data.intensity_high)
+    try:
+        return foreground_scaling(dataset.foreground_intensities)
+    except DataError as error:
+        raise DataError(
+            f'{dataset.root}: {error}, so data.normalize = "foreground" has nothing to scale by: '
+            'set data.normalize = "window", or check the masks of the train split.'
+        ) from error
 
 
 def dataset_id(data: Data, seed: int) -> str:
@@ -176,6 +207,9 @@ def _dataset_settings(data: Data, seed: int) -> dict[str, Any]:
         "mask_pattern": data.mask_pattern,
         "patient_id_regex": data.patient_id_regex,
         "mask_threshold": data.mask_threshold,
+        "classes": list(data.classes.items()),
+        "class_tolerance": data.class_tolerance,
+        "other_values_are_background": data.other_values_are_background,
     }
     if data.layout == "unsplit":
         settings |= {"fractions": [data.valid_fraction, data.test_fraction], "seed": seed}
@@ -223,11 +257,20 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    decoded = check_pairs(pair_files(files, data, source), source, on_progress)
-    threshold = _choose_threshold(decoded, data, source)
-    assigned = assign_splits(apply_threshold(decoded, threshold), data, seed, folder)
-    check_splits(assigned, threshold, source)
-    dataset = _create_dataset(source.url, assigned, threshold)
+    encoding, thresholds = _class_encoding(data), _counted_thresholds(data)
+    decoded, foreground = check_pairs(
+        pair_files(files, data, source), source, encoding, thresholds, on_progress
+    )
+    if encoding is None:
+        encoding = threshold_encoding(_choose_threshold(decoded, data, source))
+    assigned = assign_splits(apply_encoding(decoded, encoding), data, seed, folder)
+    check_splits(assigned, encoding, source)
+    training_pairs = [each.decoded.pair for each in assigned["train"]]
+    counted = equivalent_threshold(encoding.threshold or 0, thresholds)
+    dataset = replace(
+        _create_dataset(source.url, assigned, encoding),
+        foreground_intensities=foreground.total(training_pairs, counted),
+    )
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
     folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
@@ -264,6 +307,24 @@ def _read_splits_file(folder: Storage) -> str | None:
     return folder.read(splits.SPLITS_FILE).decode()
 
 
+def _class_encoding(data: Data) -> MaskEncoding | None:
+    """How the masks encode the classes of data.classes; None without them."""
+    if not data.classes:
+        return None
+    return MaskEncoding(
+        data.segmentation_classes,
+        tolerance=data.class_tolerance,
+        other_is_background=data.other_values_are_background,
+    )
+
+
+def _counted_thresholds(data: Data) -> tuple[int, ...]:
+    """The values above which the foreground's intensities are counted while masks are decoded."""
+    if data.classes:
+        return (0,)  # Masks are decoded to class indices.
+    return POSSIBLE_THRESHOLDS if data.mask_threshold is None else (data.mask_threshold,)
+
+
 def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storage) -> int:
     """data.mask_threshold, or the threshold that the values of the masks suggest."""
     if data.mask_threshold is not None:
@@ -283,7 +344,7 @@ def _choose_threshold(decoded: Sequence[DecodedPair], data: Data, source: Storag
 
 
 def _create_dataset(
-    root: str, assigned: Mapping[Split, Sequence[CheckedPair]], mask_threshold: int
+    root: str, assigned: Mapping[Split, Sequence[CheckedPair]], encoding: MaskEncoding
 ) -> Dataset:
     records = tuple(
         SliceRecord(
@@ -294,7 +355,7 @@ def _create_dataset(
             checked.pair.mask,
             checked.decoded.height,
             checked.decoded.width,
-            checked.foreground,
+            checked.class_fractions,
         )
         for split in SPLITS
         for checked in assigned[split]
@@ -308,7 +369,7 @@ def _create_dataset(
         (first.pair.image, second.pair.image)
         for first, second in find_duplicates(assigned)[:_MAX_DUPLICATES]
     )
-    return Dataset(root, records, digest_of(content)[:16], mask_threshold, duplicates)
+    return Dataset(root, records, digest_of(content)[:16], encoding, duplicates)
 
 
 def _check_split_overlap(dataset: Dataset, data: Data) -> None:

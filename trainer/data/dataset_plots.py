@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from contract.config import Data
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_png
 from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
@@ -95,7 +94,9 @@ def _draw_strip(axis: Axes, position: int, values: Sequence[float], color: str) 
     )
 
 
-def plot_intensity_histograms(histograms: dict[Split, IntensityHistogram], data: Data) -> bytes:
+def plot_intensity_histograms(
+    histograms: dict[Split, IntensityHistogram], window: tuple[float, float]
+) -> bytes:
     """Raw intensities of each split: of all pixels, and of the foreground; a PNG."""
     figure = curves.new_figure(9.5, 3.4)
     panels = figure.subplots(1, 2)
@@ -104,7 +105,7 @@ def plot_intensity_histograms(histograms: dict[Split, IntensityHistogram], data:
         (panels[1], "foreground", "Intensity of the foreground"),
     ):
         _draw_densities(axis, {split: getattr(histograms[split], name) for split in SPLITS})
-        for edge in (data.intensity_low, data.intensity_high):
+        for edge in window:
             axis.axvline(edge, color=curves.MARK, lw=1.0, ls=(0, (4, 3)), zorder=1)
         curves.style_axes(axis, title, "raw intensity", "fraction of pixels")
         axis.set_yscale("log", nonpositive="clip")
@@ -141,14 +142,16 @@ def _draw_legend_above(axis: Axes) -> None:
         )
 
 
-def draw_overlays(dataset: Dataset, data: Data, storage: Storage) -> bytes:
-    """Up to eight slices of each split with their masks; a PNG."""
+def draw_overlays(dataset: Dataset, window: tuple[float, float], storage: Storage) -> bytes:
+    """Up to eight slices of each split with their masks; a PNG.
+
+    window: the raw intensities that are drawn black and white.
+    """
     tiles, captions = [], []
     for record in select_example_slices(dataset):
         image = read_image(storage, record.image)
-        mask = read_mask(storage, record.mask, dataset.mask_threshold)
-        window = (data.intensity_low, data.intensity_high)
-        tiles.append(draw_overlay(image, mask, window=window))
+        mask = dataset.masks.read(storage, record.mask)
+        tiles.append(draw_overlay(image, mask, window=window, classes=dataset.masks.classes))
         captions.append(f"{record.split} · {record.name}")
     return encode_png(image_grid(tiles, _TILES_PER_SPLIT // 2, captions))
 

@@ -20,7 +20,7 @@ from contract.tables import to_csv
 from contract.timestamps import utc_now
 from trainer.data import dataset_plots
 from trainer.data.augmentation_preview import draw_augmentation_preview
-from trainer.data.dataset_index import SPLITS, Dataset
+from trainer.data.dataset_index import SPLITS, Dataset, intensity_scaling
 from trainer.data.dataset_stats import (
     PatientStats,
     SplitStats,
@@ -76,18 +76,19 @@ def create_report(
         DataError, StorageError: A slice cannot be read.
     """
     storage = open_storage(dataset.root)
+    scaling = intensity_scaling(dataset, data)
     histograms, formats = measure_intensities(dataset, storage, on_progress)
     patients = patient_stats(dataset.slices)
     splits = tuple(
-        split_stats(split, dataset.select(split), histograms[split], data)
+        split_stats(split, dataset.select(split), histograms[split], scaling.window)
         for split in SPLITS
         if dataset.select(split)
     )
     plots = {
         "counts": dataset_plots.plot_slice_counts(patients),
         "foreground": dataset_plots.plot_foreground_fractions(dataset),
-        "intensity": dataset_plots.plot_intensity_histograms(histograms, data),
-        "overlays": dataset_plots.draw_overlays(dataset, data, storage),
+        "intensity": dataset_plots.plot_intensity_histograms(histograms, scaling.window),
+        "overlays": dataset_plots.draw_overlays(dataset, scaling.window, storage),
     }
     if augmented := draw_augmentation_preview(dataset, data, network, seed, storage):
         plots["augmentation"] = augmented
@@ -99,6 +100,7 @@ def create_report(
         {
             "dataset": dataset,
             "data": data,
+            "scaling": scaling,
             "splits": splits,
             "patients": patients,
             "formats": formats,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.config import Data
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
@@ -46,9 +46,9 @@ class SplitStats:
     foreground: float
     """Mean foreground fraction of its slices."""
     below: float
-    """Fraction of pixels below data.intensity_low, which training clips."""
+    """Fraction of pixels below the intensity window, which training clips."""
     above: float
-    """Fraction of pixels above data.intensity_high, which training clips."""
+    """Fraction of pixels above the intensity window, which training clips."""
 
 
 def _zeros() -> NDArray[np.int64]:
@@ -86,7 +86,7 @@ def measure_intensities(
     formats: dict[str, int] = {}
 
     def measure(record: SliceRecord) -> _SliceHistogram:
-        return _measure_slice(record, storage, dataset.mask_threshold)
+        return _measure_slice(record, storage, dataset.masks)
 
     with ThreadPoolExecutor(_READERS, thread_name_prefix="inspect") as pool:
         for done, measured in enumerate(pool.map(measure, dataset.slices), start=1):
@@ -99,10 +99,10 @@ def measure_intensities(
     return histograms, dict(sorted(formats.items(), key=lambda item: -item[1]))
 
 
-def _measure_slice(record: SliceRecord, storage: Storage, threshold: int) -> _SliceHistogram:
+def _measure_slice(record: SliceRecord, storage: Storage, masks: MaskEncoding) -> _SliceHistogram:
     """Read a slice and its mask and count the intensities of both; all channels count."""
     image = read_image(storage, record.image)
-    mask = read_mask(storage, record.mask, threshold)
+    mask = masks.read(storage, record.mask)
     min_intensity = int(image.min())
     shifted = image.astype(np.int64) - min_intensity
     pixels = np.bincount(shifted.ravel())
@@ -137,11 +137,14 @@ def _patient_stats(split: Split, patient: str, fractions: Sequence[float]) -> Pa
 
 
 def split_stats(
-    split: Split, records: Sequence[SliceRecord], histogram: IntensityHistogram, data: Data
+    split: Split,
+    records: Sequence[SliceRecord],
+    histogram: IntensityHistogram,
+    window: tuple[float, float],
 ) -> SplitStats:
-    """The statistics of a split that has at least one slice."""
-    low = int(np.ceil(data.intensity_low)) - MIN_INTENSITY
-    high = int(np.floor(data.intensity_high)) - MIN_INTENSITY
+    """The statistics of a split that has at least one slice; window: low and high intensity."""
+    low = int(np.ceil(window[0])) - MIN_INTENSITY
+    high = int(np.floor(window[1])) - MIN_INTENSITY
     return SplitStats(
         split=split,
         patients=len({record.patient for record in records}),

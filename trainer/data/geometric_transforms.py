@@ -2,8 +2,9 @@
 
 For every pixel of the result, the point of the original that it shows is computed: elastic and grid
 distortion, barrel or pincushion distortion, shift, then one linear map of flip, right angle,
-rotation, scale and shear. Image and mask are then interpolated once, together. Points outside of
-the image have the value 0.
+rotation, scale and shear. Positions are in pixels along both axes, so a rectangular image is
+rotated and not sheared. Image and mask are then interpolated once, together. Points outside of the
+image have the value 0.
 """
 
 import math
@@ -13,8 +14,10 @@ from itertools import zip_longest
 import tensorflow as tf
 
 from contract.config import Augment
+from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.random_numbers import RandomNumbers, elementwise, fold_in, normal, uniform
 
+# Along the shorter side; the distance between points is the same along both axes.
 _ELASTIC_POINTS = 6
 _GRID_CELLS = 5
 _ELASTIC, _GRID = 1, 2
@@ -22,29 +25,42 @@ _ELASTIC, _GRID = 1, 2
 Fields = Mapping[str, tf.Tensor]
 
 
-def draw_fields(seed: tf.Tensor, augment: Augment) -> dict[str, tf.Tensor]:
-    """The displacements that one sample's elastic and grid distortion need, if they are used."""
+def draw_fields(seed: tf.Tensor, augment: Augment, size: tuple[int, int]) -> dict[str, tf.Tensor]:
+    """The displacements that one sample's elastic and grid distortion need, if they are used.
+
+    size: height and width of the image.
+    """
     fields = {}
     if augment.elastic_probability:
-        points = (_ELASTIC_POINTS, _ELASTIC_POINTS, 2)
-        fields["elastic"] = normal(fold_in(seed, _ELASTIC), points)
+        points = tuple(elastic_points(length, size) for length in size)
+        fields["elastic"] = normal(fold_in(seed, _ELASTIC), (*points, 2))
     if augment.grid_distortion_probability:
         fields["grid_distortion"] = uniform(fold_in(seed, _GRID), (2, _GRID_CELLS))
     return fields
 
 
+def elastic_points(length: int, size: tuple[int, int]) -> int:
+    """How many points of the grid of elastic deformation cover an axis of an image."""
+    shorter = max(min(size) - 1, 1)
+    return 1 + math.ceil((length - 1) * (_ELASTIC_POINTS - 1) / shorter)
+
+
 def apply(
     images: tf.Tensor, masks: tf.Tensor, random: RandomNumbers, fields: Fields, augment: Augment
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images [B, H, W, C] and masks [B, H, W, M] of 0 and 1, both float32, transformed alike."""
+    """Images [B, H, W, C] and masks [B, H, W, K] of 0 and 1, both float32, transformed alike.
+
+    A pixel of a mask has at most one of the K classes.
+    """
     if not any(getattr(augment, name) for name in PROBABILITIES):
         return images, masks
     size = static_size(images, 1), static_size(images, 2)
     y, x = sampling_points(random, fields, augment, size)
     planes = split_channels(images)
     sampled = interpolate([*planes, *split_channels(masks)], y, x)
-    covered = [tf.cast(plane > 0.5, tf.float32) for plane in sampled[len(planes) :]]
-    return join_channels(sampled[: len(planes)]), join_channels(covered)
+    coverage = join_channels(sampled[len(planes) :])
+    warped_masks = one_hot(class_indices(coverage), static_size(masks, 3))
+    return join_channels(sampled[: len(planes)]), warped_masks
 
 
 def split_channels(values: tf.Tensor) -> list[tf.Tensor]:
@@ -155,10 +171,10 @@ def _displace(
     if augment.elastic_probability:
         applied = augment.elastic * random.applied("elastic", augment.elastic_probability)
         moved_y, moved_x = (
-            _interpolate_grid(grid, height, width) for grid in tf.unstack(fields["elastic"], axis=3)
+            _interpolate_grid(grid, size) for grid in tf.unstack(fields["elastic"], axis=3)
         )
-        y += moved_y * _per_sample(applied * height)
-        x += moved_x * _per_sample(applied * width)
+        y += moved_y * _per_sample(applied * min(size))
+        x += moved_x * _per_sample(applied * min(size))
     return y, x
 
 
@@ -176,31 +192,32 @@ def _stretch(cells: tf.Tensor, length: int) -> tf.Tensor:
     return moved * length - (tf.range(length, dtype=tf.float32) + 0.5)
 
 
-def _interpolate_grid(grid: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Bicubic interpolation (Keys 1981, a = -0.5) of a grid [B, n, n] to [B, H, W].
+def _interpolate_grid(grid: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Bicubic interpolation (Keys 1981, a = -0.5) of a grid [B, n, m] to [B, H, W].
 
     Written as sums of products, not as a matrix product, whose rounding may depend on B.
     """
-    points = static_size(grid, 1)
+    height, width = size
     rows = tf.add_n(
         [
             grid[:, index, None] * tf.reshape(weights, [1, height, 1])
-            for index, weights in enumerate(_cubic_weights(height, points))
+            for index, weights in enumerate(_cubic_weights(height, size))
         ]
     )
     return tf.add_n(
         [
             rows[:, :, index, None] * tf.reshape(weights, [1, 1, width])
-            for index, weights in enumerate(_cubic_weights(width, points))
+            for index, weights in enumerate(_cubic_weights(width, size))
         ]
     )
 
 
-def _cubic_weights(length: int, points: int) -> list[tf.Tensor]:
-    """For each point of a line, its weights [length] at the pixels; the ends are repeated."""
+def _cubic_weights(length: int, size: tuple[int, int]) -> list[tf.Tensor]:
+    """For each point of an axis, its weights [length] at the pixels; the ends are repeated."""
+    points, shorter = elastic_points(length, size), max(min(size) - 1, 1)
     weights = [[0.0] * length for _ in range(points)]
     for pixel in range(length):
-        position = pixel * (points - 1) / max(length - 1, 1)
+        position = pixel * (_ELASTIC_POINTS - 1) / shorter
         base = min(int(position), points - 2)
         for neighbor in range(base - 1, base + 3):
             distance = abs(position - neighbor)

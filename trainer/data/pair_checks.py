@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,22 +15,31 @@ import numpy as np
 from contract.config import Data
 from contract.errors import DataError
 from contract.imaging.decode import decode_image, decode_mask
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
 from contract.storage import Storage
 from trainer.data import splits
+from trainer.data.foreground_intensities import (
+    ForegroundCounter,
+    ForegroundHistograms,
+    count_foreground,
+)
 from trainer.data.pairing import Pair, raise_data_errors
 from trainer.data.splits import SPLITS, Split
 
 _READERS = 8
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class DecodedPair:
     """A pair whose files were decoded.
 
-    values: the number of pixels of the mask by value; digest: SHA-256 of both contents;
-    pixel_digest: of the decoded image, or None if all its pixels are equal.
+    values: the number of pixels of the mask by value, or by class index if the classes were known;
+    digest: SHA-256 of both contents; pixel_digest: of the decoded image, or None if all its pixels
+    are equal.
     """
 
     pair: Pair
@@ -42,42 +52,61 @@ class DecodedPair:
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A decoded pair, and the foreground fraction of its mask."""
+    """A decoded pair, and the fraction of the pixels of its mask that each class has."""
 
     pair: Pair
     decoded: DecodedPair
-    foreground: float
+    class_fractions: tuple[float, ...]
+
+    @property
+    def foreground(self) -> float:
+        """The fraction of the pixels that are foreground of any class."""
+        return sum(self.class_fractions)
 
 
 def check_pairs(
-    pairs: Sequence[Pair], source: Storage, on_progress: ProgressCallback
-) -> list[DecodedPair]:
-    """Decode every pair; one DataError for all that cannot be used."""
+    pairs: Sequence[Pair],
+    source: Storage,
+    encoding: MaskEncoding | None,
+    thresholds: Iterable[int],
+    on_progress: ProgressCallback,
+) -> tuple[list[DecodedPair], ForegroundCounter]:
+    """Decode every pair; one DataError for all that cannot be used.
+
+    encoding: how the masks encode classes; None: what is foreground is decided from their values.
+    thresholds: the intensities where a decoded mask is above each of them are counted.
+    """
     decoded: list[DecodedPair] = []
+    foreground = ForegroundCounter()
     errors: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        results = pool.map(partial(_decode_pair, source=source), pairs)
+        decode = partial(_decode_pair, source=source, encoding=encoding, thresholds=thresholds)
+        results = pool.map(decode, pairs)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, DecodedPair):
-                decoded.append(result)
-            else:
+            if isinstance(result, str):
                 errors.append(result)
+            else:
+                decoded.append(result[0])
+                foreground.add(result[0].pair, result[1])
             on_progress(done, len(pairs), "checked")
     raise_data_errors(errors, source)
-    return decoded
+    return decoded, foreground
 
 
-def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
-    """A decoded pair, or what is wrong with it."""
+def _decode_pair(
+    pair: Pair, source: Storage, encoding: MaskEncoding | None, thresholds: Iterable[int]
+) -> tuple[DecodedPair, ForegroundHistograms] | str:
+    """A decoded pair and its foreground, or what is wrong with it."""
     image_data, mask_data = source.read(pair.image), source.read(pair.mask)
+    decode = encoding.decode if encoding else decode_mask
     try:
-        image, mask = decode_image(image_data, pair.image), decode_mask(mask_data, pair.mask)
+        image, mask = decode_image(image_data, pair.image), decode(mask_data, pair.mask)
     except DataError as error:
         return str(error).removesuffix(".")
     if image.shape[:2] != mask.shape:
         return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
     is_blank = image.min() == image.max()
-    return DecodedPair(
+    decoded = DecodedPair(
         pair,
         *mask.shape,
         values=count_values(mask),
@@ -86,6 +115,7 @@ def _decode_pair(pair: Pair, source: Storage) -> DecodedPair | str:
         ).hexdigest(),
         pixel_digest=None if is_blank else digest_pixels(image),
     )
+    return decoded, count_foreground(image, mask, thresholds)
 
 
 def digest_pixels(image: np.ndarray) -> str:
@@ -94,18 +124,21 @@ def digest_pixels(image: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(image).tobytes()).hexdigest()[:32]
 
 
-def apply_threshold(decoded: Sequence[DecodedPair], threshold: int) -> list[CheckedPair]:
-    """The pairs with the foreground fraction of each mask above a threshold."""
+def apply_encoding(decoded: Sequence[DecodedPair], encoding: MaskEncoding) -> list[CheckedPair]:
+    """The pairs with the fraction of each mask that each class has."""
     return [
-        CheckedPair(each.pair, each, foreground_fraction(each.values, threshold))
-        for each in decoded
+        CheckedPair(each.pair, each, class_fractions(each.values, encoding)) for each in decoded
     ]
 
 
-def foreground_fraction(values: Mapping[int, int], threshold: int) -> float:
-    """The fraction of a mask's pixels whose value is greater than the threshold."""
-    foreground = sum(count for value, count in values.items() if value > threshold)
-    return foreground / sum(values.values())
+def class_fractions(values: Mapping[int, int], encoding: MaskEncoding) -> tuple[float, ...]:
+    """The fraction of a mask's pixels that each class has, from DecodedPair.values."""
+    total = sum(values.values())
+    if encoding.threshold is not None:
+        above = sum(count for value, count in values.items() if value > encoding.threshold)
+        return (above / total,)
+    indices = range(1, len(encoding.classes) + 1)
+    return tuple(values.get(index, 0) / total for index in indices)
 
 
 def _size(pixels: np.ndarray) -> str:
@@ -131,20 +164,53 @@ def assign_splits(
 
 
 def check_splits(
-    assigned: Mapping[Split, Sequence[CheckedPair]], threshold: int, source: Storage
+    assigned: Mapping[Split, Sequence[CheckedPair]], encoding: MaskEncoding, source: Storage
 ) -> None:
-    """DataError for a split that has no mask with foreground, or is empty; test may be empty."""
+    """DataError for a split that is empty or has no foreground; test may be empty.
+
+    Every class must be in the training split; for one that another split lacks there is a warning.
+    """
     for split, checked in assigned.items():
-        if not checked and split != "test":
+        if not checked:
+            if split == "test":
+                continue
             raise DataError(f"{source.url}: the {split} split has no slices; add patients to it.")
-        if checked and not any(each.foreground for each in checked):
-            max_value = max(max(each.decoded.values) for each in checked)
+        if not any(each.foreground for each in checked):
+            raise DataError(_no_foreground_error(split, checked, encoding, source))
+        totals = np.sum([each.class_fractions for each in checked], axis=0)
+        missing = [
+            each.name for each, total in zip(encoding.classes, totals, strict=True) if not total
+        ]
+        if missing and split == "train":
             raise DataError(
-                f"{source.url}: none of the {len(checked)} masks of the {split} split "
-                f"({checked[0].pair.mask}, …) contains foreground; their maximum value is "
-                f"{max_value}, and foreground is above data.mask_threshold = {threshold}: set "
-                "data.mask_threshold below that maximum, or replace the masks."
+                f"{source.url}: no mask of the train split contains the class {missing[0]}: check "
+                f"data.classes.{missing[0]}, or remove it."
             )
+        if missing:
+            _log.warning(
+                "%s: no mask of the %s split contains %s: its metrics are not meaningful there",
+                source.url,
+                split,
+                " or ".join(missing),
+            )
+
+
+def _no_foreground_error(
+    split: Split, checked: Sequence[CheckedPair], encoding: MaskEncoding, source: Storage
+) -> str:
+    """The message for a split without foreground."""
+    start = (
+        f"{source.url}: none of the {len(checked)} masks of the {split} split "
+        f"({checked[0].pair.mask}, …) contains "
+    )
+    if encoding.threshold is None:
+        return f"{start}a class of data.classes: check the values there, or replace the masks."
+    max_value = max(max(each.decoded.values) for each in checked)
+    return (
+        f"{start}foreground; their maximum value is {max_value}, and foreground is above "
+        f"data.mask_threshold = {encoding.threshold}: set data.mask_threshold below that maximum, "
+        "or replace the masks."
+    )
 
 
 def find_duplicates(

@@ -15,12 +15,21 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Data, Train
+from contract.imaging.intensity_scaling import IntensityScaling
+from trainer.components.class_maps import one_hot
 from trainer.data.augmentation import SampleBatch, augment_batch, draw
 from trainer.data.cache import CachedSplit
-from trainer.data.preprocessing import normalize
-from trainer.data.random_numbers import AUGMENT, ORDER, create_seed, fold_in, uniform
+from trainer.data.preprocessing import apply_window, normalize, standardize
+from trainer.data.random_numbers import (
+    AUGMENT,
+    FOREGROUND_ORDER,
+    ORDER,
+    create_seed,
+    fold_in,
+    uniform,
+)
 
-Sample = tuple[NDArray[np.float32], NDArray[np.float32]]
+Sample = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,42 @@ def validation_steps(train: Train, num_samples: int) -> int:
 
 def epoch_order(seed: int, epoch: int | tf.Tensor, num_samples: int, length: int) -> tf.Tensor:
     """The sample indices [length] of an epoch: every sample once before any occurs again."""
+    return _shuffle(fold_in(create_seed(seed), ORDER, epoch), num_samples, length)
+
+
+def _shuffle(seed: tf.Tensor, num_samples: int, length: int) -> tf.Tensor:
+    """Sample indices [length]; the n-th round of all samples starts at n * num_samples."""
     rounds = math.ceil(length / num_samples)
-    keys = uniform(fold_in(create_seed(seed), ORDER, epoch), (rounds, num_samples))
+    keys = uniform(seed, (rounds, num_samples))
     offsets = tf.range(rounds, dtype=tf.int64)[:, None] * num_samples
     orders = tf.argsort(keys, axis=1, stable=True)
     return tf.reshape(tf.cast(orders, tf.int64) + offsets, [-1])[:length]
+
+
+def oversample_foreground(
+    order: tf.Tensor, seed: int, epoch: int | tf.Tensor, cached: CachedSplit, train: Train
+) -> tf.Tensor:
+    """The order with the first places of every batch taken by samples with foreground.
+
+    They are train.oversample_foreground of a batch, rounded up, and have an order of their own,
+    every one of them once before any occurs again. Their sample indices follow after those of the
+    order, so that their random numbers differ.
+    """
+    count = math.ceil(train.oversample_foreground * train.batch_size)
+    num_foreground = len(cached.foreground)
+    if not count or num_foreground == cached.num_samples:
+        return order
+    batches = tf.reshape(order, [-1, train.batch_size])
+    steps = steps_per_epoch(train, cached.num_samples)
+    order_seed = fold_in(create_seed(seed), FOREGROUND_ORDER, epoch)
+    positions = _shuffle(order_seed, num_foreground, steps * count)
+    first_round = math.ceil(steps * train.batch_size / cached.num_samples)
+    rounds = first_round + tf.math.floordiv(positions, num_foreground)
+    samples = tf.gather(
+        tf.constant(cached.foreground, tf.int64), tf.math.floormod(positions, num_foreground)
+    )
+    chosen = tf.reshape(samples + rounds * cached.num_samples, [-1, count])
+    return tf.reshape(tf.concat([chosen, batches[:, count:]], 1), [-1])
 
 
 def sample_seed(seed: int, epoch: int | tf.Tensor, sample_index: int | tf.Tensor) -> tf.Tensor:
@@ -62,17 +102,26 @@ def shard(values: Any, batch_size: int, rank: WorkerRank) -> tf.Tensor:
 
 
 def training_dataset(
-    cached: CachedSplit, data: Data, train: Train, seed: int, rank: WorkerRank, first_epoch: int
+    cached: CachedSplit,
+    data: Data,
+    scaling: IntensityScaling,
+    train: Train,
+    seed: int,
+    rank: WorkerRank,
+    first_epoch: int,
 ) -> tf.data.Dataset:
-    """This worker's training batches, from an epoch to the last: images and masks [b, S, S, C].
+    """This worker's training batches, from an epoch to the last.
 
-    b is train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are
-    read in parallel one by one, and augmented in batches.
+    Images [b, H, W, C] and masks [b, H, W, K] of 0 and 1, a channel for each of the K classes; b is
+    train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are read in
+    parallel one by one, and augmented in batches, with intensities in 0..1.
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
 
     def epoch_samples(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = shard(epoch_order(seed, epoch, cached.num_samples, length), train.batch_size, rank)
+        order = epoch_order(seed, epoch, cached.num_samples, length)
+        order = oversample_foreground(order, seed, epoch, cached, train)
+        order = shard(order, train.batch_size, rank)
         return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(order), epoch), order))
 
     def load(epoch: tf.Tensor, sample_index: tf.Tensor) -> tuple[Any, ...]:
@@ -82,8 +131,11 @@ def training_dataset(
         return image, mask, numbers
 
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
-        images = normalize(images, data.intensity_low, data.intensity_high)
-        return augment_batch(images, masks, numbers, data.augment)
+        images = apply_window(images, scaling)
+        images, maps = augment_batch(
+            images, one_hot(masks, cached.num_classes), numbers, data.augment
+        )
+        return standardize(images, scaling), maps
 
     return (
         tf.data.Dataset.range(first_epoch, train.epochs)
@@ -96,10 +148,11 @@ def training_dataset(
 
 
 def validation_dataset(
-    cached: CachedSplit, data: Data, train: Train, rank: WorkerRank
+    cached: CachedSplit, scaling: IntensityScaling, train: Train, rank: WorkerRank
 ) -> tf.data.Dataset:
     """This worker's validation batches, repeated: images, masks and sample weights [b].
 
+    Images and masks are as in training_dataset.
     Batches are padded with samples of weight 0, so that every worker has the same number. The
     samples are distributed evenly over the batches: Keras averages the losses of batches for
     val_loss, and a last batch of one sample would count as much as a full one.
@@ -113,7 +166,7 @@ def validation_dataset(
 
     def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = cached.read_tensors(index)
-        return normalize(image, data.intensity_low, data.intensity_high), mask, weight
+        return normalize(image, scaling), one_hot(mask, cached.num_classes), weight
 
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
@@ -125,8 +178,11 @@ def validation_dataset(
     )
 
 
-def load_sample(cached: CachedSplit, data: Data, index: int) -> Sample:
-    """A sample without augmentation: image [S, S, C] in 0..1 and mask [S, S, 1], float32."""
+def load_sample(cached: CachedSplit, scaling: IntensityScaling, index: int) -> Sample:
+    """A sample without augmentation: image [H, W, C] in 0..1, and class indices [H, W].
+
+    The input of the network is standardize(image).
+    """
     raw, mask = cached.read(index)
-    image = normalize(raw.astype(np.float32), data.intensity_low, data.intensity_high, clip=np.clip)
-    return image.astype(np.float32), mask[..., None].astype(np.float32)
+    image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
+    return image.astype(np.float32), mask

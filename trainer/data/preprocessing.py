@@ -12,18 +12,20 @@ from typing import Any
 
 import tensorflow as tf
 
+from contract.imaging.intensity_scaling import IntensityScaling
+
 # Weights of ITU-R BT.601, which OpenCV's RGB2GRAY uses.
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def resize_slices(slices: tf.Tensor, size: int, channels: int) -> tf.Tensor:
+def resize_slices(slices: tf.Tensor, shape: tuple[int, int], channels: int) -> tf.Tensor:
     """Resize raw slices to the size of the network; intensities stay raw.
 
-    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB).
-    Returns float32 [B, size, size, channels], rounded to whole intensities so that a cache of
+    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB). shape: height and width.
+    Returns float32 [B, height, width, channels], rounded to whole intensities so that a cache of
     integers loses nothing.
     """
-    return tf.round(resize(match_channels(tf.cast(slices, tf.float32), channels), size, size))
+    return tf.round(resize(match_channels(tf.cast(slices, tf.float32), channels), *shape))
 
 
 def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
@@ -42,15 +44,31 @@ def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.ensure_shape(matched, [None, None, None, channels])
 
 
-def normalize(
-    slices: Any, low: float, high: float, clip: Callable[..., Any] = tf.clip_by_value
-) -> Any:
-    """Clip raw intensities to low..high and scale them to 0..1.
+def normalize(slices: tf.Tensor, scaling: IntensityScaling) -> tf.Tensor:
+    """The input of the network from raw intensities, of any shape.
 
-    The one definition of the intensity window: the exported graph calls it on tensors, the training
-    pipeline on NumPy arrays with clip=np.clip.
+    The exported graph and validation call it; training augments between its two steps.
     """
-    return (clip(slices, low, high) - low) / (high - low)
+    return standardize(apply_window(slices, scaling), scaling)
+
+
+def apply_window(
+    slices: Any, scaling: IntensityScaling, clip: Callable[..., Any] = tf.clip_by_value
+) -> Any:
+    """Clip raw intensities to low..high and scale them to 0..1, for augmentation and previews.
+
+    For tensors, and for NumPy arrays with clip=np.clip.
+    """
+    return (clip(slices, scaling.low, scaling.high) - scaling.low) / (scaling.high - scaling.low)
+
+
+def standardize(images: Any, scaling: IntensityScaling) -> Any:
+    """The input of the network from intensities in 0..1, tensors or NumPy arrays.
+
+    For data.normalize = "window", these are the same.
+    """
+    size = scaling.high - scaling.low
+    return (images - (scaling.mean - scaling.low) / size) / (scaling.std / size)
 
 
 def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 _LANES = 16
 
 # Random numbers for different purposes must not share a stream.
-ORDER, AUGMENT = 0, 1
+ORDER, AUGMENT, FOREGROUND_ORDER = 0, 1, 2
 
 NAMES = (
     "flip_horizontal",

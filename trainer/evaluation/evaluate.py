@@ -2,10 +2,10 @@
 
 The SavedModel of the bundle is run as it is, on each slice at its own size. Output files:
 
-    evaluation.csv                       one row per patient
+    evaluation.csv                       one row per patient and class
     worst.png, best.png                  slices with the lowest and the highest Dice
     worst-patient.png, best-patient.png  slices through the volume of one patient
-    masks/<slice>.png                    predicted masks (0 and 255), if requested
+    masks/<slice>.png                    predicted masks, if requested (contract.imaging.encode)
     summary.json                         the metrics over all patients; written last of these
 
 contract.confusion defines the metrics and the case of an empty mask.
@@ -20,7 +20,7 @@ import numpy as np
 from contract import bundle as bundles
 from contract.bundle import Manifest
 from contract.config import Data, Predict
-from contract.confusion import ConfusionCounts, confusion_counts
+from contract.confusion import ConfusionCounts, class_counts
 from contract.errors import DataError
 from contract.host_info import host_info
 from contract.imaging.encode import encode_mask
@@ -61,7 +61,7 @@ def evaluate(
         bundle: The bundle.
         dataset: The prepared slices.
         split: "train", "valid" or "test".
-        data: The settings [data]: intensity window, allow_patient_overlap.
+        data: The settings [data]: allow_patient_overlap.
         predict: The settings [predict]: batch_size.
         destination: Where the files are written.
         on_progress: Called after each slice.
@@ -87,18 +87,19 @@ def evaluate(
     source = LocalStorage(bundle.absolute()) if isinstance(bundle, Path) else bundle
     folder = bundles.fetch(source)
     manifest = bundles.read_manifest(LocalStorage(folder))
+    check_classes(manifest, dataset)
     check_patient_leakage(manifest, dataset, split, data)
     reader = SliceReader(
         open_storage(dataset.root),
-        dataset.mask_threshold,
-        (data.intensity_low, data.intensity_high),
+        dataset.masks,
+        manifest.intensity_scaling.window,
     )
     predict_masks = load_saved_model(folder)
-    counts_of: dict[SliceRecord, ConfusionCounts] = {}
+    counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     for record, mask, counts in score_slices(records, reader, predict_masks, predict.batch_size):
         counts_of[record] = counts
         if save_masks:
-            destination.write(f"masks/{record.name}.png", encode_mask(mask))
+            destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
     scores = tuple(SliceScore(record, counts_of[record]) for record in records)
     evaluation = Evaluation(
@@ -117,6 +118,17 @@ def evaluate(
     )
     write_results(evaluation, destination)
     return evaluation
+
+
+def check_classes(manifest: Manifest, dataset: Dataset) -> None:
+    """DataError if the masks of the dataset do not have the classes of the bundle, in its order."""
+    trained = [each.name for each in manifest.classes]
+    present = [each.name for each in dataset.masks.classes]
+    if trained != present:
+        raise DataError(
+            f"the masks of {dataset.root} have the classes {', '.join(present)}, but "
+            f"{manifest.name} was trained on {', '.join(trained)}: set data.classes to these names."
+        )
 
 
 def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:
@@ -157,8 +169,8 @@ def score_slices(
     reader: SliceReader,
     predict_masks: PredictMasks,
     batch_size: int,
-) -> Iterator[tuple[SliceRecord, Mask, ConfusionCounts]]:
-    """Each slice with its predicted mask and its counts, in batches of slices of one shape.
+) -> Iterator[tuple[SliceRecord, Mask, tuple[ConfusionCounts, ...]]]:
+    """Each slice with its predicted mask and its counts by class, in batches of one shape.
 
     The order is that of the batches: a slice of a rare shape waits until its batch is complete or
     all others are done.
@@ -166,4 +178,5 @@ def score_slices(
     for batch in batch_by_shape(read_ahead(records, reader), batch_size):
         predictions = predict_masks(np.stack([image for _, image, _ in batch]))
         for (record, _, mask), prediction in zip(batch, predictions, strict=True):
-            yield record, prediction, confusion_counts(prediction, mask)
+            num_classes = len(reader.masks.classes)
+            yield record, prediction, class_counts(prediction, mask, num_classes)

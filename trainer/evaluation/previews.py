@@ -55,11 +55,12 @@ def slice_sheet(
         rows, columns = find_close_up(mask, prediction)
         crop = image[rows, columns], mask[rows, columns], prediction[rows, columns]
         tiles += [
-            draw_overlay(*part, window=reader.window) for part in ((image, mask, prediction), crop)
+            draw_overlay(*part, window=reader.window, classes=reader.masks.classes)
+            for part in ((image, mask, prediction), crop)
         ]
         captions += [
             score.slice.name,
-            f"Dice {score.counts.dice:.3f} · {score.slice.patient}",
+            f"Dice {score.pooled.dice:.3f} · {score.slice.patient}",
         ]
     return encode_png(image_grid(tiles, _COLUMNS, captions))
 
@@ -73,8 +74,9 @@ def volume_sheet(
     for index in evenly_spaced(indices, _MAX_SLICES_OF_PATIENT):
         score = scores[index]
         image, mask, prediction = predict_slice(score.slice, reader, predict_masks)
-        tiles.append(draw_overlay(image, mask, prediction, reader.window))
-        captions.append(f"{score.slice.name} · Dice {score.counts.dice:.2f}")
+        overlay = draw_overlay(image, mask, prediction, reader.window, classes=reader.masks.classes)
+        tiles.append(overlay)
+        captions.append(f"{score.slice.name} · Dice {score.pooled.dice:.2f}")
     return encode_png(image_grid(tiles, _COLUMNS, captions))
 
 

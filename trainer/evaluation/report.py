@@ -35,6 +35,11 @@ def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -
         {
             "evaluation": evaluation,
             "manifest": evaluation.manifest,
+            "classes": evaluation.manifest.classes,
+            "class_metrics": {
+                each.name: {name: evaluation.summary_of(name, each.name) for name in METRICS}
+                for each in evaluation.manifest.classes
+            },
             "metrics": {_TITLES[name]: evaluation.summary_of(name) for name in METRICS},
             "patients": rank_patients(evaluation.patients),
             "empty_masks": evaluation.empty_masks,

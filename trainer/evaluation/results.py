@@ -1,7 +1,7 @@
 """The files of an evaluation: evaluation.csv, summary.json and the previews."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,21 +16,32 @@ def write_results(evaluation: Evaluation, destination: Storage) -> None:
     """Write the previews and tables of an evaluation, summary.json last."""
     for name, png in evaluation.previews.items():
         destination.write(f"{name}.png", png)
-    destination.write("evaluation.csv", patients_csv(evaluation.patients))
+    destination.write("evaluation.csv", patients_csv(evaluation.patients, evaluation.classes))
     summary = json.dumps(evaluation_summary(evaluation), indent=2)
     destination.write("summary.json", summary.encode())
 
 
-def patients_csv(patients: Iterable[PatientScore]) -> bytes:
-    """evaluation.csv: one row per patient; an undefined metric is an empty field."""
+def patients_csv(patients: Iterable[PatientScore], classes: Sequence[str]) -> bytes:
+    """evaluation.csv: one row per patient and class; an undefined metric is an empty field.
+
+    With several classes there is also a row "mean" of each patient, whose counts are empty fields.
+    """
     rows = []
     for patient in patients:
-        metrics = [getattr(patient.counts, name) for name in METRICS]
-        formatted = [None if metric is None else f"{metric:.6g}" for metric in metrics]
-        counts = [getattr(patient.counts, name) for name in _COUNTS]
-        is_empty = "yes" if patient.counts.empty else "no"
-        rows.append([patient.patient, patient.slices, *formatted, *counts, is_empty])
-    return to_csv(["patient", "slices", *METRICS, *_COUNTS, "empty"], rows)
+        for class_name, counts in zip(classes, patient.counts, strict=True):
+            metrics = [getattr(counts, name) for name in METRICS]
+            pixels = [getattr(counts, name) for name in _COUNTS]
+            row = [patient.patient, class_name, patient.slices, *map(_format, metrics), *pixels]
+            rows.append([*row, "yes" if counts.empty else "no"])
+        if len(classes) > 1:
+            metrics = [patient.metric(name) for name in METRICS]
+            row = [patient.patient, "mean", patient.slices, *map(_format, metrics)]
+            rows.append([*row, *[None] * len(_COUNTS), "yes" if patient.empty else "no"])
+    return to_csv(["patient", "class", "slices", *METRICS, *_COUNTS, "empty"], rows)
+
+
+def _format(metric: float | None) -> str | None:
+    return None if metric is None else f"{metric:.6g}"
 
 
 def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
@@ -41,6 +52,10 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
         "patients": len(evaluation.patients),
         "slices": len(evaluation.slices),
         **{name: asdict(evaluation.summary_of(name)) for name in METRICS},
+        "classes": {
+            class_name: {name: asdict(evaluation.summary_of(name, class_name)) for name in METRICS}
+            for class_name in evaluation.classes
+        },
         "empty_masks": asdict(evaluation.empty_masks),
         "model": {
             "name": manifest.name,

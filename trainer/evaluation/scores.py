@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.bundle import Manifest
-from contract.confusion import ConfusionCounts
+from contract.confusion import ConfusionCounts, pooled_counts
 from contract.host_info import HostInfo
 from trainer.data.dataset_index import SliceRecord, Split
 from trainer.evaluation.metric_summary import MetricSummary, summarize
@@ -15,19 +15,33 @@ METRICS = ("dice", "iou", "sensitivity", "specificity")
 
 @dataclass(frozen=True)
 class SliceScore:
-    """The confusion counts of one slice."""
+    """The confusion counts of one slice, by class."""
 
     slice: SliceRecord
-    counts: ConfusionCounts
+    counts: tuple[ConfusionCounts, ...]
+
+    @property
+    def pooled(self) -> ConfusionCounts:
+        """The counts of all classes together, by which slices are ranked."""
+        return pooled_counts(self.counts)
 
 
 @dataclass(frozen=True)
 class PatientScore:
-    """The confusion counts of all slices of a patient; counts.dice is the Dice of the volume."""
+    """The confusion counts, by class, of all slices of a patient."""
 
     patient: str
     slices: int
-    counts: ConfusionCounts
+    counts: tuple[ConfusionCounts, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether the ground truth of the volume has no foreground of any class."""
+        return pooled_counts(self.counts).empty
+
+    def metric(self, name: str) -> float | None:
+        """A metric of the volume: the mean over the classes for which it is defined, if any."""
+        return summarize(getattr(counts, name) for counts in self.counts).mean
 
 
 @dataclass(frozen=True)
@@ -65,29 +79,52 @@ class Evaluation:
     created: str
     """When, ISO 8601 in UTC."""
 
-    def summary_of(self, name: str) -> MetricSummary:
-        """The summary over patients of "dice", "iou", "sensitivity" or "specificity"."""
-        return summarize(getattr(patient.counts, name) for patient in self.patients)
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(each.name for each in self.manifest.classes)
+
+    def summary_of(self, name: str, class_name: str | None = None) -> MetricSummary:
+        """The summary over patients of "dice", "iou", "sensitivity" or "specificity".
+
+        class_name: of one class; None: of the mean over the classes of each patient.
+        """
+        if class_name is None:
+            return summarize(patient.metric(name) for patient in self.patients)
+        index = self.classes.index(class_name)
+        return summarize(getattr(patient.counts[index], name) for patient in self.patients)
 
     def table(self) -> list[dict[str, Any]]:
         """One row per patient: patient, slices, and each metric, None if it is undefined.
 
-        pandas.DataFrame(evaluation.table()) is a table of it.
+        With several classes a metric is the mean over them, and that of each class follows with its
+        name, such as dice_liver. pandas.DataFrame(evaluation.table()) is a table of it.
         """
         return [
             {
                 "patient": patient.patient,
                 "slices": patient.slices,
-                **{name: getattr(patient.counts, name) for name in METRICS},
+                **{name: patient.metric(name) for name in METRICS},
+                **self._class_metrics(patient),
             }
             for patient in self.patients
         ]
 
+    def _class_metrics(self, patient: PatientScore) -> dict[str, float | None]:
+        """The metrics of each class, by name; none with a single class."""
+        if len(self.classes) == 1:
+            return {}
+        return {
+            f"{name}_{class_name}": getattr(counts, name)
+            for class_name, counts in zip(self.classes, patient.counts, strict=True)
+            for name in METRICS
+        }
+
     @property
     def empty_masks(self) -> EmptyMaskCounts:
         """How often the ground truth is empty."""
-        patients = [patient.counts for patient in self.patients if patient.counts.empty]
-        slices = [score.counts for score in self.slices if score.counts.empty]
+        patients = [pooled_counts(patient.counts) for patient in self.patients if patient.empty]
+        slices = [score.pooled for score in self.slices if score.pooled.empty]
         return EmptyMaskCounts(
             patients=len(patients),
             patients_predicted=sum(not counts.predicted_empty for counts in patients),
@@ -98,18 +135,18 @@ class Evaluation:
 
 def score_patients(scores: Iterable[SliceScore]) -> tuple[PatientScore, ...]:
     """The sums of the counts of each patient's slices, sorted by name."""
-    counts: dict[str, list[ConfusionCounts]] = {}
+    counts: dict[str, list[tuple[ConfusionCounts, ...]]] = {}
     for score in scores:
         counts.setdefault(score.slice.patient, []).append(score.counts)
     return tuple(
-        PatientScore(patient, len(of_patient), sum(of_patient, ConfusionCounts()))
-        for patient, of_patient in sorted(counts.items())
+        PatientScore(patient, len(slices), tuple(map(pooled_counts, zip(*slices, strict=True))))
+        for patient, slices in sorted(counts.items())
     )
 
 
 def rank_patients(patients: Iterable[PatientScore]) -> list[PatientScore]:
     """The patients from the lowest Dice to the highest."""
-    return sorted(patients, key=lambda patient: (patient.counts.dice, patient.patient))
+    return sorted(patients, key=lambda patient: (patient.metric("dice"), patient.patient))
 
 
 def rank_slices(scores: Sequence[SliceScore]) -> list[SliceScore]:
@@ -117,5 +154,5 @@ def rank_slices(scores: Sequence[SliceScore]) -> list[SliceScore]:
 
     Slices with an empty mask and an empty prediction are included only if there are no others.
     """
-    informative = [s for s in scores if not (s.counts.empty and s.counts.predicted_empty)]
-    return sorted(informative or scores, key=lambda s: (s.counts.dice, -s.counts.fp - s.counts.fn))
+    informative = [s for s in scores if not (s.pooled.empty and s.pooled.predicted_empty)]
+    return sorted(informative or scores, key=lambda s: (s.pooled.dice, -s.pooled.fp - s.pooled.fn))

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage
 from trainer.data.dataset_index import SliceRecord
 
@@ -38,14 +39,14 @@ class SliceReader:
     """Reads the slices of a dataset."""
 
     storage: Storage
-    mask_threshold: int
+    masks: MaskEncoding
     window: tuple[float, float]
     """The raw intensities that overlays show as black and white."""
 
     def read(self, record: SliceRecord) -> LoadedSlice:
         """The record, its image [H, W, C] and its ground truth [H, W]."""
         image = read_image(self.storage, record.image)
-        return record, image, read_mask(self.storage, record.mask, self.mask_threshold)
+        return record, image, self.masks.read(self.storage, record.mask)
 
 
 def read_ahead(records: Sequence[SliceRecord], reader: SliceReader) -> Iterator[LoadedSlice]:

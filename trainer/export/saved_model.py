@@ -13,10 +13,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract import bundle
-from contract.config import Config, Data, Network, Predict
+from contract.config import Config, Network, Predict
 from contract.config.loader import to_toml
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
+from trainer.components.class_maps import predicted_mask
 from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
 from trainer.export.sliding_window import blend_windows
 from trainer.export.weights import ModelState, to_npz
@@ -25,10 +27,12 @@ from trainer.networks.registry import build_network
 TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
-def build_inference_model(network: Network, state: ModelState | None = None) -> keras.Model:
+def build_inference_model(
+    network: Network, num_classes: int, state: ModelState | None = None
+) -> keras.Model:
     """The network in float32, outside any strategy, with the weights at the start of a state."""
     keras.mixed_precision.set_global_policy("float32")
-    model = build_network(network)
+    model = build_network(network, num_classes)
     if state is not None:
         model.set_weights(state[: len(model.weights)])
     return model
@@ -40,7 +44,9 @@ def export_bundle(
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
     with tempfile.TemporaryDirectory(prefix=folder_prefix("bundle")) as name:
         folder = Path(name)
-        module = SegmentationModule(model, config.network, config.data, config.predict)
+        scaling = metadata.intensity_scaling
+        num_classes = len(metadata.classes)
+        module = SegmentationModule(model, config.network, scaling, config.predict, num_classes)
         save_graph(module, folder / "saved_model")
         (folder / "weights.npz").write_bytes(to_npz(model.get_weights()))
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -61,29 +67,37 @@ def save_graph(module: "SegmentationModule", folder: Path) -> None:
 
 
 class SegmentationModule(tf.Module):
-    """The exported graph: raw slices [B, H, W, C] to probability and mask [B, H, W]."""
+    """The exported graph: raw slices [B, H, W, C] to probabilities [B, H, W, K] and masks."""
 
-    def __init__(self, model: keras.Model, network: Network, data: Data, predict: Predict) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        network: Network,
+        scaling: IntensityScaling,
+        predict: Predict,
+        num_classes: int,
+    ) -> None:
         super().__init__(name="segmentation")
-        self.network, self.data, self.predict = network, data, predict
+        self.network, self.scaling, self.predict = network, scaling, predict
+        self.num_classes = num_classes
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
         self.forward: TensorFunction = lambda slices: model(slices, training=False)
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """probability: float32 in 0..1; mask: uint8, 1 where it is greater than the threshold."""
+        """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
         if self.predict.sliding_window:
             maps = self._predict_windows(slices)
         else:
             maps = self._predict_resized(slices)
-        probability = tf.clip_by_value(maps[:, :, :, 0], 0.0, 1.0)
-        mask = tf.cast(probability > self.predict.threshold, tf.uint8)
+        probability = tf.clip_by_value(maps, 0.0, 1.0)
+        mask = predicted_mask(probability, self.predict.threshold)
         return {"probability": probability, "mask": mask}
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        resized = resize_slices(slices, self.network.image_size, self.network.image_channels)
+        resized = resize_slices(slices, self.network.image_shape, self.network.image_channels)
         return resize(self._predict_probability(resized), shape[1], shape[2])
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
@@ -91,11 +105,11 @@ class SegmentationModule(tf.Module):
         return blend_windows(
             raw,
             self._predict_probability,
-            self.network.image_size,
+            self.network.image_shape,
             self.predict.windows_per_side,
             self.predict.batch_size,
+            self.num_classes,
         )
 
     def _predict_probability(self, slices: tf.Tensor) -> tf.Tensor:
-        data = self.data
-        return self.forward(normalize(slices, data.intensity_low, data.intensity_high))
+        return self.forward(normalize(slices, self.scaling))

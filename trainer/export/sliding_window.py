@@ -9,7 +9,12 @@ TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
 def blend_windows(
-    slices: tf.Tensor, predict: TensorFunction, size: int, strides_per_window: int, batch_size: int
+    slices: tf.Tensor,
+    predict: TensorFunction,
+    shape: tuple[int, int],
+    strides_per_window: int,
+    batch_size: int,
+    num_classes: int,
 ) -> tf.Tensor:
     """Probabilities of slices of any size from overlapping windows, weighted by a gaussian.
 
@@ -18,26 +23,32 @@ def blend_windows(
     Args:
         slices: float32 [B, H, W, C]. They are padded by repeating their border to a whole number
             of windows.
-        predict: Maps windows [n, size, size, C] to probabilities [n, size, size, 1].
-        size: Height and width of a window in pixels.
-        strides_per_window: The stride is size / strides_per_window.
+        predict: Maps windows [n, height, width, C] to probabilities [n, height, width, K].
+        shape: Height and width of a window in pixels.
+        strides_per_window: The strides are height and width / strides_per_window.
         batch_size: Windows given to predict at once, at most.
+        num_classes: K, the number of classes.
 
     Returns:
-        float32 [B, H, W, 1]. The sigma of the gaussian is size / 8, as in nnU-Net (Isensee 2021).
+        float32 [B, H, W, K]. The sigmas of the gaussian are height / 8 and width / 8, as in nnU-Net
+        (Isensee 2021).
     """
     height, width = tf.shape(slices)[1], tf.shape(slices)[2]
-    padded = _pad_to_windows(slices, size, size // strides_per_window)
-    grid = _WindowGrid(padded, size, strides_per_window)
-    weights = tf.constant(_gaussian(size))
-    maps = _predict_in_batches(grid.windows(), predict, batch_size) * weights
-    total = grid.overlap_add(maps) / grid.overlap_add(tf.zeros_like(maps) + weights)
+    padded = _pad_to_windows(slices, shape, strides_per_window)
+    grid = _WindowGrid(padded, shape, strides_per_window)
+    weights = tf.constant(_gaussian(shape))
+    maps = _predict_in_batches(grid.windows(), predict, batch_size, num_classes) * weights
+    planes = tf.split(maps, num_classes, -1)
+    total_weight = grid.overlap_add(tf.zeros_like(planes[0]) + weights)
+    total = tf.concat([grid.overlap_add(plane) for plane in planes], -1) / total_weight
     return total[:, :height, :width]
 
 
-def _predict_in_batches(windows: tf.Tensor, predict: TensorFunction, batch_size: int) -> tf.Tensor:
+def _predict_in_batches(
+    windows: tf.Tensor, predict: TensorFunction, batch_size: int, num_classes: int
+) -> tf.Tensor:
     """predict(windows), batch by batch: all windows of a large slice at once would need GBs."""
-    shape = [None, *windows.shape[1:3], 1]
+    shape = [None, *windows.shape[1:3], num_classes]
 
     def predict_next(done: tf.Tensor, maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         batch = predict(windows[done : done + batch_size])
@@ -56,26 +67,28 @@ def _predict_in_batches(windows: tf.Tensor, predict: TensorFunction, batch_size:
 class _WindowGrid:
     """A padded slice as blocks of one stride; a window is n x n blocks."""
 
-    def __init__(self, padded: tf.Tensor, size: int, blocks_per_window: int) -> None:
-        self.padded, self.size, self.blocks = padded, size, blocks_per_window
-        self.block_size = size // blocks_per_window
+    def __init__(
+        self, padded: tf.Tensor, window_shape: tuple[int, int], blocks_per_window: int
+    ) -> None:
+        self.padded, self.window_shape, self.blocks = padded, window_shape, blocks_per_window
+        self.block_height, self.block_width = (side // blocks_per_window for side in window_shape)
         shape = tf.shape(padded)
         self.batch, self.channels = shape[0], padded.shape[3]
-        self.rows = shape[1] // self.block_size - blocks_per_window + 1
-        self.columns = shape[2] // self.block_size - blocks_per_window + 1
+        self.rows = shape[1] // self.block_height - blocks_per_window + 1
+        self.columns = shape[2] // self.block_width - blocks_per_window + 1
 
     def windows(self) -> tf.Tensor:
-        """[B * rows * columns, size, size, C]."""
-        block, count = self.block_size, self.blocks
+        """[B * rows * columns, height, width, C]."""
+        height, width, count = self.block_height, self.block_width, self.blocks
         shifted = [
             [
                 tf.reshape(
                     self.padded[
                         :,
-                        a * block : (a + self.rows) * block,
-                        b * block : (b + self.columns) * block,
+                        a * height : (a + self.rows) * height,
+                        b * width : (b + self.columns) * width,
                     ],
-                    [self.batch, self.rows, block, self.columns, block, self.channels],
+                    [self.batch, self.rows, height, self.columns, width, self.channels],
                 )
                 for b in range(count)
             ]
@@ -85,22 +98,22 @@ class _WindowGrid:
         ordered = tf.transpose(
             tf.stack([tf.stack(row) for row in shifted]), [2, 3, 5, 0, 4, 1, 6, 7]
         )
-        return tf.reshape(ordered, [-1, self.size, self.size, self.channels])
+        return tf.reshape(ordered, [-1, *self.window_shape, self.channels])
 
     def overlap_add(self, maps: tf.Tensor) -> tf.Tensor:
-        """The sum of the maps [n, size, size, 1] at their windows' positions: [B, H, W, 1]."""
-        block, count = self.block_size, self.blocks
-        parts = tf.reshape(maps, [self.batch, self.rows, self.columns, count, block, count, block])
+        """The sum of the maps [n, height, width, 1] at their windows' positions: [B, H, W, 1]."""
+        height, width, count = self.block_height, self.block_width, self.blocks
+        parts = tf.reshape(maps, [self.batch, self.rows, self.columns, count, height, count, width])
         placed = [
             tf.pad(
                 tf.reshape(
                     tf.transpose(parts[:, :, :, a, :, b, :], [0, 1, 3, 2, 4]),
-                    [self.batch, self.rows * block, self.columns * block],
+                    [self.batch, self.rows * height, self.columns * width],
                 ),
                 [
                     [0, 0],
-                    [a * block, (count - 1 - a) * block],
-                    [b * block, (count - 1 - b) * block],
+                    [a * height, (count - 1 - a) * height],
+                    [b * width, (count - 1 - b) * width],
                 ],
             )
             for a in range(count)
@@ -109,19 +122,22 @@ class _WindowGrid:
         return tf.expand_dims(tf.add_n(placed), -1)
 
 
-def _pad_to_windows(slices: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+def _pad_to_windows(
+    slices: tf.Tensor, window_shape: tuple[int, int], strides_per_window: int
+) -> tf.Tensor:
     """Repeat the last rows and columns until whole windows fit: "edge" padding by a gather."""
     shape = tf.shape(slices)
-    for axis in (1, 2):
-        length = shape[axis]
+    for axis, size in enumerate(window_shape, start=1):
+        length, stride = shape[axis], size // strides_per_window
         excess = tf.maximum(length - size, 0)
         target = size + (excess + stride - 1) // stride * stride
         slices = tf.gather(slices, tf.minimum(tf.range(target), length - 1), axis=axis)
     return slices
 
 
-def _gaussian(size: int) -> np.ndarray:
-    """[size, size, 1] weights, 1 at the center; never 0, because the sum of weights divides."""
-    offset = np.arange(size) - (size - 1) / 2
-    line = np.exp(-(offset**2) / (2 * (size / 8) ** 2))
-    return np.maximum(np.outer(line, line), 1e-6)[..., None].astype(np.float32)
+def _gaussian(shape: tuple[int, int]) -> np.ndarray:
+    """[height, width, 1] weights, 1 at the center; never 0, because the sum of weights divides."""
+    column, row = (
+        np.exp(-((np.arange(size) - (size - 1) / 2) ** 2) / (2 * (size / 8) ** 2)) for size in shape
+    )
+    return np.maximum(np.outer(column, row), 1e-6)[..., None].astype(np.float32)

@@ -1,5 +1,6 @@
 """Layers and parts that the networks share: dropout, normalization, activation, output."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ Layer = Callable[[tf.Tensor], tf.Tensor]
 
 # Larger than the number of layers, so that no two workers share the random numbers of a layer.
 _WORKER_STRIDE = 10_007
+# The logit of a foreground of 5 %.
+_FOREGROUND_LOGIT = -3.0
 
 
 class Dropout(keras.layers.Layer):
@@ -72,20 +75,31 @@ def _create_seed_function(
     return seed_function
 
 
-def probability_output(x: tf.Tensor) -> tf.Tensor:
-    """One probability per pixel, in float32 whatever the precision of the network.
+def probability_output(x: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """The probability of each class in each pixel, in float32 whatever the network's precision.
 
-    The bias starts at a foreground of 5 %: starting at one half, the first epochs only learn that
-    most of a slice is background (Lin 2017, arXiv:1708.02002, section 4.1).
+    One class has a sigmoid; several have a softmax over the background and the classes, of which
+    the background is dropped. The bias starts at a foreground of 5 %: starting at one half, the
+    first epochs only learn that most of a slice is background (Lin 2017, arXiv:1708.02002, section
+    4.1).
     """
+    if num_classes == 1:
+        return _output_layer(1, "sigmoid", [_FOREGROUND_LOGIT])(x)
+    background_logit = math.log(num_classes) - _FOREGROUND_LOGIT
+    bias = [background_logit, *[0.0] * num_classes]
+    probabilities = _output_layer(num_classes + 1, "softmax", bias)(x)
+    return keras.layers.Lambda(lambda maps: maps[..., 1:], dtype="float32")(probabilities)
+
+
+def _output_layer(filters: int, activation: str, bias: list[float]) -> Layer:
     return keras.layers.Conv2D(
+        filters,
         1,
-        1,
-        activation="sigmoid",
-        bias_initializer=keras.initializers.Constant(-3.0),
+        activation=activation,
+        bias_initializer=keras.initializers.Constant(bias),
         dtype="float32",
         name="probability",
-    )(x)
+    )
 
 
 def create_normalization(network: Network, filters: int) -> Layer:

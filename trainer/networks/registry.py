@@ -1,4 +1,4 @@
-"""The networks by name. A network is built the same way: build(network) -> a Keras model."""
+"""The networks by name. A network is built the same way: build(network, num_classes)."""
 
 import tf_keras as keras
 
@@ -8,13 +8,15 @@ from trainer.networks import unet
 BUILDERS = {"unet": unet.build}
 
 
-def build_network(network: Network) -> keras.Model:
+def build_network(network: Network, num_classes: int) -> keras.Model:
     """Build the network of the settings.
 
     Args:
         network: The settings [network].
+        num_classes: The number of classes, without the background.
 
     Returns:
-        A Keras model that maps intensities [B, S, S, C] in 0..1 to probabilities [B, S, S, 1].
+        A Keras model that maps normalized slices [B, H, W, C] to probabilities
+        [B, H, W, num_classes].
     """
-    return BUILDERS[network.name](network)
+    return BUILDERS[network.name](network, num_classes)

@@ -17,14 +17,13 @@ from trainer.networks.layers import (
 )
 
 
-def build(network: Network) -> keras.Model:
-    """[B, S, S, C] intensities in 0..1 to [B, S, S, 1] probabilities, float32.
+def build(network: Network, num_classes: int) -> keras.Model:
+    """[B, H, W, C] normalized intensities to [B, H, W, num_classes] probabilities, float32.
 
-    S is network.image_size, C network.image_channels.
+    H and W are network.image_shape, C is network.image_channels.
     """
-    size = network.image_size
-    inputs = keras.Input((size, size, network.image_channels), name="slices")
-    outputs = probability_output(decoder(network, encoder(network, inputs)))
+    inputs = keras.Input((*network.image_shape, network.image_channels), name="slices")
+    outputs = probability_output(decoder(network, encoder(network, inputs)), num_classes)
     return keras.Model(inputs, outputs, name="unet")
 
 

@@ -8,6 +8,7 @@ from contract.bundle import BundleMetadata
 from contract.config import Config
 from contract.errors import TrainingError
 from contract.host_info import host_info
+from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import Storage
 from contract.timestamps import utc_now
 from trainer.export import saved_model
@@ -37,12 +38,14 @@ def finalize_run(
             f"the best checkpoint {best.key} in {storage.url} is damaged: delete its folder and "
             "run the same command again to use the second best one."
         )
-    model = saved_model.build_inference_model(config.network, state)
+    model = saved_model.build_inference_model(
+        config.network, len(config.data.segmentation_classes), state
+    )
     metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
     saved_model.export_bundle(model, config, metadata, run.child("bundle"))
     write_tables(run, history)
-    write_curves(run, history, config.train.monitor)
-    save_epoch_comparison(run)
+    write_curves(run, history, config.train.monitor, config.data.segmentation_classes)
+    save_epoch_comparison(run, config.data.segmentation_classes)
     record: RunRecord = {
         "history": list(history),
         "best": best.history[-1],
@@ -66,14 +69,16 @@ def bundle_metadata(
         fingerprint=config.fingerprint(),
         dataset=training_data.fingerprint,
         patients=training_data.patients,
-        image_size=config.network.image_size,
+        image_size=config.network.image_shape,
         image_channels=config.network.image_channels,
+        classes=config.data.segmentation_classes,
+        intensity_scaling=training_data.intensity_scaling,
         threshold=config.predict.threshold,
         metrics=best,
     )
 
 
-def save_epoch_comparison(run: Storage) -> None:
+def save_epoch_comparison(run: Storage, classes: Sequence[SegmentationClass]) -> None:
     """Write previews/epochs.png: the same slices after several epochs."""
     keys = {
         int(match[1]): f"previews/{info.key}"
@@ -83,4 +88,4 @@ def save_epoch_comparison(run: Storage) -> None:
     chosen = image_grid.evenly_spaced(sorted(keys), image_grid.MAX_COMPARED_EPOCHS)
     if chosen:
         sheets = {epoch: run.read(keys[epoch]) for epoch in chosen}
-        run.write("previews/epochs.png", image_grid.epoch_comparison(sheets))
+        run.write("previews/epochs.png", image_grid.epoch_comparison(sheets, classes))

@@ -17,7 +17,15 @@ from contract.config import Config
 # Limits for kept weights and optimizer variables, and for networks: a graph takes about 12 MB.
 _MAX_BYTES, _MAX_MODELS = 256 * 2**20, 8
 # The settings of [train] that are part of the graph of a training step.
-_GRAPH_SETTINGS = {"loss", "optimizer", "weight_decay", "clip_value", "clip_norm", "batch_size"}
+_GRAPH_SETTINGS = {
+    "loss",
+    "optimizer",
+    "weight_decay",
+    "clip_value",
+    "clip_norm",
+    "batch_size",
+    "class_weights",
+}
 
 
 @dataclass(frozen=True)
@@ -81,4 +89,6 @@ def state_variables(model: keras.Model) -> list[Any]:
 
 def _cache_key(config: Config, policy: str) -> str:
     train = config.train.model_dump_json(include=_GRAPH_SETTINGS)
-    return "\n".join([str(config.run.seed), policy, config.network.model_dump_json(), train])
+    classes = repr(config.data.segmentation_classes)
+    network = config.network.model_dump_json()
+    return "\n".join([str(config.run.seed), policy, network, classes, train])

@@ -15,9 +15,10 @@ from contract.config import Config, Train
 from contract.config.loader import to_toml
 from contract.errors import DataError, TrainingError
 from contract.host_info import HostInfo
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.state_files import read_config, read_json
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import Dataset, check_tile_sizes
+from trainer.data.dataset_index import Dataset, check_tile_sizes, intensity_scaling
 from trainer.training import checkpoints
 from trainer.training.loggers.history import EpochMetrics
 
@@ -40,11 +41,13 @@ class RunResult:
 class TrainingDataInfo:
     """The slices that a run was started with.
 
-    fingerprint: of the dataset; patients: of the splits used, {"train": …, "valid": …}.
+    fingerprint: of the dataset; patients: of the splits used, {"train": …, "valid": …};
+    intensity_scaling: of the raw intensities, by data.normalize.
     """
 
     fingerprint: str
     patients: dict[str, tuple[str, ...]]
+    intensity_scaling: IntensityScaling
 
 
 class RunRecord(TypedDict):
@@ -75,6 +78,7 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     """
     check_tile_sizes(dataset, config.network, config.predict)
     check_batch_size(dataset, config.train)
+    intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
 
@@ -145,7 +149,8 @@ def write_run_metadata(storage: Storage, config: Config, dataset: Dataset) -> No
     """Write the dataset and the settings of a new run or sweep, config.toml last."""
     if not storage.exists(_CONFIG):
         patients = {split: dataset.patients(split) for split in ("train", "valid")}
-        info = TrainingDataInfo(dataset.fingerprint, patients)
+        scaling = intensity_scaling(dataset, config.data)
+        info = TrainingDataInfo(dataset.fingerprint, patients, scaling)
         storage.write(_DATASET, TypeAdapter(TrainingDataInfo).dump_json(info, indent=1))
         storage.write(_CONFIG, to_toml(config).encode())
 

@@ -16,18 +16,21 @@ import tensorflow as tf
 import tf_keras as keras
 from numpy.typing import NDArray
 
-from contract.config import Config, Network, Train
+from contract.config import Config, Train
 from contract.errors import TrainingError
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.components import precision
+from trainer.components.class_maps import predicted_mask
 from trainer.components.losses import SegmentationLoss
-from trainer.components.metrics import build_metrics
+from trainer.components.metrics import SegmentationMetrics
 from trainer.components.optimizers import build_optimizer
 from trainer.data import cache, pipeline
 from trainer.data.cache import CachedSplit
-from trainer.data.dataset_index import Dataset, SliceRecord
+from trainer.data.dataset_index import Dataset, SliceRecord, intensity_scaling
 from trainer.data.pipeline import WorkerRank
+from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import build_inference_model
 from trainer.export.weights import ModelState
 from trainer.networks.layers import bind_dropout
@@ -103,9 +106,10 @@ def train(
         split: cache.load_split(dataset, split, config.network, config.storage.cache_gb)
         for split in ("train", "valid")
     }
+    scaling = intensity_scaling(dataset, config.data)
     report_progress(0, None, "building the network")
     run_logger = (
-        create_run_logger(config, run, cached["valid"], dataset.select("valid"))
+        create_run_logger(config, run, cached["valid"], dataset.select("valid"), scaling)
         if ctx.is_chief
         else None
     )
@@ -131,7 +135,7 @@ def train(
         ctx.report_stall,
     )
     with callback.watchdog:
-        fit(model, config, cached, strategy, callback, ctx.rank)
+        fit(model, config, cached, scaling, strategy, callback, ctx.rank)
     if run_logger:
         run_logger.close()
     if compiled and ctx.model_cache:
@@ -175,10 +179,13 @@ def build_compiled_model(config: Config) -> keras.Model:
 
     run.seed determines its initial weights.
     """
+    classes = [each.name for each in config.data.segmentation_classes]
     with seeded_initializers(config.run.seed):
-        model = build_network(config.network)
-    loss = SegmentationLoss(config.train.loss)
-    model.compile(build_optimizer(config.train), loss, weighted_metrics=build_metrics())
+        model = build_network(config.network, len(classes))
+    weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
+    loss = SegmentationLoss(config.train.loss, weights)
+    metrics = SegmentationMetrics(classes)
+    model.compile(build_optimizer(config.train), loss, weighted_metrics=[metrics])
     model.optimizer.build(model.trainable_variables)
     bind_dropout(model, config.run.seed)
     return model
@@ -224,6 +231,7 @@ def fit(
     model: keras.Model,
     config: Config,
     cached: dict[str, CachedSplit],
+    scaling: IntensityScaling,
     strategy: tf.distribute.Strategy,
     callback: TrainingCallback,
     rank: WorkerRank,
@@ -234,16 +242,17 @@ def fit(
         # Each worker creates its own shard; TensorFlow must not shard it again.
         return strategy.distribute_datasets_from_function(lambda _: data)
 
-    data, train, first_epoch = config.data, config.train, len(callback.history)
+    train, first_epoch = config.train, len(callback.history)
     training = pipeline.training_dataset(
-        cached["train"], data, train, config.run.seed, rank, first_epoch
+        cached["train"], config.data, scaling, train, config.run.seed, rank, first_epoch
     )
+    validation = pipeline.validation_dataset(cached["valid"], scaling, train, rank)
     model.fit(
         distribute(training),
         initial_epoch=first_epoch,
         epochs=train.epochs,
         steps_per_epoch=callback.steps_per_epoch,
-        validation_data=distribute(pipeline.validation_dataset(cached["valid"], data, train, rank)),
+        validation_data=distribute(validation),
         validation_steps=pipeline.validation_steps(train, cached["valid"].num_samples),
         verbose=0,
         callbacks=[callback],
@@ -251,7 +260,11 @@ def fit(
 
 
 def create_run_logger(
-    config: Config, run: Storage, valid: CachedSplit, records: Sequence[SliceRecord]
+    config: Config,
+    run: Storage,
+    valid: CachedSplit,
+    records: Sequence[SliceRecord],
+    scaling: IntensityScaling,
 ) -> RunLogger:
     """The run's logger, with a copy of the network that rank 0 can run without its peers.
 
@@ -259,26 +272,32 @@ def create_run_logger(
     a collective, which rank 0 alone would wait in indefinitely.
     """
     indices = select_preview_slices(records, config.train.preview_images)
-    samples = [pipeline.load_sample(valid, config.data, int(index)) for index in indices]
+    samples = [pipeline.load_sample(valid, scaling, int(index)) for index in indices]
     if not samples:
-        return RunLogger(run, config.train, config.predict)
+        return RunLogger(run, config.train, config.data.segmentation_classes)
     preview = PredictionPreview(
-        predict=create_predict_function(config.network),
+        predict=create_predict_function(config, scaling),
         images=np.array([image for image, _ in samples], np.float32),
-        masks=np.array([mask[..., 0] for _, mask in samples], np.uint8),
+        masks=np.array([mask for _, mask in samples], np.uint8),
         names=[records[index].name for index in indices],
     )
-    return RunLogger(run, config.train, config.predict, preview)
+    return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 
 
 def create_predict_function(
-    network: Network,
-) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.float32]]:
-    """A function from a state and images [n, S, S, C] in 0..1 to probabilities [n, S, S]."""
-    model = build_inference_model(network)
-    forward = tf.function(lambda images: model(images, training=False)[..., 0], autograph=False)
+    config: Config, scaling: IntensityScaling
+) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]:
+    """A function from a state and images [n, H, W, C] in 0..1 to masks [n, H, W]."""
+    model = build_inference_model(config.network, len(config.data.segmentation_classes))
+    threshold = config.predict.threshold
+    forward = tf.function(
+        lambda images: predicted_mask(
+            model(standardize(images, scaling), training=False), threshold
+        ),
+        autograph=False,
+    )
 
-    def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:
         model.set_weights(state[: len(model.weights)])
         return forward(tf.constant(images)).numpy()
 

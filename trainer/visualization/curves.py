@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from contract.imaging.segmentation_class import SegmentationClass
+
 Metrics = Mapping[str, float]
 
 # The palette of Okabe and Ito: two curves that differ in lightness as well.
@@ -22,7 +24,10 @@ _DPI = 110
 
 
 def plot_metrics(
-    history: Sequence[Metrics], panels: Sequence[str], best: Metrics | None = None
+    history: Sequence[Metrics],
+    panels: Sequence[str],
+    best: Metrics | None = None,
+    classes: Sequence[SegmentationClass] = (),
 ) -> bytes:
     """A panel for each metric, with the best epoch marked; a PNG.
 
@@ -31,6 +36,7 @@ def plot_metrics(
         panels: The metrics to draw, without their val_ counterparts; "learning_rate" has a
             logarithmic axis.
         best: The metrics of the best epoch.
+        classes: With two or more, a panel also has the validation metric of each class.
     """
     columns = max(1, min(_COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
@@ -40,6 +46,7 @@ def plot_metrics(
         if name == "learning_rate":
             draw_learning_rate(axis, history)
         else:
+            draw_class_scores(axis, history, name, classes)
             draw_scores(axis, history, name, best)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
@@ -68,6 +75,17 @@ def draw_scores(
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, loc="best")
+
+
+def draw_class_scores(
+    axis: Axes, history: Sequence[Metrics], name: str, classes: Sequence[SegmentationClass]
+) -> None:
+    """The validation metric of each class over the epochs, if the history has it."""
+    for each in classes:
+        key = f"val_{name}_{each.name}"
+        if any(key in metrics for metrics in history):
+            color = tuple(channel / 255 for channel in each.color)
+            axis.plot(*_points(history, key), color=color, label=each.name, lw=1.0)
 
 
 def draw_learning_rate(axis: Axes, history: Sequence[Metrics]) -> None:

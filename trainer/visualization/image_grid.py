@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.confusion import confusion_counts
+from contract.confusion import class_counts, pooled_counts
 from contract.imaging.encode import decode_png, encode_png
+from contract.imaging.segmentation_class import SegmentationClass
 from trainer.visualization.overlays import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -52,10 +53,10 @@ def image_grid(
 
 def epoch_sheet(
     images: NDArray[np.float32],
-    probabilities: NDArray[np.float32],
+    predictions: NDArray[np.uint8],
     masks: NDArray[np.uint8],
     names: Sequence[str],
-    threshold: float = 0.5,
+    classes: Sequence[SegmentationClass],
 ) -> bytes:
     """The preview slices after an epoch, each with its prediction, Dice and name; a PNG.
 
@@ -64,30 +65,29 @@ def epoch_sheet(
 
     Args:
         images: [n, H, W, C] in 0..1, n >= 1.
-        probabilities: [n, H, W].
-        masks: The ground truth, [n, H, W] of 0 and 1.
+        predictions: Class indices [n, H, W].
+        masks: The ground truth, class indices [n, H, W].
         names: The names of the slices.
-        threshold: A pixel is foreground where its probability is greater.
+        classes: The classes of the masks. With several, the Dice is that of all their pixels.
     """
-    predictions = (probabilities > threshold).astype(np.uint8)
     tiles = [
-        draw_overlay(image, mask, prediction, window=(0.0, 1.0), size=_SHEET_TILE_SIZE)
+        draw_overlay(image, mask, prediction, (0.0, 1.0), _SHEET_TILE_SIZE, classes)
         for image, mask, prediction in zip(images, masks, predictions, strict=True)
     ]
     captions = [
-        f"Dice {confusion_counts(prediction, mask).dice:.2f} · {name}"
+        f"Dice {pooled_counts(class_counts(prediction, mask, len(classes))).dice:.2f} · {name}"
         for prediction, mask, name in zip(predictions, masks, names, strict=True)
     ]
     grid = image_grid(tiles, _SHEET_COLUMNS, captions)
-    return encode_png(np.concatenate([grid, _draw_legend(grid.shape[1])]))
+    return encode_png(np.concatenate([grid, _draw_legend(grid.shape[1], classes)]))
 
 
-def epoch_comparison(sheets: Mapping[int, bytes]) -> bytes:
+def epoch_comparison(sheets: Mapping[int, bytes], classes: Sequence[SegmentationClass]) -> bytes:
     """The sheets of several epochs in one image, the earliest first; a PNG.
 
-    sheets: {epoch: PNG of epoch_sheet}. Their sizes differ if a run was resumed with another number
-    of preview images. Of more than eight epochs, eight are selected evenly, including the first and
-    the last.
+    sheets: {epoch: PNG of epoch_sheet}, all with these classes. Their sizes differ if a run was
+    resumed with another number of preview images. Of more than eight epochs, eight are selected
+    evenly, including the first and the last.
     """
     epochs = evenly_spaced(sorted(sheets), MAX_COMPARED_EPOCHS)
     images = [decode_png(sheets[epoch]) for epoch in epochs]
@@ -95,12 +95,12 @@ def epoch_comparison(sheets: Mapping[int, bytes]) -> bytes:
     parts: list[RgbImage] = []
     for epoch, image in zip(epochs, images, strict=True):
         # There is one legend, below the last epoch.
-        height = image.shape[0] - _draw_legend(image.shape[1]).shape[0]
+        height = image.shape[0] - _draw_legend(image.shape[1], classes).shape[0]
         part = _blank(_TITLE_HEIGHT + height, width)
         _draw_text(part, f"Epoch {epoch}", (_GAP + 1, _TITLE_HEIGHT - 8), 17, font_weight=600)
         _paste(part, image[:height], _TITLE_HEIGHT, 0)
         parts.append(part)
-    return encode_png(np.concatenate([*parts, _draw_legend(width)]))
+    return encode_png(np.concatenate([*parts, _draw_legend(width, classes)]))
 
 
 def evenly_spaced(items: Sequence[int], max_count: int) -> list[int]:
@@ -109,15 +109,17 @@ def evenly_spaced(items: Sequence[int], max_count: int) -> list[int]:
     return [items[int(position)] for position in positions]
 
 
-def _draw_legend(width: int) -> RgbImage:
+def _draw_legend(width: int, classes: Sequence[SegmentationClass]) -> RgbImage:
     """The meaning of outline and colors, in as many lines as the width requires."""
     outline = "outline of the ground truth"
-    entries = {
-        outline: _OUTLINE_SWATCH,
+    colors = {
         "true positive": TRUE_POSITIVE,
         "false negative": FALSE_NEGATIVE,
         "false positive": FALSE_POSITIVE,
     }
+    if len(classes) > 1:
+        colors = {each.name: each.color for each in classes}
+    entries = {outline: _OUTLINE_SWATCH, **colors}
     positions: list[tuple[int, int]] = []
     x, line = _GAP, 0
     for text in entries:

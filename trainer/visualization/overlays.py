@@ -3,12 +3,17 @@
 The colors are from the palette of Okabe and Ito (2008), which people with the common kinds of color
 blindness can distinguish. The ground truth is outlined too, so that nothing depends on color alone:
 inside the outline, blue is a true positive and yellow a false negative; outside of it, red is a
-false positive.
+false positive. With several classes each has its own color instead: its prediction is filled and
+its ground truth outlined.
 """
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from contract.imaging.segmentation_class import SegmentationClass
 
 RgbImage = NDArray[np.uint8]
 Pixels = NDArray[np.uint8 | np.int32 | np.float32]
@@ -24,13 +29,13 @@ LEGEND = {
     "false_negative": FALSE_NEGATIVE,
     "false_positive": FALSE_POSITIVE,
 }
-"""The colors by name, for the legend of a page."""
+"""The colors by name, for the legend of a page with one class."""
 
 TILE_SIZE = 256
 """Longest side of an overlay in pixels."""
 
-# Three colors must be distinguishable; a single one may show more of the slice.
-_ALPHA, _SINGLE_COLOR_ALPHA = 0.6, 0.35
+# Three colors of true and false must be distinguishable; others may show more of the slice.
+_ALPHA, _LIGHT_ALPHA = 0.6, 0.35
 
 
 def draw_overlay(
@@ -39,31 +44,52 @@ def draw_overlay(
     prediction: NDArray[np.uint8] | None = None,
     window: tuple[float, float] = (0.0, 255.0),
     size: int = TILE_SIZE,
+    classes: Sequence[SegmentationClass] = (),
 ) -> RgbImage:
-    """A slice with the ground truth outlined and the pixels colored by true and false.
+    """A slice with the ground truth outlined and the pixels colored by true and false, or by class.
 
     Args:
         image: [H, W, C], C = 1 or 3 (RGB).
-        ground_truth: [H, W], foreground where it is not 0.
-        prediction: [H, W]; without it the ground truth is colored, more lightly.
+        ground_truth: Class indices [H, W]; 0 is background.
+        prediction: The same; without it the ground truth is colored, more lightly.
         window: The raw intensities that become black and white.
         size: The longest side of the result in pixels.
+        classes: The classes of the masks; with two or more, each has its color.
 
     Returns:
         RGB [h, w, 3] with the proportions of the slice.
     """
     height, width = fit_size(image.shape[0], image.shape[1], size)
     canvas = _resize(_apply_window(image, window), height, width)
-    y_true = _resize_mask(ground_truth, height, width)
-    y_pred = y_true if prediction is None else _resize_mask(prediction, height, width)
-    alpha = _SINGLE_COLOR_ALPHA if prediction is None else _ALPHA
-    for area, color in _color_areas(y_pred, y_true):
+    is_single = len(classes) < 2
+    true_masks = _class_masks(ground_truth, height, width, len(classes))
+    predicted_masks = true_masks
+    if prediction is not None:
+        predicted_masks = _class_masks(prediction, height, width, len(classes))
+    alpha = _ALPHA if is_single and prediction is not None else _LIGHT_ALPHA
+    areas = (
+        _color_areas(predicted_masks[0], true_masks[0])
+        if is_single
+        else [(area, each.color) for area, each in zip(predicted_masks, classes, strict=True)]
+    )
+    for area, color in areas:
         canvas[area] = (1 - alpha) * canvas[area] + alpha * np.array(color)
     overlay = canvas.round().astype(np.uint8)
-    # OpenCV takes masks as bytes and draws colors in the channel order of the array.
-    contours, _ = cv2.findContours(y_true.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(overlay, contours, -1, OUTLINE, 1, cv2.LINE_8)
+    outlines = [OUTLINE] if is_single else [each.color for each in classes]
+    for y_true, color in zip(true_masks, outlines, strict=True):
+        # OpenCV takes masks as bytes and draws colors in the channel order of the array.
+        contours, _ = cv2.findContours(y_true.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(overlay, contours, -1, color, 1, cv2.LINE_8)
     return overlay
+
+
+def _class_masks(
+    mask: NDArray[np.uint8], height: int, width: int, num_classes: int
+) -> list[NDArray[np.bool_]]:
+    """A resized mask [height, width] for each class; a single one of all foreground with one."""
+    if num_classes < 2:
+        return [_resize_mask(mask != 0, height, width)]
+    return [_resize_mask(mask == index, height, width) for index in range(1, num_classes + 1)]
 
 
 def _color_areas(
@@ -121,7 +147,7 @@ def _resize(image: NDArray[np.float32], height: int, width: int) -> NDArray[np.f
     return cv2.resize(image, (width, height), interpolation=interpolation).astype(np.float32)
 
 
-def _resize_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.bool_]:
+def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
     """Enlarged with smooth edges; if reduced, even a single pixel of a mask stays visible."""
-    coverage = _resize((np.asarray(mask) != 0).astype(np.float32), height, width)
+    coverage = _resize(np.asarray(mask).astype(np.float32), height, width)
     return coverage >= min(0.5, float(coverage.max()) or 1.0)

@@ -7,6 +7,8 @@ const sliceCanvas = element("slice");
 const maskCanvas = element("mask");
 let currentFile = null;
 let result = null; // the response for currentFile
+const hiddenClasses = new Set(); // by name, for all slices
+const chosenColors = new Map();
 let lastRequestId = 0; // a response to an earlier request is ignored
 
 async function segment(file) {
@@ -31,6 +33,7 @@ async function segment(file) {
   if (response.status === 401) return showApiKeyForm(content.error);
   if (!response.ok) return showError(content.error);
   result = content;
+  showClasses();
   drawMask();
   showResult(seconds);
 }
@@ -49,6 +52,7 @@ function resetOverlay(file) {
   element("drop-zone").hidden = true;
   element("overlay").hidden = false;
   element("result").hidden = true;
+  element("classes").hidden = true;
   element("controls").disabled = true;
   element("file-name").textContent = file.name;
   maskCanvas.getContext("2d").clearRect(0, 0, maskCanvas.width, maskCanvas.height);
@@ -71,23 +75,68 @@ function resizeCanvases(width, height) {
 }
 
 function drawMask() {
-  const { width, height, mask } = result;
+  const { width, height } = result;
   if (sliceCanvas.width !== width || sliceCanvas.height !== height) resizeCanvases(width, height);
   const pixels = new ImageData(width, height);
-  const [red, green, blue] = [1, 3, 5].map((digit) => parseInt(element("color").value.slice(digit, digit + 2), 16));
-  let start = 0; // runs go down the columns; every second one is foreground
+  for (const each of result.classes) if (each.visible) drawClass(pixels, each);
+  maskCanvas.getContext("2d").putImageData(pixels, 0, 0);
+  updateOpacity();
+}
+
+function drawClass(pixels, { mask, color }) {
+  const { width, height } = pixels;
+  const rgb = [1, 3, 5].map((digit) => parseInt(color.slice(digit, digit + 2), 16));
+  let start = 0; // runs go down the columns; every second one is of the class
   mask.counts.forEach((length, run) => {
     if (run % 2) {
       for (let index = start; index < start + length; index++) {
         const row = index % height;
         const column = (index - row) / height;
-        pixels.data.set([red, green, blue, 255], 4 * (row * width + column));
+        pixels.data.set([...rgb, 255], 4 * (row * width + column));
       }
     }
     start += length;
   });
-  maskCanvas.getContext("2d").putImageData(pixels, 0, 0);
-  updateOpacity();
+}
+
+// A row for each class: a switch, its color, its area and its bounding box.
+function showClasses() {
+  const rows = result.classes.map((each) => {
+    each.color = chosenColors.get(each.name) ?? each.color;
+    each.visible = !hiddenClasses.has(each.name);
+    const row = document.createElement("tr");
+    const box = each.bounding_box;
+    const percent = (100 * each.area) / (result.width * result.height);
+    const cells = [
+      classControls(each),
+      `${each.area.toLocaleString("en")} px`,
+      `${percent.toFixed(2)} %`,
+      box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "none",
+    ];
+    for (const content of cells) row.insertCell().append(content);
+    return row;
+  });
+  element("classes").tBodies[0].replaceChildren(...rows);
+  element("classes").hidden = false;
+}
+
+function classControls(each) {
+  const label = document.createElement("label");
+  const visible = Object.assign(document.createElement("input"), { type: "checkbox", checked: each.visible });
+  const color = Object.assign(document.createElement("input"), { type: "color", value: each.color });
+  color.setAttribute("aria-label", `Color of ${each.name}`);
+  visible.addEventListener("change", () => {
+    each.visible = visible.checked;
+    each.visible ? hiddenClasses.delete(each.name) : hiddenClasses.add(each.name);
+    drawMask();
+  });
+  color.addEventListener("input", () => {
+    each.color = color.value;
+    chosenColors.set(each.name, each.color);
+    drawMask();
+  });
+  label.append(visible, color, each.name);
+  return label;
 }
 
 function updateOpacity() {
@@ -97,16 +146,13 @@ function updateOpacity() {
 }
 
 function showResult(seconds) {
-  const percent = (100 * result.area) / (result.width * result.height);
-  const box = result.bounding_box;
-  element("area").textContent = `${result.area.toLocaleString("en")} px`;
-  element("area-percent").textContent = `${percent.toFixed(2)} % of ${result.width} × ${result.height}`;
-  element("bounding-box").textContent = box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "none";
+  element("size").textContent = `${result.width} × ${result.height} px`;
   element("time").textContent = `${seconds.toFixed(3)} s, of which ${result.seconds.toFixed(3)} s in the service`;
   for (const id of ["model", "served-model"]) element(id).textContent = `${result.model}@${result.version}`;
   element("result").hidden = false;
   element("controls").disabled = false;
-  const summary = result.area ? `Mask of ${result.area} pixels.` : "The mask of this slice is empty.";
+  const area = result.classes.reduce((sum, each) => sum + each.area, 0);
+  const summary = area ? `Mask of ${area} pixels.` : "The mask of this slice is empty.";
   maskCanvas.setAttribute("aria-label", summary);
   showStatus(summary);
 }
@@ -132,16 +178,17 @@ function showApiKeyForm(error) {
 
 function saveMask() {
   if (!result) return;
-  const { width, height } = result;
+  const { width, height, classes } = result;
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = canvas.getContext("2d");
-  const overlay = maskCanvas.getContext("2d").getImageData(0, 0, width, height).data;
-  const pixels = new ImageData(width, height);
-  for (let index = 0; index < overlay.length; index += 4) {
-    const value = overlay[index + 3]; // opaque where the mask is foreground
-    pixels.data.set([value, value, value, 255], index);
+  context.fillRect(0, 0, width, height); // black
+  if (classes.length === 1) {
+    const pixels = context.getImageData(0, 0, width, height);
+    drawClass(pixels, { mask: classes[0].mask, color: "#ffffff" });
+    context.putImageData(pixels, 0, 0);
+  } else {
+    context.drawImage(maskCanvas, 0, 0); // the classes that are shown, in their colors
   }
-  context.putImageData(pixels, 0, 0);
   canvas.toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
@@ -158,8 +205,9 @@ function segmentFirst(files) {
 async function showServedModel() {
   const response = await fetch("/v1/model", { headers: authorizationHeader() }).catch(() => null);
   if (!response || !response.ok) return element("served-model").replaceChildren("model unknown");
-  const { model, version } = await response.json();
+  const { model, version, image_size: [height, width] } = await response.json();
   element("served-model").textContent = `${model}@${version}`;
+  element("input-size").textContent = `${width} × ${height} pixels`;
 }
 
 element("file").addEventListener("change", (event) => {
@@ -167,7 +215,6 @@ element("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 element("opacity").addEventListener("input", updateOpacity);
-element("color").addEventListener("input", () => result && drawMask());
 element("save-mask").addEventListener("click", saveMask);
 element("choose-file").addEventListener("click", () => element("file").click());
 element("api-key-form").addEventListener("submit", (event) => {

@@ -71,7 +71,7 @@ class TestFaults:
             (
                 {"network": {"image_size": 100}},
                 "network.image_size = 100 must be divisible by 16 (2^(num_layers-1) with "
-                "network.num_layers = 5), such as 96 or 112",
+                "network.num_layers = 5): use 96 or 112.",
             ),
             ({"network": {"base_kernels": 4}}, "network.base_kernels = 4 must be odd"),
             (
@@ -80,6 +80,13 @@ class TestFaults:
                     "predict": {"sliding_window": True, "overlap": 0.75},
                 },
                 "network.image_size = 50 must be divisible by 4 if",
+            ),
+            (
+                {
+                    "network": {"image_size": [48, 50], "num_layers": 2},
+                    "predict": {"sliding_window": True, "overlap": 0.75},
+                },
+                "network.image_size = [48, 50]: the width 50 must be divisible by 4 if",
             ),
         ],
     )

@@ -27,9 +27,9 @@ def test_values_that_cannot_be_used_are_rejected(values: dict[str, Any], message
 
 
 def test_a_choice_keeps_the_types_of_its_values() -> None:
-    values = ParameterSpec.model_validate({"choice": [1, 1.0, True, "1"]}).choice
+    values = ParameterSpec.model_validate({"choice": [1, 1.0, True, "1", [1, 2]]}).choice
     assert values is not None
-    assert [type(value) for value in values] == [int, float, bool, str]
+    assert [type(value) for value in values] == [int, float, bool, str, tuple]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import DataError, StorageError
-from contract.imaging.decode import decode_image, decode_mask, read_image, read_mask
+from contract.imaging.decode import (
+    decode_image,
+    decode_mask,
+    decode_mask_colors,
+    is_lossy,
+    read_image,
+)
 from contract.storage import Storage, open_storage
 
 # Smooth, so that JPEG keeps it nearly as it is.
@@ -141,24 +147,58 @@ def test_a_missing_file_is_a_storage_error(store: Storage) -> None:
         read_image(store, "no.png")
 
 
-def test_masks_are_foreground_above_the_threshold(store: Storage) -> None:
-    store.write("m.png", encoded(".png", np.array([[0, 127, 128, 255]], np.uint8)))
-    assert read_mask(store, "m.png", 127).tolist() == [[0, 0, 1, 1]]
-    assert read_mask(store, "m.png", 0).tolist() == [[0, 1, 1, 1]]
-    assert read_mask(store, "m.png", 127).dtype == np.uint8
-
-
 def test_16_bit_masks_are_read() -> None:
     assert decode_mask(encoded(".png", np.array([[0, 700]], np.uint16)), "m").tolist() == [[0, 700]]
 
 
-def test_a_grey_mask_saved_in_colors_is_fine(store: Storage) -> None:
+def test_a_grey_mask_saved_in_colors_is_fine() -> None:
     disc = cv2.circle(np.zeros((64, 64), np.uint8), (30, 30), 12, 255, -1)
-    store.write("m.jpg", encoded(".jpg", np.dstack([disc] * 3)))
+    mask = decode_mask(encoded(".jpg", np.dstack([disc] * 3)), "m.jpg") > 127
     # JPEG blurs the rim.
-    assert abs(int(read_mask(store, "m.jpg", 127).sum()) - int((disc > 0).sum())) < 20
+    assert abs(int(mask.sum()) - int((disc > 0).sum())) < 20
 
 
 def test_a_colored_mask_is_rejected() -> None:
     with pytest.raises(DataError, match=r"m\.png is in color, but a mask must be grey"):
         decode_mask(encoded(".png", RGB), "m.png")
+
+
+def palette_png(indices: np.ndarray, *palette: tuple[int, int, int], suffix: str = "png") -> bytes:
+    image = Image.fromarray(indices.astype(np.uint8))
+    image.putpalette([channel for color in palette for channel in color])
+    stream = io.BytesIO()
+    image.save(stream, suffix)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_the_values_of_a_palette_of_colors_are_its_indices(suffix: str) -> None:
+    indices = np.array([[0, 1, 2], [2, 1, 0]])
+    data = palette_png(indices, (0, 0, 0), (128, 0, 0), (0, 128, 0), suffix=suffix)
+    np.testing.assert_array_equal(decode_mask(data, "m"), indices)
+    colors = decode_mask_colors(data, "m")
+    assert colors[0].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
+def test_the_values_of_a_grey_palette_are_its_levels() -> None:
+    data = palette_png(np.array([[0, 1]]), (0, 0, 0), (255, 255, 255))
+    assert decode_mask(data, "m").tolist() == [[0, 255]]
+
+
+def test_a_truncated_palette_image_is_an_error() -> None:
+    data = palette_png(np.zeros((9, 9)), (0, 0, 0), (128, 0, 0))
+    with pytest.raises(DataError, match=r"m\.png cannot be decoded"):
+        decode_mask(data[:-20], "m.png")
+
+
+def test_the_colors_of_a_mask_are_rgb_of_8_bits() -> None:
+    np.testing.assert_array_equal(decode_mask_colors(encoded(".png", RGB), "m"), RGB)
+    grey = np.array([[0, 9]], np.uint8)
+    assert decode_mask_colors(encoded(".png", grey), "m").tolist() == [[[0, 0, 0], [9, 9, 9]]]
+    with pytest.raises(DataError, match=r"m has 16 bits, but a mask in color must have 8"):
+        decode_mask_colors(encoded(".png", grey.astype(np.uint16)), "m")
+
+
+def test_jpeg_alone_is_lossy() -> None:
+    assert is_lossy(encoded(".jpg", GREY))
+    assert not is_lossy(encoded(".png", GREY))

@@ -1,17 +1,28 @@
 """Masks and overlays become PNG files."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from contract.errors import DataError
 from contract.imaging.decode import decode_image, decode_mask
 from contract.imaging.encode import (
+    decode_encoded_mask,
     decode_png,
     encode_image,
     encode_mask,
     encode_overlay,
     encode_png,
+    encode_probability,
+)
+from contract.imaging.segmentation_class import (
+    MaskFormat,
+    SegmentationClass,
+    create_classes,
+    single_foreground,
 )
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
@@ -47,9 +58,55 @@ def test_other_bytes_are_not_a_png() -> None:
 
 def test_a_mask_comes_back_as_0_and_255() -> None:
     mask = (GREY > 100).astype(np.uint8)
-    stored = cv2.imdecode(np.frombuffer(encode_mask(mask), np.uint8), cv2.IMREAD_UNCHANGED)
+    png = encode_mask(mask, single_foreground())
+    stored = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, mask * 255)
-    np.testing.assert_array_equal(decode_mask(encode_mask(mask), "mask.png"), mask * 255)
+    np.testing.assert_array_equal(decode_mask(png, "mask.png"), mask * 255)
+    np.testing.assert_array_equal(decode_encoded_mask(png, single_foreground(), "indices"), mask)
+
+
+BY_VALUE = create_classes({"liver": 10, "kidney": 1000})
+BY_COLOR = create_classes({"liver": (255, 0, 0), "kidney": (0, 128, 0)})
+GREY_COLORS = create_classes({"liver": (80, 80, 80), "kidney": (200, 200, 200)})
+
+
+@pytest.mark.parametrize("classes", [BY_VALUE, BY_COLOR, GREY_COLORS])
+@pytest.mark.parametrize("mask_format", ["indices", "values", "colors"])
+def test_a_mask_of_classes_comes_back(
+    classes: tuple[SegmentationClass, ...], mask_format: MaskFormat
+) -> None:
+    mask = np.array([[0, 1, 2], [2, 2, 0]], np.uint8)
+    png = encode_mask(mask, classes, mask_format)
+    np.testing.assert_array_equal(decode_encoded_mask(png, classes, mask_format), mask)
+
+
+def test_a_mask_of_classes_is_a_palette_or_values_or_colors() -> None:
+    mask = np.array([[0, 1, 2]], np.uint8)
+    colors = [[0, 0, 0], [255, 0, 0], [0, 128, 0]]
+    with Image.open(io.BytesIO(encode_mask(mask, BY_COLOR))) as image:
+        assert image.mode == "P"
+        assert np.asarray(image).tolist() == [[0, 1, 2]]
+        assert np.asarray(image.convert("RGB"))[0].tolist() == colors
+    values = decode_mask(encode_mask(mask, BY_VALUE, "values"), "mask")
+    assert values.tolist() == [[0, 10, 1000]]
+    in_color = decode_image(encode_mask(mask, BY_COLOR, "colors"), "mask")
+    assert in_color[0].tolist() == colors
+
+
+def test_probabilities_of_one_class_have_16_bits() -> None:
+    probability = np.array([[[0.0], [0.25], [1.0]]], np.float32)
+    data, suffix = encode_probability(probability, single_foreground())
+    assert suffix == ".png"
+    assert decode_image(data, "probability")[..., 0].tolist() == [[0, 16384, 65535]]
+
+
+def test_probabilities_of_classes_are_arrays() -> None:
+    probability = np.random.default_rng(0).random((3, 4, 2)).astype(np.float32)
+    data, suffix = encode_probability(probability, BY_VALUE)
+    assert suffix == ".npz"
+    with np.load(io.BytesIO(data)) as arrays:
+        np.testing.assert_array_equal(arrays["probability"], probability)
+        assert arrays["classes"].tolist() == ["liver", "kidney"]
 
 
 @pytest.mark.parametrize("image", [GREY[..., None], RGB, DEEP.astype(np.int32)[..., None]])
@@ -57,9 +114,23 @@ def test_an_overlay_tints_the_mask_alone(image: np.ndarray) -> None:
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[5:9, 5:9] = 1
     drawn, plain = (
-        decode_image(encode_overlay(image, drawn_mask), "overlay.png")
+        decode_image(encode_overlay(image, drawn_mask, single_foreground()), "overlay.png")
         for drawn_mask in (mask, mask * 0)
     )
     np.testing.assert_array_equal((drawn != plain).any(axis=-1), mask != 0)
     if image.dtype == np.uint8:
         np.testing.assert_array_equal(plain, np.broadcast_to(image, plain.shape))
+
+
+def test_an_overlay_of_classes_has_their_colors_and_names() -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    mask[:10, :10], mask[20:30, 20:30] = 1, 2
+    image = np.zeros((40, 60, 1), np.uint8)
+    overlay = decode_image(encode_overlay(image, mask, BY_COLOR), "overlay.png")
+    assert overlay.shape == (40 + 2 * 16, 60, 3)
+    assert overlay[5, 5].tolist() == [102, 0, 0]
+    assert overlay[25, 25].tolist() == [0, 51, 0]
+    for line, each in enumerate(BY_COLOR):
+        legend = overlay[40 + 16 * line : 56 + 16 * line]
+        assert (legend == each.color).all(axis=-1).sum() == 100
+        assert legend[:, 18:].max() > 200

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from contract.errors import DataError
-from contract.imaging.mask_values import count_values, decide_threshold
+from contract.imaging.mask_values import (
+    POSSIBLE_THRESHOLDS,
+    count_values,
+    decide_threshold,
+    equivalent_threshold,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +29,10 @@ def test_the_threshold_is_between_background_and_foreground(
 ) -> None:
     masks = [(f"{index}.png", dict.fromkeys(each, 1)) for index, each in enumerate(values)]
     assert decide_threshold(masks) == threshold
+    # One of the possible thresholds, known before the masks are, separates them alike.
+    equivalent = equivalent_threshold(threshold, POSSIBLE_THRESHOLDS)
+    for mask in values:
+        assert [value > equivalent for value in mask] == [value > threshold for value in mask]
 
 
 @pytest.mark.parametrize("values", [[0, 1, 2], [0, 100, 50], [0, 300, 301]])

@@ -14,10 +14,14 @@ import pytest
 from contract.confusion import confusion_counts
 from contract.errors import DataError
 from contract.imaging.decode import decode_mask
+from contract.imaging.segmentation_class import single_foreground
 from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
-from inference.batch.predict_files import create_job, predict_files, resume_keys
+from inference.batch.predict_files import OutputFiles, create_job, predict_files, resume_keys
 from inference.predictor import Predictor, load_predictor
+
+MASKS = OutputFiles(single_foreground())
+OVERLAYS = OutputFiles(single_foreground(), overlays=True)
 
 ROOT = Path(__file__).parents[3]
 
@@ -122,7 +126,7 @@ def test_damaged_files_are_reported_and_the_others_predicted(
 def test_input_can_be_a_single_file(
     predictor: Predictor, bright_bundle: LocalStorage, slices: Path
 ) -> None:
-    job, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), overlays=False)
+    job, keys = create_job(str(slices / "P1-1.png"), str(slices.parent / "out"), MASKS)
     assert resume_keys(job, keys, bright_bundle) == ["P1-1.png"]
     assert predict_files(job, predictor, keys, 8) == {}
     image = cv2.imread(str(slices / "P1-1.png"), cv2.IMREAD_GRAYSCALE)
@@ -132,20 +136,20 @@ def test_input_can_be_a_single_file(
 
 
 def test_a_mask_may_be_next_to_its_slice_but_not_overwrite_it(slices: Path) -> None:
-    job, keys = create_job(str(slices / "P0-0.jpg"), str(slices), overlays=True)
+    job, keys = create_job(str(slices / "P0-0.jpg"), str(slices), OVERLAYS)
     assert keys == ["P0-0.jpg"]
     assert job.output_keys("P0-0.jpg") == {"P0-0.png", "overlays/P0-0.png"}
     with pytest.raises(DataError, match=r"P1-1\.png would be overwritten"):
-        create_job(str(slices / "P1-1.png"), str(slices), overlays=False)
+        create_job(str(slices / "P1-1.png"), str(slices), MASKS)
     (slices / "subfolder").rename(slices / "overlays")
     with pytest.raises(DataError, match=r"P0-4\.png would be overwritten"):
-        create_job(str(slices / "overlays"), str(slices), overlays=True)
+        create_job(str(slices / "overlays"), str(slices), OVERLAYS)
 
 
 def test_an_engine_error_is_reported_for_each_slice(
     failing_bundle: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    job, keys = create_job(str(slices), str(tmp_path / "out"), MASKS)
     failures = predict_files(job, load_predictor(failing_bundle), keys, 8)
     assert set(failures) == set(keys)
     assert "P1-1.png: TensorFlow cannot process it (InvalidArgumentError)." in failures.values()
@@ -154,7 +158,7 @@ def test_an_engine_error_is_reported_for_each_slice(
 def test_output_with_masks_of_another_bundle_is_rejected(
     bright_bundle: LocalStorage, slices: Path, tmp_path: Path
 ) -> None:
-    job, keys = create_job(str(slices), str(tmp_path / "out"), overlays=False)
+    job, keys = create_job(str(slices), str(tmp_path / "out"), MASKS)
     assert resume_keys(job, keys, bright_bundle) == keys
     record = json.loads(job.output.read("prediction.json"))
     job.output.write("prediction.json", json.dumps({**record, "digest": "another"}).encode())
@@ -168,14 +172,14 @@ def test_output_with_masks_of_another_bundle_is_rejected(
 
 def test_invalid_input_and_output_are_rejected(slices: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mask\.png is named like an image: name a folder"):
-        create_job(str(slices), str(tmp_path / "mask.png"), overlays=False)
+        create_job(str(slices), str(tmp_path / "mask.png"), MASKS)
     with pytest.raises(DataError, match="is inside INPUT"):
-        create_job(str(slices), str(slices / "masks"), overlays=False)
+        create_job(str(slices), str(slices / "masks"), MASKS)
     with pytest.raises(DataError, match="there is no image"):
-        create_job(str(tmp_path / "nowhere"), str(tmp_path / "out"), overlays=False)
+        create_job(str(tmp_path / "nowhere"), str(tmp_path / "out"), MASKS)
     (slices / "P0-2.bmp").write_bytes((slices / "P0-2.png").read_bytes())
     with pytest.raises(DataError, match=r"P0-2\.bmp and P0-2\.png .* would both become P0-2\.png"):
-        create_job(str(slices), str(tmp_path / "out"), overlays=False)
+        create_job(str(slices), str(tmp_path / "out"), MASKS)
 
 
 def test_missing_ground_truth_is_reported(

@@ -10,8 +10,10 @@ import pytest
 from contract.confusion import ConfusionCounts
 from contract.errors import ConfigError, DataError
 from contract.imaging.encode import encode_mask
+from contract.imaging.mask_encoding import threshold_encoding
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage
-from inference.batch.predict_files import PredictionJob
+from inference.batch.predict_files import OutputFiles, PredictionJob
 from inference.batch.scoring import (
     DiceScore,
     GroundTruth,
@@ -21,22 +23,22 @@ from inference.batch.scoring import (
     scores_csv,
 )
 
-PERFECT = ConfusionCounts(tp=10)
-MISSED = ConfusionCounts(fn=10)
+PERFECT = (ConfusionCounts(tp=10),)
+MISSED = (ConfusionCounts(fn=10),)
 
 
 def ground_truth(
     patient_regex: str | None = None, folder: Path = Path("/nowhere"), keys: Sequence[str] = ()
 ) -> GroundTruth:
     pattern = re.compile(patient_regex) if patient_regex else None
-    return GroundTruth(LocalStorage(folder), keys, 127, pattern)
+    return GroundTruth(LocalStorage(folder), keys, threshold_encoding(127), pattern)
 
 
 def test_without_a_patient_regex_each_file_has_its_own_dice() -> None:
     scores = ground_truth().scores({"P2-1.png": PERFECT, "P1-1.png": MISSED})
-    assert scores == [DiceScore("P1-1.png", 0.0), DiceScore("P2-1.png", 1.0)]
+    assert scores == [DiceScore("P1-1.png", (0.0,)), DiceScore("P2-1.png", (1.0,))]
     assert mean_dice(scores) == 0.5
-    assert scores_csv("file", scores).decode().splitlines() == [
+    assert scores_csv("file", scores, single_foreground()).decode().splitlines() == [
         "file,dice",
         "P1-1.png,0.000000",
         "P2-1.png,1.000000",
@@ -58,7 +60,7 @@ def test_a_file_name_without_a_patient_and_an_invalid_regex_are_errors(tmp_path:
     with pytest.raises(
         ConfigError, match=r"--patient-id-regex '\(' is not a valid regular expression"
     ):
-        open_ground_truth(str(tmp_path), 127, "(")
+        open_ground_truth(str(tmp_path), single_foreground(), 127, "(")
 
 
 def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> None:
@@ -66,10 +68,10 @@ def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> Non
     predicted, expected = np.zeros((2, 4, 4), np.uint8)
     predicted[0], expected[:2] = 1, 1
     for key in ("a", "b", "c"):
-        output.write(f"{key}.png", encode_mask(predicted))
-    LocalStorage(mask_folder).write("a.png", encode_mask(expected))
-    LocalStorage(mask_folder).write("b.png", encode_mask(expected[:3]))
-    job = PredictionJob(LocalStorage(tmp_path / "slices"), output, overlays=False)
+        output.write(f"{key}.png", encode_mask(predicted, single_foreground()))
+    LocalStorage(mask_folder).write("a.png", encode_mask(expected, single_foreground()))
+    LocalStorage(mask_folder).write("b.png", encode_mask(expected[:3], single_foreground()))
+    job = PredictionJob(LocalStorage(tmp_path / "slices"), output, OutputFiles(single_foreground()))
     progress: list[int] = []
 
     counts, failures = score_files(
@@ -78,7 +80,7 @@ def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> Non
         ["a.jpg", "b.jpg", "c.jpg"],
         lambda done, total, note: progress.append(done),
     )
-    assert counts == {"a.jpg": ConfusionCounts(tp=4, fn=4, tn=8)}
+    assert counts == {"a.jpg": (ConfusionCounts(tp=4, fn=4, tn=8),)}
     assert set(failures) == {"b.jpg", "c.jpg"}
     assert "3 x 4 pixels, the slice has 4 x 4" in failures["b.jpg"]
     assert "there is no ground truth mask c in" in failures["c.jpg"]

@@ -13,11 +13,21 @@ import pytest
 import ray
 
 from contract.errors import ClusterError
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage, open_storage
-from inference.batch.predict_files import PredictionJob, create_job, predict_files, resume_keys
+from inference.batch.predict_files import (
+    OutputFiles,
+    PredictionJob,
+    create_job,
+    predict_files,
+    resume_keys,
+)
 from inference.batch.worker_pool import predict_on_cluster
-from inference.predictor import load_predictor
+from inference.predictor import Segmentation, load_predictor
 from tests.processes import titled
+
+MASKS = OutputFiles(single_foreground())
+OVERLAYS = OutputFiles(single_foreground(), overlays=True)
 
 
 def write_slices(storage: Storage, count: int, size: int) -> None:
@@ -39,7 +49,7 @@ def test_a_cluster_writes_the_same_masks_as_one_machine(
     write_slices(open_storage(f"{s3}/slices"), 70, 64)
     write_slices(open_storage(str(tmp_path / "slices")), 70, 64)
 
-    cluster_job, keys = create_job(f"{s3}/slices", f"{s3}/masks", overlays=True)
+    cluster_job, keys = create_job(f"{s3}/slices", f"{s3}/masks", OVERLAYS)
     progress: list[tuple[int, int | None]] = []
 
     def on_progress(done: int, total: int | None, note: str) -> None:
@@ -50,7 +60,7 @@ def test_a_cluster_writes_the_same_masks_as_one_machine(
     assert progress[-1] == (70, 70)
     assert resume_keys(cluster_job, keys, bundle) == []
 
-    local_job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=True)
+    local_job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), OVERLAYS)
     assert predict_files(local_job, load_predictor(bright_bundle), keys, 4) == {}
     for key in keys:
         for name in local_job.output_keys(key):
@@ -64,7 +74,7 @@ def test_a_damaged_file_is_reported_and_a_lost_worker_is_replaced(
     """Even if another program takes the CPU of the lost worker and keeps it."""
     write_slices(open_storage(str(tmp_path / "slices")), 60, 900)
     (tmp_path / "slices/slice-000.png").write_bytes(b"damaged")
-    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), MASKS)
     waiting_tasks: list[Any] = []
     killer = threading.Thread(target=kill_one_worker, args=(waiting_tasks,))
     killer.start()
@@ -84,12 +94,12 @@ def test_masks_that_are_not_in_the_output_are_an_error(
     class UnsharedJob(PredictionJob):
         """A job whose workers write to folders of their own machines."""
 
-        def write(self, key: str, image: np.ndarray, mask: np.ndarray) -> None:
+        def write(self, key: str, image: np.ndarray, segmentation: Segmentation) -> None:
             """Write nothing to the folder of the driver."""
 
     write_slices(open_storage(str(tmp_path / "slices")), 2, 32)
-    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
-    unshared = UnsharedJob(job.source, job.output, overlays=False)
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), MASKS)
+    unshared = UnsharedJob(job.source, job.output, MASKS)
     with pytest.raises(ClusterError, match="2 masks are not in"):
         predict_on_cluster(unshared, bright_bundle, keys, 2)
 
@@ -99,7 +109,7 @@ def test_a_bundle_that_workers_cannot_read_is_an_error(
     bright_bundle: LocalStorage, tmp_path: Path
 ) -> None:
     write_slices(open_storage(str(tmp_path / "slices")), 2, 32)
-    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), overlays=False)
+    job, keys = create_job(str(tmp_path / "slices"), str(tmp_path / "masks"), MASKS)
     assert resume_keys(job, keys, bright_bundle) == keys
     with pytest.raises(ClusterError) as error:
         predict_on_cluster(job, open_storage(str(tmp_path / "unshared")), keys, 2)

@@ -21,6 +21,7 @@ import inference
 from contract.config import Serve
 from contract.errors import ClusterError, DataError
 from contract.imaging.decode import decode_image, decode_mask
+from inference.predictor import Segmentation
 from inference.serving.app import build_app
 from inference.serving.model_manager import LoadedModel
 from inference.serving.request_limits import ConcurrencyLimiter
@@ -80,11 +81,13 @@ def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png
     mask = (decode_mask(content, "mask") > 127).astype(np.uint8)
     response = client.post(SEGMENT, content=slice_png, headers={**PNG, **AS_JSON}).json()
     assert (response["height"], response["width"]) == mask.shape
-    assert response["area"] == mask.sum()
+    (foreground,) = response["classes"]
+    assert (foreground["name"], foreground["area"]) == ("foreground", mask.sum())
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = {"x": columns[0], "y": rows[0], "width": np.ptp(columns) + 1, "height": np.ptp(rows) + 1}
-    assert response["bounding_box"] == box
-    runs = np.repeat(np.arange(len(response["mask"]["counts"])) % 2, response["mask"]["counts"])
+    assert foreground["bounding_box"] == box
+    counts = foreground["mask"]["counts"]
+    runs = np.repeat(np.arange(len(counts)) % 2, counts)
     np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask)
     assert 0 < response["seconds"] < 60
 
@@ -171,6 +174,7 @@ def test_the_model_and_the_health_are_returned(client: httpx.Client) -> None:
     model = client.get("/v1/model").json()
     assert model["reference"] == "bright@production"
     assert model["engine"] == "OpenVINO"
+    assert model["image_size"] == [32, 32]
     assert model["run"].startswith("bright-")
 
 
@@ -430,7 +434,7 @@ class SlowService:
     def loaded_model(self) -> LoadedModel:
         raise NotImplementedError
 
-    async def segment(self, image: np.ndarray) -> tuple[np.ndarray, LoadedModel]:
+    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
         self.has_started.set()
         if self._fails:
             raise RuntimeError("an error of the service")

@@ -107,6 +107,7 @@ def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
     result = service.run_command("service")
     assert result.returncode == 0, result.stderr
     assert "bright@production = version 1, run bright-0.5, OpenVINO" in result.stdout
+    assert "32 x 32 pixels, grey" in result.stdout
     assert f"{after['requests']}, of these rejected {after['rejected']}, failed 0" in result.stdout
     assert "p50" in result.stdout
 

@@ -9,10 +9,13 @@ from fastapi import Request
 
 from inference.serving.request_limits import RequestError
 from inference.serving.request_parsing import (
+    JSON,
+    PNG,
     create_key_check,
     decode_slice,
     key_digest_of,
     negotiate_content_type,
+    parse_mask_format,
 )
 
 ACCEPTED = {
@@ -29,13 +32,20 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("accept", ACCEPTED)
 def test_accept_selects_the_content_type(accept: str | None) -> None:
-    assert negotiate_content_type(accept) == ACCEPTED[accept]
+    assert negotiate_content_type(accept, (PNG, JSON)) == ACCEPTED[accept]
 
 
 @pytest.mark.parametrize("accept", ["text/html", "image/png;q=0, application/json;q=0", "nonsense"])
 def test_accept_without_a_supported_type_is_rejected(accept: str) -> None:
     with pytest.raises(RequestError, match="accept one of them"):
-        negotiate_content_type(accept)
+        negotiate_content_type(accept, (PNG, JSON))
+
+
+def test_a_mask_format_is_one_of_three() -> None:
+    assert parse_mask_format(None) == "indices"
+    assert parse_mask_format("colors") == "colors"
+    with pytest.raises(RequestError, match="'rgb' is not one of indices, values, colors"):
+        parse_mask_format("rgb")
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def test_the_mask_and_its_measurements_are_shown(
 
     assert browser.text("#area") == f"{expected['area']:,} px"
     assert browser.text("#served-model") == browser.text("#model") == "bright@1"
+    assert browser.text("#input-size") == "32 × 32 pixels"
     assert browser.text("#time").endswith("s in the service")
     box = expected["bounding_box"]
     assert (

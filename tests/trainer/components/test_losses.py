@@ -59,3 +59,29 @@ def test_half_precision_probabilities_are_raised_to_float32() -> None:
     half = tf.cast(PROBABILITY, tf.bfloat16)
     loss = SegmentationLoss("bce_dice_loss")(tf.constant(TRUTH), half)
     assert loss.dtype == tf.float32
+
+
+LABELS = RANDOM.integers(0, 3, (2, 16, 16))
+MASKS = np.stack([LABELS == 1, LABELS == 2], -1).astype(np.float32)
+PROBABILITIES = RANDOM.dirichlet(np.ones(3), (2, 16, 16)).astype(np.float32)
+
+
+def test_several_classes_have_categorical_entropy_and_the_mean_dice() -> None:
+    loss = SegmentationLoss("bce_dice_loss", (1.0, 1.0, 1.0))
+    value = float(loss(tf.constant(MASKS), tf.constant(PROBABILITIES[..., 1:])))
+    of_label = np.take_along_axis(PROBABILITIES, LABELS[..., None], -1)
+    mean_dice = np.mean([dice(MASKS[..., k], PROBABILITIES[..., k + 1]) for k in range(2)])
+    assert value == pytest.approx((-np.log(of_label).mean() + mean_dice) / 2, rel=1e-4)
+
+
+def test_a_class_counts_by_its_weight() -> None:
+    weights = np.array([0.5, 1.0, 3.0])
+    predictions = tf.constant(PROBABILITIES[..., 1:])
+    entropy = SegmentationLoss("binary_crossentropy", weights.tolist())
+    of_label = np.take_along_axis(PROBABILITIES, LABELS[..., None], -1)[..., 0]
+    expected = (-np.log(of_label) * weights[LABELS]).sum() / weights[LABELS].sum()
+    assert float(entropy(tf.constant(MASKS), predictions)) == pytest.approx(expected, rel=1e-4)
+    first, second = (dice(MASKS[..., k], PROBABILITIES[..., k + 1]) for k in range(2))
+    overlap = SegmentationLoss("dice_loss", weights.tolist())
+    expected = (first + 3 * second) / 4
+    assert float(overlap(tf.constant(MASKS), predictions)) == pytest.approx(expected, rel=1e-5)

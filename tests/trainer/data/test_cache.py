@@ -12,6 +12,8 @@ from contract.config import UNet
 from contract.errors import DataError, StorageError
 from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_image, encode_mask
+from contract.imaging.mask_encoding import threshold_encoding
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import open_storage
 from tests.small import write_split
 from trainer.data import cache
@@ -38,10 +40,10 @@ def create_dataset(folder: Path, fingerprint: str = "f", count: int = 1) -> Data
             name = f"{split}{number}"
             image = rng.integers(0, high, (32, 32), np.uint16)
             slices.write(f"images/{name}.png", encode_image(image))
-            slices.write(f"masks/{name}.png", encode_mask(image > 100))
+            slices.write(f"masks/{name}.png", encode_mask(image > 100, single_foreground()))
             keys = f"images/{name}.png", f"masks/{name}.png"
-            records.append(SliceRecord(name, name, split, *keys, 32, 32, 0.5))
-    return Dataset(slices.url, tuple(records), fingerprint, 127)
+            records.append(SliceRecord(name, name, split, *keys, 32, 32, (0.5,)))
+    return Dataset(slices.url, tuple(records), fingerprint, threshold_encoding(127))
 
 
 @pytest.mark.parametrize("name", ["meta.json", "00000000"])
@@ -53,6 +55,21 @@ def test_what_the_system_has_cleared_is_made_again(name: str, root: Path, tmp_pa
     again = cache.load_split(dataset, "train", NETWORK, 1.0).read(0)
     assert np.array_equal(again[0], image)
     assert np.array_equal(again[1], mask)
+
+
+def test_a_rectangular_split_has_the_height_and_width_of_the_network(
+    root: Path, tmp_path: Path
+) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+    wide, high = (UNet(image_size=size, num_layers=2) for size in ((16, 64), (64, 16)))
+    for network in (wide, high):
+        cached = cache.load_split(dataset, "train", network, 1.0)
+        image, mask = cached.read(0)
+        assert image.shape == (*network.image_shape, 1)
+        assert mask.shape == network.image_shape
+        intensities, foreground = (each.numpy() for each in cached.read_tensors(tf.constant(0)))
+        assert np.array_equal(intensities, image)
+        assert np.array_equal(foreground[..., 0], mask)
 
 
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
@@ -88,7 +105,7 @@ def test_python_and_tensorflow_read_the_same(
     np.testing.assert_array_equal(mask, masks[1])
     tensors = tf.function(split.read_tensors)(tf.constant(1, tf.int64))
     np.testing.assert_array_equal(tensors[0], images[1])
-    np.testing.assert_array_equal(tensors[1][..., 0], masks[1])
+    np.testing.assert_array_equal(tensors[1], masks[1])
 
 
 def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
@@ -108,5 +125,5 @@ def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
 @pytest.mark.usefixtures("root")
 def test_a_split_larger_than_the_cache_is_an_error(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices", count=4)
-    with pytest.raises(DataError, match=r"at 32 pixels do not fit in storage\.cache_gb = 1e-06"):
+    with pytest.raises(DataError, match=r"32 x 32 pixels do not fit in .*cache_gb = 1e-06"):
         cache.load_split(dataset, "train", NETWORK, 1e-6)

@@ -171,7 +171,7 @@ def test_a_split_edited_by_hand_is_obeyed(pool: Storage, home: Storage) -> None:
 def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: Storage) -> None:
     dataset = prepare_dataset(settings(source), 0, home)
     config = Config().with_values({"network.image_size": 16, "predict.sliding_window": True})
-    with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*image_size = 16"):
+    with pytest.raises(DataError, match=r"train/images/P00-0\.png is 24 x 24 .*must have 16 x 16"):
         check_tile_sizes(dataset, config.network, config.predict)
     resized = config.with_values({"predict.sliding_window": False})
     check_tile_sizes(dataset, resized.network, resized.predict)
@@ -202,7 +202,7 @@ def test_the_foreground_of_masks_of_0_and_1_is_decided_and_logged(
             source.write(info.key, mask_of(6, value=1))
     with caplog.at_level(logging.INFO):
         dataset = prepare_dataset(settings(source), 0, home)
-    assert dataset.mask_threshold == 0
+    assert dataset.masks.threshold == 0
     assert {record.foreground for record in dataset.slices} == {6 / SIDE}
     assert "values 0 and 1: foreground is above 0 (data.mask_threshold)" in caplog.text
     source.write("train/masks/P00-0.png", mask_of(6, value=2))

@@ -1,5 +1,6 @@
 """Which example slices of a dataset are drawn."""
 
+from contract.imaging.mask_encoding import threshold_encoding
 from trainer.data.dataset_index import Dataset, SliceRecord
 from trainer.data.dataset_plots import select_example_slices
 
@@ -7,11 +8,11 @@ from trainer.data.dataset_plots import select_example_slices
 def create_dataset(fingerprint: str) -> Dataset:
     """Ten patients of twenty slices each in one split."""
     records = tuple(
-        SliceRecord(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, 0.1)
+        SliceRecord(f"p{patient}-{number:02d}", f"p{patient}", "train", "i", "m", 8, 8, (0.1,))
         for patient in range(10)
         for number in range(20)
     )
-    return Dataset("/slices", records, fingerprint, 127)
+    return Dataset("/slices", records, fingerprint, threshold_encoding(127))
 
 
 def test_slices_are_drawn_evenly_over_patients():

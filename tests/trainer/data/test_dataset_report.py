@@ -6,6 +6,7 @@ import pytest
 
 from contract.errors import StorageError
 from contract.imaging.encode import decode_png
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import LocalStorage
 from trainer.data.dataset_index import Dataset
 from trainer.data.dataset_report import DatasetReport, create_report
@@ -82,9 +83,21 @@ def test_a_phantom_is_called_one(prepared, tmp_path):
     assert "built-in phantom" in destination.read("index.html").decode()
 
 
+def test_the_window_of_the_foreground_is_shown(prepared, tmp_path):
+    data = prepared.config.with_values({"data.normalize": "foreground"}).data
+    dataset = dataclasses.replace(
+        prepared.dataset, foreground_intensities=((80, 100), (120, 100), (160, 100))
+    )
+    destination = LocalStorage(tmp_path)
+    create_report(dataset, data, prepared.config.network, 7, destination)
+    html = destination.read("index.html").decode()
+    assert "from 80 to 160 (data.normalize: percentiles of the training foreground" in html
+    assert "mean is then 120 and whose standard deviation is 32.66" in html
+
+
 def test_a_missing_slice_is_named(prepared, tmp_path):
     gone = dataclasses.replace(prepared.dataset.slices[0], image="train/images/gone.png")
-    dataset = Dataset(prepared.dataset.root, (gone,), "f", 127)
+    dataset = Dataset(prepared.dataset.root, (gone,), "f", threshold_encoding(127))
     config = prepared.config
     with pytest.raises(StorageError, match=r"gone\.png"):
         create_report(dataset, config.data, config.network, 7, LocalStorage(tmp_path))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from contract.config import Data
 from contract.storage import open_storage
 from tests.trainer.conftest import Prepared
 from trainer.data.dataset_index import SPLITS, SliceRecord, Split
@@ -25,15 +24,17 @@ def histograms(prepared: Prepared) -> Histograms:
     return measure_intensities(prepared.dataset, open_storage(prepared.dataset.root))[0]
 
 
-def stats_of_splits(prepared: Prepared, histograms: Histograms, data: Data) -> list[SplitStats]:
+def stats_of_splits(
+    prepared: Prepared, histograms: Histograms, window: tuple[float, float]
+) -> list[SplitStats]:
     return [
-        split_stats(split, prepared.dataset.select(split), histograms[split], data)
+        split_stats(split, prepared.dataset.select(split), histograms[split], window)
         for split in SPLITS
     ]
 
 
 def test_splits_are_counted(prepared: Prepared, histograms: Histograms) -> None:
-    train, valid, test = stats_of_splits(prepared, histograms, prepared.config.data)
+    train, valid, test = stats_of_splits(prepared, histograms, (0.0, 255.0))
     assert (train.split, train.patients, train.slices, train.empty) == ("train", 3, 4, 1)
     assert (valid.split, valid.patients, valid.slices, valid.empty) == ("valid", 1, 1, 0)
     assert (test.split, test.patients, test.slices, test.empty) == ("test", 5, 6, 2)
@@ -42,17 +43,14 @@ def test_splits_are_counted(prepared: Prepared, histograms: Histograms) -> None:
 
 
 def test_pixels_outside_the_window_are_reported(prepared: Prepared, histograms: Histograms) -> None:
-    train, _, test = stats_of_splits(prepared, histograms, prepared.config.data)
+    train, _, test = stats_of_splits(prepared, histograms, (0.0, 255.0))
     assert (train.below, train.above) == (0.0, 0.0)
     # The 16-bit slice is 50 x 60, and its 200 pixels of foreground are at 1000.
     assert test.above == pytest.approx(200 / (5 * 40 * 60 + 50 * 60))
 
 
 def test_a_narrow_window_clips_on_both_sides(prepared: Prepared, histograms: Histograms) -> None:
-    data = prepared.config.with_values(
-        {"data.intensity_low": 40.5, "data.intensity_high": 199.5}
-    ).data
-    train, _, _ = stats_of_splits(prepared, histograms, data)
+    train, _, _ = stats_of_splits(prepared, histograms, (40.5, 199.5))
     bright = 200 / 2400
     assert train.above == pytest.approx(bright)
     assert train.below == pytest.approx(1 - bright)
@@ -61,8 +59,7 @@ def test_a_narrow_window_clips_on_both_sides(prepared: Prepared, histograms: His
 def test_intensities_at_the_limits_of_the_window_are_not_clipped(
     prepared: Prepared, histograms: Histograms
 ) -> None:
-    data = Data(intensity_low=40.0, intensity_high=200.0)
-    train, _, _ = stats_of_splits(prepared, histograms, data)
+    train, _, _ = stats_of_splits(prepared, histograms, (40.0, 200.0))
     assert train.above == 0.0
     # One pixel of each slice is darker than its background of 40.
     assert train.below == pytest.approx(1 / 2400)
@@ -72,8 +69,7 @@ def test_intensities_at_the_limits_of_the_window_are_not_clipped(
 def test_a_window_wider_than_16_bits_clips_nothing(
     prepared: Prepared, histograms: Histograms, low: float, high: float
 ) -> None:
-    data = Data(intensity_low=low, intensity_high=high)
-    for stats in stats_of_splits(prepared, histograms, data):
+    for stats in stats_of_splits(prepared, histograms, (low, high)):
         assert (stats.below, stats.above) == (0.0, 0.0)
 
 
@@ -108,7 +104,7 @@ def test_slices_are_counted_by_size_and_type_and_reported(prepared: Prepared) ->
 
 
 def record(patient: str, split: Split, foreground: float) -> SliceRecord:
-    return SliceRecord("name", patient, split, "image", "mask", 8, 8, foreground)
+    return SliceRecord("name", patient, split, "image", "mask", 8, 8, (foreground,))
 
 
 def test_patients_are_ordered_by_split_and_name() -> None:

@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
+from contract.imaging.segmentation_class import create_classes
 from contract.storage import Storage
 from tests.slice_folders import SIDE, data_error, image_of, mask_of, png, settings
 from trainer.data.dataset_index import prepare_dataset
-from trainer.data.pair_checks import digest_of, digest_pixels, foreground_fraction
+from trainer.data.pair_checks import class_fractions, digest_of, digest_pixels
 
 
 def test_an_unreadable_file_is_named(source: Storage, home: Storage) -> None:
@@ -71,7 +73,12 @@ def test_blank_images_in_two_splits_are_no_duplicates(source: Storage, home: Sto
 @pytest.mark.parametrize(("threshold", "fraction"), [(0, 0.6), (1, 0.1), (127, 0.1), (255, 0.0)])
 def test_the_foreground_is_above_the_threshold(threshold: int, fraction: float) -> None:
     values = {0: 40, 1: 50, 255: 10}
-    assert foreground_fraction(values, threshold) == pytest.approx(fraction)
+    assert class_fractions(values, threshold_encoding(threshold)) == (pytest.approx(fraction),)
+
+
+def test_every_class_has_its_fraction() -> None:
+    encoding = MaskEncoding(create_classes({"liver": 10, "kidney": 20, "spleen": 30}))
+    assert class_fractions({0: 60, 1: 30, 3: 10}, encoding) == (0.3, 0.0, 0.1)
 
 
 def test_a_digest_identifies_pixels_shape_and_type() -> None:

@@ -8,10 +8,12 @@ import pytest
 import tensorflow as tf
 
 from contract.config import Config
-from tests.small import write_split
+from contract.imaging.intensity_scaling import IntensityScaling
+from tests.small import WINDOW, write_split
 from trainer.data import pipeline
 from trainer.data.cache import CachedSplit
 from trainer.data.pipeline import WorkerRank
+from trainer.data.preprocessing import standardize
 
 RANDOM = np.random.default_rng(0)
 CreateSplit = Callable[[int], CachedSplit]
@@ -38,10 +40,14 @@ def create_config(**train: object) -> Config:
 
 
 def training_dataset(
-    cached: CachedSplit, config: Config, rank: WorkerRank, first_epoch: int
+    cached: CachedSplit,
+    config: Config,
+    rank: WorkerRank,
+    first_epoch: int,
+    scaling: IntensityScaling = WINDOW,
 ) -> tf.data.Dataset:
     return pipeline.training_dataset(
-        cached, config.data, config.train, config.run.seed, rank, first_epoch
+        cached, config.data, scaling, config.train, config.run.seed, rank, first_epoch
     )
 
 
@@ -117,6 +123,26 @@ def test_epochs_show_a_sample_differently(create_split: CreateSplit) -> None:
     assert not np.array_equal(first, second)
 
 
+def test_samples_are_augmented_in_0_to_1_and_standardized_after_it(
+    create_split: CreateSplit,
+) -> None:
+    # Gamma, brightness and noise of the defaults need 0..1; cutout sets 0, which is the low end.
+    settings = create_config(num_workers=1, epochs=1).with_values(
+        {"data.augment.cutout_probability": 1.0, "data.augment.cutout": 0.9}
+    )
+    samples, scaling = create_split(8), IntensityScaling(60.5, 180.0, mean=110.0, std=25.0)
+    window = IntensityScaling.from_window(*scaling.window)
+    standardized, plain = (
+        list(training_dataset(samples, settings, WorkerRank(), 0, each).as_numpy_iterator())
+        for each in (scaling, window)
+    )
+    for (images, masks), (in_window, same_masks) in zip(standardized, plain, strict=True):
+        assert 0.0 == in_window.min() < in_window.max() <= 1.0
+        assert np.allclose(images, standardize(in_window, scaling), atol=1e-6)
+        assert images.min() == pytest.approx((60.5 - 110.0) / 25.0, abs=1e-6)
+        assert np.array_equal(masks, same_masks)
+
+
 @pytest.mark.parametrize("count", [5, 8])
 def test_validation_shows_every_sample_once_with_weight(
     count: int, create_split: CreateSplit
@@ -126,7 +152,7 @@ def test_validation_shows_every_sample_once_with_weight(
     seen: list[int] = []
     for rank in range(2):
         batches = pipeline.validation_dataset(
-            cached, settings.data, settings.train, WorkerRank(rank, 2)
+            cached, WINDOW, settings.train, WorkerRank(rank, 2)
         ).take(steps)
         for images, _, weights in batches.as_numpy_iterator():
             assert len(images) == 2
@@ -140,9 +166,7 @@ def test_no_validation_batch_counts_for_more_than_its_samples(
     count: int, create_split: CreateSplit
 ) -> None:
     settings = create_config(num_workers=1)
-    batches = pipeline.validation_dataset(
-        create_split(count), settings.data, settings.train, WorkerRank()
-    )
+    batches = pipeline.validation_dataset(create_split(count), WINDOW, settings.train, WorkerRank())
     steps = pipeline.validation_steps(settings.train, count)
     held = [weights.sum() for _, _, weights in batches.take(steps).as_numpy_iterator()]
     assert sum(held) == count

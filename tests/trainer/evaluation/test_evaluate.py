@@ -14,7 +14,7 @@ from trainer.evaluation.evaluate import check_patient_leakage, evaluate
 
 
 def test_every_patient_is_scored_over_all_slices(done):
-    dice = {one.patient: one.counts.dice for one in done.evaluation.patients}
+    dice = {one.patient: one.metric("dice") for one in done.evaluation.patients}
     assert dice == {
         # 200 of 200 pixels in one slice, 100 of 200 with 100 wrong ones in the other.
         "half": pytest.approx(2 * 300 / (2 * 300 + 100 + 100)),

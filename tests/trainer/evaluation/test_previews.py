@@ -45,9 +45,7 @@ def colors_in(png: bytes) -> dict[str, bool]:
 def test_a_slice_is_drawn_with_its_prediction_and_a_close_up(
     done: EvaluationResult, prepared: Prepared, thresholding: Path
 ) -> None:
-    reader = SliceReader(
-        open_storage(prepared.dataset.root), prepared.dataset.mask_threshold, (0.0, 255.0)
-    )
+    reader = SliceReader(open_storage(prepared.dataset.root), prepared.dataset.masks, (0.0, 255.0))
     predict_masks = load_saved_model(thresholding)
     scores = {one.slice.name: one for one in done.evaluation.slices}
     expected = {

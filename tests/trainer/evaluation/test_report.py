@@ -3,6 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import LocalStorage
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import Evaluation, evaluate
@@ -116,7 +117,9 @@ def test_names_are_text_and_never_markup(evaluation, prepared):
 
 def test_a_split_without_empty_slices_says_so(prepared, thresholding, tmp_path):
     config, dataset = prepared.config, prepared.dataset
-    full = Dataset(dataset.root, dataset.select("valid"), dataset.fingerprint, 127)
+    full = Dataset(
+        dataset.root, dataset.select("valid"), dataset.fingerprint, threshold_encoding(127)
+    )
     scored = evaluate(
         thresholding,
         full,

@@ -40,11 +40,21 @@ def test_the_summary_names_what_it_is_of(
 
 def test_a_metric_of_the_table_has_six_digits_and_an_undefined_one_none() -> None:
     patients = [
-        PatientScore("a", 3, ConfusionCounts(tp=1, fp=2, fn=0, tn=7)),
-        PatientScore("b,c", 1, ConfusionCounts(tn=10)),
+        PatientScore("a", 3, (ConfusionCounts(tp=1, fp=2, fn=0, tn=7),)),
+        PatientScore("b,c", 1, (ConfusionCounts(tn=10),)),
     ]
-    assert patients_csv(patients).decode().splitlines() == [
-        "patient,slices,dice,iou,sensitivity,specificity,tp,fp,fn,tn,empty",
-        "a,3,0.5,0.333333,1,0.777778,1,2,0,7,no",
-        '"b,c",1,1,1,,1,0,0,0,10,yes',
+    assert patients_csv(patients, ["foreground"]).decode().splitlines() == [
+        "patient,class,slices,dice,iou,sensitivity,specificity,tp,fp,fn,tn,empty",
+        "a,foreground,3,0.5,0.333333,1,0.777778,1,2,0,7,no",
+        '"b,c",foreground,1,1,1,,1,0,0,0,10,yes',
+    ]
+
+
+def test_a_patient_has_a_row_for_each_class_and_their_mean() -> None:
+    counts = ConfusionCounts(tp=1, fp=1, tn=8), ConfusionCounts(tp=3, tn=7)
+    table = patients_csv([PatientScore("a", 2, counts)], ["liver", "kidney"]).decode()
+    assert table.splitlines()[1:] == [
+        "a,liver,2,0.666667,0.5,1,0.888889,1,1,0,8,no",
+        "a,kidney,2,1,1,1,1,3,0,0,7,no",
+        "a,mean,2,0.833333,0.75,1,0.944444,,,,,no",
     ]

@@ -52,8 +52,8 @@ def test_of_equal_slices_the_one_with_more_wrong_pixels_comes_first() -> None:
 def test_the_counts_of_a_patient_are_the_sums_of_the_slices() -> None:
     scores = [score("1", "q", 1, 2, 3), score("2", "p", 4, 0, 0), score("3", "q", 10, 20, 30)]
     assert score_patients(scores) == (
-        PatientScore("p", 1, ConfusionCounts(4, 0, 0, 1000)),
-        PatientScore("q", 2, ConfusionCounts(11, 22, 33, 2000)),
+        PatientScore("p", 1, (ConfusionCounts(4, 0, 0, 1000),)),
+        PatientScore("q", 2, (ConfusionCounts(11, 22, 33, 2000),)),
     )
 
 

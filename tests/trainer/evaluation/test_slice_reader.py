@@ -36,7 +36,7 @@ def test_batches_hold_slices_of_one_shape_and_type() -> None:
 def reader(prepared: Prepared) -> SliceReader:
     """Reads the slices of the dataset."""
     dataset = prepared.dataset
-    return SliceReader(open_storage(dataset.root), dataset.mask_threshold, (0.0, 255.0))
+    return SliceReader(open_storage(dataset.root), dataset.masks, (0.0, 255.0))
 
 
 def test_slices_are_read_in_their_order(prepared: Prepared, reader: SliceReader) -> None:

@@ -8,19 +8,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.config import Config
-from tests.small import write_split
-from trainer.data.pipeline import load_sample
-from trainer.data.preprocessing import resize, resize_slices
+from contract.config import Config, Train
+from contract.imaging.intensity_scaling import IntensityScaling
+from tests.small import WINDOW, write_split
+from trainer.data.pipeline import WorkerRank, load_sample, validation_dataset
+from trainer.data.preprocessing import resize, resize_slices, standardize
 from trainer.export import saved_model, sliding_window
 
 RANDOM = np.random.default_rng(0)
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
 
 
-def create_module(config: Config) -> saved_model.SegmentationModule:
-    model = saved_model.build_inference_model(config.network)
-    return saved_model.SegmentationModule(model, config.network, config.data, config.predict)
+FOREGROUND = IntensityScaling(40.25, 199.5, mean=120.3, std=31.7)
+
+
+def create_module(
+    config: Config, scaling: IntensityScaling = WINDOW
+) -> saved_model.SegmentationModule:
+    num_classes = len(config.data.segmentation_classes)
+    model = saved_model.build_inference_model(config.network, num_classes)
+    return saved_model.SegmentationModule(
+        model, config.network, scaling, config.predict, num_classes
+    )
 
 
 def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
@@ -28,17 +37,40 @@ def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     return config, create_module(config)
 
 
-def test_serving_sees_what_training_saw(tmp_path: Path) -> None:
-    config, segmentation = create()
+@pytest.mark.parametrize("scaling", [WINDOW, FOREGROUND], ids=["window", "foreground"])
+def test_serving_sees_what_training_saw(scaling: IntensityScaling, tmp_path: Path) -> None:
+    segmentation = create_module(Config.model_validate({"network": SMALL}), scaling)
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
-    cached = resize_slices(tf.constant(raw), 32, 1).numpy().astype(np.uint8)
+    cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
     split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
-    image, _ = load_sample(split, config.data, 0)
-    trained = segmentation.forward(tf.constant(image[None]))
-    expected = resize(trained, 90, 70)[0, :, :, 0]
+    image, _ = load_sample(split, scaling, 0)
+    trained = segmentation.forward(tf.constant(standardize(image[None], scaling)))
+    expected = resize(trained, 90, 70)[0]
     served = segmentation.segment(tf.constant(raw))
     assert np.abs(served["probability"][0] - expected).max() < 1e-5
-    assert np.array_equal(served["mask"][0], (expected.numpy() > 0.5).astype(np.uint8))
+    assert np.array_equal(served["mask"][0], (expected.numpy()[..., 0] > 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("sliding_window", [False, True])
+@pytest.mark.parametrize("scaling", [WINDOW, FOREGROUND], ids=["window", "foreground"])
+def test_the_graph_normalizes_like_the_pipeline(
+    scaling: IntensityScaling, sliding_window: bool, tmp_path: Path
+) -> None:
+    config, _ = create(sliding_window=sliding_window)
+    segmentation = create_module(config, scaling)
+    raw = RANDOM.integers(0, 256, (3, 32, 32, 1), np.uint8)
+    split = write_split(tmp_path, raw, np.zeros((3, 32, 32), np.uint8))
+    batches = validation_dataset(split, scaling, Train(batch_size=3, num_workers=1), WorkerRank())
+    (images, _, _) = next(iter(batches.as_numpy_iterator()))
+    seen: list[np.ndarray] = []
+
+    def remember(slices: tf.Tensor) -> tf.Tensor:
+        seen.append(slices.numpy())
+        return slices
+
+    segmentation.forward = remember
+    segmentation.segment(tf.constant(raw))
+    assert np.array_equal(seen[0], images)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -47,15 +79,33 @@ def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, in
     def constant(tiles: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
 
-    blended = sliding_window.blend_windows(tf.zeros((2, *shape, 3)), constant, 32, steps, 5)
+    images = tf.zeros((2, *shape, 3))
+    blended = sliding_window.blend_windows(images, constant, (32, 32), steps, 5, 1)
     assert blended.shape == (2, *shape, 1)
     assert np.allclose(blended, 0.3, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
+@pytest.mark.parametrize("window", [(16, 32), (32, 16)])
+def test_rectangular_tiles_put_every_pixel_back_in_its_place(
+    steps: int, window: tuple[int, int]
+) -> None:
+    shapes: list[tuple[int | None, ...]] = []
+
+    def probability(tiles: tf.Tensor) -> tf.Tensor:
+        shapes.append(tuple(tiles.shape[1:]))
+        return tiles
+
     slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = sliding_window.blend_windows(tf.constant(slices), lambda tiles: tiles, 16, steps, 5)
+    blended = sliding_window.blend_windows(tf.constant(slices), probability, window, steps, 5, 1)
+    assert np.abs(blended - slices).max() < 1e-5
+    assert set(shapes) == {(*window, 1)}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
+    slices = tf.constant(RANDOM.random((2, 75, 41, 3), np.float32))
+    blended = sliding_window.blend_windows(slices, lambda tiles: tiles, (16, 16), steps, 5, 3)
     assert np.abs(blended - slices).max() < 1e-5
 
 
@@ -66,7 +116,7 @@ def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
         seen.append(len(tiles))
         return tiles
 
-    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, 16, 2, 4)
+    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, (16, 16), 2, 4, 1)
     assert sum(seen) == 2 * 7 * 5
     assert max(seen) == 4
 
@@ -75,9 +125,31 @@ def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
     config, segmentation = create(sliding_window=True)
     raw = RANDOM.integers(0, 255, (1, 32, 32, 1), np.uint8)
     image = raw.astype(np.float32) / 255.0
-    expected = segmentation.forward(tf.constant(image))[0, :, :, 0]
+    expected = segmentation.forward(tf.constant(image))[0]
     assert config.predict.sliding_window
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("sliding_window", [False, True])
+def test_several_classes_are_indices_of_the_most_probable(sliding_window: bool) -> None:
+    config = Config.model_validate(
+        {
+            "network": SMALL,
+            "data": {"classes": {"liver": 1, "kidney": 2}},
+            "predict": {"sliding_window": sliding_window},
+        }
+    )
+    segmentation = create_module(config)
+    # Random weights with the bias of the start would predict background everywhere.
+    segmentation.weights[-1].assign([0.0, 0.0, 0.0])
+    raw = RANDOM.integers(0, 255, (2, 70, 50, 1), np.uint8)
+    served = {name: value.numpy() for name, value in segmentation.segment(tf.constant(raw)).items()}
+    assert served["probability"].shape == (2, 70, 50, 2)
+    background = 1.0 - served["probability"].sum(axis=-1, keepdims=True)
+    assert background.min() > -1e-5
+    expected = np.concatenate([background, served["probability"]], -1).argmax(axis=-1)
+    assert len(np.unique(expected)) > 1
+    assert (served["mask"] == expected).mean() > 0.999
 
 
 ELSEWHERE = """

@@ -11,9 +11,11 @@ from contract import bundle
 from contract.config import Config
 from contract.errors import TrainingError
 from contract.imaging.encode import decode_png
+from contract.imaging.mask_encoding import threshold_encoding
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage
 from tests.masks import square
-from tests.small import NETWORK
+from tests.small import NETWORK, WINDOW
 from trainer.data.dataset_index import Dataset, SliceRecord
 from trainer.export.saved_model import build_inference_model
 from trainer.training import checkpoints, run_store
@@ -33,11 +35,11 @@ CONFIG = Config.model_validate(
 DATASET = Dataset(
     "/slices",
     (
-        SliceRecord("a-1", "a", "train", "i", "m", 32, 32, 0.1),
-        SliceRecord("b-1", "b", "valid", "i", "m", 32, 32, 0.1),
+        SliceRecord("a-1", "a", "train", "i", "m", 32, 32, (0.1,)),
+        SliceRecord("b-1", "b", "valid", "i", "m", 32, 32, (0.1,)),
     ),
     "0123456789abcdef",
-    127,
+    threshold_encoding(127),
 )
 HISTORY: list[EpochMetrics] = [
     {"epoch": 1.0, "loss": 0.9, "val_loss": 0.9, "val_dice_coef": 0.2},
@@ -49,7 +51,7 @@ HISTORY: list[EpochMetrics] = [
 def write_run(run: Storage) -> list[np.ndarray]:
     """A run of three epochs that is not finished; returns the weights of the best epoch."""
     run_store.create_run(run, CONFIG, DATASET)
-    weights = build_inference_model(CONFIG.network, None).get_weights()
+    weights = build_inference_model(CONFIG.network, 1).get_weights()
     states = [[value + epoch for value in weights] for epoch in (1, 2, 3)]
     for epochs, state in enumerate(states, start=1):
         # Variables of the optimizer follow the weights.
@@ -112,36 +114,37 @@ def test_a_damaged_best_checkpoint_does_not_finish_the_run(tmp_path: Path) -> No
 
 
 def test_the_manifest_names_the_run_its_data_and_its_settings() -> None:
-    training_data = TrainingDataInfo("0123456789abcdef", {"train": ("a",), "valid": ("b",)})
+    training_data = TrainingDataInfo("0123456789abcdef", {"train": ("a",), "valid": ("b",)}, WINDOW)
     metadata = bundle_metadata(CONFIG, training_data, HISTORY[1], "c0ffee")
     assert (metadata.name, metadata.commit) == ("demo", "c0ffee")
     assert (metadata.dataset, metadata.patients) == (
         training_data.fingerprint,
         training_data.patients,
     )
+    assert metadata.intensity_scaling == WINDOW
     assert metadata.fingerprint == CONFIG.fingerprint()
-    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == (32, 1, 0.4)
+    assert (metadata.image_size, metadata.image_channels, metadata.threshold) == ((32, 32), 1, 0.4)
     assert metadata.metrics == HISTORY[1]
 
 
-def preview(probability: float) -> bytes:
-    """The preview of an epoch that predicts this probability in a square."""
+def preview(predicted: bool) -> bytes:
+    """The preview of an epoch that predicts a square, or nothing."""
     mask = square(32, 8, 8, 16)[None]
     image = np.full((1, 32, 32, 1), 0.5, np.float32)
-    return epoch_sheet(image, (mask * probability).astype(np.float32), mask, ["a-1"])
+    return epoch_sheet(image, mask * np.uint8(predicted), mask, ["a-1"], single_foreground())
 
 
 def test_the_previews_of_the_epochs_are_compared(tmp_path: Path) -> None:
     run = LocalStorage(tmp_path)
-    sheets = {2: preview(0.1), 11: preview(0.9)}
+    sheets = {2: preview(predicted=False), 11: preview(predicted=True)}
     for epoch, sheet in sheets.items():
         run.write(f"previews/epoch-{epoch:04d}.png", sheet)
     # Written by an earlier end of the same run.
     run.write("previews/epochs.png", b"old")
-    save_epoch_comparison(run)
-    assert run.read("previews/epochs.png") == epoch_comparison(sheets)
+    save_epoch_comparison(run, single_foreground())
+    assert run.read("previews/epochs.png") == epoch_comparison(sheets, single_foreground())
 
 
 def test_a_run_without_previews_has_no_comparison(tmp_path: Path) -> None:
-    save_epoch_comparison(LocalStorage(tmp_path))
+    save_epoch_comparison(LocalStorage(tmp_path), single_foreground())
     assert LocalStorage(tmp_path).list_objects() == []

@@ -11,6 +11,7 @@ import ray
 from cluster.connection import Connection
 from contract.config import Config
 from contract.errors import ClusterError
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.training import launcher
@@ -39,7 +40,7 @@ def progress_actor(ray_cluster: Connection) -> Any:
 
 
 def test_unused_processes_of_ray_train_are_not_started(progress_actor: Any) -> None:
-    dataset = dataset_index.Dataset("nowhere", (), "", 127)
+    dataset = dataset_index.Dataset("nowhere", (), "", threshold_encoding(127))
     trainer = launcher.create_trainer(Config(), dataset, progress_actor, "folder")
     used = {type(callback).__name__ for callback in trainer._create_default_callbacks()}
     defaults = DataParallelTrainer._create_default_callbacks(trainer)

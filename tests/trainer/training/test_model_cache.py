@@ -21,7 +21,7 @@ def taken(cache: ModelCache, config: Config) -> CompiledModel:
 
 
 def trained(compiled: CompiledModel) -> CompiledModel:
-    side = CONFIG.network.image_size
+    side, _ = CONFIG.network.image_shape
     images = np.random.default_rng(0).random((2, side, side, 1), np.float32)
     compiled.model.fit(images, np.round(images), sample_weight=np.ones(2), verbose=0)
     return compiled

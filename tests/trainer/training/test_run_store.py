@@ -12,8 +12,9 @@ import pytest
 from contract.config import Config
 from contract.errors import DataError, StorageError, TrainingError
 from contract.host_info import host_info
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import Dataset, SliceRecord, Split
+from trainer.data.dataset_index import Dataset, SliceRecord, Split, intensity_scaling
 from trainer.training import checkpoints, run_store
 
 CONFIG = Config().with_values({"train.batch_size": 2})
@@ -21,14 +22,16 @@ CONFIG = Config().with_values({"train.batch_size": 2})
 
 def case(patient: str, split: Split) -> SliceRecord:
     name = f"{patient}-1"
-    return SliceRecord(name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, 0.1)
+    return SliceRecord(
+        name, patient, split, f"images/{name}.png", f"masks/{name}.png", 64, 64, (0.1,)
+    )
 
 
 SLICES = Dataset(
     "/pool",
     (case("a", "train"), case("b", "train"), case("c", "valid"), case("d", "test")),
     "0123456789abcdef",
-    127,
+    threshold_encoding(127),
 )
 
 
@@ -42,6 +45,17 @@ def test_a_run_knows_that_it_learns_from(run: Storage) -> None:
     known = run_store.read_training_data(run)
     assert known.fingerprint == SLICES.fingerprint
     assert known.patients == {"train": ("a", "b"), "valid": ("c",)}
+
+
+def test_a_run_stores_the_scaling_of_its_intensities(run: Storage) -> None:
+    config = CONFIG.with_values({"data.normalize": "foreground"})
+    with pytest.raises(DataError, match="the train split has no foreground"):
+        run_store.check_resumable(run, config, SLICES)
+    slices = dataclasses.replace(SLICES, foreground_intensities=((80, 1), (120, 1)))
+    run_store.create_run(run, config, slices)
+    scaling = run_store.read_training_data(run).intensity_scaling
+    assert (scaling.mean, scaling.low) == (100.0, pytest.approx(80.2))
+    assert scaling == intensity_scaling(slices, config.data)
 
 
 def an_epoch_is_done(run: Storage) -> None:

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 
 from contract.config import Config
+from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import LocalStorage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data.dataset_index import SliceRecord, prepare_dataset
+from trainer.data.preprocessing import standardize
+from trainer.export.saved_model import build_inference_model
 from trainer.training import train_loop
 from trainer.training.run_store import create_run, run_storage
 
 
 def test_preview_slices_have_foreground_and_are_evenly_spaced() -> None:
     records = [
-        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, 0.1 if 5 <= n < 15 else 0.0)
+        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, (0.1 if 5 <= n < 15 else 0.0,))
         for n in range(20)
     ]
     assert list(train_loop.select_preview_slices(records, 3)) == [5, 9, 14]
@@ -70,6 +73,20 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     resumed = train_loop.train(config, dataset, interrupted, ctx)
     assert [metrics["epoch"] for metrics in reported] == [2.0]
     assert without_seconds(resumed) == without_seconds(expected)
+
+
+def test_previews_are_predicted_as_training_sees_them() -> None:
+    config = Config.model_validate({"network": NETWORK})
+    scaling = IntensityScaling(40.0, 200.0, mean=120.0, std=30.0)
+    images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+    model = build_inference_model(config.network, 1)
+    # Without the bias of the start the network predicts foreground in about half of the pixels.
+    model.weights[-1].assign([0.0])
+    predict = train_loop.create_predict_function(config, scaling)
+    expected = model(standardize(images, scaling)).numpy()[..., 0] > 0.5
+    assert (predict(model.get_weights(), images) == expected).mean() > 0.999
+    unscaled = model(images).numpy()[..., 0] > 0.5
+    assert (unscaled != expected).mean() > 0.01
 
 
 def test_the_seed_determines_the_initial_weights() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from contract.imaging.encode import decode_png
+from contract.imaging.segmentation_class import single_foreground
 from tests.masks import square
 from trainer.visualization import image_grid
 from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
@@ -35,15 +36,16 @@ def test_a_contact_sheet_of_nothing_is_a_bug() -> None:
         image_grid.image_grid([], 3)
 
 
-def epoch(slices: int, level: float) -> bytes:
+def epoch(slices: int, predicted: bool = True) -> bytes:
     masks = np.stack([square(32, 8, 8, 16)] * slices)
     images = np.full((slices, 32, 32, 1), 0.5, np.float32)
     names = [f"p-{number}" for number in range(slices)]
-    return image_grid.epoch_sheet(images, (masks * level).astype(np.float32), masks, names)
+    predictions = masks if predicted else np.zeros_like(masks)
+    return image_grid.epoch_sheet(images, predictions, masks, names, single_foreground())
 
 
-def test_an_epoch_sheet_compares_against_the_threshold() -> None:
-    hit, missed = (decode_png(epoch(2, level)) for level in (0.9, 0.4))
+def test_an_epoch_sheet_colors_the_pixels_by_true_and_false() -> None:
+    hit, missed = (decode_png(epoch(2, predicted)) for predicted in (True, False))
     middle = (6 + 96, 6 + 96)
     assert hit[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
     assert missed[middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(FALSE_NEGATIVE), abs=1)
@@ -51,7 +53,7 @@ def test_an_epoch_sheet_compares_against_the_threshold() -> None:
 
 def test_an_epoch_sheet_says_what_its_colors_mean() -> None:
     for slices in (1, 3):
-        sheet = decode_png(epoch(slices, 0.9))
+        sheet = decode_png(epoch(slices))
         legend = sheet[-50:]
         for color in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
             assert (legend == color).all(axis=-1).sum() == 12 * 12
@@ -62,20 +64,24 @@ def test_an_epoch_sheet_names_its_slices() -> None:
     for name in ("p-1", "p-2"):
         target = square(32, 8, 8, 16)[None]
         image = np.full((1, 32, 32, 1), 0.5, np.float32)
-        sheets.append(image_grid.epoch_sheet(image, target.astype(np.float32), target, [name]))
+        sheets.append(image_grid.epoch_sheet(image, target, target, [name], single_foreground()))
     assert sheets[0] != sheets[1]
 
 
 def test_epochs_are_laid_in_their_order_over_one_legend() -> None:
-    one = decode_png(epoch(3, 0.9))
-    page = decode_png(image_grid.epoch_comparison({2: epoch(3, 0.9), 1: epoch(3, 0.1)}))
+    one = decode_png(epoch(3))
+    page = decode_png(
+        image_grid.epoch_comparison(
+            {2: epoch(3), 1: epoch(3, predicted=False)}, single_foreground()
+        )
+    )
     assert page.shape == (2 * (one.shape[0] + 34) - LEGEND, one.shape[1], 3)
     assert (page[-one.shape[0] :] == one).all()
 
 
 def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture() -> None:
-    wide, narrow = decode_png(epoch(3, 0.9)), decode_png(epoch(1, 0.9))
-    page = decode_png(image_grid.epoch_comparison({1: epoch(1, 0.9), 2: epoch(3, 0.9)}))
+    wide, narrow = decode_png(epoch(3)), decode_png(epoch(1))
+    page = decode_png(image_grid.epoch_comparison({1: epoch(1), 2: epoch(3)}, single_foreground()))
     assert page.shape[1] == wide.shape[1] > narrow.shape[1]
     assert (page[-wide.shape[0] :] == wide).all()
     above = narrow[: -LEGEND - 40]
@@ -83,11 +89,11 @@ def test_epochs_of_more_and_of_fewer_slices_stand_in_one_picture() -> None:
 
 
 def test_at_most_eight_epochs_are_shown() -> None:
-    sheets = {number: epoch(1, 0.9) for number in range(1, 21)}
+    sheets = {number: epoch(1) for number in range(1, 21)}
     height = decode_png(sheets[1]).shape[0]
     # A single slice is so narrow that the legend takes three lines.
     legend = LEGEND + 40
-    page = decode_png(image_grid.epoch_comparison(sheets))
+    page = decode_png(image_grid.epoch_comparison(sheets, single_foreground()))
     assert page.shape[0] == 8 * (height - legend + 34) + legend
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.config import Predict, Train
+from contract.config import Train
+from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import Storage
 from trainer.training import checkpoints
 from trainer.training.checkpoints import ModelState
@@ -23,26 +24,26 @@ from trainer.visualization import image_grid
 # Drawing takes almost a second, as long as a short epoch. The final curves are drawn at the end.
 _CURVES_INTERVAL_S = 30.0
 
-PredictProbabilities = Callable[[ModelState, NDArray[np.float32]], NDArray[np.float32]]
+PredictMasks = Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
-    predict: maps a state and images [n, S, S, C] in 0..1 to probabilities [n, S, S]; images and
-    masks: of the chosen validation slices; names: of these slices.
+    predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images and masks: of
+    the chosen validation slices; names: of these slices.
     """
 
-    predict: PredictProbabilities
+    predict: PredictMasks
     images: NDArray[np.float32]
     masks: NDArray[np.uint8]
     names: Sequence[str]
 
-    def render(self, state: ModelState, threshold: float) -> bytes:
+    def render(self, state: ModelState, classes: Sequence[SegmentationClass]) -> bytes:
         """The slices as a network with this state segments them; a PNG."""
-        probabilities = self.predict(state, self.images)
-        return image_grid.epoch_sheet(self.images, probabilities, self.masks, self.names, threshold)
+        predictions = self.predict(state, self.images)
+        return image_grid.epoch_sheet(self.images, predictions, self.masks, self.names, classes)
 
 
 class RunLogger:
@@ -52,10 +53,11 @@ class RunLogger:
         self,
         run: Storage,
         train: Train,
-        predict: Predict,
+        classes: Sequence[SegmentationClass],
         preview: PredictionPreview | None = None,
     ) -> None:
-        self._run, self._train, self._predict, self._preview = run, train, predict, preview
+        self._run, self._train, self._preview = run, train, preview
+        self._classes = classes
         self._tensorboard = TensorBoardLogger(run.child("tensorboard"))
         self._last_drawn = time.monotonic()
 
@@ -66,11 +68,11 @@ class RunLogger:
         checkpoints.delete_old(checkpoint_storage, self._train)
         write_tables(self._run, history)
         if time.monotonic() - self._last_drawn > _CURVES_INTERVAL_S:
-            write_curves(self._run, history, self._train.monitor)
+            write_curves(self._run, history, self._train.monitor, self._classes)
             self._last_drawn = time.monotonic()
         self._tensorboard.log_epoch(history[-1])
         if self._preview:
-            sheet = self._preview.render(state, self._predict.threshold)
+            sheet = self._preview.render(state, self._classes)
             self._run.write(f"previews/epoch-{len(history):04d}.png", sheet)
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.config import Phantom
-from contract.imaging.decode import read_image, read_mask
+from contract.imaging.decode import read_image
+from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import open_storage
 from trainer.data.phantom.generator import (
     PhantomSlice,
@@ -127,5 +128,5 @@ def test_the_files_are_what_was_drawn(tmp_path: Path) -> None:
     image, mask = render(1, 1, tiny)
     name = "PHANTOM_0001-0001.png"
     assert np.array_equal(read_image(storage, f"train/images/{name}")[..., 0], image)
-    assert np.array_equal(read_mask(storage, f"train/masks/{name}", 127), mask)
+    assert np.array_equal(threshold_encoding(127).read(storage, f"train/masks/{name}"), mask)
     assert set(np.unique(mask)) == {0, 1}

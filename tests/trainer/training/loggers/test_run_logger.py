@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from contract.config import Predict, Train
+from contract.config import Train
+from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage
 from tests.histories import history
 from tests.masks import square
@@ -21,9 +22,9 @@ MASKS = square(32, 8, 8, 16)[None]
 IMAGES = np.full((1, 32, 32, 1), 0.5, np.float32)
 
 
-def predict_state(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A network whose only weight is the probability of every pixel."""
-    return np.full(images.shape[:3], state[0], np.float32)
+def predict_state(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A network whose only weight is the class of every pixel."""
+    return np.full(images.shape[:3], state[0], np.uint8)
 
 
 PREVIEW = PredictionPreview(predict_state, IMAGES, MASKS, ["a-1"])
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def logger(run: Storage) -> Iterator[RunLogger]:
-    logger = RunLogger(run, TRAIN, Predict(threshold=0.3), PREVIEW)
+    logger = RunLogger(run, TRAIN, single_foreground(), PREVIEW)
     yield logger
     logger.close()
 
@@ -64,7 +65,7 @@ def test_only_the_latest_and_the_best_checkpoints_are_kept(run: Storage, logger:
 
 def test_a_resumed_run_records_every_epoch_once(run: Storage) -> None:
     for epochs in (1, 2):
-        logger = RunLogger(run, TRAIN, Predict())
+        logger = RunLogger(run, TRAIN, single_foreground())
         logger.log_epoch([np.array(0.4)], history(2)[:epochs])
         logger.close()
     rows = run.read("train_losses.csv").decode().splitlines()
@@ -72,14 +73,14 @@ def test_a_resumed_run_records_every_epoch_once(run: Storage) -> None:
     assert run.list_objects("previews") == []
 
 
-def test_a_preview_shows_the_prediction_above_the_threshold(
-    run: Storage, logger: RunLogger
-) -> None:
-    logger.log_epoch([np.array(0.4)], history(1))
-    logger.log_epoch([np.array(0.2)], history(2))
-    everything, nothing = np.ones_like(MASKS, np.float32), np.zeros_like(MASKS, np.float32)
-    for name, probabilities in (("epoch-0001", everything), ("epoch-0002", nothing)):
-        expected = epoch_sheet(IMAGES, probabilities, MASKS, ["a-1"])
+def test_a_preview_shows_the_prediction(run: Storage, logger: RunLogger) -> None:
+    logger.log_epoch([np.array(1)], history(1))
+    logger.log_epoch([np.array(0)], history(2))
+    for name, predictions in (
+        ("epoch-0001", np.ones_like(MASKS)),
+        ("epoch-0002", np.zeros_like(MASKS)),
+    ):
+        expected = epoch_sheet(IMAGES, predictions, MASKS, ["a-1"], single_foreground())
         assert run.read(f"previews/{name}.png") == expected
 
 

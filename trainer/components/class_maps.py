@@ -1,0 +1,40 @@
+"""Maps of the classes: from class indices to a channel for each class, and back.
+
+The background, index 0, has no channel. Its probability, or its fraction of a pixel, is what the
+classes leave to 1.
+"""
+
+import tensorflow as tf
+
+
+def one_hot(masks: tf.Tensor, num_classes: int) -> tf.Tensor:
+    """Class indices, uint8 [..., H, W], as float32 [..., H, W, num_classes] of 0 and 1."""
+    planes = [
+        tf.cast(tf.equal(masks, tf.constant(index, tf.uint8)), tf.float32)
+        for index in range(1, num_classes + 1)
+    ]
+    return tf.stack(planes, -1)
+
+
+def class_indices(maps: tf.Tensor) -> tf.Tensor:
+    """The index of the largest of the background and the classes: uint8 [B, H, W].
+
+    maps: float32 [B, H, W, K]. Of equal ones the first is chosen, the background before all.
+    """
+    planes = tf.unstack(maps, axis=-1)
+    largest, indices = 1.0 - tf.add_n(planes), tf.zeros(tf.shape(planes[0]), tf.uint8)
+    for index, plane in enumerate(planes, start=1):
+        indices = tf.where(plane > largest, tf.constant(index, tf.uint8), indices)
+        largest = tf.maximum(largest, plane)
+    return indices
+
+
+def predicted_mask(probability: tf.Tensor, threshold: float) -> tf.Tensor:
+    """The mask of probabilities [B, H, W, K]: class indices, uint8 [B, H, W].
+
+    One class is where its probability is greater than the threshold; of several, each pixel has the
+    most probable one or the background.
+    """
+    if probability.shape[-1] == 1:
+        return tf.cast(tf.squeeze(probability, -1) > threshold, tf.uint8)
+    return class_indices(probability)
