@@ -75,12 +75,12 @@ stage "inspect it" segfleet inspect $config
 stage "train on 2 workers" segfleet train $config
 stage "evaluate by patient" segfleet evaluate $run/bundle
 stage "predict" segfleet predict $run/bundle "$slices/test/images" $root/masks/demo \
-    --overlays --ground-truth "$slices/test/masks" --patient-regex '^(PHANTOM_\d+)'
+    --overlays --ground-truth "$slices/test/masks" --patient-id-regex '^(PHANTOM_\d+)'
 dice=$(json_value $run/evaluation/test/summary.json 'round(record["dice"]["mean"], 3)')
 
 stage "sweep 4 trials" segfleet sweep $config
 version=$(json_value $sweep/sweep.json 'record["version"].split("@")[1]')
-stage "promote the winner" segfleet models promote demo "$version" production
+stage "promote the best trial" segfleet models promote demo "$version" production
 
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 address=http://127.0.0.1:$port

@@ -1,6 +1,6 @@
 """Seconds from the command to the first training step, by phase, next to a plain script.
 
-The phases are those `trainer train` shows in its progress: the driver's own imports and checks,
+The phases are those `segfleet train` shows in its progress: the driver's own imports and checks,
 Ray, the worker processes with TensorFlow and the slices, then the network and the first step
 (which traces and compiles the graph). The plain script imports TensorFlow, builds the same network
 and makes one step on random numbers.

@@ -52,14 +52,14 @@ from trainer.training import run_store
 from trainer.data.dataset_index import prepare_dataset
 from trainer.training.train_loop import WorkerContext, train
 from tuning.trial_store import TrialStore
-from tuning.scheduler import TrialScheduler
+from tuning.scheduler import SweepScheduler
 from tuning.trainable import trial_config
 
 config = load_config(sys.argv[1])
 storage = open_storage(config.storage.root)
 dataset = prepare_dataset(config.data, config.run.seed, storage)
 store = TrialStore(storage.child("plain"))
-scheduler = TrialScheduler(config, store, 1)
+scheduler = SweepScheduler(config, store, 1)
 while trial := scheduler.next_trial():
     def report(metrics):
         time_s = time.monotonic() - began
@@ -86,7 +86,7 @@ def main() -> None:
         plain_epochs, plain_total = plain(config, Path(folder))
         trials, swept_epochs, swept_total = swept(config)
     best, best_swept = (max(row[monitor] for row in rows) for rows in (plain_epochs, swept_epochs))
-    head = [monitor, "plain search, mean of all orders", "`tuning run`", "times sooner"]
+    head = [monitor, "plain search, mean of all orders", "`segfleet sweep`", "times sooner"]
     rows = []
     for gap in GAPS:
         goal = best - gap

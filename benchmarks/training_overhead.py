@@ -1,7 +1,7 @@
 """What Ray and the service cost in training, and what a second worker gains on the same CPUs.
 
 Samples a second over the finished epochs but the first (which compiles), validation included, of:
-a plain tf_keras fit on arrays in memory; `trainer train` with one worker of all CPUs; and with two
+a plain tf_keras fit on arrays in memory; `segfleet train` with one worker of all CPUs; and with two
 workers of half the CPUs each. All on the same phantom, network, batch size and augmentation off.
 """
 
@@ -71,8 +71,8 @@ def main() -> None:
         pair = config.with_values({"train.num_workers": 2, "train.cpus_per_worker": cpus // 2})
         speeds = {
             f"plain `tf_keras` fit, {cpus} threads": plain(alone, folder),
-            f"`trainer train`, 1 worker x {cpus} CPUs": service(alone, folder, "one"),
-            f"`trainer train`, 2 workers x {cpus // 2} CPUs": service(pair, folder, "two"),
+            f"`segfleet train`, 1 worker x {cpus} CPUs": service(alone, folder, "one"),
+            f"`segfleet train`, 2 workers x {cpus // 2} CPUs": service(pair, folder, "two"),
         }
     base = next(iter(speeds.values()))
     rows = [[name, f"{v:.1f}", f"{v / base:.2f}"] for name, v in speeds.items()]
@@ -126,7 +126,7 @@ def save_arrays(config: Config, folder: str) -> int:
 
 
 def service(config: Config, folder: str, name: str) -> float:
-    """Samples a second of `trainer train`, from the seconds in train_metrics.csv."""
+    """Samples a second of `segfleet train`, from the seconds in train_metrics.csv."""
     path = Path(folder) / f"{name}.toml"
     path.write_text(to_toml(config.with_values({"run.name": name})), encoding="utf-8")
     subprocess.run([sys.executable, "-m", "trainer", "train", str(path)], check=True)

@@ -12,7 +12,7 @@ import typer
 
 from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
 from contract.cli.options import ConfigFile, Overrides, Verbose
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ClusterError, StorageError
 
@@ -75,7 +75,7 @@ def check(
     else:
         nodes, name = (
             capacity_check.nodes_of_machine(config.cluster),
-            "a private cluster on this machine",
+            "a local cluster on this machine",
         )
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     typer.echo(f"{name}: nodes {len(nodes)}, CPUs {cpus:g}, GPUs {gpus:g}")
@@ -373,7 +373,7 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
     except KeyboardInterrupt:
         typer.echo(f"\n{_follow_up_commands(arguments, job)}", err=True)
         raise typer.Exit(130) from None
-    status = _final_status(config, info)
+    status = _read_final_status(config, info)
     code = client.exit_code(status.status, status.exit_code)
     reason = f"exit code {code}" if status.exit_code is not None else info.message
     typer.echo(f"job {job}: {status.status} ({reason})", err=True)
@@ -381,7 +381,7 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
         raise typer.Exit(code)
 
 
-def _final_status(config: Config, info: "JobInfo") -> "JobStatus":
+def _read_final_status(config: Config, info: "JobInfo") -> "JobStatus":
     """The status of a finished job as `status` shows it: Ray reports a stopped job as failed."""
     from cluster.jobs import client, job_store
 

@@ -105,7 +105,7 @@ def _describe(request: ResourceRequest) -> str:
 
 
 def nodes_of_machine(cluster: Cluster) -> list[Node]:
-    """The node of a private cluster on this machine."""
+    """The node of a local cluster on this machine."""
     return [Node("this machine", cluster.cpus or cpu_count(), gpu_count())]
 
 

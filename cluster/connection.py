@@ -78,7 +78,7 @@ log = logging.getLogger(__name__)
 class Connection:
     """The Ray cluster this process is connected to."""
 
-    private: bool
+    is_local: bool
     """Whether it was started by this process and ends with it."""
 
 
@@ -87,23 +87,23 @@ def ray_session(cluster: Cluster) -> Iterator[Connection]:
     """Connect to the configured cluster for the duration of the block.
 
     The cluster is that of the Ray job in which this process runs, else cluster.address, else
-    RAY_ADDRESS, else a private one on this machine that ends with the block. A process that is
+    RAY_ADDRESS, else a local one on this machine that ends with the block. A process that is
     already connected stays connected. The output of workers is shown with --verbose. Raises
     ClusterError if the cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield Connection(private=False)
+        yield Connection(is_local=False)
         return
     address = (None if _JOB_CONFIG in os.environ else cluster.address) or os.environ.get(
         "RAY_ADDRESS"
     )
-    session = _existing_cluster(address) if address else _private_cluster(cluster)
+    session = _existing_cluster(address) if address else _local_cluster(cluster)
     with session as connection:
         yield connection
 
 
 @contextmanager
-def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
+def _local_cluster(cluster: Cluster) -> Iterator[Connection]:
     """A cluster of this process only, which ends with it.
 
     Ray 2.60 listens on all interfaces, whatever address it is given for its node; requests without
@@ -117,7 +117,7 @@ def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
     keep_logs = False
     try:
         _start(cluster, folder)
-        yield Connection(private=True)
+        yield Connection(is_local=True)
     except Exception as error:
         keep_logs = not isinstance(error, UserError)
         raise
@@ -130,7 +130,7 @@ def _private_cluster(cluster: Cluster) -> Iterator[Connection]:
 
 
 def _clean_up_killed_commands() -> None:
-    """End the processes of private clusters whose command was killed, and delete their folders.
+    """End the processes of local clusters whose command was killed, and delete their folders.
 
     Some processes of Ray notice the end of their cluster only after a minute.
     """
@@ -170,7 +170,7 @@ def _memory_threshold() -> float:
 
 
 def _delete(folder: Path) -> None:
-    """Delete a private cluster's folder, to which Ray's last processes may still write briefly."""
+    """Delete a local cluster's folder, to which Ray's last processes may still write briefly."""
     deadline = time.monotonic() + _DELETE_TIMEOUT_S
     delete_folder(folder)
     while folder.exists() and time.monotonic() < deadline:
@@ -182,7 +182,7 @@ def _start(cluster: Cluster, folder: Path) -> None:
     """Start Ray with its files in a folder; ClusterError if it does not start."""
     # The workers inherit the environment of this process. The same variables in a runtime_env make
     # the start of actors 0.7 to 1 s slower on 2 cores, because workers cannot be prestarted.
-    with environment_variables(_private_variables(folder)), _keep_sigterm_handler():
+    with environment_variables(_local_cluster_variables(folder)), _keep_sigterm_handler():
         try:
             ray.init(
                 address="local",
@@ -220,7 +220,7 @@ def _existing_cluster(address: str) -> Iterator[Connection]:
             "not one of its nodes, use `segfleet submit`."
         ) from error
     try:
-        yield Connection(private=False)
+        yield Connection(is_local=False)
     finally:
         ray.shutdown()
 
@@ -246,7 +246,7 @@ def _keep_sigterm_handler() -> Iterator[None]:
 
 
 def ensure_auth_token() -> None:
-    """Create a secret token, so that other users of the machine cannot use the private cluster.
+    """Create a secret token, so that other users of the machine cannot use the local cluster.
 
     Ray would write a token to ~/.ray/auth_token, where two clusters that start at the same time
     overwrite each other's. Ray keeps the first token that it reads, so this process keeps it too.
@@ -256,8 +256,8 @@ def ensure_auth_token() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
-def _private_variables(folder: Path) -> Mapping[str, str]:
-    """The environment variables of a private cluster's workers, added to those of this process.
+def _local_cluster_variables(folder: Path) -> Mapping[str, str]:
+    """The environment variables of a local cluster's workers, added to those of this process.
 
     Workers end without running the functions that delete their temporary files (TensorFlow writes
     one for each converted function), so these files are in the folder of the cluster.
@@ -399,7 +399,7 @@ def _check_is_ray(address: str) -> None:
     """ClusterError if something else listens there, for which Ray would wait minutes."""
     if "RAY_USE_TLS" in os.environ:
         return
-    import grpc  # takes 0.1 s, and private clusters do not need it
+    import grpc  # takes 0.1 s, and local clusters do not need it
 
     with grpc.insecure_channel(address) as channel:
         try:

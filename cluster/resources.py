@@ -74,7 +74,7 @@ def trial_request(train: Train, sweep: Sweep) -> ResourceRequest:
 
 def max_placements(request: ResourceRequest, nodes: Sequence[Node]) -> int:
     """How many of the items the empty nodes can hold."""
-    return sum(_max_placements_on(request, node) for node in nodes)
+    return sum(_max_placements_on_node(request, node) for node in nodes)
 
 
 def max_concurrent_trials(train: Train, sweep: Sweep, nodes: Sequence[Node]) -> int:
@@ -112,7 +112,7 @@ def describe_size(request: ResourceRequest) -> str:
     return f"{request.cpus:g} CPU{gpus}"
 
 
-def _max_placements_on(request: ResourceRequest, node: Node) -> int:
+def _max_placements_on_node(request: ResourceRequest, node: Node) -> int:
     resources = ((node.cpus, request.cpus), (node.gpus, request.gpus))
     fit = min((total / needed for total, needed in resources if needed > 0), default=inf)
     return min(floor(fit), UNLIMITED) if fit != inf else UNLIMITED

@@ -37,8 +37,8 @@ _THREADS = 8
 # The files of a bundle before its manifest, which the folder of a run or sweep does not contain.
 _BUNDLE_FILES = ("saved_model/", "weights.npz", METRICS)
 _LOCATION_HINT = (
-    "training writes a bundle to <storage.root>/runs/<run.name>/bundle, and "
-    "`segfleet models list` lists the registered ones"
+    "name the folder that a training wrote (<storage.root>/runs/<run.name>/bundle) or a registered "
+    "bundle (`segfleet models list`)"
 )
 
 

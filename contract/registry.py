@@ -29,13 +29,13 @@ _REFERENCE = re.compile(rf"(?P<name>{_NAME.pattern})@(?P<which>{_NAME.pattern})"
 _REGISTER_ATTEMPTS = 20
 
 
-class _Record(BaseModel):
+class _RegistryRecord(BaseModel):
     model_config = ConfigDict(
         frozen=True, use_attribute_docstrings=True, ser_json_inf_nan="strings"
     )
 
 
-class Version(_Record):
+class Version(_RegistryRecord):
     """A registered bundle."""
 
     name: str
@@ -53,7 +53,7 @@ class Version(_Record):
     """SHA-256 of the bundle's manifest: a version never changes its content."""
 
 
-class StageTransition(_Record):
+class StageTransition(_RegistryRecord):
     """One change of a stage."""
 
     number: int
@@ -65,7 +65,7 @@ class StageTransition(_Record):
     """When, ISO 8601 in UTC."""
 
 
-_R = TypeVar("_R", bound=_Record)
+_R = TypeVar("_R", bound=_RegistryRecord)
 
 
 @final
@@ -233,7 +233,7 @@ class Registry:
                 "again if it should still change."
             )
 
-    def _append(self, log: str, number: int, record: _Record) -> bool:
+    def _append(self, log: str, number: int, record: _RegistryRecord) -> bool:
         return self._log.create(_key(log, number), record.model_dump_json(indent=2).encode())
 
     def _record(self, log: str, number: int, kind: type[_R]) -> _R:
@@ -253,7 +253,9 @@ class Registry:
     def _raise_unknown_stage(self, name: str, stage: str) -> NoReturn:
         stages = self.stages(name)
         listed = f": it has {', '.join(stages)}; " if stages else ": "
-        remedy = f"promote a version to it by {_promotion(self._root, name, 'VERSION', stage)}"
+        remedy = (
+            f"promote a version to it with {_promote_command(self._root, name, 'VERSION', stage)}"
+        )
         meant = closest_match(stage, stages).removeprefix("; ") or remedy
         raise RegistryError(as_sentence(f"{name} has no stage {stage!r}{listed}{meant}"))
 
@@ -270,10 +272,10 @@ class Registry:
 def registration_hint(storage: Storage, name: str = "NAME") -> str:
     """The commands that register a first model in a store, as the end of a sentence."""
     bundle_url = shlex.quote(f"{storage.url}/runs/RUN/bundle")
-    registration = f"segfleet models register {name} {bundle_url} {_option(storage)}"
+    registration = f"segfleet models register {name} {bundle_url} {_storage_option(storage)}"
     return (
-        f"register a bundle by `{registration}`, then promote it by "
-        f"{_promotion(storage, name, '1', 'production')}"
+        f"register a bundle with `{registration}`, and promote it with "
+        f"{_promote_command(storage, name, '1', 'production')}"
     )
 
 
@@ -329,11 +331,11 @@ def open_version_bundle(version: Version) -> Storage:
     return source
 
 
-def _promotion(storage: Storage, name: str, version: str, stage: str) -> str:
-    return f"`segfleet models promote {name} {version} {stage} {_option(storage)}`"
+def _promote_command(storage: Storage, name: str, version: str, stage: str) -> str:
+    return f"`segfleet models promote {name} {version} {stage} {_storage_option(storage)}`"
 
 
-def _option(storage: Storage) -> str:
+def _storage_option(storage: Storage) -> str:
     """Always included: the command may be run in another folder than that of the default."""
     return f"--storage {shlex.quote(storage.url)}"
 

@@ -1,6 +1,6 @@
 """Temporary folders that name their process, so that those of ended processes can be deleted.
 
-A process that is killed cannot delete its folders; the next start of a private cluster does.
+A process that is killed cannot delete its folders; the next start of a local cluster does.
 """
 
 import os

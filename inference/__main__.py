@@ -1,4 +1,4 @@
-"""`segfleet predict|deploy|status|shutdown|…`: from bundles to masks."""
+"""`segfleet predict|deploy|service|shutdown|…`: from bundles to masks."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from contract.cli.options import (
     StorageRoot,
     Verbose,
 )
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.imaging.segmentation_class import MaskFormat, VolumeFormat
@@ -80,10 +80,10 @@ Probabilities = Annotated[
         "--probabilities", help="Write probabilities too: PNG of 16 bits, or NPZ for classes."
     ),
 ]
-PatientRegex = Annotated[
+PatientIdRegex = Annotated[
     str | None,
     typer.Option(
-        "--patient-regex",
+        "--patient-id-regex",
         help=r"Regular expression that finds the patient in a file name, such as '^PANCREAS_\d+': "
         "writes dice_by_patient.csv too.",
     ),
@@ -114,7 +114,7 @@ def predict(
     mask_format: MaskFormatOption = "indices",
     ground_truth: GroundTruthMasks = None,
     ground_truth_threshold: GroundTruthThreshold = None,
-    patient_regex: PatientRegex = None,
+    patient_id_regex: PatientIdRegex = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     batch_size: BatchSize = 8,
     volume_format: VolumeFormatOption = "nifti",
@@ -154,7 +154,7 @@ def predict(
     files = OutputFiles(classes, mask_format, overlays, probabilities)
     job, keys = create_job(source, output, files)
     true_masks = (
-        open_ground_truth(ground_truth, classes, ground_truth_threshold, patient_regex)
+        open_ground_truth(ground_truth, classes, ground_truth_threshold, patient_id_regex)
         if ground_truth
         else None
     )
@@ -186,7 +186,7 @@ def deploy(
 ) -> None:
     """Serve the model of serve.model over HTTP.
 
-    On a private cluster until Ctrl-C, on another one until `segfleet shutdown`.
+    On a local cluster until Ctrl-C, on another one until `segfleet shutdown`.
     """
     from inference.serving.client import (
         read_api_key,
@@ -211,13 +211,13 @@ def deploy(
     digest = key_digest_of(key) if key else None
     reserved = nullcontext() if has_address(settings.cluster) else reserve_address(settings.serve)
     with reserved, ray_session(settings.cluster) as session:
-        spec = ReplicaSpec(settings.serve, settings.storage.root, digest, session.private)
+        spec = ReplicaSpec(settings.serve, settings.storage.root, digest, session.is_local)
         start_service(spec, settings.cluster.start_timeout_s)
         typer.echo(f"{settings.serve.model} is served at {service_url(settings.serve)}")
-        if not session.private:
+        if not session.is_local:
             typer.echo("it stays on the cluster until `segfleet shutdown`")
             return
-        typer.echo("Ctrl-C stops it, and the private cluster it runs on")
+        typer.echo("Ctrl-C stops it, and the local cluster it runs on")
         wait_for_signal()
         stop_service()
 
@@ -231,7 +231,7 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
     if not has_address(settings.cluster):
         raise ClusterError(
-            "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a private "
+            "neither cluster.address nor RAY_ADDRESS names a cluster: a service on a local "
             "cluster ends with Ctrl-C where `segfleet deploy` runs."
         )
     with ray_session(settings.cluster):
@@ -239,7 +239,7 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 
 @app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
-def status(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
     """Print the model and the status of a running service.
 
     It is the service at serve.host and serve.port.
@@ -319,8 +319,8 @@ def rollback(name: ModelName, stage: Stage, storage: StorageRoot = DEFAULT_STORA
     typer.echo(f"{name}@{stage} is version {version.version} again")
 
 
-@app.command(epilog=example_epilog("segfleet models list --storage s3://bucket/segfleet"))
-def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
+@app.command("models", epilog=example_epilog("segfleet models list --storage s3://bucket/segfleet"))
+def list_models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
     """List the registered models, their versions and stages."""
     from contract.registry import Registry, registration_hint
     from contract.storage import open_storage
@@ -341,14 +341,14 @@ def models(storage: StorageRoot = DEFAULT_STORAGE_ROOT) -> None:
 def _write_manifest(settings: Config, path: Path, kubernetes: bool) -> None:
     """Write the file for Ray Serve's own commands or for KubeRay, and say how to use it."""
     from cluster.kubernetes import object_name, rayservice_yaml
-    from inference.serving.application import serve_config, serve_yaml
+    from inference.serving.serve_application import render_serve_config, serve_config
 
     if kubernetes:
         name = object_name(settings.serve.model.partition("@")[0], "-service")
         write_text(path, rayservice_yaml(settings, name, serve_config(settings)))
         typer.echo(f"written: {path}; start the service with `kubectl apply -f {path}`")
     else:
-        write_text(path, serve_yaml(settings))
+        write_text(path, render_serve_config(settings))
         typer.echo(f"written: {path}; start the service with `serve deploy {path}`")
 
 
@@ -361,7 +361,9 @@ def _check_model(config: Config) -> None:
     try:
         open_version_bundle(Registry(open_storage(config.storage.root)).resolve(reference))
     except RegistryError as error:
-        raise RegistryError(f"serve.model = {reference!r} cannot be served: {error}") from error
+        raise RegistryError(
+            f"serve.model = {reference!r} cannot be served, because {error}"
+        ) from error
 
 
 def _predict(

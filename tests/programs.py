@@ -16,7 +16,7 @@ import warnings
 
 from contract.cli.app import *
 from contract.cli.options import *
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.errors import DataError
 
 log = logging.getLogger("trainer.fit")

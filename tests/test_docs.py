@@ -30,7 +30,7 @@ def commands(room: str) -> set[str]:
     return set(typer.main.get_group(application(room)).commands)
 
 
-def segfleet_commands() -> dict[str, main.CommandSource]:
+def segfleet_commands() -> dict[str, main.LazyCommand]:
     """The commands of `segfleet` and where they are defined."""
     names = {name: source for section in main.SECTIONS.values() for name, source in section.items()}
     return names | {f"models {name}": source for name, source in main.MODEL_COMMANDS.items()}
@@ -88,7 +88,7 @@ def test_the_example_of_every_help_can_be_pasted(command: str) -> None:
     [
         ("trainer", "evaluate"),
         ("inference", "deploy"),
-        ("inference", "status"),
+        ("inference", "service"),
         ("cluster", "down"),
     ],
 )
@@ -103,5 +103,5 @@ def help_of(room: str, name: str) -> str:
 def test_a_job_is_submitted_in_one_way() -> None:
     files = [ROOT / "README.md", *PAGES, *(ROOT / room / "__main__.py" for room in ROOMS)]
     shown = "\n".join(file.read_text() for file in files)
-    behind = re.findall(r"-- (?:trainer train|tuning run) +(\S+)", shown)
+    behind = re.findall(r"-- (?:trainer train|tuning sweep) +(\S+)", shown)
     assert [word for word in behind if word in ("...", "CONFIG") or word.endswith(".toml")] == []

@@ -35,7 +35,7 @@ def prepare(config: Config) -> "Dataset":
         >>> dataset = trainer.prepare(trainer.load_config("configs/demo.toml"))
         >>> dataset.patients("test")
     """
-    from contract.cli.progress import progress_bar
+    from contract.cli.progress_bar import progress_bar
     from contract.storage import open_storage
     from trainer.data.dataset_index import prepare_dataset
 
@@ -47,7 +47,7 @@ def prepare(config: Config) -> "Dataset":
 def train(config: Config) -> "RunResult":
     """Train a network on Ray, or resume the run of this name.
 
-    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a private one on this machine
+    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a local one on this machine
     that ends with the training.
 
     Args:
@@ -65,7 +65,7 @@ def train(config: Config) -> "RunResult":
         >>> run.best["val_dice_coef"]
     """
     from contract.cli.log_setup import silence_libraries
-    from contract.cli.progress import progress_bar
+    from contract.cli.progress_bar import progress_bar
 
     silence_libraries()
     dataset = prepare(config)
@@ -112,7 +112,7 @@ def evaluate(
         >>> evaluation.summary_of("dice").mean
     """
     from contract.cli.log_setup import silence_libraries
-    from contract.cli.progress import progress_bar
+    from contract.cli.progress_bar import progress_bar
     from contract.registry import open_bundle
     from trainer.evaluation.bundle_config import load_bundle_config, report_storage
 

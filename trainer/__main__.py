@@ -18,7 +18,7 @@ from contract.cli.options import (
     StorageRoot,
     Verbose,
 )
-from contract.cli.progress import progress_bar
+from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ConfigError
 from contract.storage import open_storage
@@ -211,11 +211,11 @@ def preview(
 
     One row per augmentation of [data.augment].
     """
-    from trainer.data.augmentation_preview import augmentation_png
+    from trainer.data.augmentation_preview import draw_augmentation_preview
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
-    png = augmentation_png(
+    png = draw_augmentation_preview(
         dataset, chosen.data, chosen.network, chosen.run.seed, open_storage(dataset.root)
     )
     if png is None:

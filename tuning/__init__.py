@@ -17,27 +17,27 @@ __all__ = ["leaderboard", "load_config", "run_sweep"]
 
 
 def run_sweep(config: Config) -> "SweepResult":
-    """Run, or resume, the sweep of these settings, and register the bundle of its winner.
+    """Run, or resume, the sweep of these settings, and register the bundle of its best trial.
 
-    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a private one on this machine
+    It runs on the cluster of cluster.address or RAY_ADDRESS, else on a local one on this machine
     that ends with the sweep.
 
     Args:
         config: The settings; [sweep] describes the search.
 
     Returns:
-        The finished sweep: `trials`, best first; `version`, the registered bundle of the winner;
-        `storage_url`, where the leaderboard, the plots and winner.toml are.
+        The finished sweep: `trials`, best first; `best_trial`; `version`, its registered bundle;
+        `storage_url`, where the leaderboard, the plots and best_trial.toml are.
 
     Raises:
         UserError: The sweep cannot run, or no trial produced a score.
 
     Example:
         >>> result = tuning.run_sweep(tuning.load_config("configs/demo.toml"))
-        >>> result.winner.values
+        >>> result.best_trial.values
     """
     from contract.cli.log_setup import silence_libraries
-    from contract.cli.progress import progress_bar
+    from contract.cli.progress_bar import progress_bar
 
     silence_libraries()
     from tuning.sweep import run_sweep as run

@@ -10,7 +10,7 @@ app = create_app("Search settings with Ray Tune, and register the best network."
 
 
 @app.command(epilog=example_epilog("segfleet sweep configs/demo.toml sweep.num_samples=4"))
-def run(
+def sweep(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
@@ -40,8 +40,8 @@ def run(
     echo(report.leaderboard_text(result.trials, chosen.train.monitor))
     echo(report.describe_source(chosen))
     echo(f"leaderboard and plots: {result.storage_url}")
-    echo(f"settings of the winner: {result.storage_url}/winner.toml")
-    echo(f"bundle of the winner: {result.version.name}@{result.version.version}")
+    echo(f"settings of the best trial: {result.storage_url}/best_trial.toml")
+    echo(f"bundle of the best trial: {result.version.name}@{result.version.version}")
 
 
 @app.command(epilog=example_epilog("segfleet leaderboard configs/demo.toml"))
@@ -56,9 +56,10 @@ def leaderboard(
     Does not need a cluster.
     """
     chosen = load_settings(config, overrides, show_config)
-    from tuning import report, sweep
+    from tuning import report
+    from tuning.sweep import read_leaderboard
 
-    echo(report.leaderboard_text(sweep.read_leaderboard(chosen), chosen.train.monitor))
+    echo(report.leaderboard_text(read_leaderboard(chosen), chosen.train.monitor))
 
 
 if __name__ == "__main__":

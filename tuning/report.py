@@ -13,7 +13,7 @@ from contract.host_info import host_info
 from contract.storage import Storage
 from contract.tables import to_csv
 from trainer.components import lr_schedule
-from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, png, style
+from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, encode_figure, style_axes
 from tuning.trial_store import Trial, rank_trials, training_seconds
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
@@ -29,8 +29,8 @@ def write_report(sweep: Storage, config: Config, trials: Sequence[Trial]) -> Non
     monitor = config.train.monitor
     footer = describe_source(config)
     sweep.write(LEADERBOARD, leaderboard_csv(trials, monitor))
-    sweep.write(SCORES, scores_png(trials, monitor, footer))
-    sweep.write(SETTINGS, settings_png(trials, monitor, config.sweep.space, footer))
+    sweep.write(SCORES, plot_scores(trials, monitor, footer))
+    sweep.write(SETTINGS, plot_settings(trials, monitor, config.sweep.space, footer))
 
 
 def leaderboard_rows(trials: Sequence[Trial], monitor: str) -> list[dict[str, Any]]:
@@ -105,7 +105,7 @@ def searched_settings(trials: Sequence[Trial]) -> list[str]:
     return sorted({key for trial in trials for key in trial.values})
 
 
-def sweep_status(trials: Sequence[Trial], monitor: str) -> str:
+def format_sweep_status(trials: Sequence[Trial], monitor: str) -> str:
     """The status of a sweep in one clause, for its progress bar."""
     running = [trial for trial in trials if trial.status == "running"]
     epochs = sum(len(trial.history) for trial in trials)
@@ -124,23 +124,23 @@ def describe_source(config: Config) -> str:
     return f"sweep {config.run.name} · {commit} · {config.fingerprint()} · {host['machine']}"
 
 
-def scores_png(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
+def plot_scores(trials: Sequence[Trial], monitor: str, footer: str) -> bytes:
     """The score of every trial over the time of the sweep, and the best so far; a PNG."""
     figure = Figure(figsize=(8.4, 4.6), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     scored = [trial for trial in trials if trial.history]
     unit, unit_name = _time_unit(max((t.history[-1]["time_s"] for t in scored), default=0.0))
     for trial in reversed(scored):
-        _draw_trial(axis, trial, monitor, unit, is_winner=trial is scored[0])
+        _draw_trial(axis, trial, monitor, unit, is_best=trial is scored[0])
     _draw_best(axis, scored, monitor, unit)
-    style(axis, "Scores over the time of the sweep", unit_name, monitor)
+    style_axes(axis, "Scores over the time of the sweep", unit_name, monitor)
     axis.set_xlim(left=0)
     _draw_legend(axis, scored)
     _draw_footer(figure, footer)
-    return png(figure)
+    return encode_figure(figure)
 
 
-def settings_png(
+def plot_settings(
     trials: Sequence[Trial], monitor: str, space: Mapping[str, ParameterSpec], footer: str
 ) -> bytes:
     """A panel per searched setting: the best score of each trial over its value; a PNG."""
@@ -158,14 +158,14 @@ def settings_png(
         axis.set_ylabel(monitor if index % columns == 0 else "", fontsize=9, color=INK)
     _draw_legend(axes[0, 0], scored)
     _draw_footer(figure, footer)
-    return png(figure)
+    return encode_figure(figure)
 
 
-def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_winner: bool) -> None:
+def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_best: bool) -> None:
     times = [metrics["time_s"] / unit for metrics in trial.history]
     scores = trial.scores(monitor)
-    color = MARK if is_winner else TRAIN
-    width, zorder = (2.0, 4) if is_winner else (1.0, 2)
+    color = MARK if is_best else TRAIN
+    width, zorder = (2.0, 4) if is_best else (1.0, 2)
     axis.plot(times, scores, color=color, lw=width, zorder=zorder)
     axis.plot(times[-1], scores[-1], _MARKERS[_plot_status(trial)], color=color, ms=5, zorder=5)
     axis.annotate(
@@ -208,7 +208,7 @@ def _draw_setting(
             alpha=0.75 if index else 1.0,
             zorder=3 if index else 5,
         )
-    style(axis, key, "")
+    style_axes(axis, key, "")
     if positions and spec.choice:
         axis.set_xticks(range(len(spec.choice)), [format_value(value) for value in spec.choice])
         axis.set_xlim(-0.5, len(spec.choice) - 0.5)
@@ -232,12 +232,12 @@ def _plot_status(trial: Trial) -> str:
 
 
 def _draw_legend(axis: Axes, trials: Sequence[Trial]) -> None:
-    """The winner, and the markers that occur."""
+    """The best trial, and the markers that occur."""
     if not trials:
         return
-    axis.plot([], [], "o", color=MARK, ms=8, label=f"winner: trial {trials[0].number}")
+    axis.plot([], [], "o", color=MARK, ms=8, label=f"best trial: {trials[0].number}")
     for status in dict.fromkeys(_plot_status(trial) for trial in trials):
-        label = {"paused": "stopped early"}.get(status, status)
+        label = {"paused": "paused at a rung"}.get(status, status)
         axis.plot([], [], _MARKERS[status], color=OTHER, ms=5, label=label)
     axis.legend(frameon=False, fontsize=8, loc="best")
 

@@ -20,7 +20,7 @@ from tuning.trial_store import Trial, TrialStore, is_trained, with_epoch
 log = logging.getLogger(__name__)
 
 
-class TrialScheduler:
+class SweepScheduler:
     """Decides which trial runs next and when it pauses, as functions of the trial store."""
 
     def __init__(self, config: Config, store: TrialStore, max_concurrent: int) -> None:

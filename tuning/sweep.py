@@ -1,7 +1,7 @@
-"""A sweep: trials under Ray Tune, a leaderboard, and the settings and bundle of the winner.
+"""A sweep: trials under Ray Tune, a leaderboard, and the settings and bundle of the best trial.
 
 A sweep is stored in <storage.root>/sweeps/<run.name>/: config.toml when it starts, trials/ while it
-runs, then leaderboard.csv, two plots, winner.toml and, last, sweep.json. Each trial is a run of
+runs, then leaderboard.csv, two plots, best_trial.toml and, last, sweep.json. Each trial is a run of
 its own, <storage.root>/runs/<run.name>-0001 and so on.
 """
 
@@ -32,8 +32,15 @@ from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
 from trainer.training.run_lease import run_lease
-from tuning import asha, report, search_space, winner
-from tuning.scheduler import TrialScheduler
+from tuning import asha, report, search_space
+from tuning.best_trial import (
+    best_trial_toml,
+    export_bundle,
+    find_bundle,
+    select_best_trial,
+    sync_best_trial_history,
+)
+from tuning.scheduler import SweepScheduler
 from tuning.trainable import run_name, train_trial, trial_config
 from tuning.trial_store import Trial, TrialStore, rank_trials, read_trials
 from tuning.tune_callbacks import SweepSearcher, TrialRecorder, TrialStopper
@@ -57,55 +64,55 @@ _TUNE_ENV = {
 class SweepResult:
     """A finished sweep.
 
-    storage_url: where it is stored; trials: best first; score: the winner's best value of
-    train.monitor; version: the registered bundle of the winner.
+    storage_url: where it is stored; trials: best first; score: the best trial's value of
+    train.monitor in its best epoch; version: its registered bundle.
     """
 
     storage_url: str
     trials: tuple[Trial, ...]
-    winner: Trial
+    best_trial: Trial
     score: float
     version: Version
 
 
 def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> SweepResult:
-    """Run, or resume, the sweep of these settings, and register the bundle of its winner.
+    """Run, or resume, the sweep of these settings, and register the bundle of its best trial.
 
     Args:
         config: The settings; [sweep] describes the search.
         on_progress: Called with trials done, trials in total, and a note.
 
     Returns:
-        The trials from best to worst and the registered winner.
+        The trials from best to worst, and the registered bundle of the best trial.
 
     Raises:
         UserError: The sweep cannot run, or no trial produced a score.
 
     Example:
         >>> result = run_sweep(load_config("configs/demo.toml"))
-        >>> result.winner.values
+        >>> result.best_trial.values
     """
     search_space.check_space(config)
-    # Errors that would fail every trial, or the sweep after its last trial, are raised here.
+    # Errors that would fail every trial are raised here. No other run has a longer name than the
+    # last trial.
     trial_config(config, config.sweep.num_samples, {})
-    config.with_values({"run.name": winner.winner_name(config)})
     sweep = sweep_storage(config)
     storage = open_storage(config.storage.root)
     dataset = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
     check_resumable(sweep, config, dataset)
     with run_lease(storage, "sweep", config.run.name):
-        return _run_unfinished(config, dataset, sweep, on_progress)
+        return _run_remaining_trials(config, dataset, sweep, on_progress)
 
 
-def _run_unfinished(
+def _run_remaining_trials(
     config: Config, dataset: Dataset, sweep: Storage, on_progress: ProgressCallback
 ) -> SweepResult:
-    """Run or resume a sweep whose lease this process holds."""
+    """Run the remaining trials of a sweep whose lease this process holds, and finalize it."""
     store = TrialStore(sweep)
-    bundle = None if has_pending_trials(config, store) else winner.find_bundle(store.trials, config)
+    bundle = None if has_pending_trials(config, store) else find_bundle(store.trials, config)
     if bundle is None:
         bundle = run_trials(config, dataset, store, on_progress)
-    winner.sync_winner_history(config, store)
+    sync_best_trial_history(config, store)
     version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
     return finalize_sweep(sweep, config, store.trials, version)
 
@@ -126,7 +133,7 @@ def has_pending_trials(config: Config, store: TrialStore) -> bool:
 def run_trials(
     config: Config, dataset: Dataset, store: TrialStore, on_progress: ProgressCallback
 ) -> str:
-    """Run the pending trials; returns the address of the winner's bundle."""
+    """Run the pending trials; returns the address of the best trial's bundle."""
     # Trials that train on worker groups leave placement groups behind when they are stopped.
     distributed = workers_per_trial(config.sweep, config.train) > 1
     cleanup = orphan_cleanup() if distributed else nullcontext()
@@ -134,8 +141,8 @@ def run_trials(
         if has_pending_trials(config, store):
             run_store.write_run_metadata(sweep_storage(config), config, dataset)
             search(config, dataset, store, on_progress)
-        existing = winner.find_bundle(store.trials, config)
-        return existing or winner.export_bundle(winner.best_trial(store.trials, config), config)
+        existing = find_bundle(store.trials, config)
+        return existing or export_bundle(select_best_trial(store.trials, config), config)
 
 
 def sweep_storage(config: Config) -> Storage:
@@ -159,7 +166,7 @@ def search(
     config: Config, dataset: Dataset, store: TrialStore, on_progress: ProgressCallback
 ) -> None:
     """Run every trial that is left to run."""
-    scheduler = TrialScheduler(config, store, max_concurrent_trials(config.sweep, config.train))
+    scheduler = SweepScheduler(config, store, max_concurrent_trials(config.sweep, config.train))
     fit(config, dataset, scheduler, on_progress)
     # A process may have been lost after Ray Tune was told that no trials are left.
     while scheduler.has_interrupted():
@@ -167,7 +174,7 @@ def search(
 
 
 def fit(
-    config: Config, dataset: Dataset, scheduler: TrialScheduler, on_progress: ProgressCallback
+    config: Config, dataset: Dataset, scheduler: SweepScheduler, on_progress: ProgressCallback
 ) -> None:
     """Let Ray Tune run trials until the scheduler has no more."""
     with (
@@ -205,7 +212,7 @@ def current_folder(folder: str) -> Iterator[None]:
 def create_tuner(
     config: Config,
     dataset: Dataset,
-    scheduler: TrialScheduler,
+    scheduler: SweepScheduler,
     on_progress: ProgressCallback,
     folder: str,
 ) -> tune.Tuner:
@@ -245,7 +252,9 @@ def report_progress(config: Config, trials: list[Trial], on_progress: ProgressCa
     """Report the trials that have ended or passed their first rung."""
     first = asha.first_rung(config.sweep, config.train)
     done = sum(trial.status != "running" or trial.budget_epochs > first for trial in trials)
-    on_progress(done, config.sweep.num_samples, report.sweep_status(trials, config.train.monitor))
+    on_progress(
+        done, config.sweep.num_samples, report.format_sweep_status(trials, config.train.monitor)
+    )
 
 
 def workers_per_trial(sweep: Sweep, train: Train) -> int:
@@ -296,30 +305,30 @@ def tune_environment() -> Iterator[None]:
 
 
 def finalize_sweep(
-    sweep: Storage, config: Config, trials: list[Trial], version: Version
+    sweep: Storage, config: Config, trials: list[Trial], model_version: Version
 ) -> SweepResult:
-    """Write leaderboard, plots, the winner's settings and, last, sweep.json."""
+    """Write leaderboard, plots, the best trial's settings and, last, sweep.json."""
     monitor = config.train.monitor
     ranked = rank_trials(trials, monitor)
     best_trial = ranked[0]
     best = best_trial.best_epoch(monitor)
-    assert best, "a winner has a score"
+    assert best, "the best trial has a score"
     report.write_report(sweep, config, ranked)
-    sweep.write("winner.toml", winner.winner_toml(config, best_trial).encode())
+    sweep.write("best_trial.toml", best_trial_toml(config, best_trial).encode())
     record = {
-        "winner": best_trial.number,
+        "best_trial": best_trial.number,
         "run": best_trial.run,
         "values": best_trial.values,
         "monitor": monitor,
         "score": best[monitor],
         "epoch": best["epoch"],
-        "bundle": version.bundle,
-        "version": f"{version.name}@{version.version}",
-        "fingerprint": version.fingerprint,
+        "bundle": model_version.bundle,
+        "version": f"{model_version.name}@{model_version.version}",
+        "fingerprint": model_version.fingerprint,
         "host_info": host_info(),
     }
     sweep.write(RECORD, json.dumps(record, indent=2).encode())
-    return SweepResult(sweep.url, tuple(ranked), best_trial, best[monitor], version)
+    return SweepResult(sweep.url, tuple(ranked), best_trial, best[monitor], model_version)
 
 
 def read_leaderboard(config: Config) -> list[Trial]:

@@ -1,7 +1,7 @@
 """What the process of a trial runs: train one network and report its epochs to Ray Tune.
 
 A trial is a run like any other, named <sweep>-<number>, so an interrupted trial resumes after its
-last epoch. A trial that trains in this process writes no bundle, because only the winner of a
+last epoch. A trial that trains in this process writes no bundle, because only the best trial of a
 sweep needs one; a worker group writes one when it has trained to the end.
 """
 
@@ -70,7 +70,7 @@ def train_trial(
         # A trial may have waited for resources until the time budget was used up. After epoch 0,
         # which is below every rung of ASHA, Ray Tune can end it.
         tune.report({"epoch": 0, "score": 0.0})
-        # The previews of trials are not needed; a run of the winner's settings draws them.
+        # The previews of trials are not needed; a run with the best trial's settings draws them.
         train_run(chosen.with_values({"train.preview_images": 0}), dataset, report_epoch)
     except Exception as error:
         failure = {"error": failure_message(error), "traceback": failure_traceback(error)}

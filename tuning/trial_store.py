@@ -116,7 +116,7 @@ class TrialStore:
         self._clock = clock
         self._trials = {trial.number: trial for trial in read_trials(sweep)}
         # The time between a kill and its resumption does not count.
-        self._start = clock() - max(map(_last_time, self._trials.values()), default=0.0)
+        self._start = clock() - max(map(_last_event_time, self._trials.values()), default=0.0)
 
     @property
     def trials(self) -> list[Trial]:
@@ -202,6 +202,6 @@ def _read_trial(trials: Storage, key: str) -> Trial:
         ) from error
 
 
-def _last_time(trial: Trial) -> float:
+def _last_event_time(trial: Trial) -> float:
     times = [metrics["time_s"] for metrics in trial.history]
     return max([trial.resumed, trial.ended or 0.0, *times])

@@ -8,13 +8,13 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
-from tuning.scheduler import TrialScheduler
+from tuning.scheduler import SweepScheduler
 
 
 class SweepSearcher(Searcher):
     """Tells Ray Tune which trial to start next."""
 
-    def __init__(self, scheduler: TrialScheduler) -> None:
+    def __init__(self, scheduler: SweepScheduler) -> None:
         super().__init__()
         self._scheduler = scheduler
 
@@ -49,7 +49,7 @@ class SweepSearcher(Searcher):
 class TrialRecorder(Callback):
     """Records in the trial store what Ray Tune reports of the trials."""
 
-    def __init__(self, scheduler: TrialScheduler, on_record: Callable[[], None]) -> None:
+    def __init__(self, scheduler: SweepScheduler, on_record: Callable[[], None]) -> None:
         """on_record is called after each record."""
         self._scheduler, self._on_record = scheduler, on_record
 
@@ -94,7 +94,7 @@ class TrialRecorder(Callback):
 class TrialStopper(Stopper):
     """Ends a trial after an epoch if the time budget is used up or early stopping pauses it."""
 
-    def __init__(self, scheduler: TrialScheduler) -> None:
+    def __init__(self, scheduler: SweepScheduler) -> None:
         self._scheduler = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

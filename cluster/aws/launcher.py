@@ -15,8 +15,8 @@ import jsonschema
 import ray.autoscaler
 import yaml
 
-from cluster.aws import file_checks, instances, resources
-from cluster.aws.resources import AwsResources, Buckets
+from cluster.aws import cluster_yaml_checks, instances, resources
+from cluster.aws.resources import AwsResources, BucketNames
 from cluster.connection import environment_variables
 from contract.config import Cloud, Config
 from contract.errors import ClusterError
@@ -48,7 +48,7 @@ def cluster_name(cloud: Cloud) -> str:
     return f"segfleet-{cloud.name}"
 
 
-def create_plan(config: Config, buckets: Buckets, spot_usd: float | None) -> LaunchPlan:
+def create_plan(config: Config, buckets: BucketNames, spot_usd: float | None) -> LaunchPlan:
     """The resources and their price; spot_usd: USD per hour of a spot worker, if known."""
     cloud, table = config.cluster.cloud, instances.load_table()
     head, worker = table.instance(cloud.head_type), table.instance(cloud.worker_type)
@@ -101,14 +101,18 @@ def read_cluster_file(file: Path) -> dict[str, Any]:
         raise ClusterError(f"cannot read the cluster file {file}: {error}.") from error
     except jsonschema.ValidationError as error:
         raise ClusterError(f"{file} does not fit Ray's schema: {error.message}.") from error
-    if missing := file_checks.missing_fields(tree):
+    if missing := cluster_yaml_checks.missing_fields(tree):
         raise ClusterError(f"{file} cannot be filled in: {' '.join(missing)}")
     return tree
 
 
-def check_security(tree: Mapping[str, Any], spot: bool, file: Path) -> None:
-    """ClusterError if a cluster file has security issues."""
-    if issues := file_checks.security_issues(tree, spot):
+def check_security(cluster_yaml: Mapping[str, Any], use_spot: bool, file: Path) -> None:
+    """ClusterError if a cluster file has security issues.
+
+    cluster_yaml: its content; use_spot: whether workers should be spot instances; file: its path,
+    for the message.
+    """
+    if issues := cluster_yaml_checks.security_issues(cluster_yaml, use_spot):
         raise ClusterError(f"{file} is not secure: {' '.join(issues)}")
 
 
@@ -202,7 +206,7 @@ def _constraint() -> str:
     return f"--constraint {_NODE_FOLDER}/constraints.txt"
 
 
-def provision(config: Config, buckets: Buckets) -> AwsResources:
+def provision(config: Config, buckets: BucketNames) -> AwsResources:
     """Create the AWS resources that do not exist yet."""
     cloud = config.cluster.cloud
     assert cloud.ssh_from is not None, "see check_ready"

@@ -58,7 +58,7 @@ _TRUST = {
 
 
 @dataclass(frozen=True)
-class Buckets:
+class BucketNames:
     """The buckets of the nodes: the storage and, if it is another one, the data."""
 
     storage: str
@@ -102,7 +102,7 @@ def check_credentials(region: str) -> None:
         _account(region)
 
 
-def find_buckets(config: Config) -> Buckets:
+def find_buckets(config: Config) -> BucketNames:
     """The buckets of the settings; ClusterError if storage.root is not in S3."""
     storage = _bucket(config.storage.root)
     if storage is None:
@@ -111,7 +111,7 @@ def find_buckets(config: Config) -> Buckets:
             "bucket that `up` may create, such as s3://my-bucket/segfleet."
         )
     data = _bucket(config.data.root or "")
-    return Buckets(storage, data if data and data != storage else None)
+    return BucketNames(storage, data if data and data != storage else None)
 
 
 def create_bucket(name: str, region: str) -> bool:
@@ -203,7 +203,9 @@ def create_security_group(name: str, region: str, ssh_from: str, subnet: str | N
             group = ec2.create_security_group(
                 GroupName=name, VpcId=vpc, Description="nodes of a segfleet cluster"
             )["GroupId"]
-        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=_rules(group, ssh_from))
+        ec2.authorize_security_group_ingress(
+            GroupId=group, IpPermissions=_ingress_rules(group, ssh_from)
+        )
     return group
 
 
@@ -223,7 +225,7 @@ def find_open_ports(groups: list[str], region: str) -> list[str]:
 
 
 def create_instance_profiles(
-    name: str, region: str, buckets: Buckets, group: str
+    name: str, region: str, buckets: BucketNames, group: str
 ) -> tuple[str, str]:
     """Instance profiles of head and workers with minimal permissions; returns their ARNs."""
     with translate_errors():
@@ -382,7 +384,7 @@ def _find_vpc(ec2: Any, subnet: str | None) -> str:
     return vpcs[0]["VpcId"]
 
 
-def _rules(group: str, ssh_from: str) -> list[dict[str, Any]]:
+def _ingress_rules(group: str, ssh_from: str) -> list[dict[str, Any]]:
     ranges = (
         {"Ipv6Ranges": [{"CidrIpv6": ssh_from}]}
         if ":" in ssh_from

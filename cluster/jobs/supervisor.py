@@ -25,7 +25,7 @@ from contract.timestamps import utc_now
 
 T = TypeVar("T")
 
-COMMANDS_WITH_CHECKPOINTS = (("trainer", "train"), ("tuning", "run"))
+COMMANDS_WITH_CHECKPOINTS = (("trainer", "train"), ("tuning", "sweep"))
 """The commands that write checkpoints and resume from them."""
 UPLOAD_INTERVAL_S = 10.0
 POLL_INTERVAL_S = 3.0
@@ -63,7 +63,7 @@ def list_checkpoint_ids(root: Storage, run: str, command: Sequence[str]) -> set[
         case ("trainer", "train"):
             keys = (info.key for info in root.list_objects(f"runs/{run}/checkpoints"))
             return {key for key in keys if key.endswith("/checkpoint.json")}
-        case ("tuning", "run"):
+        case ("tuning", "sweep"):
             trials = root.list_objects(f"sweeps/{run}/trials")
             return {f"{info.key} {info.modified}" for info in trials}
         case _:

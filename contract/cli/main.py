@@ -19,7 +19,7 @@ from contract.errors import as_sentence
 
 
 @dataclass(frozen=True)
-class CommandSource:
+class LazyCommand:
     """Where a command is defined: `python -m package name`."""
 
     package: str
@@ -35,41 +35,41 @@ class CommandSource:
 _NO_CONTEXT: Any = None
 
 MODEL_COMMANDS = {
-    "list": CommandSource("inference", "models"),
-    "register": CommandSource("inference", "register"),
-    "promote": CommandSource("inference", "promote"),
-    "rollback": CommandSource("inference", "rollback"),
+    "list": LazyCommand("inference", "models"),
+    "register": LazyCommand("inference", "register"),
+    "promote": LazyCommand("inference", "promote"),
+    "rollback": LazyCommand("inference", "rollback"),
 }
-SECTIONS: Mapping[str, Mapping[str, CommandSource]] = {
+SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Train a network": {
-        "import": CommandSource("trainer", "import"),
-        "prepare": CommandSource("trainer", "prepare"),
-        "inspect": CommandSource("trainer", "inspect"),
-        "preview": CommandSource("trainer", "preview"),
-        "train": CommandSource("trainer", "train"),
-        "evaluate": CommandSource("trainer", "evaluate"),
+        "import": LazyCommand("trainer", "import"),
+        "prepare": LazyCommand("trainer", "prepare"),
+        "inspect": LazyCommand("trainer", "inspect"),
+        "preview": LazyCommand("trainer", "preview"),
+        "train": LazyCommand("trainer", "train"),
+        "evaluate": LazyCommand("trainer", "evaluate"),
     },
     "Search settings": {
-        "sweep": CommandSource("tuning", "run"),
-        "leaderboard": CommandSource("tuning", "leaderboard"),
+        "sweep": LazyCommand("tuning", "sweep"),
+        "leaderboard": LazyCommand("tuning", "leaderboard"),
     },
     "Predict masks and serve a model": {
-        "predict": CommandSource("inference", "predict"),
-        "deploy": CommandSource("inference", "deploy"),
-        "service": CommandSource("inference", "status"),
-        "shutdown": CommandSource("inference", "shutdown"),
+        "predict": LazyCommand("inference", "predict"),
+        "deploy": LazyCommand("inference", "deploy"),
+        "service": LazyCommand("inference", "service"),
+        "shutdown": LazyCommand("inference", "shutdown"),
     },
     "Run jobs on a cluster": {
-        "check": CommandSource("cluster", "check"),
-        "upload": CommandSource("cluster", "upload"),
-        "submit": CommandSource("cluster", "submit"),
-        "status": CommandSource("cluster", "status"),
-        "logs": CommandSource("cluster", "logs"),
-        "stop": CommandSource("cluster", "stop"),
+        "check": LazyCommand("cluster", "check"),
+        "upload": LazyCommand("cluster", "upload"),
+        "submit": LazyCommand("cluster", "submit"),
+        "status": LazyCommand("cluster", "status"),
+        "logs": LazyCommand("cluster", "logs"),
+        "stop": LazyCommand("cluster", "stop"),
     },
     "Create a cluster on AWS": {
-        "up": CommandSource("cluster", "up"),
-        "down": CommandSource("cluster", "down"),
+        "up": LazyCommand("cluster", "up"),
+        "down": LazyCommand("cluster", "down"),
     },
 }
 # The section in whose list `models`, which has commands of its own, is shown.
@@ -77,7 +77,7 @@ _MODELS_SECTION = "Predict masks and serve a model"
 
 
 def module_command(words: Sequence[str]) -> list[str]:
-    """A command of segfleet as `python -m` runs it: ["tuning", "run", …] for ["sweep", …].
+    """A command of segfleet as `python -m` runs it: ["tuning", "sweep", …] for ["sweep", …].
 
     Words that are no command of segfleet are unchanged.
     """

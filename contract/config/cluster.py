@@ -64,7 +64,7 @@ class Kubernetes(Section):
     """Namespace of all objects."""
     secret: str | None = None
     """Secret whose keys become environment variables of the pods (AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY, the key of serve.api_key)."""
+    AWS_SECRET_ACCESS_KEY, the key of serve.api_key_env)."""
     service_account: str | None = None
     """Service account of the pods, for example one with an IAM role for S3."""
     memory_gb: Annotated[int, Field(ge=1, le=4096)] = 8
@@ -76,10 +76,10 @@ class Cluster(Section):
 
     address: str | None = None
     """Address of a running cluster: host:port on one of its nodes, ray://host:port, or
-    http://host:8265 to send jobs to it; absent: RAY_ADDRESS, else a private cluster on this
+    http://host:8265 to send jobs to it; absent: RAY_ADDRESS, else a local cluster on this
     machine for the duration of the command."""
     cpus: Annotated[int, Field(ge=1)] | None = None
-    """CPUs of the private cluster; absent: all CPUs of this machine."""
+    """CPUs of the local cluster; absent: all CPUs of this machine."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that the workers may take to be placed and started before the run fails."""
     cloud: Cloud = Cloud()

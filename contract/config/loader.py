@@ -97,7 +97,7 @@ def to_toml(config: Config) -> str:
 
 
 def read_secret(setting: str, variable: str) -> str:
-    """The value of the environment variable that a setting names, such as serve.api_key.
+    """The value of the environment variable that a setting names, such as serve.api_key_env.
 
     Raises ConfigError where it is not set or empty; the value itself is never shown.
     """

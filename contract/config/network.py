@@ -60,12 +60,11 @@ def check_divisible(image_size: int | tuple[int, int], step: int, reason: str) -
     for name, side in zip(_SIDES, image_sides(image_size), strict=True):
         if side % step == 0:
             continue
+        smaller = max(side // step, 1) * step
+        rule = f"must be divisible by {step} {reason}: use {smaller} or {smaller + step}"
         if isinstance(image_size, int):
-            raise ValueError(f"network.image_size = {side} must be divisible by {step} {reason}")
-        raise ValueError(
-            f"network.image_size = {list(image_size)}: the {name} {side} must be divisible by "
-            f"{step} {reason}"
-        )
+            raise ValueError(f"network.image_size = {side} {rule}")
+        raise ValueError(f"network.image_size = {list(image_size)}: the {name} {side} {rule}")
 
 
 class UNet(Section):
@@ -98,7 +97,7 @@ class UNet(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         step = 2 ** (self.num_layers - 1)
-        reason = f"(2^(num_layers-1), num_layers = {self.num_layers})"
+        reason = f"(2^(num_layers-1) with network.num_layers = {self.num_layers})"
         check_divisible(self.image_size, step, reason)
         if self.base_kernels % 2 == 0:
             raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")

@@ -10,14 +10,14 @@ from contract.config import ParameterSpec, Section, sections
 _INTRODUCTION = """\
 # Settings
 
-One TOML file describes a whole service; every setting has a default, and a file names only what
-differs. On the command line, `section.key=value` behind the file replaces a setting for once:
+One TOML file contains all settings; every setting has a default, so a file needs only the settings
+that differ. On the command line, `section.key=value` after the file overrides a setting:
 
     segfleet train configs/pancreas.toml train.epochs=3 data.root=/slices
 
-`section.key=` with nothing behind it makes a setting absent. `--show-config` prints all settings
-as they are after that. An unknown key and a value out of its limits are errors. Relative folders
-are taken from the current folder.
+`section.key=` without a value makes a setting absent. `--show-config` prints all settings after the
+overrides. Unknown keys and values outside their limits are errors. Relative folders are relative to
+the current folder.
 
 This page is generated: `python -m contract.config.reference > docs/settings.md`.
 """
@@ -39,42 +39,47 @@ _TYPES = {
 }
 
 
-def page() -> str:
-    """The page in Markdown, one chapter a section and one row a setting."""
-    chapters = [chapter(section_key, section) for section_key, section in sections()]
+def render_settings_reference() -> str:
+    """The page in Markdown: one chapter per section, and one row of its table per setting."""
+    chapters = [_render_section(section_key, section) for section_key, section in sections()]
     space = [section_key for section_key, _ in sections()].index("sweep") + 1
-    chapters.insert(space, chapter('sweep.space."section.key"', ParameterSpec))
+    chapters.insert(space, _render_section('sweep.space."section.key"', ParameterSpec))
     return "\n".join([_INTRODUCTION, *chapters])
 
 
-def chapter(section_key: str, section: type[Section]) -> str:
+def _render_section(section_key: str, section: type[Section]) -> str:
     """Heading, meaning and table of one section."""
     table = [
         "| Setting | Values | Default | Meaning |",
         "| --- | --- | --- | --- |",
-        *rows(section),
+        *_render_rows(section),
     ]
     meaning = " ".join((section.__doc__ or "").split())
     return "\n".join([f"## [{section_key}]", "", meaning, "", *table, ""])
 
 
-def rows(section: type[Section]) -> Iterator[str]:
-    """A row of the table for each setting; sections within have a table of their own."""
+def _render_rows(section: type[Section]) -> Iterator[str]:
+    """A row of the table for each setting; nested sections have a table of their own."""
     schema = section.model_json_schema()
     # A range has no default as a whole: one of its keys must be given.
     plain = {} if section is ParameterSpec else section().model_dump(mode="json")
     for name, entry in schema["properties"].items():
         if "$ref" not in entry:
-            cells = (f"`{name}`", values(entry), _code(plain.get(name)), entry["description"])
-            yield "| " + " | ".join(_cell(text) for text in cells) + " |"
+            cells = (
+                f"`{name}`",
+                _describe_values(entry),
+                _format_value(plain.get(name)),
+                entry["description"],
+            )
+            yield "| " + " | ".join(_escape_cell(text) for text in cells) + " |"
 
 
-def values(entry: dict[str, Any]) -> str:
+def _describe_values(entry: dict[str, Any]) -> str:
     """What a setting may be, in words, from its JSON schema."""
     if "anyOf" in entry:
-        return ", or ".join(values(choice) for choice in entry["anyOf"])
+        return ", or ".join(_describe_values(choice) for choice in entry["anyOf"])
     if "enum" in entry:
-        return ", ".join(_code(choice) for choice in entry["enum"])
+        return ", ".join(_format_value(choice) for choice in entry["enum"])
     if entry["type"] == "array":
         return entry.get("title", "[low, high]") if "prefixItems" in entry else "[value, …]"
     if entry["type"] == "object":
@@ -83,13 +88,13 @@ def values(entry: dict[str, Any]) -> str:
     return ", ".join([_TYPES[entry["type"]], *limits])
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _code(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "absent" if value is None else f"`{json.dumps(value)}`"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    sys.stdout.write(render_settings_reference())

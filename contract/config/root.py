@@ -7,6 +7,7 @@ docs/settings.md is generated from these classes.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Self
@@ -63,7 +64,7 @@ class Config(Section):
 
     @field_validator("sweep")
     @classmethod
-    def _space_names_settings(cls, sweep: Sweep) -> Sweep:
+    def _validate_searched_settings(cls, sweep: Sweep) -> Sweep:
         known = setting_types()
         for key in sweep.space:
             if key not in known:
@@ -77,7 +78,7 @@ class Config(Section):
         return sweep
 
     @model_validator(mode="after")
-    def _space_has_the_right_types(self) -> Self:
+    def _validate_search_space_types(self) -> Self:
         for key, values in self.sweep.space.items():
             section, _, rest = key.partition(".")
             for value in values.examples():
@@ -85,17 +86,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _tiles_fit_their_steps(self) -> Self:
+    def _validate_sliding_window(self) -> Self:
         if self.predict.sliding_window:
             check_divisible(
                 self.network.image_size,
                 self.predict.windows_per_side,
-                f"where predict.sliding_window = true and predict.overlap = {self.predict.overlap}",
+                f"if predict.sliding_window = true and predict.overlap = {self.predict.overlap}",
             )
         return self
 
     @model_validator(mode="after")
-    def _class_weights_name_classes(self) -> Self:
+    def _validate_class_weights(self) -> Self:
         known = [each.name for each in self.data.segmentation_classes] + ["background"]
         for name in self.train.class_weights:
             if name not in known:
@@ -105,7 +106,7 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _threshold_has_an_effect(self) -> Self:
+    def _validate_threshold(self) -> Self:
         default = Predict.model_fields["threshold"].default
         if len(self.data.classes) > 1 and self.predict.threshold != default:
             raise ValueError(
@@ -158,8 +159,8 @@ def _check_value(section: Section, path: list[str], key: str, value: SettingValu
     try:
         alone.model_validate({"value": value})
     except ValidationError as error:
-        reason = lower_first(error.errors()[0]["msg"])
-        raise ValueError(f"sweep.space: {key} cannot be {value!r}: {reason}") from error
+        reason = _describe_value(key, value, error.errors()[0]["msg"])
+        raise ValueError(f"sweep.space: {reason}") from error
 
 
 def sections(
@@ -223,9 +224,12 @@ def describe_error(details: Any) -> str:
     if details["type"] == "value_error":
         text = str(details["ctx"]["error"])
         return text if not key or key.split(".")[0] in text else f"{key}: {text}"
-    return f"{key} = {details['input']!r}: {lower_first(details['msg'])}"
+    return _describe_value(key, details["input"], details["msg"])
 
 
-def lower_first(text: str) -> str:
-    """The text with its first letter in lower case, and values in it unchanged."""
-    return text[:1].lower() + text[1:]
+def _describe_value(key: str, value: Any, message: str) -> str:
+    """The clause "train.epochs = 0 must be …" for pydantic's message "Input should be …"."""
+    requirement, count = re.subn(r"^\w+ should ", "must ", message)
+    if count:
+        return f"{key} = {value!r} {requirement}"
+    return f"{key} = {value!r}: {message[:1].lower()}{message[1:]}"

@@ -20,7 +20,7 @@ class Serve(Section):
     """Replicas of the model; the minimum number if max_replicas is set."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Maximum number of replicas; absent: their number is fixed. Ray Serve adds and removes
-    replicas, but not on a private cluster."""
+    replicas, but not on a local cluster."""
     target_ongoing_requests: Annotated[float, Field(gt=0.0)] = 8.0
     """Requests in flight per replica that autoscaling aims at."""
     cpus_per_replica: Annotated[float, Field(gt=0.0)] = 1.0
@@ -38,9 +38,9 @@ class Serve(Section):
     """Largest request body in bytes."""
     max_pixels: Annotated[int, Field(ge=1024)] = 16_777_216
     """Largest image in pixels, read from its header before decoding."""
-    api_key: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
-    """Name of the environment variable with the key that clients must send as "Authorization:
-    Bearer KEY"; absent: no key is required."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    """Name of the environment variable that contains the API key, which clients must send as
+    "Authorization: Bearer KEY"; absent: no key is required."""
     request_timeout_s: Annotated[float, Field(gt=0.0)] = 60.0
     """Seconds after which a request without a response ends with 408."""
     registry_poll_interval_s: Annotated[float, Field(gt=0.0)] = 5.0

@@ -95,10 +95,10 @@ class S3Storage(Storage):
                     )
                     return True
                 except ClientError as error:
-                    if _code(error) == "PreconditionFailed":
+                    if _error_code(error) == "PreconditionFailed":
                         return self._is_ours(name, token)
                     # Another create of this key is in progress; S3 requests a retry.
-                    if _code(error) != "ConditionalRequestConflict":
+                    if _error_code(error) != "ConditionalRequestConflict":
                         raise
             time.sleep(0.1 * 2**attempt)
         raise StorageError(
@@ -196,7 +196,7 @@ class S3Storage(Storage):
             yield
         except (BotoCoreError, ClientError, RetriesExceededError) as error:
             text = _sentence(verb, address, self._bucket, error)
-            kind = NotFoundError if _code(error) in ("NoSuchKey", "404") else StorageError
+            kind = NotFoundError if _error_code(error) in ("NoSuchKey", "404") else StorageError
             raise kind(f"{text}.") from error
 
 
@@ -240,7 +240,7 @@ def _client(settings: tuple[tuple[str, str], ...]) -> Any:
 
 def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
     """What went wrong at an address and what to do, without the full stop."""
-    if pattern := _REFUSALS.get(_code(error)):
+    if pattern := _REFUSALS.get(_error_code(error)):
         return pattern.format(verb=verb, address=address, bucket=bucket, credentials=_CREDENTIALS)
     if isinstance(
         error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError
@@ -254,7 +254,7 @@ def _sentence(verb: str, address: str, bucket: str, error: Exception) -> str:
     return f"cannot {verb} {address}: {_one_line(error)}"
 
 
-def _code(error: Any) -> str:
+def _error_code(error: Any) -> str:
     """S3's code of an error; empty if the error is not from S3."""
     if isinstance(error, ClientError):
         return error.response.get("Error", {}).get("Code", "")

@@ -101,7 +101,7 @@ class GroundTruth:
         match = self.patient_regex.search(key.rsplit("/", 1)[-1])
         if not match:
             pattern = self.patient_regex.pattern
-            raise DataError(f"--patient-regex {pattern!r} finds no patient in {key}.")
+            raise DataError(f"--patient-id-regex {pattern!r} finds no patient in {key}.")
         return match[1] if self.patient_regex.groups else match[0]
 
 
@@ -129,7 +129,7 @@ def open_ground_truth(
         pattern = re.compile(patient_regex) if patient_regex is not None else None
     except re.error as error:
         raise ConfigError(
-            f"--patient-regex {patient_regex!r} is not a valid regular expression: {error}."
+            f"--patient-id-regex {patient_regex!r} is not a valid regular expression: {error}."
         ) from error
     storage, keys = find_slices(masks)
     if classes[0].value is not None:

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.config import Serve
 from contract.imaging.encode import encode_mask, encode_probability
 from inference.predictor import Segmentation
-from inference.serving.metrics import METRICS_CONTENT_TYPE
 from inference.serving.model_manager import LoadedModel
+from inference.serving.prometheus import METRICS_CONTENT_TYPE
 from inference.serving.request_limits import ConcurrencyLimiter, RequestError, time_limit
 from inference.serving.request_parsing import (
     JSON,

@@ -144,7 +144,9 @@ def service_url(serve: Serve) -> str:
 
 def read_api_key(serve: Serve) -> str | None:
     """The key that clients must send; None if none is required, ConfigError if it is not set."""
-    return None if serve.api_key is None else read_secret("serve.api_key", serve.api_key)
+    return (
+        None if serve.api_key_env is None else read_secret("serve.api_key_env", serve.api_key_env)
+    )
 
 
 @contextmanager

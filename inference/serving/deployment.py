@@ -18,8 +18,8 @@ from contract.config import Serve
 from contract.imaging.decode import silence_opencv
 from inference.predictor import Segmentation
 from inference.serving.app import build_app
-from inference.serving.metrics import render_metrics
 from inference.serving.model_manager import LoadedModel, ModelManager
+from inference.serving.prometheus import render_metrics
 from inference.serving.replica_server import (
     ReplicaServer,
     create_own_listener,
@@ -48,9 +48,9 @@ class ReplicaSpec:
     storage_root: str
     key_digest: str | None
     """SHA-256, in hex, of the API key, so that the cluster never has the key itself."""
-    private: bool
-    """Whether the cluster is a private one on one machine: its replicas listen on the address of
-    the service themselves, and there is no proxy."""
+    is_local: bool
+    """Whether the cluster is a local one: its replicas listen on the address of the service
+    themselves, and there is no proxy."""
 
 
 @serve.ingress()
@@ -82,7 +82,7 @@ class Replica:
         predict_batch.set_max_batch_size(settings.max_batch_size)
         predict_batch.set_batch_wait_timeout_s(settings.batch_wait_timeout_s)
         self._app = build_app(self)
-        create_listener = create_shared_listener if spec.private else create_own_listener
+        create_listener = create_shared_listener if spec.is_local else create_own_listener
         listener = create_listener(settings)
         if listener:
             self._server = ReplicaServer(self._app, listener, settings)
@@ -164,8 +164,8 @@ class Replica:
 def _scaling(spec: ReplicaSpec) -> dict[str, Any]:
     """The number of replicas, or how Serve scales it with the requests that pass its proxy."""
     settings = spec.settings
-    # Requests to a private cluster do not pass through Serve, which therefore cannot count them.
-    if settings.max_replicas is None or spec.private:
+    # Requests to a local cluster do not pass through Serve, which therefore cannot count them.
+    if settings.max_replicas is None or spec.is_local:
         return {"num_replicas": settings.num_replicas}
     return {
         "autoscaling_config": {

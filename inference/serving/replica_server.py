@@ -1,6 +1,6 @@
 """A replica's own HTTP server: requests need not pass through Ray Serve's proxy.
 
-On a private cluster these servers are the service: all replicas listen on its address, and the
+On a local cluster these servers are the service: all replicas listen on its address, and the
 kernel assigns each new connection to one of them. On any other cluster each replica has a port of
 its own, in addition to the proxy that listens on the address of the service.
 """

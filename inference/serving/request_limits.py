@@ -52,15 +52,15 @@ class ConcurrencyLimiter:
         """
         received = 0
 
-        def count(size: int) -> None:
+        def count_received_bytes(num_bytes: int) -> None:
             nonlocal received
-            if self._received + size > self._max_received:
+            if self._received + num_bytes > self._max_received:
                 raise _too_busy()
-            self._received += size
-            received += size
+            self._received += num_bytes
+            received += num_bytes
 
         try:
-            yield count
+            yield count_received_bytes
         finally:
             self._received -= received
 

@@ -39,7 +39,7 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
     settings = spec.settings
     logging.getLogger("ray.serve").setLevel(ray_level())
     _start_serve(spec)
-    if not spec.private:
+    if not spec.is_local:
         _check_http_options(settings)
     is_update = is_deployed()
     target = serve.RunTarget(build_application(spec), name=APPLICATION, route_prefix="/")
@@ -80,11 +80,11 @@ def is_deployed() -> bool:
 
 
 def _start_serve(spec: ReplicaSpec) -> None:
-    """Start Serve if it is not running, with its proxy unless the cluster is private."""
+    """Start Serve if it is not running, with its proxy unless the cluster is local."""
     settings = spec.settings
     try:
         serve.start(
-            proxy_location=ProxyLocation.Disabled if spec.private else ProxyLocation.HeadOnly,
+            proxy_location=ProxyLocation.Disabled if spec.is_local else ProxyLocation.HeadOnly,
             http_options=http_options(settings),
             logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
             controller_options={"runtime_env": {"env_vars": _CONTROLLER_ENV}},

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import final
 
-from inference.serving.metrics import MetricsSnapshot
+from inference.serving.prometheus import MetricsSnapshot
 from inference.serving.schemas import Latency, ReplicaInfo, ServiceStatus
 from inference.serving.stats import RequestStats
 
@@ -43,7 +43,7 @@ class StatsAggregator:
             requests=total.requests,
             rejected=total.rejected,
             errors=total.errors,
-            latency_s=_latency(total),
+            latency_s=_latency_percentiles(total),
         )
 
     async def metrics(self) -> MetricsSnapshot:
@@ -64,7 +64,7 @@ class StatsAggregator:
         return [beat for seen, beat in self._heartbeats.values() if now - seen < STALE_AFTER_S]
 
 
-def _latency(stats: RequestStats) -> Latency | None:
+def _latency_percentiles(stats: RequestStats) -> Latency | None:
     p50, p90, p99 = (stats.percentile(fraction) for fraction in (0.5, 0.9, 0.99))
     if p50 is None or p90 is None or p99 is None:
         return None

@@ -148,7 +148,7 @@ def test_the_planned_cluster_is_checked_at_its_largest(tmp_path: Path) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The settings of a run on a private cluster of four CPUs, with a container image."""
+    """The settings of a run on a local cluster of four CPUs, with a container image."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     config = Config().with_values(
         {
@@ -170,13 +170,13 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (8, 1, "training  no  8 training workers of 1 CPU: the cluster can hold 4"),
     ],
 )
-def test_a_private_cluster_is_checked_without_starting_it(
+def test_a_local_cluster_is_checked_without_starting_it(
     settings: Path, workers: int, exit_code: int, text: str
 ) -> None:
     result = CliRunner().invoke(app, ["check", str(settings), f"train.num_workers={workers}"])
     assert result.exit_code == exit_code, result.output
     first, *lines = result.stdout.splitlines()
-    assert first.startswith("a private cluster on this machine: nodes 1, CPUs 4, GPUs ")
+    assert first.startswith("a local cluster on this machine: nodes 1, CPUs 4, GPUs ")
     assert text in lines
 
 

@@ -126,7 +126,7 @@ class TestDamage:
         assert message.startswith(
             f"{store.url} is not a bundle (a trained network with a manifest.json): "
         )
-        assert "training writes a bundle to <storage.root>/runs/<run.name>/bundle" in message
+        assert "a training wrote (<storage.root>/runs/<run.name>/bundle)" in message
 
     @BOTH
     def test_a_run_is_reported_from_its_bundle(self, made: Path, store: Storage) -> None:

@@ -196,7 +196,7 @@ class TestMistakes:
         [
             ("pancras@production", "no model 'pancras' .*did you mean pancreas"),
             ("pancreas@producton", r"no stage 'producton': .*did you mean production\?$"),
-            ("pancreas@live", "it has production; promote a version to it by `segfleet models"),
+            ("pancreas@live", "it has production; promote a version to it with `segfleet models"),
             ("pancreas@9", "has no version 9: it has 1 to 3"),
             ("pancreas", "must read NAME@STAGE"),
             ("pancreas@", "must read NAME@STAGE"),

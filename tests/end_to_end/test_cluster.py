@@ -122,7 +122,7 @@ def test_all_steps_from_slices_in_s3_to_a_served_mask_with_a_lost_node(
 
         folder = job_package.build(settings.parent / "job", load_config(settings)).folder
         shutil.copy(settings, folder)
-        submitted = head.submit_by_hand(folder, "-m", "tuning", "run", settings.name)
+        submitted = head.submit_by_hand(folder, "-m", "tuning", "sweep", settings.name)
         assert submitted.returncode == 0, submitted.stdout + submitted.stderr
         summary = json.loads(open_storage(f"{s3}/segfleet/sweeps/demo").read("sweep.json"))
         assert summary["version"] == "demo@1"

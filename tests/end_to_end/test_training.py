@@ -35,7 +35,7 @@ from trainer.data import cache, dataset_index
 from trainer.evaluation.evaluate import evaluate
 from trainer.training import launcher, run_store
 from trainer.training.checkpoints import EpochMetrics
-from tuning import winner
+from tuning import best_trial
 from tuning.trainable import train_in_process
 
 ROOT = Path(__file__).parents[2]
@@ -233,7 +233,7 @@ def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
     for one, two in zip(alone, trained.result.history, strict=True):
         for name in ("loss", "val_loss", "val_dice_coef"):
             assert one[name] == pytest.approx(two[name], rel=1e-3)
-    made = winner.finalize_trial_run(config.model_dump(mode="json"), None)
+    made = best_trial.finalize_trial_run(config.model_dump(mode="json"), None)
     assert made == f"{s3}/store/runs/tiny/bundle"
     assert (bundle.fetch(open_storage(made)) / "saved_model").is_dir()
 

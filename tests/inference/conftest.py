@@ -106,7 +106,7 @@ class RunningService:
     config: Path
     registry: Registry
     run_command: Callable[..., subprocess.CompletedProcess[str]]
-    """Run a command of inference with the CONFIG of the service: run_command("status")."""
+    """Run a command of inference with the CONFIG of the service: run_command("service")."""
 
     def client(self, url: str | None = None) -> httpx.Client:
         """An HTTP client that sends the API key to the service, or to one of its replicas."""
@@ -156,7 +156,7 @@ def failed_deployments(ray_cluster: Connection) -> FailedDeployments:
         Serve(port=free_port(), request_timeout_s=REQUEST_TIMEOUT_S, cpus_per_replica=64),
         "nowhere",
         key_digest=None,
-        private=False,
+        is_local=False,
     )
     was_running = stop_service()
     first_error, is_left_behind = deployment_error(), stop_service()
@@ -207,7 +207,7 @@ def service(
         [serve]
         model = "bright@production"
         port = {failed_deployments.port}
-        api_key = "SEGFLEET_TEST_KEY"
+        api_key_env = "SEGFLEET_TEST_KEY"
         registry_poll_interval_s = 0.5
         request_timeout_s = {REQUEST_TIMEOUT_S}
         max_batch_size = 4

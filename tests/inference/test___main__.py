@@ -9,7 +9,7 @@ import typer
 from contract.errors import ClusterError, RegistryError
 from contract.registry import Registry
 from contract.storage import LocalStorage
-from inference.__main__ import deploy, models, promote, register, rollback, shutdown
+from inference.__main__ import deploy, list_models, promote, register, rollback, shutdown
 
 
 def test_a_model_is_registered_promoted_and_rolled_back(
@@ -22,7 +22,7 @@ def test_a_model_is_registered_promoted_and_rolled_back(
     for version in (1, 2):
         promote("bright", version, "production", root)
     rollback("bright", "production", root)
-    models(root)
+    list_models(root)
     copies = [version.bundle for version in Registry(LocalStorage(tmp_path)).versions("bright")]
     assert all(copy.startswith(f"{tmp_path}/registry/bright/bundles/") for copy in copies)
     assert capsys.readouterr().out.splitlines() == [
@@ -46,12 +46,14 @@ def test_without_a_registered_model_the_commands_that_register_one_are_named(
     with pytest.raises(RegistryError) as error:
         deploy(config)
     message = str(error.value)
-    assert message.startswith("serve.model = 'demo@production' cannot be served: there is no model")
+    assert message.startswith(
+        "serve.model = 'demo@production' cannot be served, because there is no model"
+    )
     for command in (f"register demo {root}/runs/RUN/bundle", "promote demo 1 production"):
         assert f"`segfleet models {command} --storage {root}`" in message
-    models(str(root))
+    list_models(str(root))
     output = capsys.readouterr().out
-    assert output.startswith(f"no model is registered in {root}/registry: register a bundle by `")
+    assert output.startswith(f"no model is registered in {root}/registry: register a bundle with `")
     assert output.count("\n") == 1
 
 

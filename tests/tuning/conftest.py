@@ -6,7 +6,7 @@ import pytest
 
 from contract.storage import open_storage
 from tests.sweeps import FakeClock, sweep_config
-from tuning.scheduler import TrialScheduler
+from tuning.scheduler import SweepScheduler
 from tuning.trial_store import TrialStore
 
 
@@ -16,7 +16,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path, clock: FakeClock) -> TrialScheduler:
-    return TrialScheduler(
+def scheduler(tmp_path: Path, clock: FakeClock) -> SweepScheduler:
+    return SweepScheduler(
         sweep_config(str(tmp_path)), TrialStore(open_storage(str(tmp_path)), clock), 2
     )

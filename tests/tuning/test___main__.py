@@ -62,7 +62,7 @@ def test_a_sweep_that_was_not_started_has_no_leaderboard(settings: Path) -> None
     assert "there is no sweep 's'" in str(result.exception)
 
 
-@pytest.mark.parametrize("command", ["run", "leaderboard"])
+@pytest.mark.parametrize("command", ["sweep", "leaderboard"])
 def test_settings_are_shown_and_nothing_is_done(command: str, settings: Path) -> None:
     result = CliRunner().invoke(app, [command, str(settings), "--show-config"])
     assert (result.exit_code, result.stdout) == (0, settings.read_text())
@@ -75,7 +75,7 @@ def test_an_interrupted_sweep_says_what_it_has_kept(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "run_sweep", interrupt)
-    result = CliRunner().invoke(app, ["run", str(started)])
+    result = CliRunner().invoke(app, ["sweep", str(started)])
     assert result.exit_code == 130
     assert result.stderr == (
         "interrupted: 1 completed trials and every finished epoch are kept in "

@@ -10,9 +10,9 @@ import pytest
 from contract.config import Config
 from contract.storage import open_storage
 from tuning import report
+from tuning.best_trial import best_trial_toml
 from tuning.trainable import trial_config
 from tuning.trial_store import Trial, rank_trials
-from tuning.winner import winner_toml
 
 MONITOR = "val_dice_coef"
 CONFIG = Config.model_validate(
@@ -100,10 +100,10 @@ def test_the_table_gives_failures_in_words(trials: list[Trial]) -> None:
 
 
 def test_the_standing_names_the_best_so_far(trials: list[Trial]) -> None:
-    assert report.sweep_status(trials, MONITOR) == (
+    assert report.format_sweep_status(trials, MONITOR) == (
         f"1 running, 10 epochs, best {MONITOR} 0.7000 (trial 3)"
     )
-    assert report.sweep_status([], MONITOR) == "0 running, 0 epochs"
+    assert report.format_sweep_status([], MONITOR) == "0 running, 0 epochs"
 
 
 def test_the_plots_are_sampled_also_if_there_is_little_to_draw(
@@ -120,7 +120,7 @@ def test_the_plots_are_sampled_also_if_there_is_little_to_draw(
 
 
 def test_a_shown_result_names_its_making(trials: list[Trial]) -> None:
-    head = winner_toml(CONFIG, trials[0]).split("\n\n")[0]
+    head = best_trial_toml(CONFIG, trials[0]).split("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines() if line)
     assert "trial 3, val_dice_coef 0.7000 at epoch 2" in head
     settings = trial_config(CONFIG, trials[0].number, trials[0].values)

@@ -2,12 +2,12 @@
 
 from contract.storage import open_storage
 from tests.sweeps import FakeClock, epoch_metrics, sweep_config
-from tuning.scheduler import TrialScheduler
+from tuning.scheduler import SweepScheduler
 from tuning.trial_store import TrialStore
 from tuning.tune_callbacks import SweepSearcher, TrialStopper
 
 
-def test_an_interrupted_trial_comes_before_a_new_one(scheduler: TrialScheduler) -> None:
+def test_an_interrupted_trial_comes_before_a_new_one(scheduler: SweepScheduler) -> None:
     first = scheduler.next_trial()
     assert first is not None
     scheduler.store.log_epoch(1, epoch_metrics(1, 0.5))
@@ -17,7 +17,7 @@ def test_an_interrupted_trial_comes_before_a_new_one(scheduler: TrialScheduler) 
 
 
 def test_another_driver_draws_what_the_first_would_have(
-    scheduler: TrialScheduler, tmp_path
+    scheduler: SweepScheduler, tmp_path
 ) -> None:
     straight = [
         scheduler.next_trial() for _ in range(4) if scheduler.live.update({str(_): _ + 1}) is None
@@ -25,7 +25,7 @@ def test_another_driver_draws_what_the_first_would_have(
     values = {trial.number: trial.values for trial in straight if trial}
     other = TrialStore(open_storage(str(tmp_path / "other")))
     for number in range(1, 5):
-        resumed = TrialScheduler(sweep_config(str(tmp_path)), other, 1)
+        resumed = SweepScheduler(sweep_config(str(tmp_path)), other, 1)
         trial = resumed.next_trial()
         assert trial is not None
         assert trial.values == values[number]
@@ -35,7 +35,7 @@ def test_another_driver_draws_what_the_first_would_have(
 def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(tmp_path) -> None:
     space = {"network.num_layers": {"choice": [2, 3, 7, 8]}}
     trial_store = TrialStore(open_storage(str(tmp_path)))
-    scheduler = TrialScheduler(sweep_config(str(tmp_path), space=space), trial_store, 4)
+    scheduler = SweepScheduler(sweep_config(str(tmp_path), space=space), trial_store, 4)
     while (trial := scheduler.next_trial()) is not None:
         trial_store.finish(trial.number, "completed")
     failed = {
@@ -48,13 +48,13 @@ def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(tmp_path) -> Non
 def test_an_exhausted_space_ends_the_draws(tmp_path) -> None:
     space = {"network.num_layers": {"choice": [2, 3]}}
     trial_store = TrialStore(open_storage(str(tmp_path)))
-    scheduler = TrialScheduler(sweep_config(str(tmp_path), space=space), trial_store, 4)
+    scheduler = SweepScheduler(sweep_config(str(tmp_path), space=space), trial_store, 4)
     while (trial := scheduler.next_trial()) is not None:
         trial_store.finish(trial.number, "completed")
     assert len(trial_store.trials) == 2
 
 
-def test_a_lost_trial_is_started_again_but_not_indefinitely(scheduler: TrialScheduler) -> None:
+def test_a_lost_trial_is_started_again_but_not_indefinitely(scheduler: SweepScheduler) -> None:
     scheduler.next_trial()
     scheduler.record_loss(1)
     again = scheduler.next_trial()
@@ -67,7 +67,7 @@ def test_a_lost_trial_is_started_again_but_not_indefinitely(scheduler: TrialSche
 
 def test_no_epoch_starts_after_the_time_budget(tmp_path, clock: FakeClock) -> None:
     config = sweep_config(str(tmp_path), time_budget_s=60.0)
-    scheduler = TrialScheduler(config, TrialStore(open_storage(str(tmp_path)), clock), 2)
+    scheduler = SweepScheduler(config, TrialStore(open_storage(str(tmp_path)), clock), 2)
     stopper = TrialStopper(scheduler)
     scheduler.next_trial()
     assert not stopper("x", {})
@@ -78,13 +78,13 @@ def test_no_epoch_starts_after_the_time_budget(tmp_path, clock: FakeClock) -> No
     assert not scheduler.has_interrupted()
     assert scheduler.store[1].status == "out of time"
     larger = config.with_values({"sweep.time_budget_s": 90.0})
-    again = TrialScheduler(larger, TrialStore(open_storage(str(tmp_path)), clock), 2)
+    again = SweepScheduler(larger, TrialStore(open_storage(str(tmp_path)), clock), 2)
     trial = again.next_trial()
     assert trial is not None
     assert (trial.number, trial.status) == (1, "running")
 
 
-def test_the_end_of_a_trial_is_reported_by_how_far_it_came(scheduler: TrialScheduler) -> None:
+def test_the_end_of_a_trial_is_reported_by_how_far_it_came(scheduler: SweepScheduler) -> None:
     for number, epochs in ((1, 9), (2, 3)):
         scheduler.store.create(number, "s", {}, 9)
         for epoch in range(1, epochs + 1):
@@ -93,7 +93,7 @@ def test_the_end_of_a_trial_is_reported_by_how_far_it_came(scheduler: TrialSched
     assert [trial.status for trial in scheduler.store.trials] == ["completed", "paused"]
 
 
-def report_epoch(scheduler: TrialScheduler, number: int, epoch: int, score: float) -> bool:
+def report_epoch(scheduler: SweepScheduler, number: int, epoch: int, score: float) -> bool:
     """Whether a trial ends after an epoch; does what Ray Tune does then."""
     ends = TrialStopper(scheduler)(
         f"tune-{number}", {"epoch": epoch, "metrics": epoch_metrics(epoch, score)}
@@ -104,14 +104,14 @@ def report_epoch(scheduler: TrialScheduler, number: int, epoch: int, score: floa
     return ends
 
 
-def start_next(scheduler: TrialScheduler) -> int:
+def start_next(scheduler: SweepScheduler) -> int:
     spec = SweepSearcher(scheduler).suggest("new")
     scheduler.live[f"tune-{spec['number']}"] = scheduler.live.pop("new")
     return spec["number"]
 
 
 def test_trials_wait_at_the_rungs_and_continue_when_they_are_among_the_best(
-    scheduler: TrialScheduler,
+    scheduler: SweepScheduler,
 ) -> None:
     assert [start_next(scheduler), start_next(scheduler)] == [1, 2]
     assert report_epoch(scheduler, 1, 1, 0.5)
@@ -132,7 +132,7 @@ def test_trials_wait_at_the_rungs_and_continue_when_they_are_among_the_best(
 
 
 def test_none_continues_for_want_of_rivals_while_there_is_something_else_to_do(tmp_path) -> None:
-    scheduler = TrialScheduler(
+    scheduler = SweepScheduler(
         sweep_config(str(tmp_path), num_samples=7), TrialStore(open_storage(str(tmp_path))), 6
     )
     for _ in range(6):
@@ -150,7 +150,7 @@ def test_none_continues_for_want_of_rivals_while_there_is_something_else_to_do(t
 
 
 def test_a_stopped_trial_continues_later_before_a_new_one_is_sampled(
-    scheduler: TrialScheduler,
+    scheduler: SweepScheduler,
 ) -> None:
     for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
         assert start_next(scheduler) == number
@@ -164,29 +164,29 @@ def test_a_stopped_trial_continues_later_before_a_new_one_is_sampled(
 
 
 def test_a_new_driver_continues_as_the_old_one_would_have(
-    scheduler: TrialScheduler, tmp_path
+    scheduler: SweepScheduler, tmp_path
 ) -> None:
     for number, score in ((1, 0.6), (2, 0.5), (3, 0.4)):
         start_next(scheduler)
         report_epoch(scheduler, number, 1, score)
-    again = TrialScheduler(scheduler.config, TrialStore(open_storage(str(tmp_path))), 2)
+    again = SweepScheduler(scheduler.config, TrialStore(open_storage(str(tmp_path))), 2)
     assert start_next(again) == 1
     # Killed before it ended, it comes first and keeps what it was budget_epochs.
-    third = TrialScheduler(scheduler.config, TrialStore(open_storage(str(tmp_path))), 2)
+    third = SweepScheduler(scheduler.config, TrialStore(open_storage(str(tmp_path))), 2)
     assert start_next(third) == 1
     assert third.store[1].budget_epochs == 3
 
 
 def test_without_early_stopping_none_is_stopped(tmp_path) -> None:
     config = sweep_config(str(tmp_path), early_stopping=False)
-    scheduler = TrialScheduler(config, TrialStore(open_storage(str(tmp_path))), 2)
+    scheduler = SweepScheduler(config, TrialStore(open_storage(str(tmp_path))), 2)
     for number in (1, 2):
         start_next(scheduler)
         assert not report_epoch(scheduler, number, 1, 0.1)
     assert not scheduler.has_more_trials()
 
 
-def test_what_tune_never_reported_the_end_of_counts_as_lost(scheduler: TrialScheduler) -> None:
+def test_what_tune_never_reported_the_end_of_counts_as_lost(scheduler: SweepScheduler) -> None:
     searcher = SweepSearcher(scheduler)
     searcher.suggest("a")
     searcher.suggest("b")

@@ -122,12 +122,12 @@ def test_trials_share_processes(swept: sweep.SweepResult, root: Path) -> None:
     assert len(set.union(*(processes_of(root, trial) for trial in trained))) <= 3
 
 
-def test_the_winner_has_the_best_score_and_its_bundle_is_registered(
+def test_the_best_trial_has_the_best_score_and_its_bundle_is_registered(
     swept: sweep.SweepResult, root: Path
 ) -> None:
     scores = [max(trial.scores(MONITOR)) for trial in swept.trials if trial.history]
     assert swept.score == max(scores) == scores[0]
-    assert swept.winner == swept.trials[0]
+    assert swept.best_trial == swept.trials[0]
     version = Registry(open_storage(str(root))).resolve("tiny@1")
     assert version == swept.version
     assert bundle.verify(Path(version.bundle)).metrics[MONITOR] == swept.score
@@ -140,20 +140,21 @@ def test_it_leaves_what_its_user_expects(swept: sweep.SweepResult) -> None:
         "leaderboard.csv",
         "scores.png",
         "settings.png",
-        "winner.toml",
+        "best_trial.toml",
         "sweep.json",
         "trials/0006.json",
     }
 
 
-def test_training_the_winners_settings_gives_its_score_again(
+def test_training_the_best_trials_settings_gives_its_score_again(
     swept: sweep.SweepResult, root: Path, tmp_path: Path
 ) -> None:
     config = load_config(
-        f"{swept.storage_url}/winner.toml", [f"storage.root={tmp_path}", "train.preview_images=0"]
+        f"{swept.storage_url}/best_trial.toml",
+        [f"storage.root={tmp_path}", "train.preview_images=0"],
     )
-    assert config.run.name == "tiny-winner"
-    assert config.train.learning_rate == swept.winner.values["train.learning_rate"]
+    assert config.run.name == "tiny-best"
+    assert config.train.learning_rate == swept.best_trial.values["train.learning_rate"]
     slices = dataset_index.prepare_dataset(config.data, config.run.seed, open_storage(str(root)))
     rows: list[EpochMetrics] = []
     trainable.train_in_process(config, slices, rows.append)
@@ -200,15 +201,15 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
         while ray.available_resources().get("CPU") != 4:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert load_config(f"{result.storage_url}/winner.toml").train.num_workers == 2
+    assert load_config(f"{result.storage_url}/best_trial.toml").train.num_workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
-    output = {"status": "paused", "history": result.winner.history[:1]}
-    record = result.winner.model_copy(update=output).model_dump_json()
+    output = {"status": "paused", "history": result.best_trial.history[:1]}
+    record = result.best_trial.model_copy(update=output).model_dump_json()
     open_storage(result.storage_url).write(
-        f"trials/{result.winner.number:04}.json", record.encode()
+        f"trials/{result.best_trial.number:04}.json", record.encode()
     )
     again = sweep.run_sweep(tiny(str(tmp_path), **changed))
-    assert without_clock(again.winner.history) == without_clock(result.winner.history)
+    assert without_clock(again.best_trial.history) == without_clock(result.best_trial.history)
     assert again.score == bundle.verify(Path(result.version.bundle)).metrics[MONITOR]
 
 
@@ -304,8 +305,8 @@ def test_a_cluster_too_small_for_one_trial_is_rejected(ray_cluster: Connection) 
 
 
 def test_a_name_too_long_for_its_runs_is_rejected_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"run\.name = 'n+-winner'"):
-        sweep.run_sweep(tiny(str(tmp_path), **{"run.name": "n" * 74}))
+    with pytest.raises(ConfigError, match=r"run\.name = 'n+-\d{4}'"):
+        sweep.run_sweep(tiny(str(tmp_path), **{"run.name": "n" * 76}))
 
 
 def test_there_is_no_leaderboard_of_what_never_started(tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_
     }
     config = tiny(str(tmp_path / "store"), **changed, **{"sweep.early_stopping": False})
     path.write_text(to_toml(config.with_values({"cluster.cpus": 2})), encoding="utf-8")
-    command = [sys.executable, "-m", "tuning", "run", str(path)]
+    command = [sys.executable, "-m", "tuning", "sweep", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     store = sweep.sweep_storage(config)

@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import StorageError
 from tests.sweeps import FakeClock, epoch_metrics
-from tuning.scheduler import TrialScheduler
+from tuning.scheduler import SweepScheduler
 from tuning.tune_callbacks import SweepSearcher, TrialRecorder, TrialStopper
 
 
@@ -18,7 +18,7 @@ def tune_trial(number: int, name: str = "", status: str = "RUNNING") -> Any:
     )
 
 
-def test_no_more_trials_at_once_than_asked_and_no_more_in_all(scheduler: TrialScheduler) -> None:
+def test_no_more_trials_at_once_than_asked_and_no_more_in_all(scheduler: SweepScheduler) -> None:
     searcher = SweepSearcher(scheduler)
     specs = [searcher.suggest("a"), searcher.suggest("b")]
     assert [spec["number"] for spec in specs] == [1, 2]
@@ -31,7 +31,7 @@ def test_no_more_trials_at_once_than_asked_and_no_more_in_all(scheduler: TrialSc
     assert searcher.suggest("e") == SweepSearcher.FINISHED
 
 
-def test_a_process_that_tune_gave_up_is_noticed(scheduler: TrialScheduler) -> None:
+def test_a_process_that_tune_gave_up_is_noticed(scheduler: SweepScheduler) -> None:
     SweepSearcher(scheduler).suggest("lost")
     records: list[int] = []
     recorder = TrialRecorder(scheduler, lambda: records.append(1))
@@ -41,7 +41,7 @@ def test_a_process_that_tune_gave_up_is_noticed(scheduler: TrialScheduler) -> No
 
 
 def test_a_store_that_fails_is_named_after_tune_has_ended(
-    scheduler: TrialScheduler, tmp_path: Path
+    scheduler: SweepScheduler, tmp_path: Path
 ) -> None:
     SweepSearcher(scheduler).suggest("a")
     records = tmp_path / "trials"
@@ -62,7 +62,7 @@ def test_a_store_that_fails_is_named_after_tune_has_ended(
         assert isinstance(scheduler.error, StorageError)
 
 
-def test_an_epoch_is_recorded_and_the_start_of_a_trial_is_not(scheduler: TrialScheduler) -> None:
+def test_an_epoch_is_recorded_and_the_start_of_a_trial_is_not(scheduler: SweepScheduler) -> None:
     SweepSearcher(scheduler).suggest("a")
     records: list[int] = []
     recorder = TrialRecorder(scheduler, lambda: records.append(len(scheduler.store[1].history)))
@@ -72,7 +72,7 @@ def test_an_epoch_is_recorded_and_the_start_of_a_trial_is_not(scheduler: TrialSc
     assert records == [0, 1]
 
 
-def test_the_reason_of_a_failure_is_recorded(scheduler: TrialScheduler) -> None:
+def test_the_reason_of_a_failure_is_recorded(scheduler: SweepScheduler) -> None:
     SweepSearcher(scheduler).suggest("a")
     recorder = TrialRecorder(scheduler, lambda: None)
     failure = {"epoch": 0, "error": "ValueError: no memory", "traceback": "Traceback …"}
@@ -87,7 +87,7 @@ def test_the_reason_of_a_failure_is_recorded(scheduler: TrialScheduler) -> None:
     assert scheduler.live == {}
 
 
-def test_the_end_of_a_trial_is_recorded(scheduler: TrialScheduler, clock: FakeClock) -> None:
+def test_the_end_of_a_trial_is_recorded(scheduler: SweepScheduler, clock: FakeClock) -> None:
     SweepSearcher(scheduler).suggest("a")
     recorder = TrialRecorder(scheduler, lambda: None)
     recorder.on_trial_result(0, [], tune_trial(1, "a"), {"metrics": epoch_metrics(1, 0.5)})
@@ -97,7 +97,7 @@ def test_the_end_of_a_trial_is_recorded(scheduler: TrialScheduler, clock: FakeCl
     assert scheduler.live == {}
 
 
-def test_early_stopping_ends_a_trial_at_its_rung_only(scheduler: TrialScheduler) -> None:
+def test_early_stopping_ends_a_trial_at_its_rung_only(scheduler: SweepScheduler) -> None:
     searcher, stopper = SweepSearcher(scheduler), TrialStopper(scheduler)
     searcher.suggest("a")
     # What a trial reports when it starts is not an epoch.

@@ -23,7 +23,7 @@ _EPOCHS = 5
 _TILE_SIZE = 176
 
 
-def augmentation_png(
+def draw_augmentation_preview(
     dataset: Dataset, data: Data, network: Network, seed: int, storage: Storage
 ) -> bytes | None:
     """A training sample next to augmented copies, with the outlines of their masks; a PNG.

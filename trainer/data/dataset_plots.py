@@ -27,7 +27,7 @@ _MAX_POINTS = 2000
 _BINS = 96
 
 
-def counts_png(patients: Sequence[PatientStats]) -> bytes:
+def plot_slice_counts(patients: Sequence[PatientStats]) -> bytes:
     """A bar per patient with the number of slices; a PNG."""
     figure = curves.new_figure(9.5, 3.4)
     axis = figure.subplots()
@@ -37,12 +37,12 @@ def counts_png(patients: Sequence[PatientStats]) -> bytes:
         if positions:
             label = f"{split}: {len(positions)} patients, {sum(heights)} slices"
             axis.bar(positions, heights, color=SPLIT_COLORS[split], label=label, width=0.8)
-    curves.style(axis, "Slices of each patient", "", "slices")
+    curves.style_axes(axis, "Slices of each patient", "", "slices")
     axis.grid(visible=False, axis="x")
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     _label_patients(axis, patients)
     _draw_legend_above(axis)
-    return curves.png(figure)
+    return curves.encode_figure(figure)
 
 
 def _label_patients(axis: Axes, patients: Sequence[PatientStats]) -> None:
@@ -56,7 +56,7 @@ def _label_patients(axis: Axes, patients: Sequence[PatientStats]) -> None:
     axis.set_xlim(-0.7, len(patients) - 0.3)
 
 
-def foreground_png(dataset: Dataset) -> bytes:
+def plot_foreground_fractions(dataset: Dataset) -> bytes:
     """For each split the foreground fraction of its slices, as points and a box plot; a PNG."""
     splits: list[Split] = [split for split in SPLITS if dataset.select(split)]
     figure = curves.new_figure(9.5, 0.9 + 0.75 * len(splits))
@@ -64,12 +64,12 @@ def foreground_png(dataset: Dataset) -> bytes:
     for position, split in enumerate(splits):
         percentages = [100 * record.foreground for record in dataset.select(split)]
         _draw_strip(axis, position, percentages, SPLIT_COLORS[split])
-    curves.style(axis, "Foreground fraction of each slice", "% of the slice's pixels")
+    curves.style_axes(axis, "Foreground fraction of each slice", "% of the slice's pixels")
     axis.grid(visible=False, axis="y")
     axis.set_yticks(range(len(splits)), splits, fontsize=9)
     axis.set_ylim(len(splits) - 0.45, -0.55)
     axis.set_xlim(left=min(0.0, axis.get_xlim()[0]))
-    return curves.png(figure)
+    return curves.encode_figure(figure)
 
 
 def _draw_strip(axis: Axes, position: int, values: Sequence[float], color: str) -> None:
@@ -94,7 +94,7 @@ def _draw_strip(axis: Axes, position: int, values: Sequence[float], color: str) 
     )
 
 
-def intensity_png(
+def plot_intensity_histograms(
     histograms: dict[Split, IntensityHistogram], window: tuple[float, float]
 ) -> bytes:
     """Raw intensities of each split: of all pixels, and of the foreground; a PNG."""
@@ -107,10 +107,10 @@ def intensity_png(
         _draw_densities(axis, {split: getattr(histograms[split], name) for split in SPLITS})
         for edge in window:
             axis.axvline(edge, color=curves.MARK, lw=1.0, ls=(0, (4, 3)), zorder=1)
-        curves.style(axis, title, "raw intensity", "fraction of pixels")
+        curves.style_axes(axis, title, "raw intensity", "fraction of pixels")
         axis.set_yscale("log", nonpositive="clip")
     _draw_legend_above(panels[0])
-    return curves.png(figure)
+    return curves.encode_figure(figure)
 
 
 def _draw_densities(axis: Axes, counts: dict[Split, NDArray[np.int64]]) -> None:
@@ -142,7 +142,7 @@ def _draw_legend_above(axis: Axes) -> None:
         )
 
 
-def overlays_png(dataset: Dataset, window: tuple[float, float], storage: Storage) -> bytes:
+def draw_overlays(dataset: Dataset, window: tuple[float, float], storage: Storage) -> bytes:
     """Up to eight slices of each split with their masks; a PNG.
 
     window: the raw intensities that are drawn black and white.

@@ -19,7 +19,7 @@ from contract.storage import Storage, open_storage
 from contract.tables import to_csv
 from contract.timestamps import utc_now
 from trainer.data import dataset_plots
-from trainer.data.augmentation_preview import augmentation_png
+from trainer.data.augmentation_preview import draw_augmentation_preview
 from trainer.data.dataset_index import SPLITS, Dataset, intensity_scaling
 from trainer.data.dataset_stats import (
     PatientStats,
@@ -85,12 +85,12 @@ def create_report(
         if dataset.select(split)
     )
     plots = {
-        "counts": dataset_plots.counts_png(patients),
-        "foreground": dataset_plots.foreground_png(dataset),
-        "intensity": dataset_plots.intensity_png(histograms, scaling.window),
-        "overlays": dataset_plots.overlays_png(dataset, scaling.window, storage),
+        "counts": dataset_plots.plot_slice_counts(patients),
+        "foreground": dataset_plots.plot_foreground_fractions(dataset),
+        "intensity": dataset_plots.plot_intensity_histograms(histograms, scaling.window),
+        "overlays": dataset_plots.draw_overlays(dataset, scaling.window, storage),
     }
-    if augmented := augmentation_png(dataset, data, network, seed, storage):
+    if augmented := draw_augmentation_preview(dataset, data, network, seed, storage):
         plots["augmentation"] = augmented
     for name, png in plots.items():
         destination.write(f"{name}.png", png)

@@ -117,14 +117,14 @@ def _image_name_of(mask_stem: str, pattern: str) -> str | None:
 def _no_patient_error(keys: Sequence[str], data: Data, storage: Storage) -> str:
     """The message for images in whose names the regular expression finds no patient."""
     names = f"the names of {len(keys)} files, such as" if keys[1:] else "the name of"
+    regex = _quote_toml_string(data.patient_id_regex)
     return (
-        f"{storage.url}: data.patient_id_regex = {_as_toml(data.patient_id_regex)} finds no "
-        f"patient in {names} {keys[0]}: change it ('^([^_]+)_' takes everything before the first "
-        "underscore), or rename the files."
+        f"{storage.url}: data.patient_id_regex = {regex} finds no patient in {names} {keys[0]}: "
+        "change it ('^([^_]+)_' takes everything before the first underscore), or rename the files."
     )
 
 
-def _as_toml(pattern: str) -> str:
+def _quote_toml_string(pattern: str) -> str:
     """A pattern as in a settings file: in single quotes, in which backslashes are literal."""
     is_literal = "'" not in pattern and pattern.isprintable()
     return f"'{pattern}'" if is_literal else json.dumps(pattern, ensure_ascii=False)
@@ -136,11 +136,12 @@ def _check_patients_differ_from_slices(pairs: Sequence[Pair], data: Data, storag
     Slices of one patient would then be assigned to several splits without any error.
     """
     if all(pair.patient == pair.name for pair in pairs):
+        regex = _quote_toml_string(data.patient_id_regex)
         raise DataError(
-            f"{storage.url}: data.patient_id_regex = {_as_toml(data.patient_id_regex)} takes the "
-            f"complete name of every file, such as {pairs[0].name}, for its patient: change it so "
-            "that it stops before the slice, or, if every patient has only one slice, split them "
-            'yourself with data.layout = "presplit".'
+            f"{storage.url}: data.patient_id_regex = {regex} matches the complete name of every "
+            f"file, such as {pairs[0].name}: change it so that it stops before the slice, or, if "
+            "every patient has only one slice, split them yourself with "
+            'data.layout = "presplit".'
         )
 
 
@@ -204,10 +205,12 @@ def _empty_folder_error(
 ) -> str:
     """The message for a folder without images, with the most likely cause."""
     names = f"{data.images_dir} and {data.masks_dir}"
-    splits = f"{data.train_dir}|{data.valid_dir}|{data.test_dir}"
+    splits = f"{data.train_dir}, {data.valid_dir} and {data.test_dir}"
     expected = f"{splits}, each with {names}" if data.layout == "presplit" else names
     if isinstance(storage, LocalStorage) and not storage.path.is_dir():
-        return f"there is no folder {storage.url}: data.root must contain {expected}."
+        return (
+            f"there is no folder {storage.url}: set data.root to a folder that contains {expected}."
+        )
     text = f"there are no images ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}/{folder.path}"
     in_folder = [key for key in skipped if PurePosixPath(key).is_relative_to(folder.path)]
     if in_folder:

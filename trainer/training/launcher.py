@@ -33,7 +33,7 @@ from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import checkpoints, run_store
 from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
-from trainer.training.progress import (
+from trainer.training.progress_actor import (
     POLL_INTERVAL_S,
     ProgressActor,
     ProgressReport,
@@ -98,8 +98,8 @@ def _train_unfinished(
     workers = f"{count} worker{'s' if count > 1 else ''}"
     on_progress(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
     with ray_session(config.cluster) as session:
-        # A private cluster never grows, so waiting for resources that it lacks would not end.
-        if session.private:
+        # A local cluster never grows, so waiting for resources that it lacks would not end.
+        if session.is_local:
             check_resources(config.train)
             start_autoscaling_coordinator()
         # Only after connecting to a cluster, so that the name of a run that never started is free.

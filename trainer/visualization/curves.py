@@ -23,7 +23,7 @@ _COLUMNS = 3
 _DPI = 110
 
 
-def metrics_png(
+def plot_metrics(
     history: Sequence[Metrics],
     panels: Sequence[str],
     best: Metrics | None = None,
@@ -50,14 +50,14 @@ def metrics_png(
             draw_scores(axis, history, name, best)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    return png(figure)
+    return encode_figure(figure)
 
 
-def losses_png(history: Sequence[Metrics], best: Metrics | None = None) -> bytes:
+def plot_losses(history: Sequence[Metrics], best: Metrics | None = None) -> bytes:
     """The training and validation loss, with the best epoch marked; a PNG."""
     figure = new_figure(7.0, 4.2)
     draw_scores(figure.subplots(), history, "loss", best)
-    return png(figure)
+    return encode_figure(figure)
 
 
 def draw_scores(
@@ -71,7 +71,7 @@ def draw_scores(
             axis.plot(*_points(history, key), color=color, label=label, lw=1.8, marker=marker)
     if best:
         _mark_best(axis, name, best)
-    style(axis, _TITLES.get(name, name.replace("_", " ").capitalize()), "epoch")
+    style_axes(axis, _TITLES.get(name, name.replace("_", " ").capitalize()), "epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(frameon=False, fontsize=8, loc="best")
@@ -93,7 +93,7 @@ def draw_learning_rate(axis: Axes, history: Sequence[Metrics]) -> None:
     marker = "o" if len(history) < 3 else ""
     axis.plot(*_points(history, "learning_rate"), color=OTHER, lw=1.8, marker=marker)
     axis.set_yscale("log", nonpositive="clip")
-    style(axis, "Learning rate", "epoch")
+    style_axes(axis, "Learning rate", "epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
@@ -105,7 +105,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def style(axis: Axes, title: str, x: str, y: str = "") -> None:
+def style_axes(axis: Axes, title: str, x: str, y: str = "") -> None:
     """The style of all our plots."""
     axis.set_title(title, fontsize=10, fontweight="bold", loc="left", color=INK)
     axis.set_xlabel(x, fontsize=9, color=INK)
@@ -117,7 +117,7 @@ def style(axis: Axes, title: str, x: str, y: str = "") -> None:
     axis.spines[["left", "bottom"]].set_color(RULE)
 
 
-def png(figure: Figure) -> bytes:
+def encode_figure(figure: Figure) -> bytes:
     """A figure as PNG, drawn without a display and without matplotlib's global state."""
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})

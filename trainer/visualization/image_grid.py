@@ -97,7 +97,7 @@ def epoch_comparison(sheets: Mapping[int, bytes], classes: Sequence[Segmentation
         # There is one legend, below the last epoch.
         height = image.shape[0] - _draw_legend(image.shape[1], classes).shape[0]
         part = _blank(_TITLE_HEIGHT + height, width)
-        _draw_text(part, f"Epoch {epoch}", (_GAP + 1, _TITLE_HEIGHT - 8), 17, weight=600)
+        _draw_text(part, f"Epoch {epoch}", (_GAP + 1, _TITLE_HEIGHT - 8), 17, font_weight=600)
         _paste(part, image[:height], _TITLE_HEIGHT, 0)
         parts.append(part)
     return encode_png(np.concatenate([*parts, _draw_legend(width, classes)]))
@@ -152,13 +152,13 @@ def _draw_text(
     position: tuple[int, int],
     size: int,
     max_width: int | None = None,
-    weight: int = 400,
+    font_weight: int = 400,
 ) -> None:
     """Draw text; position: x, y of the left end of its baseline. Long text loses its middle."""
     font = cv2.FontFace("sans")
     if max_width is not None:
         text = _shorten(text, font, size, max_width)
-    cv2.putText(image, text, position, _TEXT_COLOR, font, size, weight)
+    cv2.putText(image, text, position, _TEXT_COLOR, font, size, font_weight)
 
 
 def _shorten(text: str, font: cv2.FontFace, size: int, max_width: int) -> str:

@@ -13,8 +13,8 @@ import boto3
 import pytest
 import yaml
 
-from cluster.aws import file_checks, launcher, resources
-from cluster.aws.resources import AwsResources, Buckets
+from cluster.aws import cluster_yaml_checks, launcher, resources
+from cluster.aws.resources import AwsResources, BucketNames
 from cluster.capacity_check import nodes_of_file
 from contract.config import Config
 from contract.config.loader import to_toml
@@ -28,7 +28,7 @@ GROUND = AwsResources(
     "arn:aws:iam::123456789012:instance-profile/head",
     "arn:aws:iam::123456789012:instance-profile/worker",
 )
-BUCKETS = Buckets("kept", None)
+BUCKETS = BucketNames("kept", None)
 
 
 def config(**cloud: object) -> Config:
@@ -88,7 +88,7 @@ def test_the_file_takes_the_values_of_the_settings(tmp_path: Path) -> None:
         private_addresses=True,
     ).cluster.cloud
     tree = launcher.fill_cluster_file(launcher.read_cluster_file(FILE), cloud, GROUND)
-    assert file_checks.security_issues(tree, spot=True) == []
+    assert cluster_yaml_checks.security_issues(tree, use_spot=True) == []
     assert (tree["cluster_name"], tree["max_workers"]) == ("segfleet-mine", 5)
     assert tree["idle_timeout_minutes"] == 3
     assert tree["provider"]["region"] == "eu-central-1"
@@ -122,7 +122,7 @@ def test_workers_without_spot_or_gpu(tmp_path: Path) -> None:
     worker = tree["available_node_types"]["worker-on-demand"]
     assert (worker["min_workers"], worker["resources"]) == (2, {"CPU": 16})
     assert tree["worker_setup_commands"] == []
-    assert file_checks.security_issues(tree, spot=False) == []
+    assert cluster_yaml_checks.security_issues(tree, use_spot=False) == []
 
 
 def test_a_file_without_on_demand_workers_cannot_do_without_spot(checkout: Path) -> None:
@@ -176,7 +176,7 @@ def test_ray_starts_safe_nodes_from_the_file_and_down_ends_them(
     assert written.returncode == 0, written.stderr
     file = launcher.cluster_file_path(cloud)
     assert f"start the cluster with `ray up {file}`" in written.stdout
-    created = launcher.provision(asked, Buckets(f"kept-{cloud.name}", None))
+    created = launcher.provision(asked, BucketNames(f"kept-{cloud.name}", None))
     assert resources.find_open_ports([created.security_group], cloud.region) == []
     started = start_as_ray_does(file, ("head", "worker-spot", "worker-on-demand"))
     name = launcher.cluster_name(cloud)

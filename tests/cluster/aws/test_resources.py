@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from cluster.aws import resources
-from cluster.aws.resources import Buckets
+from cluster.aws.resources import BucketNames
 from contract.config import Config
 from contract.errors import ClusterError
 
@@ -31,10 +31,10 @@ def name() -> str:
 
 def test_the_buckets_are_those_of_the_settings() -> None:
     config = Config().with_values({"storage.root": "s3://kept/a/b"})
-    assert resources.find_buckets(config) == Buckets("kept", None)
+    assert resources.find_buckets(config) == BucketNames("kept", None)
     data = {"data.source": "folder", "data.root": "s3://slices/x"}
     config = Config().with_values({"storage.root": "s3://kept", **data})
-    assert resources.find_buckets(config) == Buckets("kept", "slices")
+    assert resources.find_buckets(config) == BucketNames("kept", "slices")
     with pytest.raises(ClusterError, match="cannot be read by nodes on AWS"):
         resources.find_buckets(Config())
 
@@ -137,7 +137,7 @@ def actions(policy: dict[str, Any]) -> set[str]:
 
 
 def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
-    buckets = Buckets("kept", "slices")
+    buckets = BucketNames("kept", "slices")
     head, worker = resources.create_instance_profiles(name, REGION, buckets, "sg-1234")
     assert (head, worker) == resources.create_instance_profiles(name, REGION, buckets, "sg-1234")
     assert worker.endswith(f":instance-profile/{name}-worker")
@@ -158,7 +158,7 @@ def test_nodes_have_the_rights_they_need_and_no_others(name: str) -> None:
 
 
 def test_without_a_data_bucket_there_is_no_right_to_one(name: str) -> None:
-    resources.create_instance_profiles(name, REGION, Buckets("kept", None), "sg-1234")
+    resources.create_instance_profiles(name, REGION, BucketNames("kept", None), "sg-1234")
     given = role_policies(f"{name}-worker")
     assert {one["Sid"] for one in given["bucket"]["Statement"]} == {
         "ListTheBucket",

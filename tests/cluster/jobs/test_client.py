@@ -126,7 +126,7 @@ def read_worker():
     return contract.__file__, os.environ["AWS_REGION"]
 
 with ray_session(Cluster(address=sys.argv[1])) as connection:
-    assert not connection.private
+    assert not connection.is_local
     print(ray.get(read_worker.remote()))
 """
 

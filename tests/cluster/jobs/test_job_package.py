@@ -15,7 +15,10 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = [
     (["trainer", "train"], ["trainer", "train", "settings.toml"]),
     (["trainer", "train", "train.epochs=3"], ["trainer", "train", "settings.toml"]),
-    (["tuning", "run", "my.toml", "--verbose"], ["tuning", "run", "settings.toml", "--verbose"]),
+    (
+        ["tuning", "sweep", "my.toml", "--verbose"],
+        ["tuning", "sweep", "settings.toml", "--verbose"],
+    ),
     (["trainer", "train", "--verbose"], ["trainer", "train", "settings.toml", "--verbose"]),
     (
         ["trainer", "evaluate", "demo@production", "data.root=s3://b/slices"],
@@ -46,7 +49,7 @@ def test_a_command_is_required() -> None:
     ("typed", "module"),
     [
         ("train", "trainer train settings.toml"),
-        ("segfleet sweep my.toml", "tuning run settings.toml"),
+        ("segfleet sweep my.toml", "tuning sweep settings.toml"),
         ("python -m trainer train", "trainer train settings.toml"),
         ("models promote demo 1 production", "inference promote demo 1 production"),
     ],

@@ -83,7 +83,7 @@ def test_a_storage_that_does_not_answer_does_not_stop_the_command(
 
 def test_whole_checkpoints_of_a_training_and_records_of_a_sweep_count(tmp_path: Path) -> None:
     root = open_storage(str(tmp_path))
-    train, sweep = ("trainer", "train", "x.toml"), ("tuning", "run", "x.toml")
+    train, sweep = ("trainer", "train", "x.toml"), ("tuning", "sweep", "x.toml")
     assert (
         list_checkpoint_ids(root, "demo", train)
         == list_checkpoint_ids(root, "demo", sweep)

@@ -93,14 +93,14 @@ class TestMistakes:
             ),
             (["epocs=3"], "override 'epocs=3' must read section.key=value."),
             (["train.epochs"], "override 'train.epochs' must read section.key=value."),
-            (["train.epochs=x"], "train.epochs (override) = 'x': input should be"),
+            (["train.epochs=x"], "train.epochs (override) = 'x' must be a valid integer"),
             (
                 ["train.batch_size=7"],
                 "(override) = 7 must be divisible by train.num_workers (line 9)",
             ),
-            (["train.epochs="], "train.epochs (override) = None: "),
+            (["train.epochs="], "train.epochs (override) = None must be a valid integer"),
             (["sweep.space.train.epochs=3"], "sweep.space.train.epochs"),
-            (["run.name=7"], "run.name (override) = 7: input should be a valid string"),
+            (["run.name=7"], "run.name (override) = 7 must be a valid string"),
         ],
     )
     def test_in_overrides(self, file: Path, overrides: list[str], message: str) -> None:
@@ -111,13 +111,13 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("old", "new", "message"),
         [
-            ("epochs = 3", "epochs = 0", "try.toml: train.epochs (line 8) = 0: "),
+            ("epochs = 3", "epochs = 0", "try.toml: train.epochs (line 8) = 0 must be "),
             (
                 "epochs = 3",
                 "epoch = 3",
                 "no setting train.epoch (line 8); did you mean train.epochs?",
             ),
-            ("noise = 0.1", "noise = 7", "data.augment.noise (line 5) = 7: "),
+            ("noise = 0.1", "noise = 7", "data.augment.noise (line 5) = 7 must be "),
             ("[train]", "[trian]", "there is no setting trian; did you mean train?"),
             ("learning_rate", "lerning_rate", "did you mean train.learning_rate?"),
             ("epochs = 3", "epochs = ", "is not valid TOML: Invalid value (at line 8"),

@@ -5,18 +5,20 @@ import sys
 from pathlib import Path
 
 from contract.config import setting_types
-from contract.config.reference import page
+from contract.config.reference import render_settings_reference
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_the_page_is_current() -> None:
     written = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert written == page(), "run: python -m contract.config.reference > docs/settings.md"
+    assert written == render_settings_reference(), (
+        "run: python -m contract.config.reference > docs/settings.md"
+    )
 
 
 def test_every_setting_has_a_row() -> None:
-    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    rows = [line for line in render_settings_reference().splitlines() if line.startswith("| `")]
     # The four keys of a range stand there as well.
     assert len(rows) == len(setting_types()) + 4
     assert all(line.count(" | ") == 3 for line in rows)
@@ -30,4 +32,4 @@ def test_the_command_prints_the_page() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout == page()
+    assert done.stdout == render_settings_reference()

@@ -80,7 +80,7 @@ def test_predict_writes_masks_overlays_and_dice_and_resumes(
         "--overlays",
         "--ground-truth",
         tmp_path / "ground_truth",
-        "--patient-regex",
+        "--patient-id-regex",
         r"^P\d",
     )
     first = run_predict(*arguments, *scoring)

@@ -58,7 +58,7 @@ def test_a_file_name_without_a_patient_and_an_invalid_regex_are_errors(tmp_path:
     with pytest.raises(DataError, match=r"finds no patient in ct/x\.png"):
         ground_truth(r"^P\d").scores({"ct/x.png": PERFECT})
     with pytest.raises(
-        ConfigError, match=r"--patient-regex '\(' is not a valid regular expression"
+        ConfigError, match=r"--patient-id-regex '\(' is not a valid regular expression"
     ):
         open_ground_truth(str(tmp_path), single_foreground(), 127, "(")
 

@@ -353,7 +353,7 @@ def test_a_replica_responds_at_its_own_url_too(
         replica_client.post(SEGMENT, content=image, headers={"Authorization": "x"}).status_code
         == 401
     )
-    assert f"version 1 at {service.replica_url()}" in service.run_command("status").stdout
+    assert f"version 1 at {service.replica_url()}" in service.run_command("service").stdout
 
 
 @pytest.mark.parametrize("is_direct", [False, True])

@@ -38,7 +38,7 @@ def test_the_url_names_an_address_that_a_client_can_use(host: str, url: str) -> 
 
 def test_the_api_key_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_api_key(Serve()) is None
-    settings = Serve(api_key="SEGFLEET_TEST_KEY")
+    settings = Serve(api_key_env="SEGFLEET_TEST_KEY")
     monkeypatch.setenv("SEGFLEET_TEST_KEY", "secret")
     assert read_api_key(settings) == "secret"
     monkeypatch.delenv("SEGFLEET_TEST_KEY")

@@ -85,7 +85,7 @@ def test_a_promoted_bundle_that_cannot_be_served_is_a_load_error(
             time.sleep(0.1)
         assert "saved_model.pb" in load_error
         assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
-        result = service.run_command("status").stdout
+        result = service.run_command("service").stdout
         assert "saved_model.pb" in result
         service.registry.rollback("bright", "production")
         while client.get("/v1/status").json()["replicas"][0]["load_error"]:
@@ -104,7 +104,7 @@ def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
     assert after["rejected"] - before["rejected"] == 1
     assert after["errors"] == 0
     assert 0 < after["latency_s"]["p50"] <= after["latency_s"]["p99"] < 60
-    result = service.run_command("status")
+    result = service.run_command("service")
     assert result.returncode == 0, result.stderr
     assert "bright@production = version 1, run bright-0.5, OpenVINO" in result.stdout
     assert "32 x 32 pixels, grey" in result.stdout
@@ -115,12 +115,15 @@ def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
 def test_a_model_that_does_not_exist_is_rejected(service: Any) -> None:
     result = service.run_command("deploy", "serve.model=unknown@production")
     assert result.returncode == 1
-    assert "serve.model = 'unknown@production' cannot be served: there is no model" in result.stderr
+    assert (
+        "serve.model = 'unknown@production' cannot be served, because there is no model"
+        in result.stderr
+    )
 
 
-@pytest.mark.parametrize("command", ["status", "shutdown"])
+@pytest.mark.parametrize("command", ["service", "shutdown"])
 def test_a_missing_service_or_cluster_is_one_sentence(service: Any, command: str) -> None:
-    override = "serve.port=9" if command == "status" else "cluster.address=127.0.0.1:9"
+    override = "serve.port=9" if command == "service" else "cluster.address=127.0.0.1:9"
     result = service.run_command(command, override)
     assert result.returncode == 1
     assert result.stderr.startswith("error: no ")
@@ -128,15 +131,15 @@ def test_a_missing_service_or_cluster_is_one_sentence(service: Any, command: str
 
 
 @pytest.fixture
-def private_service(
+def local_service(
     bright_bundle: Any, tmp_path: Path
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The URL of a service on a private cluster, and the process of its command."""
+    """The URL of a service on a local cluster, and the process of its command."""
     root, port = str(tmp_path / "storage"), free_port()
     registry = Registry(open_storage(root))
     registry.register("bright", bright_bundle.url)
     registry.promote("bright", 1, "production")
-    config = tmp_path / "private.toml"
+    config = tmp_path / "local.toml"
     settings = {"storage": {"root": root}, "serve": {"model": "bright@production", "port": port}}
     config.write_text(to_toml(Config.model_validate(settings)))
     command = [sys.executable, "-m", "inference", "deploy", str(config)]
@@ -151,10 +154,10 @@ def private_service(
             process.terminate()
 
 
-def test_on_a_private_cluster_the_replicas_are_the_service(
-    private_service: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
+def test_on_a_local_cluster_the_replicas_are_the_service(
+    local_service: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
 ) -> None:
-    url, process = private_service
+    url, process = local_service
     with httpx.Client(base_url=url, timeout=60) as client:
         response = client.post(SEGMENT, content=slice_png, headers=PNG)
         assert (response.status_code, response.headers["segfleet-model"]) == (200, "bright@1")

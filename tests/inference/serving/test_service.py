@@ -33,4 +33,4 @@ def test_other_http_options_than_those_of_the_running_serve_are_rejected(
     running = {"port": port, "request_timeout_s": REQUEST_TIMEOUT_S}[name]
     message = rf"already runs with serve\.{name} = {running}, not {value}:"
     with pytest.raises(ClusterError, match=message):
-        start_service(ReplicaSpec(settings, "nowhere", None, private=False), timeout_s=1.0)
+        start_service(ReplicaSpec(settings, "nowhere", None, is_local=False), timeout_s=1.0)

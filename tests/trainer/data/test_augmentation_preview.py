@@ -5,7 +5,7 @@ from contract.config import Augment, Config, Data, Network
 from contract.imaging.encode import decode_png
 from contract.storage import open_storage
 from trainer.data.augmentation import PROBABILITIES
-from trainer.data.augmentation_preview import active_augmentations, augmentation_png
+from trainer.data.augmentation_preview import active_augmentations, draw_augmentation_preview
 from trainer.data.dataset_index import Dataset
 
 SWITCHED_OFF: dict[str, float] = dict.fromkeys(PROBABILITIES, 0.0)
@@ -16,7 +16,9 @@ def draw(prepared, **augment: float) -> bytes | None:
     changed = data.augment.model_dump() | SWITCHED_OFF | augment
     data = data.model_copy(update={"augment": Augment.model_validate(changed)})
     dataset: Dataset = prepared.dataset
-    return augmentation_png(dataset, data, Network(image_size=32), 1, open_storage(dataset.root))
+    return draw_augmentation_preview(
+        dataset, data, Network(image_size=32), 1, open_storage(dataset.root)
+    )
 
 
 def test_every_setting_that_switches_an_augmentation_on_is_known():

@@ -83,7 +83,7 @@ def test_names_without_patient_are_reported_once(source: Storage, home: Storage)
 
 def test_a_pool_whose_every_slice_were_a_patient_is_rejected(pool: Storage, home: Storage) -> None:
     message = data_error(pool, home, layout="unsplit", patient_id_regex="^.+")
-    assert "takes the complete name of every file, such as P00-0, for its patient" in message
+    assert "matches the complete name of every file, such as P00-0: change it" in message
     assert 'split them yourself with data.layout = "presplit"' in message
     assert home.list_objects() == []
 
@@ -174,9 +174,11 @@ def test_the_other_layout_is_recognised(source: Storage, pool: Storage, home: St
 def test_a_wrong_root_is_named(tmp_path: Path, home: Storage) -> None:
     nowhere = open_storage(str(tmp_path / "nowhere"))
     message = data_error(nowhere, home)
-    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: data.root must contain")
+    assert message.startswith(f"there is no folder {tmp_path / 'nowhere'}: set data.root to ")
     (tmp_path / "nowhere").mkdir()
-    assert "data.root must contain train|valid|test" in data_error(nowhere, home)
+    assert "data.root must contain train, valid and test, each with images and masks" in data_error(
+        nowhere, home
+    )
 
 
 def test_only_files_of_the_layout_are_listed(source: Storage, pool: Storage) -> None:

@@ -30,8 +30,8 @@ def run(tmp_path_factory) -> LocalStorage:
     """What a training leaves of its curves."""
     run = LocalStorage(tmp_path_factory.mktemp("run"))
     history = [{"epoch": 1.0, "loss": 1.0, "val_loss": 1.0, "dice_coef": 0.5}]
-    run.write("train_losses.png", curves.losses_png(history))
-    run.write("train_metrics.png", curves.metrics_png(history, ["dice_coef"]))
+    run.write("train_losses.png", curves.plot_losses(history))
+    run.write("train_metrics.png", curves.plot_metrics(history, ["dice_coef"]))
     return run
 
 

@@ -16,7 +16,7 @@ from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.training import launcher
 from trainer.training.launcher import DataParallelTrainer, monitor_progress
-from trainer.training.progress import ProgressActor
+from trainer.training.progress_actor import ProgressActor
 from trainer.training.run_store import RunResult
 
 SHORT_TIMEOUTS = Config().with_values(

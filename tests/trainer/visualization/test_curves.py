@@ -8,8 +8,8 @@ from trainer.visualization import curves
 @pytest.mark.parametrize("epochs", [0, 1, 5])
 def test_the_curves_are_images(epochs):
     for png in (
-        curves.metrics_png(history(epochs), ["dice_coef", "specificity", "learning_rate"]),
-        curves.losses_png(history(epochs)),
+        curves.plot_metrics(history(epochs), ["dice_coef", "specificity", "learning_rate"]),
+        curves.plot_losses(history(epochs)),
     ):
         image = decode_png(png)
         assert image.shape[0] > 200
@@ -17,7 +17,7 @@ def test_the_curves_are_images(epochs):
 
 
 def test_the_same_history_draws_the_same_curves():
-    assert curves.losses_png(history(4)) == curves.losses_png(history(4))
+    assert curves.plot_losses(history(4)) == curves.plot_losses(history(4))
 
 
 def test_the_best_epoch_is_marked():

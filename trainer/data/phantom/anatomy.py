@@ -16,7 +16,7 @@ from scipy.interpolate import CubicSpline
 from trainer.data.phantom.shapes import (
     HEIGHT,
     Ellipse,
-    Shape,
+    Solid,
     Tube,
     Waves,
 )
@@ -29,7 +29,7 @@ _VESSEL = 150.0
 class Layer:
     """A shape and its intensity in HU; grain: HU by which its inside is mottled."""
 
-    shape: Shape
+    shape: Solid
     hu: float
     grain: float = 0.0
 
@@ -136,13 +136,13 @@ def _wall(rng: Generator) -> tuple[list[Layer], Ellipse]:
     return layers + ribs, cavity
 
 
-def _ribs(rng: Generator, side: int, a: float, b: float) -> list[Layer]:
+def _ribs(rng: Generator, side: int, half_width: float, half_depth: float) -> list[Layer]:
     """Cuts through the ribs of one side: bone about marrow, wandering forwards with height."""
     layers = []
     for angle in (np.arange(-0.35, 1.15, 0.42) + rng.uniform(-0.1, 0.1)).tolist():
         cos, sin = math.cos(angle), math.sin(angle)
-        x, y, drift = side * a * cos, b * sin, (side * 0.5 * sin, -0.5 * cos)
-        turn = math.atan2(b * cos, -side * a * sin)
+        x, y, drift = side * half_width * cos, half_depth * sin, (side * 0.5 * sin, -0.5 * cos)
+        turn = math.atan2(half_depth * cos, -side * half_width * sin)
         long = _around(rng, 1.0, 0.2)
         layers.append(Layer(Ellipse(x, y, long, 0.42, turn, drift), _BONE))
         layers.append(Layer(Ellipse(x, y, long - 0.3, 0.2, turn, drift), _MARROW))

@@ -21,7 +21,7 @@ from contract.imaging.encode import encode_png
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from trainer.data.phantom.anatomy import AIR, Layer, Patient, create_anatomy
-from trainer.data.phantom.shapes import HEIGHT, VIEW, Field, SamplePoints, Shape
+from trainer.data.phantom.shapes import HEIGHT, VIEW, Field, SamplePoints, Solid
 
 # Finds the patient in PHANTOM_0003-0007.
 PATIENT_REGEX = r"^PHANTOM_\d+"
@@ -96,9 +96,9 @@ def write_phantom(
             future.result()
 
 
-def create_patient(seed: int, patient: int) -> Patient:
-    """The anatomy of a numbered patient."""
-    return create_anatomy(np.random.default_rng((seed, patient, 0)))
+def create_patient(seed: int, patient_index: int) -> Patient:
+    """The anatomy of a patient, by its number."""
+    return create_anatomy(np.random.default_rng((seed, patient_index, 0)))
 
 
 def render_slice(
@@ -109,7 +109,9 @@ def render_slice(
     mask = canvas.paint_patient()
     # Stream 0 is the anatomy.
     rng = np.random.default_rng((seed, spec.patient, spec.index + 1))
-    return _apply_window(_simulate_scan(canvas.hu, canvas.pixel, anatomy.noise, rng)), mask
+    return _apply_intensity_window(
+        _simulate_scan(canvas.hu, canvas.pixel, anatomy.noise, rng)
+    ), mask
 
 
 class Canvas:
@@ -121,7 +123,7 @@ class Canvas:
 
     def __init__(self, anatomy: Patient, z: float, size: int) -> None:
         self.anatomy, self.pixel = anatomy, VIEW / size
-        grid = _grid(size, z)
+        grid = _pixel_centers(size, z)
         across, along = (_WARP * warp.sample(grid) for warp in anatomy.warps)
         self.points = SamplePoints(grid.x + across, grid.y + along, z)
         self.hu = np.full((size, size), AIR, np.float32)
@@ -144,22 +146,22 @@ class Canvas:
     ) -> NDArray[np.uint8]:
         """Paint the inside of a layer's shape; returns its mask of 0 and 1."""
         mask = np.zeros(self.hu.shape, np.uint8)
-        window = self._window(layer.shape)
-        if window is None:
+        box = self._bounding_box(layer.shape)
+        if box is None:
             return mask
         depth = layer.shape.depth(
-            SamplePoints(self.points.x[window], self.points.y[window], self.points.z)
+            SamplePoints(self.points.x[box], self.points.y[box], self.points.z)
         )
         if within is not None:
-            depth = np.minimum(depth, within[window])
+            depth = np.minimum(depth, within[box])
         if dents is not None:
-            depth = depth + dents[window]
+            depth = depth + dents[box]
         cover = np.clip(depth / self.pixel + 0.5, 0.0, 1.0)
-        self.hu[window] += cover * (layer.hu + layer.grain * grain[window] - self.hu[window])
-        mask[window] = depth > 0.0
+        self.hu[box] += cover * (layer.hu + layer.grain * grain[box] - self.hu[box])
+        mask[box] = depth > 0.0
         return mask
 
-    def _window(self, shape: Shape) -> tuple[slice, slice] | None:
+    def _bounding_box(self, shape: Solid) -> tuple[slice, slice] | None:
         """Rows and columns that can show a shape; None if the slice does not intersect it."""
         box = shape.box(self.points.z)
         if box is None:
@@ -172,7 +174,7 @@ class Canvas:
         return slice(front, back + 1), slice(left, right + 1)
 
 
-def _grid(size: int, z: float) -> SamplePoints:
+def _pixel_centers(size: int, z: float) -> SamplePoints:
     """The centers of the pixels in cm."""
     axis = ((np.arange(size) + 0.5) * (VIEW / size) - VIEW / 2).astype(np.float32)
     x, y = np.meshgrid(axis, axis)
@@ -186,5 +188,5 @@ def _simulate_scan(hu: Field, pixel: float, deviation: float, rng: Generator) ->
     return blurred + noise * (deviation / float(noise.std()))
 
 
-def _apply_window(hu: Field) -> NDArray[np.uint8]:
+def _apply_intensity_window(hu: Field) -> NDArray[np.uint8]:
     return np.clip((hu - _WINDOW_LOW) * (255.0 / _WINDOW_WIDTH), 0, 255).round().astype(np.uint8)

@@ -30,8 +30,8 @@ class SamplePoints:
     z: float
 
 
-class Shape(Protocol):
-    """A solid."""
+class Solid(Protocol):
+    """A solid body of the phantom."""
 
     def box(self, z: float) -> Box | None:
         """Left, right, front and back of the cut at a height; None where it is not cut."""
@@ -63,19 +63,19 @@ class Ellipse:
     reach: float | None = None
 
     def box(self, z: float) -> Box | None:
-        size = self._size(z)
-        if size < 0.05:
+        scale = self._scale(z)
+        if scale < 0.05:
             return None
-        (x, y), longest = self._center(z), size * max(self.a, self.b)
+        (x, y), longest = self._center(z), scale * max(self.a, self.b)
         return x - longest, x + longest, y - longest, y + longest
 
     def depth(self, points: SamplePoints) -> Field:
-        size = self._size(points.z)
+        scale = self._scale(points.z)
         center = self._center(points.z)
         x, y = points.x - center[0], points.y - center[1]
         # math, not numpy: numpy's scalars would turn float32 into float64, at twice the time.
         cos, sin = math.cos(self.tilt), math.sin(self.tilt)
-        a, b = self.a * size, self.b * size
+        a, b = self.a * scale, self.b * scale
         radius = np.sqrt(((cos * x + sin * y) / a) ** 2 + ((cos * y - sin * x) / b) ** 2)
         return (1.0 - radius) * min(a, b)
 
@@ -83,7 +83,7 @@ class Ellipse:
         rise = z - self.middle
         return self.x + self.drift[0] * rise, self.y + self.drift[1] * rise
 
-    def _size(self, z: float) -> float:
+    def _scale(self, z: float) -> float:
         """Share of the half axes that is left at a height."""
         if self.reach is None:
             return 1.0

@@ -27,8 +27,8 @@ def write_curves(
     if has_metric(history, "learning_rate"):
         panels.append("learning_rate")
     best = find_best_epoch(history, monitor)
-    run.write("train_metrics.png", curves.metrics_png(history, panels, best, classes))
-    run.write("train_losses.png", curves.losses_png(history, best))
+    run.write("train_metrics.png", curves.plot_metrics(history, panels, best, classes))
+    run.write("train_losses.png", curves.plot_losses(history, best))
 
 
 def find_best_epoch(history: Sequence[EpochMetrics], monitor: str) -> EpochMetrics | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.phantom import sample_points
-from trainer.data.phantom.shapes import Ellipse, SamplePoints, Shape, Tube, Waves
+from trainer.data.phantom.shapes import Ellipse, SamplePoints, Solid, Tube, Waves
 
 SHAPES = [
     Ellipse(2.0, -3.0, 4.0, 2.0, 0.5, (0.5, -0.2), 1.0, 3.0),
@@ -16,7 +16,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["ellipse", "tube"])
 @pytest.mark.parametrize("z", [0.0, 1.0, 2.5, 3.5])
-def test_no_point_of_a_shape_lies_outside_its_box(shape: Shape, z: float) -> None:
+def test_no_point_of_a_shape_lies_outside_its_box(shape: Solid, z: float) -> None:
     points = sample_points(z)
     box = shape.box(z)
     assert box is not None

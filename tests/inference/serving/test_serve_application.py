@@ -11,7 +11,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from contract.config import Config
 from contract.errors import ConfigError
-from inference.serving.application import ServiceArguments, serve_yaml
+from inference.serving.serve_application import ServiceArguments, render_serve_config
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,7 +36,7 @@ def test_a_written_config_builds_the_service() -> None:
             "serve.target_ongoing_requests": 3.0,
         }
     )
-    text = serve_yaml(config)
+    text = render_serve_config(config)
     assert yaml.safe_load(text)["http_options"]["port"] == 8123
     deployment = build_from(text)._bound_deployment
     spec: Any = deployment.init_args[0]
@@ -48,15 +48,17 @@ def test_a_written_config_builds_the_service() -> None:
 
 
 def test_the_api_key_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config().with_values({"serve.api_key": "A_KEY"})
+    config = Config().with_values({"serve.api_key_env": "A_KEY"})
     monkeypatch.setenv("A_KEY", "the secret itself")
-    text = serve_yaml(config)
+    text = render_serve_config(config)
     assert "the secret itself" not in text
     assert "environment variable A_KEY" in text
     spec: Any = build_from(text)._bound_deployment.init_args[0]
     assert spec.key_digest
     monkeypatch.delenv("A_KEY")
-    with pytest.raises(ConfigError, match=r"serve\.api_key names the environment variable A_KEY"):
+    with pytest.raises(
+        ConfigError, match=r"serve\.api_key_env names the environment variable A_KEY"
+    ):
         build_from(text)
 
 

@@ -8,7 +8,7 @@ import ray
 
 from cluster.connection import Connection
 from trainer.training.failures import WorkerFailure
-from trainer.training.progress import ProgressActor, ProgressReport, ProgressReporter
+from trainer.training.progress_actor import ProgressActor, ProgressReport, ProgressReporter
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The winner of a sweep: its bundle, and its settings as a TOML file."""
+"""The best trial of a sweep: its bundle, and its settings as a TOML file."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from tuning.trainable import trial_config
 from tuning.trial_store import Trial, TrialStore, rank_trials
 
 
-def best_trial(trials: list[Trial], config: Config) -> Trial:
+def select_best_trial(trials: list[Trial], config: Config) -> Trial:
     """The trial with the best score; TrainingError if none has a score."""
     ranked = rank_trials(trials, config.train.monitor)
     if ranked and ranked[0].history:
@@ -29,7 +29,7 @@ def best_trial(trials: list[Trial], config: Config) -> Trial:
 
 def find_bundle(trials: list[Trial], config: Config) -> str | None:
     """The address of the bundle of the best trial; None if it was not exported yet."""
-    result = _read_result(best_trial(trials, config), config)
+    result = _read_result(select_best_trial(trials, config), config)
     return result.bundle if result else None
 
 
@@ -50,40 +50,40 @@ def finalize_trial_run(settings: Mapping[str, Any], commit: str | None) -> str:
     return finalize_run(run, config, run_store.read_history(run), commit).bundle
 
 
-def sync_winner_history(config: Config, store: TrialStore) -> None:
-    """Record epochs that the winner's bundle was chosen from and Ray Tune was not told about.
+def sync_best_trial_history(config: Config, store: TrialStore) -> None:
+    """Record epochs that the best trial's bundle was chosen from and Ray Tune did not report.
 
     A worker group continues for some seconds after its trial was stopped.
     """
-    trial = best_trial(store.trials, config)
+    trial = select_best_trial(store.trials, config)
     result = _read_result(trial, config)
-    assert result, "the winner's run is finalized"
+    assert result, "the best trial's run is finalized"
     for metrics in result.history:
         store.log_epoch(trial.number, metrics)
 
 
-def winner_name(config: Config) -> str:
-    """The name of a run with the winner's settings; the run of its trial exists already."""
-    return f"{config.run.name}-winner"
+def retraining_name(config: Config) -> str:
+    """The name of a run with the best trial's settings; the run of the trial exists already."""
+    return f"{config.run.name}-best"
 
 
-def winner_toml(config: Config, trial: Trial) -> str:
-    """The winner's settings as a TOML file; training it again reproduces its score."""
+def best_trial_toml(config: Config, trial: Trial) -> str:
+    """The best trial's settings as a TOML file; training with it reproduces its score."""
     settings = trial_config(config, trial.number, trial.values)
-    renamed = settings.with_values({"run.name": winner_name(config)})
+    renamed = settings.with_values({"run.name": retraining_name(config)})
     return _header(config, trial, settings.fingerprint()) + to_toml(renamed)
 
 
 def _header(config: Config, trial: Trial, fingerprint: str) -> str:
-    """The comment at the top of the winner's settings: where they come from."""
+    """The comment at the top of the best trial's settings: where they come from."""
     host, best = host_info(), trial.best_epoch(config.train.monitor)
-    assert best, "a winner has a score"
+    assert best, "the best trial has a score"
     today = datetime.now(UTC).date().isoformat()
     score = f"{config.train.monitor} {best[config.train.monitor]:.4f} at epoch {best['epoch']:.0f}"
     return (
-        f"# Winner of sweep {config.run.name}: trial {trial.number}, {score}, {today}.\n"
+        f"# Best trial of sweep {config.run.name}: trial {trial.number}, {score}, {today}.\n"
         f"# Fingerprint {fingerprint}, commit {host['commit']}, on {host['machine']}.\n"
-        "# `segfleet train` with this file trains it again.\n\n"
+        "# `segfleet train` with this file retrains it.\n\n"
     )
 
 

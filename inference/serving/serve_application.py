@@ -1,6 +1,6 @@
 """The service as an application for Ray Serve's own commands, `serve run` and `serve deploy`.
 
-import_path: inference.serving.application:build
+import_path: inference.serving.serve_application:build
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from inference.serving.deployment import ReplicaSpec, build_application
 from inference.serving.request_parsing import key_digest_of
 from inference.serving.service import APPLICATION, http_options
 
-IMPORT_PATH = "inference.serving.application:build"
+IMPORT_PATH = "inference.serving.serve_application:build"
 
 _HEADER = """\
 # The service of {model}, for Ray Serve on a cluster whose nodes have segfleet installed:
@@ -44,12 +44,12 @@ class ServiceArguments(BaseModel):
 def build(arguments: ServiceArguments) -> serve.Application:
     """The application of a service; called by Ray Serve with the args of a config file.
 
-    Raises ConfigError if serve.api_key names an environment variable that is not set.
+    Raises ConfigError if serve.api_key_env names an environment variable that is not set.
     """
     key = read_api_key(arguments.serve)
     digest = key_digest_of(key) if key else None
     return build_application(
-        ReplicaSpec(arguments.serve, arguments.storage_root, digest, private=False)
+        ReplicaSpec(arguments.serve, arguments.storage_root, digest, is_local=False)
     )
 
 
@@ -81,9 +81,9 @@ def serve_config(config: Config) -> dict[str, Any]:
     return content
 
 
-def serve_yaml(config: Config) -> str:
+def render_serve_config(config: Config) -> str:
     """A Serve config file with comments that say how to use it."""
-    variable = config.serve.api_key
+    variable = config.serve.api_key_env
     key = _KEY_NOTE.format(variable=variable) if variable else ""
     header = _HEADER.format(model=config.serve.model, key=key)
     return header + yaml.safe_dump(serve_config(config), sort_keys=False)

@@ -15,7 +15,7 @@ from contract.config import Config
 from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
 
-# Memory that a private cluster with one training worker may use until Ray ends workers.
+# Memory that a local cluster with one training worker may use until Ray ends workers.
 SPARE_GB = 2.0
 PROGRAM = """
 import grpc, logging, os, ray, signal, sys
@@ -47,7 +47,7 @@ try:
         print(ray.get(read_worker.remote()))
         print(ray.get_runtime_context().gcs_address)
         print(ray._private.worker._global_node.temp_dir, flush=True)
-        assert connection.private
+        assert connection.is_local
         print(call_without_token(ray.get_runtime_context().gcs_address), flush=True)
         os.kill(os.getpid(), int(sys.argv[1]))
 except KeyboardInterrupt:
@@ -56,7 +56,7 @@ except KeyboardInterrupt:
 
 
 def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess[str]:
-    """Start a private cluster in a process that then sends itself a signal."""
+    """Start a local cluster in a process that then sends itself a signal."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, str(int(signal_number))],
         cwd=folder,
@@ -68,7 +68,7 @@ def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess
     )
 
 
-def test_private_clusters_leave_nothing_behind(tmp_path: Path) -> None:
+def test_local_clusters_leave_nothing_behind(tmp_path: Path) -> None:
     """One is terminated; before that, one was killed, which the next start cleans up."""
     killed = run_program(tmp_path, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
@@ -78,7 +78,7 @@ def test_private_clusters_leave_nothing_behind(tmp_path: Path) -> None:
     done = run_program(tmp_path, signal.SIGTERM)
     assert done.returncode == 0, done.stderr
     module, address, folder, status, end = done.stdout.split()
-    # Ray listens on all interfaces, so the token alone guards a private cluster.
+    # Ray listens on all interfaces, so the token alone guards a local cluster.
     assert status == "UNAUTHENTICATED"
     assert end == "terminated"
     assert module == str(ROOT / "contract/__init__.py")
@@ -100,7 +100,7 @@ def command_lines() -> list[bytes]:
     return lines
 
 
-def test_more_workers_than_a_private_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
+def test_more_workers_than_a_local_cluster_holds_are_rejected_at_once(tmp_path: Path) -> None:
     output = train(tmp_path, {"cluster.cpus": 1})
     assert output.returncode == 1
     assert "train.num_workers requests 2 training workers" in output.stderr

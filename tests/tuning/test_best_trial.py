@@ -1,4 +1,4 @@
-"""The winner among trials, and its settings."""
+"""The best of the trials, and its settings."""
 
 import tomllib
 
@@ -6,8 +6,8 @@ import pytest
 
 from contract.config import Config
 from contract.errors import TrainingError
+from tuning.best_trial import best_trial_toml, select_best_trial
 from tuning.trial_store import Trial
-from tuning.winner import best_trial, winner_toml
 
 CONFIG = Config().with_values({"run.name": "demo", "train.monitor": "val_dice_coef"})
 
@@ -31,18 +31,18 @@ def trial(number: int, *scores: float, error: str | None = None) -> Trial:
 
 def test_the_best_epoch_of_all_decides() -> None:
     trials = [trial(1, 0.5, 0.6), trial(2, 0.9, 0.1), trial(3, 0.7)]
-    assert best_trial(trials, CONFIG).number == 2
+    assert select_best_trial(trials, CONFIG).number == 2
 
 
 def test_without_a_score_the_first_error_is_the_reason() -> None:
     with pytest.raises(TrainingError, match=r"no trial of sweep 'demo' .* trial 1: no memory"):
-        best_trial([trial(1, error="no memory"), trial(2)], CONFIG)
+        select_best_trial([trial(1, error="no memory"), trial(2)], CONFIG)
     with pytest.raises(TrainingError, match=r"sweep\.time_budget_s was used up"):
-        best_trial([], CONFIG)
+        select_best_trial([], CONFIG)
 
 
 def test_its_settings_are_a_complete_file_with_its_values() -> None:
-    text = winner_toml(CONFIG, trial(2, 0.9))
+    text = best_trial_toml(CONFIG, trial(2, 0.9))
     config = Config.model_validate(tomllib.loads(text))
-    assert config.run.name == "demo-winner"
+    assert config.run.name == "demo-best"
     assert config.train.learning_rate == 0.002

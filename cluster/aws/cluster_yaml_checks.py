@@ -14,14 +14,14 @@ _DISCONTINUED_IMAGES = ("rayproject/ray-ml", "anyscale/ray-ml")
 _HOST = re.compile(r"--dashboard-host[= ](\S+)")
 
 
-def missing_fields(tree: Mapping[str, Any]) -> list[str]:
+def missing_fields(cluster_yaml: Mapping[str, Any]) -> list[str]:
     """What a cluster file lacks although Ray's schema allows it, one sentence each."""
-    types: Mapping[str, Any] = tree.get("available_node_types", {})
-    head = tree.get("head_node_type")
+    types: Mapping[str, Any] = cluster_yaml.get("available_node_types", {})
+    head = cluster_yaml.get("head_node_type")
     missing = []
     if head not in types or len(types) < 2:
         missing.append("it needs available_node_types, one of them named by head_node_type.")
-    if "run_options" not in tree.get("docker", {}):
+    if "run_options" not in cluster_yaml.get("docker", {}):
         missing.append("it needs docker.run_options.")
     for name, node_type in types.items():
         match node_type["node_config"].get("BlockDeviceMappings"):
@@ -32,37 +32,43 @@ def missing_fields(tree: Mapping[str, Any]) -> list[str]:
     return missing
 
 
-def security_issues(tree: Mapping[str, Any], spot: bool) -> list[str]:
+def security_issues(cluster_yaml: Mapping[str, Any], use_spot: bool) -> list[str]:
     """The security issues of a cluster file, one sentence each.
 
-    tree: the content of the file, filled in; spot: whether workers should be spot instances.
+    cluster_yaml: the content of the file, filled in; use_spot: whether workers should be spot
+    instances.
     """
-    types: Mapping[str, Any] = tree["available_node_types"]
-    issues = [*_dashboard(tree), *_token(tree), *_rules(tree), *_image(tree)]
+    types: Mapping[str, Any] = cluster_yaml["available_node_types"]
+    issues = [
+        *_dashboard_issues(cluster_yaml),
+        *_token_issues(cluster_yaml),
+        *_security_group_issues(cluster_yaml),
+        *_image_issues(cluster_yaml),
+    ]
     for name, node_type in types.items():
-        issues += _node(name, node_type["node_config"])
-    if spot:
-        issues += _fallback(tree["head_node_type"], types)
+        issues += _node_issues(name, node_type["node_config"])
+    if use_spot:
+        issues += _fallback_issues(cluster_yaml["head_node_type"], types)
     return issues
 
 
-def _dashboard(tree: Mapping[str, Any]) -> Iterator[str]:
+def _dashboard_issues(cluster_yaml: Mapping[str, Any]) -> Iterator[str]:
     """The address must be explicit, even though it is Ray's documented default."""
     hosts = [
         host
-        for line in tree.get("head_start_ray_commands", ())
+        for line in cluster_yaml.get("head_start_ray_commands", ())
         if "ray start" in line
         for host in (_HOST.findall(line) or ["not set"])
     ]
     if hosts != ["127.0.0.1"]:
         yield f"the dashboard's address is {' and '.join(hosts) or 'unknown'}: set it to 127.0.0.1."
-    for text in _texts(tree):
+    for text in _texts(cluster_yaml):
         if "0.0.0.0" in text or re.search(r"(^|[\s=/'\"])::(/0)?($|[\s'\"])", text):
             yield f"{text!r} allows every address."
 
 
-def _token(tree: Mapping[str, Any]) -> Iterator[str]:
-    options = " ".join(tree.get("docker", {}).get("run_options", ()))
+def _token_issues(cluster_yaml: Mapping[str, Any]) -> Iterator[str]:
+    options = " ".join(cluster_yaml.get("docker", {}).get("run_options", ()))
     for variable in ("RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN_PATH="):
         if variable not in options:
             yield f"docker.run_options lack {variable}: Ray would accept requests without a token."
@@ -70,19 +76,19 @@ def _token(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "docker.run_options contain the token, which AWS and Docker show to other users."
 
 
-def _rules(tree: Mapping[str, Any]) -> Iterator[str]:
-    rules = tree["provider"].get("security_group", {}).get("IpPermissions", ())
+def _security_group_issues(cluster_yaml: Mapping[str, Any]) -> Iterator[str]:
+    rules = cluster_yaml["provider"].get("security_group", {}).get("IpPermissions", ())
     if any(block in str(rules) for block in ANY_ADDRESS):
         yield "provider.security_group has a rule that allows every address."
 
 
-def _image(tree: Mapping[str, Any]) -> Iterator[str]:
-    image = tree.get("docker", {}).get("image", "")
+def _image_issues(cluster_yaml: Mapping[str, Any]) -> Iterator[str]:
+    image = cluster_yaml.get("docker", {}).get("image", "")
     if not image or image.startswith(_DISCONTINUED_IMAGES):
         yield f"docker.image = {image!r} is discontinued: use an image of rayproject/ray."
 
 
-def _node(name: str, node: Mapping[str, Any]) -> Iterator[str]:
+def _node_issues(name: str, node: Mapping[str, Any]) -> Iterator[str]:
     if node.get("MetadataOptions", {}).get("HttpTokens") != "required":
         yield f"{name}: MetadataOptions.HttpTokens must be required (IMDSv2)."
     if not node.get("SecurityGroupIds"):
@@ -95,7 +101,7 @@ def _node(name: str, node: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name}: its disk is not encrypted."
 
 
-def _fallback(head: str, types: Mapping[str, Any]) -> Iterator[str]:
+def _fallback_issues(head: str, types: Mapping[str, Any]) -> Iterator[str]:
     workers = [node_type for name, node_type in types.items() if name != head]
     spot = [node_type for node_type in workers if _is_spot(node_type)]
     on_demand = [node_type for node_type in workers if not _is_spot(node_type)]
@@ -116,7 +122,7 @@ def _priority(node_type: Mapping[str, Any]) -> int:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every string in a tree."""
+    """Every string in a tree of dicts and lists."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from contract.cli.progress import ProgressBar
+from contract.cli.progress_bar import ProgressBar
 from tests.programs import run_on_terminal, run_program
 
 

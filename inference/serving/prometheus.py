@@ -59,7 +59,7 @@ class _Collector:
         yield _latency_histogram(snapshot.total)
         yield GaugeMetricFamily(
             "segfleet_requests_in_flight",
-            "Requests that are waiting or being segmented.",
+            "Requests that are queued or running.",
             value=snapshot.requests_in_flight,
         )
         replicas = GaugeMetricFamily(

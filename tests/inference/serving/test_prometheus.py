@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference.serving.metrics import METRICS_CONTENT_TYPE, MetricsSnapshot, render_metrics
+from inference.serving.prometheus import METRICS_CONTENT_TYPE, MetricsSnapshot, render_metrics
 from inference.serving.schemas import ReplicaInfo
 from inference.serving.stats import RequestStats
 

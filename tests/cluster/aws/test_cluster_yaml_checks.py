@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.aws.file_checks import security_issues
+from cluster.aws.cluster_yaml_checks import security_issues
 from cluster.aws.launcher import read_cluster_file
 from contract.errors import ClusterError
 
@@ -58,7 +58,7 @@ def test_the_file_with_its_five_values_filled_in_by_hand_is_complete(tmp_path: P
     path.write_text(content)
     tree = read_cluster_file(path)
     prepared = check_by_ray(tree)
-    assert security_issues(tree, spot=True) == []
+    assert security_issues(tree, use_spot=True) == []
     nodes = {name: kind["node_config"] for name, kind in prepared["available_node_types"].items()}
     assert {node["ImageId"] for node in nodes.values()} == {"ami-0abc1234def567890"}
     roles = {name: node["IamInstanceProfile"]["Arn"] for name, node in nodes.items()}
@@ -71,7 +71,7 @@ def test_the_file_with_its_five_values_filled_in_by_hand_is_complete(tmp_path: P
 
 
 def test_the_shipped_file_is_secure(shipped: Tree) -> None:
-    assert security_issues(shipped, spot=True) == []
+    assert security_issues(shipped, use_spot=True) == []
 
 
 def node(tree: Tree, name: str = "worker-spot") -> Tree:
@@ -128,14 +128,14 @@ CHANGES: list[tuple[Callable[[Tree], Any], str]] = [
 def test_each_danger_is_found(change: Callable[[Tree], Any], danger: str, shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     change(tree)
-    issues = security_issues(tree, spot=True)
+    issues = security_issues(tree, use_spot=True)
     assert any(danger in one for one in issues), issues
 
 
 def test_on_demand_workers_need_no_fallback(shipped: Tree) -> None:
     tree = copy.deepcopy(shipped)
     del tree["available_node_types"]["worker-spot"]
-    assert security_issues(tree, spot=False) == []
+    assert security_issues(tree, use_spot=False) == []
 
 
 @pytest.mark.parametrize(
