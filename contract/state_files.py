@@ -31,6 +31,9 @@ def read_config(storage: Storage, key: str, remedy: str) -> Config:
     """Read the settings of a run or sweep; raises as read_json does."""
     address = f"{storage.url}/{key}"
     data = storage.read(key)
+    # An empty file would be valid, with the default of every setting.
+    if not data.strip():
+        raise StorageError(f"{address} is damaged (it is empty): {remedy}.")
     try:
         return validate(parse_toml(data.decode(), address), address)
     except UnicodeDecodeError as error:

@@ -59,6 +59,7 @@ def test_settings_are_read_as_they_were_written(store: Storage) -> None:
     ("data", "reason"),
     [
         (b"\xff\xfe", "is damaged (it is not text)"),
+        (b"\n", "is damaged (it is empty)"),
         (b"[train]\nepochs = ", "is not valid TOML"),
         (b"[train]\nepochs = 0", "train.epochs = 0"),
         (b"[train]\nepoch = 3", "there is no setting train.epoch"),

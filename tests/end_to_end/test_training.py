@@ -23,7 +23,8 @@ from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
 from contract.config.loader import to_toml
-from contract.errors import DataError, TrainingError
+from contract.errors import DataError, TrainingError, UserError
+from contract.registry import Registry, open_bundle
 from contract.storage import Storage, open_storage
 from inference.batch.predict_files import OutputFiles, create_job, predict_files
 from inference.batch.scoring import open_ground_truth, score_files
@@ -32,8 +33,9 @@ from tests.class_slices import CLASSES, write_class_slices
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data import cache, dataset_index
+from trainer.evaluation.bundle_config import load_bundle_config
 from trainer.evaluation.evaluate import evaluate
-from trainer.training import launcher, run_store
+from trainer.training import checkpoints, launcher, run_store
 from trainer.training.checkpoints import EpochMetrics
 from tuning import best_trial
 from tuning.trainable import train_in_process
@@ -211,6 +213,44 @@ def test_a_finished_run_is_not_trained_again(
     assert again == trained.result
     assert "already finished" in caplog.text
     assert open_storage(trained.result.run).list_objects() == before
+
+
+def test_each_damaged_state_file_is_named_repaired_or_skipped(trained: Trained) -> None:
+    """What the commands read of a dataset, a run, a bundle and the registry."""
+    root = Path(trained.result.run).parents[1]
+    config = tiny(str(root))
+    storage, run = open_storage(str(root)), run_store.run_storage(config)
+    registry = Registry(storage)
+    version = registry.register("tiny", trained.result.bundle).version
+    registry.promote("tiny", version, "production")
+
+    def read_all() -> None:
+        slices = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
+        run_store.check_resumable(run, config, slices)
+        run_store.read_result(run)
+        checkpoints.load_latest(run.child("checkpoints"))
+        load_bundle_config(open_storage(trained.result.bundle), (), {})
+        registry.versions("tiny")
+        open_bundle("tiny@production", str(root))
+
+    files = [path for path in root.rglob("*.*") if path.suffix in (".json", ".toml")]
+    names = {path.name for path in files}
+    assert {"run.json", "config.toml", "dataset.json", "checkpoint.json", "index.json"} <= names
+    errors: list[tuple[str, str]] = []
+    for path in files:
+        whole = path.read_bytes()
+        for damaged in (whole[: len(whole) // 2], b"", b"\xff\xfe", b"[]", b"null"):
+            path.write_bytes(damaged)
+            try:
+                read_all()
+            except UserError as error:
+                errors.append((path.name, str(error)))
+            finally:
+                path.write_bytes(whole)
+    assert all(name in error and "\n" not in error for name, error in errors)
+    named = {"run.json", "config.toml", "dataset.json", "manifest.json", "000001.json"}
+    assert {name for name, _ in errors} >= named
+    read_all()
 
 
 def test_a_run_started_with_other_settings_is_rejected(

@@ -31,6 +31,18 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert keys(LocalStorage(tmp_path / "here")) == ["link/file"]
 
 
+def test_a_deleted_object_leaves_no_empty_folders(tmp_path: Path) -> None:
+    store = LocalStorage(tmp_path / "store")
+    for key in ("a/b/one", "a/b/two", "c/three"):
+        store.write(key, b"data")
+    store.delete("a/b/one")
+    assert keys(store) == ["a/b/two", "c/three"]
+    store.delete("a/b/two")
+    store.delete("c/three")
+    # The folder of the storage itself is kept.
+    assert list(tmp_path.rglob("*")) == [tmp_path / "store"]
+
+
 def test_a_folder_may_be_its_own_destination(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "source", "a", "last")
     LocalStorage(source).upload_folder(source, last="last")
