@@ -7,6 +7,7 @@ a user would start it, on the Ray cluster that all tests share.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,11 @@ from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
 from contract.imaging.intensity_scaling import IntensityScaling
-from contract.imaging.segmentation_class import single_foreground
+from contract.imaging.segmentation_class import (
+    SegmentationClass,
+    create_classes,
+    single_foreground,
+)
 from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
@@ -36,6 +41,11 @@ API_KEY = "a key of the tests"
 REQUEST_TIMEOUT_S = 20.0
 """Also the time in which a replica that waits for CPUs must shut down."""
 
+THREE_CLASSES = create_classes(
+    {"organ": (230, 60, 60), "lesion": (60, 200, 80), "bone": (70, 90, 240)}
+)
+"""From dark to bright: 0.2 to 0.47, to 0.73, and above."""
+
 MakeBundle = Callable[..., Storage]
 
 
@@ -43,12 +53,17 @@ MakeBundle = Callable[..., Storage]
 def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     """make_bundle(level=0.5): a bundle whose foreground is brighter than level, in 0..1.
 
-    fails: TensorFlow can load its graph, which raises an error for every slice.
+    fails: TensorFlow can load its graph, which raises an error for every slice. classes: with
+    several, each is brighter than the one before.
     """
 
-    def make(level: float = 0.5, fails: bool = False) -> Storage:
+    def make(
+        level: float = 0.5,
+        fails: bool = False,
+        classes: tuple[SegmentationClass, ...] = single_foreground(),
+    ) -> Storage:
         folder = tmp_path_factory.mktemp("bundle")
-        _save_model(folder / "saved_model", level, fails)
+        _save_model(folder / "saved_model", level, fails, len(classes))
         np.savez(folder / "weights.npz", level=level)
         (folder / "config.toml").write_text(to_toml(Config()))
         metadata = BundleMetadata(
@@ -61,7 +76,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             patients={},
             image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
-            classes=single_foreground(),
+            classes=classes,
             intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
             threshold=0.5,
             metrics={"val_dice_coef": level},
@@ -112,6 +127,14 @@ class RunningService:
         """An HTTP client that sends the API key to the service, or to one of its replicas."""
         headers = {"Authorization": f"Bearer {self.api_key}"}
         return httpx.Client(base_url=url or self.url, headers=headers, timeout=60)
+
+    def wait_for_version(self, version: int) -> None:
+        """Wait until the service serves this version."""
+        deadline = time.monotonic() + 30
+        with self.client() as client:
+            while client.get("/v1/model").json()["version"] != version:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
     def replica_url(self) -> str:
         """The URL of its only replica itself: http://127.0.0.1:30000."""
@@ -189,7 +212,10 @@ def service(
     make_bundle: MakeBundle,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[RunningService]:
-    """bright@production, at version 1 of 2, whose foreground is brighter than one half."""
+    """bright@production, at version 1 of 3, whose foreground is brighter than one half.
+
+    Version 3 has several classes.
+    """
     import ray
     from ray import serve
 
@@ -198,6 +224,7 @@ def service(
     registry = Registry(storage)
     for level in (0.5, 0.2):
         registry.register("bright", make_bundle(level).url)
+    registry.register("bright", make_bundle(0.2, classes=THREE_CLASSES).url)
     registry.promote("bright", 1, "production")
     config = folder / "service.toml"
     config.write_text(
@@ -244,7 +271,26 @@ def service(
     serve.shutdown()
 
 
-def _save_model(folder: Path, level: float, fails: bool) -> None:
+@pytest.fixture
+def three_classes(service: RunningService) -> Iterator[RunningService]:
+    """The same service with version 3, which has THREE_CLASSES."""
+    service.registry.promote("bright", 3, "production")
+    service.wait_for_version(3)
+    yield service
+    service.registry.rollback("bright", "production")
+    service.wait_for_version(1)
+
+
+@pytest.fixture(scope="session")
+def bands_png() -> bytes:
+    """A PNG of 64 x 96: dark (20); in rows 10:40 three bands of 24 columns: 90, 150 and 230."""
+    image = np.full((64, 96), 20, np.uint8)
+    for index, value in enumerate((90, 150, 230)):
+        image[10:40, 12 + 24 * index : 36 + 24 * index] = value
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
+def _save_model(folder: Path, level: float, fails: bool, num_classes: int) -> None:
     """Save a small network with the signatures of a bundle: resize, convolve, resize, threshold."""
     import tensorflow as tf
 
@@ -273,8 +319,15 @@ def _save_model(folder: Path, level: float, fails: bool) -> None:
         )
         small = resize(tf.ensure_shape(grey, [None, None, None, 1]), IMAGE_SIZE, IMAGE_SIZE)
         smooth = tf.nn.conv2d(small / 255.0, kernel, 1, "SAME")
-        maps = resize(tf.sigmoid(20.0 * (smooth - level)), shape[1], shape[2])
-        return {"probability": maps, "mask": tf.cast(maps[..., 0] > 0.5, tf.uint8)}
+        # The step to each class, at equal distances from level to 1.
+        levels = [level + (1 - level) * index / num_classes for index in range(num_classes)]
+        steps = [tf.sigmoid(20.0 * (smooth - each)) for each in levels]
+        above = tf.concat([*steps[1:], tf.zeros_like(steps[0])], -1)
+        maps = resize(tf.concat(steps, -1) - above, shape[1], shape[2])
+        indices = tf.add_n(
+            [tf.cast(tf.reduce_sum(maps[..., k:], -1) > 0.5, tf.uint8) for k in range(num_classes)]
+        )
+        return {"probability": maps, "mask": indices}
 
     def resize(maps: Any, height: Any, width: Any) -> Any:
         rows = tf.einsum("oh,bhwc->bowc", resize_weights(tf.shape(maps)[1], height), maps)

@@ -1,6 +1,7 @@
 """The routes of the running service over HTTP: responses and rejected requests."""
 
 import asyncio
+import io
 import socket
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from inference.serving.request_limits import ConcurrencyLimiter
 from inference.serving.schemas import ServiceStatus
 from inference.serving.stats import RequestStats
 from tests.end_to_end.test_python import SERVICE_BLOCK, code_blocks
+from tests.inference.conftest import THREE_CLASSES
 from tests.processes import resident_bytes, titled
 
 PNG = {"Content-Type": "image/png"}
@@ -90,6 +92,54 @@ def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png
     runs = np.repeat(np.arange(len(counts)) % 2, counts)
     np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask)
     assert 0 < response["seconds"] < 60
+
+
+def test_the_probability_of_one_class_is_a_png_of_16_bits(
+    client: httpx.Client, slice_png: bytes
+) -> None:
+    response = client.post("/v1/probability", content=slice_png, headers=PNG)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/png"
+    probability = decode_image(response.content, "probability")[..., 0]
+    png = client.post(SEGMENT, content=slice_png, headers=PNG).content
+    np.testing.assert_array_equal(probability > 65535 / 2, decode_mask(png, "mask") > 0)
+    assert len(np.unique(probability)) > 2
+    assert client.post("/v1/probability", content=b"x", headers=PNG).status_code == 415
+
+
+def test_several_classes_over_http(three_classes: Any, bands_png: bytes) -> None:
+    with three_classes.client() as client:
+        content, headers = {"content": bands_png}, {**PNG, **AS_JSON}
+        response = client.post(SEGMENT, **content, headers=headers).json()
+        png = client.post(SEGMENT, **content, headers=PNG).content
+        colors = client.post(f"{SEGMENT}?mask_format=colors", **content, headers=PNG).content
+        wrong = client.post(f"{SEGMENT}?mask_format=rgb", **content, headers=PNG)
+        probabilities = client.post("/v1/probability", **content, headers=PNG)
+        model = client.get("/v1/model").json()
+    mask = decode_mask(png, "mask")
+    assert set(np.unique(mask)) == {0, 1, 2, 3}
+    assert [mask[25, x] for x in (4, 24, 48, 72)] == [0, 1, 2, 3]
+    names = ["organ", "lesion", "bone"]
+    assert [each["name"] for each in response["classes"]] == names
+    assert [each["name"] for each in model["classes"]] == names
+    for index, each in enumerate(response["classes"], start=1):
+        assert each["area"] == (mask == index).sum()
+        counts = each["mask"]["counts"]
+        runs = np.repeat(np.arange(len(counts)) % 2, counts)
+        np.testing.assert_array_equal(runs.reshape(mask.shape, order="F"), mask == index)
+    in_color = decode_image(colors, "colors")
+    for index, each in enumerate(THREE_CLASSES, start=1):
+        assert (in_color[mask == index] == each.color).all()
+    assert wrong.status_code == 400
+    assert "not one of indices, values, colors" in wrong.json()["error"]
+    assert probabilities.headers["content-type"] == "application/x-npz"
+    with np.load(io.BytesIO(probabilities.content)) as arrays:
+        assert arrays["classes"].tolist() == names
+        assert arrays["probability"].shape == (64, 96, 3)
+        assert arrays["probability"][25, 48].argmax() == 1
+    segmentation = inference.connect(three_classes.url, three_classes.api_key).segment(bands_png)
+    np.testing.assert_array_equal(segmentation.mask, mask)
+    assert segmentation.area == (mask > 0).sum()
 
 
 def test_prometheus_can_parse_the_metrics(client: httpx.Client, slice_png: bytes) -> None:

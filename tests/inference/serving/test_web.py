@@ -18,6 +18,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.inference.conftest import THREE_CLASSES
+
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
     reason="chromium and chromedriver are not installed (Debian: chromium, chromium-driver)",
@@ -137,6 +139,53 @@ def count_mask_pixels(browser: Browser) -> int:
     )
 
 
+def table_of_classes(browser: Browser) -> list[list[str]]:
+    """The cells of each row of the table of classes."""
+    return browser.run_script(
+        """
+        const rows = [...document.querySelectorAll("#classes tbody tr")];
+        return rows.map((row) => [...row.cells].map((cell) => cell.innerText));
+        """
+    )
+
+
+def mask_color(browser: Browser, x: int, y: int) -> list[int]:
+    """Red, green, blue and alpha of a pixel of the mask canvas."""
+    return browser.run_script(
+        """
+        const context = document.getElementById("mask").getContext("2d");
+        return [...context.getImageData(arguments[0], arguments[1], 1, 1).data];
+        """,
+        x,
+        y,
+    )
+
+
+def test_every_class_has_its_color_area_and_switch(
+    three_classes: Any, browser: Browser, bands_png: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "bands.png").write_bytes(bands_png)
+    browser.call("url", url=three_classes.url)
+    browser.run_script(
+        "sessionStorage.setItem('segfleet-key', arguments[0])", three_classes.api_key
+    )
+    browser.type_into("#file", str(tmp_path / "bands.png"))
+    browser.wait_until(lambda: browser.text("#status").startswith("Mask of"))
+    rows = table_of_classes(browser)
+    assert [row[0] for row in rows] == ["organ", "lesion", "bone"]
+    areas = [int(row[1].removesuffix(" px").replace(",", "")) for row in rows]
+    assert sum(areas) == count_mask_pixels(browser)
+    assert all(area > 300 for area in areas)
+    for x, each in zip((24, 48, 72), THREE_CLASSES, strict=True):
+        assert mask_color(browser, x, 25) == [*each.color, 255]
+    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    assert mask_color(browser, 48, 25) == [0, 0, 0, 0]
+    assert count_mask_pixels(browser) == areas[0] + areas[2]
+    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    assert count_mask_pixels(browser) == sum(areas)
+    browser.save_screenshot(tmp_path / "classes.png")
+
+
 def test_the_mask_and_its_measurements_are_shown(
     service: Any, browser: Browser, slice_png: bytes, tmp_path: Path
 ) -> None:
@@ -152,16 +201,20 @@ def test_the_mask_and_its_measurements_are_shown(
     browser.click("#api-key-form button")
     browser.wait_until(lambda: browser.text("#status").startswith("Mask of"))
 
-    assert browser.text("#area") == f"{expected['area']:,} px"
     assert browser.text("#served-model") == browser.text("#model") == "bright@1"
     assert browser.text("#input-size") == "32 × 32 pixels"
     assert browser.text("#time").endswith("s in the service")
-    box = expected["bounding_box"]
-    assert (
-        browser.text("#bounding-box")
-        == f"{box['width']} × {box['height']} at {box['x']}, {box['y']}"
-    )
-    assert count_mask_pixels(browser) == expected["area"]
+    (foreground,) = expected["classes"]
+    box = foreground["bounding_box"]
+    assert table_of_classes(browser) == [
+        [
+            "foreground",
+            f"{foreground['area']:,} px",
+            f"{100 * foreground['area'] / (64 * 96):.2f} %",
+            f"{box['width']} × {box['height']} at {box['x']}, {box['y']}",
+        ]
+    ]
+    assert count_mask_pixels(browser) == foreground["area"]
 
     browser.run_script(
         "const slider = document.getElementById('opacity'); slider.value = 20;"
@@ -220,7 +273,15 @@ def test_the_docs_page_lists_every_endpoint(service: Any, browser: Browser) -> N
     browser.call("url", url=f"{service.url}/docs")
     browser.wait_until(lambda: "/v1/segment" in browser.text("#reference"))
     text = browser.text("body")
-    for expected in ("/v1/model", "/healthz", "/v1/status", "bounding_box", "406", service.url):
+    for expected in (
+        "/v1/model",
+        "/healthz",
+        "/v1/status",
+        "/v1/probability",
+        "bounding_box",
+        "406",
+        service.url,
+    ):
         assert expected in text
 
 
