@@ -65,7 +65,7 @@ PatientFromOption = Annotated[
 PatientRegexOption = Annotated[
     str | None,
     typer.Option(
-        "--patient-regex",
+        "--patient-id-regex",
         help="Regular expression that finds the patient in the path of a volume below SOURCE.",
     ),
 ]

@@ -43,7 +43,7 @@ class PatientRule:
         if not patient:
             raise DataError(
                 f"{volume.label}: there is no letter or digit in its patient {raw!r}: rename the "
-                "folder, or choose --patient-regex."
+                "folder, or choose --patient-id-regex."
             )
         _check_identifiers(patient, volume)
         return patient
@@ -53,7 +53,7 @@ class PatientRule:
             patient = find_patient(volume.path, self.regex)
             if patient is None:
                 raise DataError(
-                    f"--patient-regex '{self.regex}' finds no patient in {volume.path}: change it."
+                    f"--patient-id-regex '{self.regex}' finds no patient in {volume.path}: change it."
                 )
             return patient
         if self.source == "name":
@@ -62,7 +62,7 @@ class PatientRule:
         if not patient_id:
             raise DataError(
                 f"{volume.label} has no PatientID: leave out --patient-from, or choose "
-                "--patient-regex."
+                "--patient-id-regex."
             )
         return patient_id
 
@@ -73,7 +73,7 @@ def check_regex(pattern: str | None) -> None:
         re.compile(pattern or "")
     except re.error as error:
         raise ConfigError(
-            f"--patient-regex '{pattern}' is not a valid regular expression: {error}."
+            f"--patient-id-regex '{pattern}' is not a valid regular expression: {error}."
         ) from error
 
 
@@ -95,7 +95,7 @@ def name_volumes(volumes: Sequence[tuple[VolumeFile, str]]) -> list[str]:
             raise DataError(
                 f"{seen[patient][0].label} and {volume.label} would both be the patient {patient}, "
                 "but have different PatientIDs: choose --patient-from patient-id or "
-                "--patient-regex."
+                "--patient-id-regex."
             )
         names.append(patient if len(seen[patient]) == 1 else f"{patient}-v{len(seen[patient])}")
     return names
@@ -112,5 +112,5 @@ def _check_identifiers(patient: str, volume: VolumeFile) -> None:
             what = "birth date" if _DATE.match(identifier) else "name"
             raise DataError(
                 f"the patient {patient} of {volume.label} contains the {what} in its DICOM header: "
-                "rename the folder, or choose --patient-from or --patient-regex."
+                "rename the folder, or choose --patient-from or --patient-id-regex."
             )

@@ -33,7 +33,7 @@ def test_a_patient_that_is_not_found_is_an_error(tmp_path: Path) -> None:
         PatientRule("patient-id").patient(nifti)
     with pytest.raises(DataError, match=r"'\^P' finds no patient in ---\.nii\.gz"):
         PatientRule(regex="^P").patient(nifti)
-    with pytest.raises(ConfigError, match=r"--patient-regex '\(' is not a valid regular"):
+    with pytest.raises(ConfigError, match=r"--patient-id-regex '\(' is not a valid regular"):
         check_regex("(")
 
 
