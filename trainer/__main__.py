@@ -62,7 +62,7 @@ PatientFromOption = Annotated[
         "patient-id: PatientID of DICOM.",
     ),
 ]
-PatientRegexOption = Annotated[
+PatientIdRegexOption = Annotated[
     str | None,
     typer.Option(
         "--patient-id-regex",
@@ -115,7 +115,7 @@ def import_volumes(
     output: DatasetOutput,
     labels: Labels = None,
     patient_from: PatientFromOption = PatientFrom.NAME,
-    patient_regex: PatientRegexOption = None,
+    patient_id_regex: PatientIdRegexOption = None,
     window: Window = None,
     foreground_only: ForegroundOnly = False,
     center_crops: CenterCrops = False,
@@ -130,7 +130,7 @@ def import_volumes(
     from trainer.data.importers.patients import PatientRule, check_regex
     from trainer.data.importers.slice_files import ImportOptions
 
-    check_regex(patient_regex)
+    check_regex(patient_id_regex)
     if window and window[0] >= window[1]:
         raise typer.BadParameter("LOW must be below HIGH", param_hint="--window")
     options = ImportOptions(
@@ -139,7 +139,7 @@ def import_volumes(
         center_crops=center_crops,
         ignore_origin=ignore_origin,
     )
-    rule = PatientRule(patient_from.value, patient_regex)
+    rule = PatientRule(patient_from.value, patient_id_regex)
     storage = open_storage(output)
     with progress_bar("reading headers") as bar:
         tasks, result = plan_import(sources, labels or [], storage, rule, options, bar.set)

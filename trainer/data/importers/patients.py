@@ -53,7 +53,8 @@ class PatientRule:
             patient = find_patient(volume.path, self.regex)
             if patient is None:
                 raise DataError(
-                    f"--patient-id-regex '{self.regex}' finds no patient in {volume.path}: change it."
+                    f"--patient-id-regex '{self.regex}' finds no patient in {volume.path}: change "
+                    "it."
                 )
             return patient
         if self.source == "name":
