@@ -244,10 +244,10 @@ def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = 
 
     It is the service at serve.host and serve.port.
     """
-    from inference.serving.client import service_client
+    from inference.serving.client import create_service_client
 
     settings = load_settings(config, overrides)
-    client = service_client(settings.serve)
+    client = create_service_client(settings.serve)
     model, current = client.model(), client.status()
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",

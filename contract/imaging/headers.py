@@ -72,21 +72,21 @@ def read_header(data: bytes) -> Header:
     raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
 
 
-def _png(data: bytes) -> tuple[int, int, int]:
+def _read_png_size(data: bytes) -> tuple[int, int, int]:
     kind, width, height = struct.unpack_from(">4sII", data, 12)
     if kind != b"IHDR":
         raise DataError("the PNG image has no header chunk.")
     return width, height, 0
 
 
-def _bmp(data: bytes) -> tuple[int, int, int]:
+def _read_bmp_size(data: bytes) -> tuple[int, int, int]:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
     # A negative height means that rows are stored from top to bottom.
     return width, abs(height), 0
 
 
-def _jpeg(data: bytes) -> tuple[int, int, int]:
+def _read_jpeg_size(data: bytes) -> tuple[int, int, int]:
     """Read the segments up to the frame header; bytes between them are skipped, as in libjpeg."""
     position = 2
     while True:
@@ -105,7 +105,7 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
             position += max(struct.unpack_from(">H", data, position)[0], 2)
 
 
-def _gif(data: bytes) -> tuple[int, int, int]:
+def _read_gif_size(data: bytes) -> tuple[int, int, int]:
     """The logical screen; several images (an animation) are an error."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, images = 13 + _color_table(flags), 0
@@ -131,7 +131,7 @@ def _color_table(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _webp(data: bytes) -> tuple[int, int, int]:
+def _read_webp_size(data: bytes) -> tuple[int, int, int]:
     if data[8:12] != b"WEBP":
         raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
     kind = data[12:16]
@@ -153,7 +153,7 @@ def _uint24(data: bytes, position: int) -> int:
     return low | high << 16
 
 
-def _tiff(data: bytes) -> tuple[int, int, int]:
+def _read_tiff_size(data: bytes) -> tuple[int, int, int]:
     """The only page of a TIFF file; several pages are an error."""
     order = "<" if data[:2] == b"II" else ">"
     layout = _BIG if data[2] + data[3] == 43 else _CLASSIC
@@ -192,14 +192,14 @@ def _tiff_value(data: bytes, position: int, order: str, layout: _Layout) -> int:
 
 
 _READERS: dict[bytes, tuple[str, Callable[[bytes], tuple[int, int, int]]]] = {
-    _PNG: ("PNG", _png),
-    b"\xff\xd8": ("JPEG", _jpeg),
-    b"BM": ("BMP", _bmp),
-    b"II*\0": ("TIFF", _tiff),
-    b"MM\0*": ("TIFF", _tiff),
-    b"II+\0": ("TIFF", _tiff),
-    b"MM\0+": ("TIFF", _tiff),
-    b"GIF87a": ("GIF", _gif),
-    b"GIF89a": ("GIF", _gif),
-    b"RIFF": ("WebP", _webp),
+    _PNG: ("PNG", _read_png_size),
+    b"\xff\xd8": ("JPEG", _read_jpeg_size),
+    b"BM": ("BMP", _read_bmp_size),
+    b"II*\0": ("TIFF", _read_tiff_size),
+    b"MM\0*": ("TIFF", _read_tiff_size),
+    b"II+\0": ("TIFF", _read_tiff_size),
+    b"MM\0+": ("TIFF", _read_tiff_size),
+    b"GIF87a": ("GIF", _read_gif_size),
+    b"GIF89a": ("GIF", _read_gif_size),
+    b"RIFF": ("WebP", _read_webp_size),
 }

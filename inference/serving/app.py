@@ -154,7 +154,7 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
         "The PNG of a single class is 0 and 255; of several, the query parameter mask_format "
         "selects indices (class indices with a palette), values (the grey values of the training "
         "masks) or colors.",
-        dependencies=_key_dependencies(service),
+        dependencies=_api_key_dependencies(service),
         response_model=None,
         responses={
             200: {"model": SegmentResponse, "content": {PNG: _BINARY}, "description": "The mask."},
@@ -185,7 +185,7 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
         description=f"{_IMAGE_TEXT} The response of a model with a single class is a grey PNG of "
         "16 bits, 65535 times the probability; of several, an NPZ file of NumPy with the arrays "
         "probability, float32 [height, width, classes], and classes, the names.",
-        dependencies=_key_dependencies(service),
+        dependencies=_api_key_dependencies(service),
         response_model=None,
         responses={200: {"content": {PNG: _BINARY, NPZ: _BINARY}}, **_RESPONSES},
         openapi_extra=_BODY,
@@ -222,10 +222,10 @@ def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> st
 
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:
-    dependencies = _key_dependencies(service)
+    dependencies = _api_key_dependencies(service)
 
     @app.get("/v1/model", summary="The model that is served", dependencies=dependencies)
-    async def model() -> ModelInfo:
+    async def get_model_info() -> ModelInfo:
         return model_info(service.loaded_model, service.settings.model)
 
     @app.get("/v1/status", summary="The status of the service", dependencies=dependencies)
@@ -242,7 +242,7 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         return Response(await service.metrics(), 200, media_type=METRICS_CONTENT_TYPE)
 
 
-def _key_dependencies(service: Service) -> list[Any]:
+def _api_key_dependencies(service: Service) -> list[Any]:
     return [] if service.key_digest is None else [Depends(create_key_check(service.key_digest))]
 
 

@@ -52,7 +52,7 @@ class ServiceSegmentation:
 
 
 class ServiceClient:
-    """Requests to a running service; made by inference.connect or service_client."""
+    """Requests to a running service; made by inference.connect or create_service_client."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = _TIMEOUT_S) -> None:
         """As for inference.connect."""
@@ -116,7 +116,7 @@ class ServiceClient:
             ) from error
 
 
-def service_client(serve: Serve) -> ServiceClient:
+def create_service_client(serve: Serve) -> ServiceClient:
     """The client of the service of these settings; ConfigError if its key is not set."""
     return ServiceClient(service_url(serve), read_api_key(serve))
 

@@ -104,7 +104,9 @@ def _decode_pair(
     except DataError as error:
         return str(error).removesuffix(".")
     if image.shape[:2] != mask.shape:
-        return f"{pair.image} is {_size(image)} pixels, but {pair.mask} is {_size(mask)}"
+        return (
+            f"{pair.image} is {_format_size(image)} pixels, but {pair.mask} is {_format_size(mask)}"
+        )
     is_blank = image.min() == image.max()
     decoded = DecodedPair(
         pair,
@@ -141,7 +143,7 @@ def class_fractions(values: Mapping[int, int], encoding: MaskEncoding) -> tuple[
     return tuple(values.get(index, 0) / total for index in indices)
 
 
-def _size(pixels: np.ndarray) -> str:
+def _format_size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 

@@ -118,7 +118,7 @@ def training_dataset(
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
 
-    def epoch_samples(epoch: tf.Tensor) -> tf.data.Dataset:
+    def epoch_sample_order(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(seed, epoch, cached.num_samples, length)
         order = oversample_foreground(order, seed, epoch, cached, train)
         order = shard(order, train.batch_size, rank)
@@ -139,7 +139,7 @@ def training_dataset(
 
     return (
         tf.data.Dataset.range(first_epoch, train.epochs)
-        .flat_map(epoch_samples)
+        .flat_map(epoch_sample_order)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -77,10 +77,12 @@ def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> 
     # For a single channel this moves nothing in memory, while transposing a slice takes as long as
     # the product.
     planes = tf.expand_dims(tf.squeeze(maps, 3), 1) if is_grey else tf.transpose(maps, [0, 3, 1, 2])
-    rows = tf.matmul(_weights(height, shape[1]), planes)
+    rows = tf.matmul(_interpolation_weights(height, shape[1]), planes)
     # The second product is of two matrices. With one right factor for many planes, TensorFlow
     # returns NaN on CPUs with AVX-512, or ends the process (docs/lab-notes.md).
-    flat = tf.matmul(tf.reshape(rows, [-1, shape[2]]), _weights(width, shape[2]), transpose_b=True)
+    flat = tf.matmul(
+        tf.reshape(rows, [-1, shape[2]]), _interpolation_weights(width, shape[2]), transpose_b=True
+    )
     resized = tf.reshape(flat, [shape[0], shape[3], height, width])
     return (
         tf.expand_dims(tf.squeeze(resized, 1), 3)
@@ -89,11 +91,11 @@ def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> 
     )
 
 
-def _weights(size_out: tf.Tensor | int, size_in: tf.Tensor | int) -> tf.Tensor:
-    """[size_out, size_in] weights of a triangle filter, as wide as the reduction requires."""
-    scale = tf.cast(size_in, tf.float32) / tf.cast(size_out, tf.float32)
-    centers = (tf.range(tf.cast(size_out, tf.float32)) + 0.5) * scale - 0.5
-    positions = tf.range(tf.cast(size_in, tf.float32))
+def _interpolation_weights(output_size: tf.Tensor | int, input_size: tf.Tensor | int) -> tf.Tensor:
+    """[output_size, input_size] weights of a triangle filter, as wide as the reduction requires."""
+    scale = tf.cast(input_size, tf.float32) / tf.cast(output_size, tf.float32)
+    centers = (tf.range(tf.cast(output_size, tf.float32)) + 0.5) * scale - 0.5
+    positions = tf.range(tf.cast(input_size, tf.float32))
     distance = tf.abs(centers[:, None] - positions[None, :]) / tf.maximum(scale, 1.0)
     weights = tf.maximum(0.0, 1.0 - distance)
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)

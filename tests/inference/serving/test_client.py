@@ -14,9 +14,9 @@ import pytest
 from contract.config import Serve
 from contract.errors import ClusterError, ConfigError
 from inference.serving.client import (
+    create_service_client,
     read_api_key,
     reserve_address,
-    service_client,
     service_url,
 )
 from inference.serving.replica_server import create_shared_listener
@@ -73,7 +73,7 @@ def test_only_one_command_can_reserve_an_address() -> None:
 
 def test_no_response_is_an_error_that_names_the_command() -> None:
     with pytest.raises(ClusterError, match="start it with `segfleet deploy`"):
-        service_client(Serve(port=free_port())).status()
+        create_service_client(Serve(port=free_port())).status()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_responses_of_other_servers_are_errors(response: bytes, message: str) ->
         listening_server(response) as port,
         pytest.raises(ClusterError, match=message),
     ):
-        service_client(Serve(port=port)).status()
+        create_service_client(Serve(port=port)).status()
 
 
 @contextmanager
