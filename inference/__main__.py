@@ -150,11 +150,12 @@ def predict(
         return
     if volume_format != "nifti":
         raise typer.BadParameter(f"--format is for volumes, and {source} contains none")
-    classes = read_manifest(bundle_storage).classes
-    files = OutputFiles(classes, mask_format, overlays, probabilities)
+    manifest = read_manifest(bundle_storage)
+    window = manifest.intensity_scaling.window
+    files = OutputFiles(manifest.classes, window, mask_format, overlays, probabilities)
     job, keys = create_job(source, output, files)
     true_masks = (
-        open_ground_truth(ground_truth, classes, ground_truth_threshold, patient_id_regex)
+        open_ground_truth(ground_truth, manifest.classes, ground_truth_threshold, patient_id_regex)
         if ground_truth
         else None
     )

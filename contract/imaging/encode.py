@@ -159,13 +159,17 @@ def encode_probability(
 
 
 def encode_overlay(
-    image: np.ndarray, mask: np.ndarray, classes: Sequence[SegmentationClass]
+    image: np.ndarray,
+    mask: np.ndarray,
+    classes: Sequence[SegmentationClass],
+    window: tuple[float, float],
 ) -> bytes:
     """A PNG of a slice [H, W, C] with its mask [H, W] drawn over it in translucent colors.
 
-    With several classes there is a legend of their names below the slice.
+    window: the raw intensities that become black and white. With several classes there is a legend
+    of their names below the slice.
     """
-    overlay = _to_8_bit_rgb(image).astype(np.float32)
+    overlay = _apply_window(image, window)
     for index, each in enumerate(classes, start=1):
         area = mask == index
         overlay[area] = (1 - _OVERLAY_ALPHA) * overlay[area] + _OVERLAY_ALPHA * np.array(each.color)
@@ -185,9 +189,8 @@ def _draw_legend(width: int, classes: Sequence[SegmentationClass]) -> RgbImage:
     return legend
 
 
-def _to_8_bit_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of a slice; 16-bit intensities are scaled from minimum to maximum."""
-    if image.dtype != np.uint8:
-        low, high = int(image.min()), int(image.max())
-        image = ((image.astype(np.float32) - low) * (255.0 / max(high - low, 1))).astype(np.uint8)
-    return np.broadcast_to(image, (*image.shape[:2], 3))
+def _apply_window(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """float32 RGB [H, W, 3] in 0..255."""
+    low, high = window
+    grey = np.clip((image.astype(np.float32) - low) / (high - low), 0.0, 1.0) * 255.0
+    return np.broadcast_to(grey, (*image.shape[:2], 3)).astype(np.float32)

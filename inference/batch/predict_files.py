@@ -54,12 +54,14 @@ class OutputFiles:
 
     Attributes:
         classes: The classes of the bundle.
+        window: The raw intensities that overlays show as black and white.
         mask_format: How masks are written.
         overlays: Write the slices with their masks drawn over them.
         probabilities: Write the probabilities.
     """
 
     classes: tuple[SegmentationClass, ...]
+    window: tuple[float, float]
     mask_format: MaskFormat = "indices"
     overlays: bool = False
     probabilities: bool = False
@@ -84,7 +86,8 @@ class PredictionJob:
             content, suffix = encode_probability(segmentation.probability, classes)
             self.output.write(f"{PROBABILITIES}/{stem}{suffix}", content)
         if self.files.overlays:
-            self.output.write(f"{OVERLAYS}/{stem}.png", encode_overlay(image, mask, classes))
+            overlay = encode_overlay(image, mask, classes, self.files.window)
+            self.output.write(f"{OVERLAYS}/{stem}.png", overlay)
         self.output.write(f"{stem}.png", encode_mask(mask, classes, self.files.mask_format))
 
     def read_mask(self, key: str) -> np.ndarray:

@@ -397,7 +397,7 @@ def test_three_classes_in_color_are_trained_and_predicted(
     job, keys = create_job(
         str(tmp_path / "slices/images"),
         str(tmp_path / "masks"),
-        OutputFiles(bundle.read_manifest(storage).classes, probabilities=True),
+        OutputFiles(bundle.read_manifest(storage).classes, (0.0, 255.0), probabilities=True),
     )
     assert predict_files(job, load_predictor(storage), keys, 8) == {}
     ground_truth = open_ground_truth(

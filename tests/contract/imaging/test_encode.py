@@ -67,6 +67,7 @@ def test_a_mask_comes_back_as_0_and_255() -> None:
     np.testing.assert_array_equal(decode_encoded_mask(png, single_foreground(), "indices"), mask)
 
 
+WINDOW = (0.0, 255.0)
 BY_VALUE = create_classes({"liver": 10, "kidney": 1000})
 BY_COLOR = create_classes({"liver": (255, 0, 0), "kidney": (0, 128, 0)})
 GREY_COLORS = create_classes({"liver": (80, 80, 80), "kidney": (200, 200, 200)})
@@ -128,7 +129,7 @@ def test_an_overlay_tints_the_mask_alone(image: np.ndarray) -> None:
     mask = np.zeros(image.shape[:2], np.uint8)
     mask[5:9, 5:9] = 1
     drawn, plain = (
-        decode_image(encode_overlay(image, drawn_mask, single_foreground()), "overlay.png")
+        decode_image(encode_overlay(image, drawn_mask, single_foreground(), WINDOW), "overlay.png")
         for drawn_mask in (mask, mask * 0)
     )
     np.testing.assert_array_equal((drawn != plain).any(axis=-1), mask != 0)
@@ -140,7 +141,7 @@ def test_an_overlay_of_classes_has_their_colors_and_names() -> None:
     mask = np.zeros((40, 60), np.uint8)
     mask[:10, :10], mask[20:30, 20:30] = 1, 2
     image = np.zeros((40, 60, 1), np.uint8)
-    overlay = decode_image(encode_overlay(image, mask, BY_COLOR), "overlay.png")
+    overlay = decode_image(encode_overlay(image, mask, BY_COLOR, WINDOW), "overlay.png")
     assert overlay.shape == (40 + 2 * 16, 60, 3)
     assert overlay[5, 5].tolist() == [102, 0, 0]
     assert overlay[25, 25].tolist() == [0, 51, 0]
@@ -148,3 +149,9 @@ def test_an_overlay_of_classes_has_their_colors_and_names() -> None:
         legend = overlay[40 + 16 * line : 56 + 16 * line]
         assert (legend == each.color).all(axis=-1).sum() == 100
         assert legend[:, 18:].max() > 200
+
+
+def test_an_overlay_shows_the_intensities_of_the_window() -> None:
+    image = np.array([[-200, 0, 50, 100, 900]], np.int32)[..., None]
+    png = encode_overlay(image, np.zeros((1, 5), np.uint8), single_foreground(), (0.0, 100.0))
+    assert decode_image(png, "overlay.png")[0, :, 0].tolist() == [0, 0, 128, 255, 255]

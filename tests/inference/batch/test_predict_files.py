@@ -20,8 +20,8 @@ from contract.storage import LocalStorage, Storage, open_storage
 from inference.batch.predict_files import OutputFiles, create_job, predict_files, resume_keys
 from inference.predictor import Predictor, load_predictor
 
-MASKS = OutputFiles(single_foreground())
-OVERLAYS = OutputFiles(single_foreground(), overlays=True)
+MASKS = OutputFiles(single_foreground(), (0.0, 255.0))
+OVERLAYS = OutputFiles(single_foreground(), (0.0, 255.0), overlays=True)
 
 ROOT = Path(__file__).parents[3]
 

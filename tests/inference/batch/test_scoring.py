@@ -71,7 +71,9 @@ def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> Non
         output.write(f"{key}.png", encode_mask(predicted, single_foreground()))
     LocalStorage(mask_folder).write("a.png", encode_mask(expected, single_foreground()))
     LocalStorage(mask_folder).write("b.png", encode_mask(expected[:3], single_foreground()))
-    job = PredictionJob(LocalStorage(tmp_path / "slices"), output, OutputFiles(single_foreground()))
+    job = PredictionJob(
+        LocalStorage(tmp_path / "slices"), output, OutputFiles(single_foreground(), (0.0, 255.0))
+    )
     progress: list[int] = []
 
     counts, failures = score_files(

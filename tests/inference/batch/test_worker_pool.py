@@ -26,8 +26,8 @@ from inference.batch.worker_pool import predict_on_cluster
 from inference.predictor import Segmentation, load_predictor
 from tests.processes import titled
 
-MASKS = OutputFiles(single_foreground())
-OVERLAYS = OutputFiles(single_foreground(), overlays=True)
+MASKS = OutputFiles(single_foreground(), (0.0, 255.0))
+OVERLAYS = OutputFiles(single_foreground(), (0.0, 255.0), overlays=True)
 
 
 def write_slices(storage: Storage, count: int, size: int) -> None:
