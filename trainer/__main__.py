@@ -122,7 +122,7 @@ def import_volumes(
     ignore_origin: IgnoreOrigin = False,
     verbose: Verbose = False,
 ) -> None:
-    """Turn DICOM series and NIfTI volumes with labels into a dataset of slices.
+    """Turn DICOM series or NIfTI volumes into a dataset of slices.
 
     Volumes that OUTPUT has already are skipped.
     """

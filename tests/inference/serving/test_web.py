@@ -161,31 +161,6 @@ def mask_color(browser: Browser, x: int, y: int) -> list[int]:
     )
 
 
-def test_every_class_has_its_color_area_and_switch(
-    three_classes: Any, browser: Browser, bands_png: bytes, tmp_path: Path
-) -> None:
-    (tmp_path / "bands.png").write_bytes(bands_png)
-    browser.call("url", url=three_classes.url)
-    browser.run_script(
-        "sessionStorage.setItem('segfleet-key', arguments[0])", three_classes.api_key
-    )
-    browser.type_into("#file", str(tmp_path / "bands.png"))
-    browser.wait_until(lambda: browser.text("#status").startswith("Mask of"))
-    rows = table_of_classes(browser)
-    assert [row[0] for row in rows] == ["organ", "lesion", "bone"]
-    areas = [int(row[1].removesuffix(" px").replace(",", "")) for row in rows]
-    assert sum(areas) == count_mask_pixels(browser)
-    assert all(area > 300 for area in areas)
-    for x, each in zip((24, 48, 72), THREE_CLASSES, strict=True):
-        assert mask_color(browser, x, 25) == [*each.color, 255]
-    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
-    assert mask_color(browser, 48, 25) == [0, 0, 0, 0]
-    assert count_mask_pixels(browser) == areas[0] + areas[2]
-    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
-    assert count_mask_pixels(browser) == sum(areas)
-    browser.save_screenshot(tmp_path / "classes.png")
-
-
 def test_the_mask_and_its_measurements_are_shown(
     service: Any, browser: Browser, slice_png: bytes, tmp_path: Path
 ) -> None:
@@ -226,6 +201,31 @@ def test_the_mask_and_its_measurements_are_shown(
     )
     browser.save_screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 5000
+
+
+def test_every_class_has_its_color_area_and_switch(
+    three_classes: Any, browser: Browser, bands_png: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "bands.png").write_bytes(bands_png)
+    browser.call("url", url=three_classes.url)
+    browser.run_script(
+        "sessionStorage.setItem('segfleet-key', arguments[0])", three_classes.api_key
+    )
+    browser.type_into("#file", str(tmp_path / "bands.png"))
+    browser.wait_until(lambda: browser.text("#status").startswith("Mask of"))
+    rows = table_of_classes(browser)
+    assert [row[0] for row in rows] == ["organ", "lesion", "bone"]
+    areas = [int(row[1].removesuffix(" px").replace(",", "")) for row in rows]
+    assert sum(areas) == count_mask_pixels(browser)
+    assert all(area > 300 for area in areas)
+    for x, each in zip((24, 48, 72), THREE_CLASSES, strict=True):
+        assert mask_color(browser, x, 25) == [*each.color, 255]
+    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    assert mask_color(browser, 48, 25) == [0, 0, 0, 0]
+    assert count_mask_pixels(browser) == areas[0] + areas[2]
+    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    assert count_mask_pixels(browser) == sum(areas)
+    browser.save_screenshot(tmp_path / "classes.png")
 
 
 def test_an_invalid_image_is_reported_on_the_page(
