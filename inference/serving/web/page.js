@@ -99,25 +99,28 @@ function drawClass(pixels, { mask, color }) {
   });
 }
 
-// A row for each class: a switch, its color, its area and its bounding box.
+// An entry for each class: a switch, its color, its area and its bounding box.
 function showClasses() {
-  const rows = result.classes.map((each) => {
+  const entries = result.classes.map((each) => {
     each.color = chosenColors.get(each.name) ?? each.color;
     each.visible = !hiddenClasses.has(each.name);
-    const row = document.createElement("tr");
-    const box = each.bounding_box;
     const percent = (100 * each.area) / (result.width * result.height);
-    const cells = [
-      classControls(each),
+    const box = each.bounding_box;
+    const entry = document.createElement("li");
+    const texts = [
       `${each.area.toLocaleString("en")} px`,
       `${percent.toFixed(2)} %`,
-      box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "none",
+      box ? `${box.width} × ${box.height} at ${box.x}, ${box.y}` : "no bounding box",
     ];
-    for (const content of cells) row.insertCell().append(content);
-    return row;
+    entry.append(classControls(each), ...texts.map(createOutput));
+    return entry;
   });
-  element("classes").tBodies[0].replaceChildren(...rows);
+  element("classes").replaceChildren(...entries);
   element("classes").hidden = false;
+}
+
+function createOutput(text) {
+  return Object.assign(document.createElement("output"), { textContent: text });
 }
 
 function classControls(each) {

@@ -139,12 +139,12 @@ def count_mask_pixels(browser: Browser) -> int:
     )
 
 
-def table_of_classes(browser: Browser) -> list[list[str]]:
-    """The cells of each row of the table of classes."""
+def shown_classes(browser: Browser) -> list[list[str]]:
+    """Name, area, share and bounding box of each class."""
     return browser.run_script(
         """
-        const rows = [...document.querySelectorAll("#classes tbody tr")];
-        return rows.map((row) => [...row.cells].map((cell) => cell.innerText));
+        const entries = [...document.querySelectorAll("#classes li")];
+        return entries.map((entry) => [...entry.children].map((child) => child.innerText));
         """
     )
 
@@ -181,7 +181,7 @@ def test_the_mask_and_its_measurements_are_shown(
     assert browser.text("#time").endswith("s in the service")
     (foreground,) = expected["classes"]
     box = foreground["bounding_box"]
-    assert table_of_classes(browser) == [
+    assert shown_classes(browser) == [
         [
             "foreground",
             f"{foreground['area']:,} px",
@@ -213,17 +213,17 @@ def test_every_class_has_its_color_area_and_switch(
     )
     browser.type_into("#file", str(tmp_path / "bands.png"))
     browser.wait_until(lambda: browser.text("#status").startswith("Mask of"))
-    rows = table_of_classes(browser)
+    rows = shown_classes(browser)
     assert [row[0] for row in rows] == ["organ", "lesion", "bone"]
     areas = [int(row[1].removesuffix(" px").replace(",", "")) for row in rows]
     assert sum(areas) == count_mask_pixels(browser)
     assert all(area > 300 for area in areas)
     for x, each in zip((24, 48, 72), THREE_CLASSES, strict=True):
         assert mask_color(browser, x, 25) == [*each.color, 255]
-    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    browser.click("#classes li:nth-child(2) input[type=checkbox]")
     assert mask_color(browser, 48, 25) == [0, 0, 0, 0]
     assert count_mask_pixels(browser) == areas[0] + areas[2]
-    browser.click("#classes tbody tr:nth-child(2) input[type=checkbox]")
+    browser.click("#classes li:nth-child(2) input[type=checkbox]")
     assert count_mask_pixels(browser) == sum(areas)
     browser.save_screenshot(tmp_path / "classes.png")
 
