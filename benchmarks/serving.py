@@ -81,7 +81,7 @@ metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=Non
     intensity_scaling=IntensityScaling.from_window(
         config.data.intensity_low, config.data.intensity_high),
     threshold=config.predict.threshold, metrics={})
-model = saved_model.build_inference_model(config.network)
+model = saved_model.build_inference_model(config.network, 1)
 saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
 """
 
@@ -111,7 +111,7 @@ from trainer.networks.registry import build_network
 
 config = load_config(sys.argv[1])
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
-model = build_network(config.network)
+model = build_network(config.network, 1)
 height, width = config.network.image_shape
 low, high = config.data.intensity_low, config.data.intensity_high
 
@@ -131,11 +131,13 @@ from pathlib import Path
 from inference.engines import OpenVinoEngine, TensorFlowEngine
 from contract.imaging.decode import decode_image
 from contract.imaging.encode import encode_mask
+from contract.imaging.segmentation_class import single_foreground
 
 engine = {kind}(Path(sys.argv[2], "bundle"), int(sys.argv[3]))
 
 def segment(data):
-    return encode_mask(engine.infer(decode_image(data, "image")[None])[1][0])
+    mask = engine.infer(decode_image(data, "image")[None])[1][0]
+    return encode_mask(mask, single_foreground())
 """
 
 

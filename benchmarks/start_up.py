@@ -47,14 +47,16 @@ import sys
 import numpy as np, tensorflow as tf, tf_keras as keras
 from contract.config.loader import load_config
 from trainer.networks.registry import build_network
-from trainer.components.metrics import build_metrics
+from trainer.components.metrics import SegmentationMetrics
 from trainer.components.losses import SegmentationLoss
 from trainer.networks.layers import bind_dropout
 
 config = load_config(sys.argv[1])
-model = build_network(config.network)
+model = build_network(config.network, 1)
 model.compile(
-    keras.optimizers.AdamW(), SegmentationLoss(config.train.loss), weighted_metrics=build_metrics()
+    keras.optimizers.AdamW(),
+    SegmentationLoss(config.train.loss),
+    weighted_metrics=[SegmentationMetrics(["foreground"])],
 )
 bind_dropout(model, config.run.seed)
 shape, batch = config.network.image_shape, config.train.batch_size

@@ -136,7 +136,9 @@ class TestDamage:
 
     def test_a_file_is_not_a_bundle(self, tmp_path: Path) -> None:
         (tmp_path / "demo.toml").touch()
-        with pytest.raises(BundleError, match=r"demo\.toml is a file, not a bundle: name the folder"):
+        with pytest.raises(
+            BundleError, match=r"demo\.toml is a file, not a bundle: name the folder"
+        ):
             bundle.read_manifest(LocalStorage(tmp_path / "demo.toml"))
 
     def test_a_truncated_manifest(self, local: Path) -> None:

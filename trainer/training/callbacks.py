@@ -1,5 +1,6 @@
 """The Keras callback of a training: learning rate, progress, checks, logging, early stopping."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,9 @@ from trainer.training.loggers.run_logger import RunLogger
 from trainer.training.model_cache import state_variables
 from trainer.training.watchdog import Watchdog
 
+# Reading the loss waits for the device.
+_REPORT_INTERVAL_S = 0.2
+
 
 def ignore_epoch(metrics: EpochMetrics) -> None:
     """Ignore the metrics of an epoch; the default without Ray."""
@@ -26,6 +30,10 @@ def ignore_stall(seconds: float) -> None:
 
 class TrainingCallback(keras.callbacks.Callback):
     """Sets the learning rate before each step; checks, logs and reports each epoch."""
+
+    # Keras passes tensors as logs and does not wait for the device after every step to read them.
+    # Not a public name: a Keras without it passes numbers, which a test would notice.
+    _supports_tf_logs = True
 
     def __init__(
         self,
@@ -56,7 +64,7 @@ class TrainingCallback(keras.callbacks.Callback):
         self.watchdog = Watchdog(train.stall_timeout_s, report_stall)
         self.stop_reason: BaseException | None = None
         """The exception by which report_epoch ended the training."""
-        self.epoch_start = time.monotonic()
+        self.epoch_start, self._last_report = time.monotonic(), -math.inf
 
     @property
     def total_steps(self) -> int:
@@ -72,13 +80,18 @@ class TrainingCallback(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = self._learning_rate(batch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Report a finished step."""
+        """Report a finished step, at most once per interval and at the end of an epoch."""
         self.watchdog.beat()
-        if self.report_progress is not no_progress:
-            done = len(self.history) * self.steps_per_epoch + batch + 1
-            # In the logs of a batch, and only there, Keras adds up the losses of all workers.
-            loss = (logs or {})["loss"] / self.world_size
-            self.report_progress(done, self.total_steps, f"loss {loss:.4f}")
+        now, is_last = time.monotonic(), batch + 1 == self.steps_per_epoch
+        if self.report_progress is no_progress or (
+            now - self._last_report < _REPORT_INTERVAL_S and not is_last
+        ):
+            return
+        self._last_report = now
+        done = len(self.history) * self.steps_per_epoch + batch + 1
+        # In the logs of a batch, and only there, Keras adds up the losses of all workers.
+        loss = float((logs or {})["loss"]) / self.world_size
+        self.report_progress(done, self.total_steps, f"loss {loss:.4f}")
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation steps are progress too."""

@@ -1,6 +1,9 @@
 """The decisions of the training callback: invalid metrics, and the end of training."""
 
+import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras as keras
 
 from contract.config import Train
 from contract.errors import TrainingError
@@ -34,6 +37,30 @@ def test_progress_counts_the_steps_of_earlier_epochs() -> None:
         world_size=2,
         report_progress=lambda *progress: reports.append(progress),
     )
-    callback.on_train_batch_end(1, {"loss": 0.5})
+    for batch in (1, 2, 4):
+        callback.on_train_batch_end(batch, {"loss": 0.5})
     callback.on_train_end()
-    assert reports == [(7, 15, "loss 0.2500"), (15, 15, "exporting the bundle")]
+    # The first step and the last of an epoch are always reported, others not at once after one.
+    assert reports == [
+        (7, 15, "loss 0.2500"),
+        (10, 15, "loss 0.2500"),
+        (15, 15, "exporting the bundle"),
+    ]
+
+
+def test_the_logs_of_a_step_stay_on_the_device() -> None:
+    seen: list[object] = []
+
+    class Recorder(TrainingCallback):
+        def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+            seen.append((logs or {})["loss"])
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            """Record nothing."""
+
+    model = keras.Sequential([keras.layers.Dense(1, input_shape=(1,))])
+    model.compile("sgd", "mse")
+    recorder = Recorder(Train(epochs=1), [], steps_per_epoch=2)
+    model.fit(np.ones((4, 1)), np.ones((4, 1)), 2, epochs=1, verbose=0, callbacks=[recorder])
+    assert len(seen) == 2
+    assert all(isinstance(loss, tf.Tensor) for loss in seen)
