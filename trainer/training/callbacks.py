@@ -31,10 +31,6 @@ def ignore_stall(seconds: float) -> None:
 class TrainingCallback(keras.callbacks.Callback):
     """Sets the learning rate before each step; checks, logs and reports each epoch."""
 
-    # Keras passes tensors as logs and does not wait for the device after every step to read them.
-    # Not a public name: a Keras without it passes numbers, which a test would notice.
-    _supports_tf_logs = True
-
     def __init__(
         self,
         train: Train,
@@ -57,6 +53,9 @@ class TrainingCallback(keras.callbacks.Callback):
         report_stall: Called with the seconds without a step before the watchdog ends the process.
         """
         super().__init__()
+        # Keras then passes tensors and does not wait for the device after every step to read them.
+        # Not a public name: a Keras without it passes numbers, which a test would notice.
+        self._supports_tf_logs = True
         self.train_settings, self.world_size, self.run_logger = train, world_size, run_logger
         self.history = list(history)
         self.steps_per_epoch = steps_per_epoch
