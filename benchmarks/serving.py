@@ -81,7 +81,7 @@ metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=Non
     intensity_scaling=IntensityScaling.from_window(
         config.data.intensity_low, config.data.intensity_high),
     threshold=config.predict.threshold, metrics={})
-model = saved_model.build_inference_model(config.network, 1)
+model = saved_model.build_inference_model(config.network, 1, config.input_channels)
 saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
 """
 
@@ -111,7 +111,7 @@ from trainer.networks.registry import build_network
 
 config = load_config(sys.argv[1])
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
-model = build_network(config.network, 1)
+model = build_network(config.network, 1, config.input_channels)
 height, width = config.network.image_shape
 low, high = config.data.intensity_low, config.data.intensity_high
 

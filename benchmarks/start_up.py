@@ -52,7 +52,7 @@ from trainer.components.losses import SegmentationLoss
 from trainer.networks.layers import bind_dropout
 
 config = load_config(sys.argv[1])
-model = build_network(config.network, 1)
+model = build_network(config.network, 1, config.input_channels)
 model.compile(
     keras.optimizers.AdamW(),
     SegmentationLoss(config.train.loss),

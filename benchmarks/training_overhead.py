@@ -29,7 +29,7 @@ from trainer.networks.layers import bind_dropout
 
 config, folder = load_config(sys.argv[1]), sys.argv[2]
 tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
-model = build_network(config.network, 1)
+model = build_network(config.network, 1, config.input_channels)
 model.compile(
     keras.optimizers.AdamW(config.train.learning_rate),
     SegmentationLoss(config.train.loss),

@@ -11,6 +11,10 @@ same in int32 (slices of 16 bits); C is 1 or 3, H and W are arbitrary. Both retu
 float32 [B, H, W, K] in 0..1, "mask": uint8 [B, H, W]}. K is the number of classes; a mask has the
 value 0 for the background, and 1 for the first of the manifest's classes.
 
+If `neighbours` of the manifest is n and not 0, C is 2n + 1: grey slices that follow each other, the
+lowest first, the one whose mask is returned in the center (contract.imaging.slice_neighbours); or
+C is 1, and the slice is repeated. Color must then be converted to grey before.
+
 A bundle without its manifest is incomplete and is rejected, and so is one with a missing or changed
 file. Files that the manifest does not list are allowed and never copied.
 """
@@ -66,7 +70,9 @@ class BundleMetadata(BaseModel):
     image_size: tuple[int, int]
     """Height and width of the network's input, in pixels."""
     image_channels: int
-    """1: grey; 3: RGB. The SavedModel accepts both."""
+    """1: grey; 3: RGB. The SavedModel accepts both, unless it has neighbours."""
+    neighbours: int = 0
+    """How many slices on each side of a slice are further channels of its input (2.5D)."""
     classes: tuple[SegmentationClass, ...]
     """The classes of its masks; index 1 is the first."""
     intensity_scaling: IntensityScaling
@@ -75,6 +81,11 @@ class BundleMetadata(BaseModel):
     """With one class, a pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]
     """The metrics of its checkpoint, by name."""
+
+    @property
+    def stack_size(self) -> int:
+        """The slices of its input: the slice and its neighbours."""
+        return 2 * self.neighbours + 1
 
 
 class Manifest(BundleMetadata):

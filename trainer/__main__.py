@@ -159,11 +159,17 @@ def prepare(
 
     Writes the index that training reads.
     """
-    from trainer.data.dataset_index import SPLITS, check_tile_sizes, intensity_scaling
+    from trainer.data.dataset_index import (
+        SPLITS,
+        check_neighbours,
+        check_tile_sizes,
+        intensity_scaling,
+    )
 
     chosen = load_settings(config, overrides, show_config)
     dataset = trainer.prepare(chosen)
     check_tile_sizes(dataset, chosen.network, chosen.predict)
+    check_neighbours(dataset, chosen.data.neighbours)
     scaling = intensity_scaling(dataset, chosen.data)
     for split in SPLITS:
         patients, slices = len(dataset.patients(split)), len(dataset.select(split))

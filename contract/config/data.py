@@ -190,6 +190,9 @@ class Data(Section):
     """Raw intensity that becomes 0.0; lower ones are clipped. Only for normalize = "window"."""
     intensity_high: Finite = 255.0
     """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
+    neighbours: Annotated[int, Field(ge=0, le=7)] = 0
+    """How many slices on each side of a slice are further channels of the network's input (2.5D);
+    they are found by the last number in the names of the files."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
 
@@ -239,6 +242,11 @@ class Data(Section):
                 raise ValueError(f"data.classes.{name} = {value} is the value of {owner}")
         if self.classes and self.mask_threshold is not None:
             raise ValueError("set data.classes or data.mask_threshold, not both")
+
+    @property
+    def stack_size(self) -> int:
+        """The slices that the network is given for one mask: the slice and its neighbours."""
+        return 2 * self.neighbours + 1
 
     @property
     def segmentation_classes(self) -> tuple[SegmentationClass, ...]:

@@ -106,6 +106,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _validate_neighbours(self) -> Self:
+        if self.data.neighbours and self.network.image_channels != 1:
+            raise ValueError(
+                f"data.neighbours = {self.data.neighbours} requires network.image_channels = 1, "
+                f"not {self.network.image_channels}: neighbouring slices are further channels of a "
+                "grey slice"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _validate_threshold(self) -> Self:
         default = Predict.model_fields["threshold"].default
         if len(self.data.classes) > 1 and self.predict.threshold != default:
@@ -139,6 +149,11 @@ class Config(Section):
         tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
         return {"run": {"seed": self.run.seed}, **tree}
+
+    @property
+    def input_channels(self) -> int:
+        """The channels of the network's input: those of a slice and of its neighbours."""
+        return self.network.image_channels * self.data.stack_size
 
     def fingerprint(self) -> str:
         """Twelve hex digits that identify the training settings."""

@@ -3,8 +3,8 @@
 Two slices are of one series if their file names are equal but for the last number in them:
 P1-0007 and P1-0008 are, P1-0007 and P1-crop40-0008 are not. With n neighbours, the stack of a
 slice has 2n + 1 channels: the slices with the numbers -n to +n from its own, the lowest number
-first, the slice itself in the center. Where there is no slice with such a number (at the ends of a
-series and in gaps), the nearest existing one towards the center is repeated.
+first, the slice itself in the center. If no slice has such a number (at the ends of a series and in
+gaps), the nearest existing one towards the center is repeated.
 """
 
 import re

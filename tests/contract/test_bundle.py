@@ -52,6 +52,13 @@ def local(made: Path, tmp_path: Path) -> Path:
 
 
 class TestWriting:
+    def test_a_bundle_knows_its_neighbours(self, made: Path, tmp_path: Path) -> None:
+        stacked = FACTS.model_copy(update={"neighbours": 2})
+        bundle.write_bundle(made, LocalStorage(tmp_path / "local"), stacked)
+        manifest = bundle.verify(tmp_path / "local")
+        assert (manifest.neighbours, manifest.stack_size) == (2, 5)
+        assert FACTS.stack_size == 1
+
     @BOTH
     def test_a_bundle_says_what_it_holds(self, made: Path, store: Storage) -> None:
         manifest = bundle.write_bundle(made, store, FACTS)

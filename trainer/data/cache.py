@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from cluster.connection import cache_folder
 from contract.config import Network
 from contract.errors import DataError, StorageError
+from contract.imaging.arrays import to_grey
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage, open_storage, translate_errors
 from trainer.components.class_maps import class_indices, one_hot
-from trainer.data.dataset_index import Dataset, SliceRecord, Split
+from trainer.data.dataset_index import Dataset, SliceRecord, Split, find_record_neighbours
 from trainer.data.preprocessing import resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
@@ -59,14 +60,18 @@ class ImageShape(NamedTuple):
 class CachedSplit:
     """The slices of a split at the size of the network, in the order of Dataset.select(split).
 
+    A sample is a slice with its neighbours, if it has any, as further channels.
+
     Attributes:
         folder: Holds one file per slice: the raw intensities [H, W, C], then the mask [H, W] of
             class indices, uint8.
         num_samples: The number of slices.
-        shape: The shape of every image.
+        shape: The shape of every slice.
         num_classes: The number of classes, without the background.
         foreground: The indices of the slices with foreground.
         in_use: A lock that keeps the cache from being deleted while this object exists.
+        stacks: The indices [num_samples, 2n + 1] of the slices in each sample, with n neighbours on
+            each side (contract.imaging.slice_neighbours); None: each slice alone.
     """
 
     folder: Path
@@ -75,9 +80,28 @@ class CachedSplit:
     num_classes: int
     foreground: tuple[int, ...]
     in_use: IO[str] | None = None
+    stacks: NDArray[np.int64] | None = None
 
     def read(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
-        """The raw intensities [H, W, C] and the mask [H, W] of a slice."""
+        """The raw intensities [H, W, C] and the mask [H, W] of a sample.
+
+        C is that of a slice times the number of slices in a sample.
+        """
+        if self.stacks is None:
+            return self._read_slice(index)
+        images = [self._read_slice(int(each))[0] for each in self.stacks[index]]
+        return np.concatenate(images, axis=-1), self._read_slice(index)[1]
+
+    def read_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same as `read` in a graph: float32 [H, W, C] and uint8 [H, W]."""
+        if self.stacks is None:
+            return self._read_slice_tensors(index)
+        size = self.stacks.shape[1]
+        indices = tf.unstack(tf.gather(tf.constant(self.stacks), index), size)
+        slices = [self._read_slice_tensors(each) for each in indices]
+        return tf.concat([image for image, _ in slices], axis=-1), slices[size // 2][1]
+
+    def _read_slice(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
         content = (self.folder / _file_name(index)).read_bytes()
         intensities = content[: -self.shape.pixels]
         size = len(intensities) // (self.shape.pixels * self.shape.channels)
@@ -88,8 +112,7 @@ class CachedSplit:
             mask.reshape(self.shape[:2]),
         )
 
-    def read_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The same as `read` in a graph: float32 [H, W, C] and uint8 [H, W]."""
+    def _read_slice_tensors(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         name = tf.strings.as_string(index, width=_DIGITS, fill="0")
         content = tf.io.read_file(tf.strings.join([f"{self.folder}/", name]))
         mask_start = tf.strings.length(content) - self.shape.pixels
@@ -129,7 +152,9 @@ def write_slice(
     return len(content)
 
 
-def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float) -> CachedSplit:
+def load_split(
+    dataset: Dataset, split: Split, network: Network, cache_gb: float, neighbours: int = 0
+) -> CachedSplit:
     """The slices of a split, from this machine's cache; the cache is filled if necessary.
 
     Args:
@@ -137,25 +162,33 @@ def load_split(dataset: Dataset, split: Split, network: Network, cache_gb: float
         split: Which of them.
         network: The settings [network], which determine the shape.
         cache_gb: The largest size of the machine's cache, in GB of 10^9 bytes.
+        neighbours: The slices on each side that are further channels of a sample
+            (data.neighbours).
 
     Raises:
         DataError: The split alone is larger.
     """
     root = _cache_root()
-    folder = root / _cache_key(dataset, split, network)
+    folder = root / _cache_key(dataset, split, network, neighbours)
     records = dataset.select(split)
     shape = ImageShape(*network.image_shape, network.image_channels)
     in_use = folder.with_suffix(".use").open("w")
     foreground = tuple(index for index, record in enumerate(records) if record.foreground)
     cached = CachedSplit(
-        folder, len(records), shape, len(dataset.masks.classes), foreground, in_use
+        folder,
+        len(records),
+        shape,
+        len(dataset.masks.classes),
+        foreground,
+        in_use,
+        find_record_neighbours(records, neighbours) if neighbours else None,
     )
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
         fcntl.flock(in_use, fcntl.LOCK_SH)
         if not _is_complete(cached):
-            _fill(cached, dataset, records, network, cache_gb)
+            _fill(cached, dataset, records, network, cache_gb, neighbours)
     os.utime(folder)
     return cached
 
@@ -182,9 +215,9 @@ def _cache_root() -> Path:
     return root
 
 
-def _cache_key(dataset: Dataset, split: Split, network: Network) -> str:
+def _cache_key(dataset: Dataset, split: Split, network: Network, neighbours: int) -> str:
     shape = (*network.image_shape, network.image_channels)
-    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape)
+    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape, neighbours > 0)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -201,6 +234,7 @@ def _fill(
     records: Sequence[SliceRecord],
     network: Network,
     cache_gb: float,
+    neighbours: int,
 ) -> None:
     """Write all slices to a folder with a temporary name, then rename it."""
     storage = open_storage(dataset.root)
@@ -211,7 +245,8 @@ def _fill(
         unfinished.mkdir()
 
     def cache_record(index: int) -> int:
-        image, mask = read_resized(records[index], storage, dataset.masks, network)
+        record = records[index]
+        image, mask = read_resized(record, storage, dataset.masks, network, neighbours)
         return write_slice(unfinished, index, image, mask)
 
     readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
@@ -273,15 +308,22 @@ def _read_size(meta: Path) -> int:
 
 
 def read_resized(
-    record: SliceRecord, storage: Storage, masks: MaskEncoding, network: Network
+    record: SliceRecord,
+    storage: Storage,
+    masks: MaskEncoding,
+    network: Network,
+    neighbours: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
-    size of the network with the size of a slice (docs/lab-notes.md).
+    size of the network with the size of a slice (docs/lab-notes.md). With neighbours, color becomes
+    grey before and not after the size changes, as in prediction.
     """
     shape = network.image_shape
     raw = read_image(storage, record.image)
+    if neighbours:
+        raw = to_grey(raw)
     full_mask = masks.read(storage, record.mask)
     with tf.device("CPU"):
         image = resize_slices(tf.constant(raw[None]), shape, network.image_channels)[0]

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data, Network, Predict
@@ -22,6 +24,7 @@ from contract.imaging.mask_values import (
     decide_threshold,
     equivalent_threshold,
 )
+from contract.imaging.slice_neighbours import find_neighbours
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
@@ -44,8 +47,10 @@ __all__ = [
     "Dataset",
     "SliceRecord",
     "Split",
+    "check_neighbours",
     "check_tile_sizes",
     "dataset_id",
+    "find_record_neighbours",
     "intensity_scaling",
     "prepare_dataset",
 ]
@@ -168,6 +173,32 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
                 "(network.image_size): crop them to that size, or set predict.sliding_window = "
                 "false."
             )
+
+
+def find_record_neighbours(records: Sequence[SliceRecord], neighbours: int) -> NDArray[np.int64]:
+    """The stack of each of the slices, as contract.imaging.slice_neighbours describes it."""
+    names = [record.name for record in records]
+    return find_neighbours(names, neighbours, [record.patient for record in records])
+
+
+def check_neighbours(dataset: Dataset, neighbours: int) -> None:
+    """DataError if data.neighbours is set and no training slice has a neighbour of its size."""
+    records = dataset.select("train")
+    table = find_record_neighbours(records, neighbours)
+    for index, other in np.argwhere(table != table[:, neighbours:][:, :1]):
+        first, second = records[index], records[table[index, other]]
+        if (first.height, first.width) != (second.height, second.width):
+            raise DataError(
+                f"{dataset.root}/{second.image} is {second.width} x {second.height} pixels, but "
+                f"its neighbour {first.image} {first.width} x {first.height}: with data.neighbours "
+                f"= {neighbours}, the slices of a series must have one size."
+            )
+    if neighbours and bool((table == table[:, neighbours:][:, :1]).all()):
+        raise DataError(
+            f"data.neighbours = {neighbours}, but no training slice of {dataset.root} has a "
+            "neighbour: number the slices of a series at the end of their names, such as P1-0007 "
+            "and P1-0008, or set data.neighbours = 0."
+        )
 
 
 def intensity_scaling(dataset: Dataset, data: Data) -> IntensityScaling:

@@ -12,10 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from contract.imaging.arrays import LUMA
 from contract.imaging.intensity_scaling import IntensityScaling
-
-# Weights of ITU-R BT.601, which OpenCV's RGB2GRAY uses.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def resize_slices(slices: tf.Tensor, shape: tuple[int, int], channels: int) -> tf.Tensor:
@@ -34,7 +32,7 @@ def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
     if channels == 1:
         matched = tf.cond(
             is_rgb,
-            lambda: tf.reduce_sum(slices * tf.constant(_LUMA), axis=-1, keepdims=True),
+            lambda: tf.reduce_sum(slices * tf.constant(LUMA), axis=-1, keepdims=True),
             lambda: slices[:, :, :, :1],
         )
     else:
@@ -42,6 +40,16 @@ def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
             is_rgb, lambda: slices, lambda: tf.tile(slices[:, :, :, :1], [1, 1, 1, 3])
         )
     return tf.ensure_shape(matched, [None, None, None, channels])
+
+
+def repeat_single_slice(slices: tf.Tensor, stack_size: int) -> tf.Tensor:
+    """float32 [B, H, W, stack_size] from stacks of slices, or from single slices [B, H, W, 1]."""
+    stacks = tf.cond(
+        tf.equal(tf.shape(slices)[3], stack_size),
+        lambda: slices,
+        lambda: tf.tile(slices[:, :, :, :1], [1, 1, 1, stack_size]),
+    )
+    return tf.ensure_shape(stacks, [None, None, None, stack_size])
 
 
 def normalize(slices: tf.Tensor, scaling: IntensityScaling) -> tf.Tensor:

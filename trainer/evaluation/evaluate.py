@@ -37,6 +37,7 @@ from trainer.evaluation.slice_reader import (
     PredictMasks,
     SliceReader,
     batch_by_shape,
+    find_stacks,
     load_saved_model,
     read_ahead,
 )
@@ -95,6 +96,7 @@ def evaluate(
         open_storage(dataset.root),
         dataset.masks,
         manifest.intensity_scaling.window,
+        find_stacks(records, manifest.neighbours),
     )
     predict_masks = load_saved_model(folder)
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}

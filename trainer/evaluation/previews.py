@@ -83,6 +83,9 @@ def volume_sheet(
 def predict_slice(
     record: SliceRecord, reader: SliceReader, predict_masks: PredictMasks
 ) -> tuple[Pixels, Mask, Mask]:
-    """Image, ground truth and prediction of a slice, predicted again: masks are not kept."""
+    """What is shown of a slice, its ground truth and its prediction.
+
+    It is predicted again: masks are not kept.
+    """
     _, image, mask = reader.read(record)
-    return image, mask, predict_masks(image[None])[0]
+    return reader.shown_slice(image), mask, predict_masks(image[None])[0]

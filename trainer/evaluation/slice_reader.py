@@ -1,9 +1,9 @@
 """The slices of a dataset and the network of a bundle, as functions for evaluation."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
+from contract.imaging.slice_neighbours import center_slice, stack_slices
 from contract.storage import Storage
-from trainer.data.dataset_index import SliceRecord
+from trainer.data.dataset_index import SliceRecord, find_record_neighbours
 
 Pixels = NDArray[np.uint8 | np.int32]
 Mask = NDArray[np.uint8]
@@ -42,11 +43,40 @@ class SliceReader:
     masks: MaskEncoding
     window: tuple[float, float]
     """The raw intensities that overlays show as black and white."""
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The images of the slices in the stack of each image (find_stacks); empty without
+    neighbours."""
 
     def read(self, record: SliceRecord) -> LoadedSlice:
-        """The record, its image [H, W, C] and its ground truth [H, W]."""
-        image = read_image(self.storage, record.image)
-        return record, image, self.masks.read(self.storage, record.mask)
+        """The record, its image [H, W, C] and its ground truth [H, W].
+
+        With neighbours, the image is a stack of grey slices.
+        """
+        return record, self._read_stack(record.image), self.masks.read(self.storage, record.mask)
+
+    def _read_stack(self, image: str) -> Pixels:
+        if image not in self.stacks:
+            return read_image(self.storage, image)
+        names = self.stacks[image]
+        slices = {name: read_image(self.storage, name) for name in names}
+        return stack_slices(
+            [slices[name] for name in names], [f"{self.storage.url}/{name}" for name in names]
+        )
+
+    def shown_slice(self, image: Pixels) -> Pixels:
+        """What overlays show of an image that was read: the center of a stack."""
+        return center_slice(image, image.shape[-1] if self.stacks else 1)
+
+
+def find_stacks(records: Sequence[SliceRecord], neighbours: int) -> dict[str, tuple[str, ...]]:
+    """The images of the slices in the stack of each image, lowest first; empty for 0 neighbours."""
+    if not neighbours:
+        return {}
+    table = find_record_neighbours(records, neighbours)
+    return {
+        record.image: tuple(records[index].image for index in stack)
+        for record, stack in zip(records, table, strict=True)
+    }
 
 
 def read_ahead(records: Sequence[SliceRecord], reader: SliceReader) -> Iterator[LoadedSlice]:

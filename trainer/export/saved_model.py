@@ -19,7 +19,7 @@ from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
 from trainer.components.class_maps import predicted_mask
-from trainer.data.preprocessing import match_channels, normalize, resize, resize_slices
+from trainer.data.preprocessing import match_channels, normalize, repeat_single_slice, resize
 from trainer.export.sliding_window import blend_windows
 from trainer.export.weights import ModelState, to_npz
 from trainer.networks.registry import build_network
@@ -28,11 +28,11 @@ TensorFunction = Callable[[tf.Tensor], tf.Tensor]
 
 
 def build_inference_model(
-    network: Network, num_classes: int, state: ModelState | None = None
+    network: Network, num_classes: int, input_channels: int, state: ModelState | None = None
 ) -> keras.Model:
     """The network in float32, outside any strategy, with the weights at the start of a state."""
     keras.mixed_precision.set_global_policy("float32")
-    model = build_network(network, num_classes)
+    model = build_network(network, num_classes, input_channels)
     if state is not None:
         model.set_weights(state[: len(model.weights)])
     return model
@@ -46,7 +46,9 @@ def export_bundle(
         folder = Path(name)
         scaling = metadata.intensity_scaling
         num_classes = len(metadata.classes)
-        module = SegmentationModule(model, config.network, scaling, config.predict, num_classes)
+        module = SegmentationModule(
+            model, config.network, scaling, config.predict, num_classes, config.data.stack_size
+        )
         save_graph(module, folder / "saved_model")
         (folder / "weights.npz").write_bytes(to_npz(model.get_weights()))
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -67,7 +69,10 @@ def save_graph(module: "SegmentationModule", folder: Path) -> None:
 
 
 class SegmentationModule(tf.Module):
-    """The exported graph: raw slices [B, H, W, C] to probabilities [B, H, W, K] and masks."""
+    """The exported graph: raw slices [B, H, W, C] to probabilities [B, H, W, K] and masks.
+
+    If stack_size is not 1, a slice has as many channels, its neighbours, or one, which is repeated.
+    """
 
     def __init__(
         self,
@@ -76,10 +81,11 @@ class SegmentationModule(tf.Module):
         scaling: IntensityScaling,
         predict: Predict,
         num_classes: int,
+        stack_size: int,
     ) -> None:
         super().__init__(name="segmentation")
         self.network, self.scaling, self.predict = network, scaling, predict
-        self.num_classes = num_classes
+        self.num_classes, self.stack_size = num_classes, stack_size
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
@@ -97,19 +103,24 @@ class SegmentationModule(tf.Module):
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        resized = resize_slices(slices, self.network.image_shape, self.network.image_channels)
+        resized = tf.round(resize(self._match_channels(slices), *self.network.image_shape))
         return resize(self._predict_probability(resized), shape[1], shape[2])
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
-        raw = match_channels(tf.cast(slices, tf.float32), self.network.image_channels)
         return blend_windows(
-            raw,
+            self._match_channels(slices),
             self._predict_probability,
             self.network.image_shape,
             self.predict.windows_per_side,
             self.predict.batch_size,
             self.num_classes,
         )
+
+    def _match_channels(self, slices: tf.Tensor) -> tf.Tensor:
+        raw = tf.cast(slices, tf.float32)
+        if self.stack_size > 1:
+            return repeat_single_slice(raw, self.stack_size)
+        return match_channels(raw, self.network.image_channels)
 
     def _predict_probability(self, slices: tf.Tensor) -> tf.Tensor:
         return self.forward(normalize(slices, self.scaling))

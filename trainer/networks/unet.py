@@ -17,12 +17,12 @@ from trainer.networks.layers import (
 )
 
 
-def build(network: Network, num_classes: int) -> keras.Model:
+def build(network: Network, num_classes: int, input_channels: int) -> keras.Model:
     """[B, H, W, C] normalized intensities to [B, H, W, num_classes] probabilities, float32.
 
-    H and W are network.image_shape, C is network.image_channels.
+    H and W are network.image_shape, C is input_channels.
     """
-    inputs = keras.Input((*network.image_shape, network.image_channels), name="slices")
+    inputs = keras.Input((*network.image_shape, input_channels), name="slices")
     outputs = probability_output(decoder(network, encoder(network, inputs)), num_classes)
     return keras.Model(inputs, outputs, name="unet")
 

@@ -39,7 +39,7 @@ def finalize_run(
             "run the same command again to use the second best one."
         )
     model = saved_model.build_inference_model(
-        config.network, len(config.data.segmentation_classes), state
+        config.network, len(config.data.segmentation_classes), config.input_channels, state
     )
     metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
     saved_model.export_bundle(model, config, metadata, run.child("bundle"))
@@ -71,6 +71,7 @@ def bundle_metadata(
         patients=training_data.patients,
         image_size=config.network.image_shape,
         image_channels=config.network.image_channels,
+        neighbours=config.data.neighbours,
         classes=config.data.segmentation_classes,
         intensity_scaling=training_data.intensity_scaling,
         threshold=config.predict.threshold,

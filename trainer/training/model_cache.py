@@ -91,4 +91,6 @@ def _cache_key(config: Config, policy: str) -> str:
     train = config.train.model_dump_json(include=_GRAPH_SETTINGS)
     classes = repr(config.data.segmentation_classes)
     network = config.network.model_dump_json()
-    return "\n".join([str(config.run.seed), policy, network, classes, train])
+    return "\n".join(
+        [str(config.run.seed), policy, network, str(config.input_channels), classes, train]
+    )

@@ -18,7 +18,12 @@ from contract.host_info import HostInfo
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.state_files import read_config, read_json
 from contract.storage import Storage, open_storage
-from trainer.data.dataset_index import Dataset, check_tile_sizes, intensity_scaling
+from trainer.data.dataset_index import (
+    Dataset,
+    check_neighbours,
+    check_tile_sizes,
+    intensity_scaling,
+)
 from trainer.training import checkpoints
 from trainer.training.loggers.history import EpochMetrics
 
@@ -77,6 +82,7 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     Raises DataError if the settings cannot use these slices.
     """
     check_tile_sizes(dataset, config.network, config.predict)
+    check_neighbours(dataset, config.data.neighbours)
     check_batch_size(dataset, config.train)
     intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)

@@ -103,7 +103,9 @@ def train(
         )
     )
     cached = {
-        split: cache.load_split(dataset, split, config.network, config.storage.cache_gb)
+        split: cache.load_split(
+            dataset, split, config.network, config.storage.cache_gb, config.data.neighbours
+        )
         for split in ("train", "valid")
     }
     scaling = intensity_scaling(dataset, config.data)
@@ -181,7 +183,7 @@ def build_compiled_model(config: Config) -> keras.Model:
     """
     classes = [each.name for each in config.data.segmentation_classes]
     with seeded_initializers(config.run.seed):
-        model = build_network(config.network, len(classes))
+        model = build_network(config.network, len(classes), config.input_channels)
     weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
     loss = SegmentationLoss(config.train.loss, weights)
     metrics = SegmentationMetrics(classes)
@@ -280,6 +282,7 @@ def create_run_logger(
         images=np.array([image for image, _ in samples], np.float32),
         masks=np.array([mask for _, mask in samples], np.uint8),
         names=[records[index].name for index in indices],
+        stack_size=config.data.stack_size,
     )
     return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 
@@ -288,7 +291,8 @@ def create_predict_function(
     config: Config, scaling: IntensityScaling
 ) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]:
     """A function from a state and images [n, H, W, C] in 0..1 to masks [n, H, W]."""
-    model = build_inference_model(config.network, len(config.data.segmentation_classes))
+    num_classes = len(config.data.segmentation_classes)
+    model = build_inference_model(config.network, num_classes, config.input_channels)
     threshold = config.predict.threshold
     forward = tf.function(
         lambda images: predicted_mask(

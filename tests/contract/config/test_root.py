@@ -88,6 +88,11 @@ class TestFaults:
                 },
                 "network.image_size = [48, 50]: the width 50 must be divisible by 4 if",
             ),
+            ({"data": {"neighbours": 8}}, "data.neighbours = 8 must be less than or equal to 7."),
+            (
+                {"data": {"neighbours": 1}, "network": {"image_channels": 3}},
+                "data.neighbours = 1 requires network.image_channels = 1, not 3: neighbouring",
+            ),
         ],
     )
     def test_a_fault_is_one_sentence(self, tree: dict[str, Any], message: str) -> None:
@@ -214,10 +219,17 @@ class TestFingerprint:
             ("network.num_layers", 4),
             ("predict.threshold", 0.4),
             ("data.augment.noise", 0.0),
+            ("data.neighbours", 1),
         ],
     )
     def test_what_decides_the_network_counts(self, key: str, value: Any) -> None:
         assert Config().with_values({key: value}).fingerprint() != Config().fingerprint()
+
+    @pytest.mark.parametrize(("neighbours", "channels"), [(0, 1), (1, 3), (7, 15)])
+    def test_neighbours_are_channels_of_the_input(self, neighbours: int, channels: int) -> None:
+        config = Config().with_values({"data.neighbours": neighbours})
+        assert config.input_channels == config.data.stack_size == channels
+        assert Config().with_values({"network.image_channels": 3}).input_channels == 3
 
     def test_the_folder_of_the_slices_does_not_count(self) -> None:
         here, there = (

@@ -25,8 +25,8 @@ def run(
     image: np.ndarray, mask: np.ndarray, seeds: list[int], settings: Augment
 ) -> tuple[np.ndarray, np.ndarray]:
     """A batch of one sample augmented with several seeds."""
-    shape = (image.shape[1], image.shape[2], image.shape[3])
-    drawn = [draw(fold_in(create_seed(0), seed), settings, shape) for seed in seeds]
+    size = (image.shape[1], image.shape[2])
+    drawn = [draw(fold_in(create_seed(0), seed), settings, size) for seed in seeds]
     numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
     images, masks = (tf.repeat(tf.constant(each), len(seeds), axis=0) for each in (image, mask))
     images, masks = augment_batch(images, masks, numbers, settings)
@@ -107,3 +107,13 @@ def test_an_augmentation_applies_with_its_probability() -> None:
     _, masks = run(image, mask, list(range(400)), settings)
     flipped = sum(not np.array_equal(each, mask[0]) for each in masks)
     assert 70 <= flipped <= 130
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_all_channels_of_an_image_are_changed_alike(name: str) -> None:
+    image = np.random.default_rng(0).random((1, 32, 48, 1)).astype(np.float32)
+    stack, mask = np.repeat(image, 5, axis=-1), (image > 0.5).astype(np.float32)
+    settings = Augment.model_validate({**NOTHING, name: 1.0})
+    changed, _ = run(stack, mask, [1, 2], settings)
+    assert not np.array_equal(changed, np.repeat(stack, 2, axis=0))
+    assert np.array_equal(changed, np.repeat(changed[..., :1], 5, axis=-1))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,3 +54,12 @@ def test_each_augmentation_has_a_row_of_its_own(prepared, count):
 def test_without_augmentation_there_is_no_picture(prepared):
     assert draw(prepared) is None
     assert active_augmentations(Config().data.augment)
+
+
+def test_the_center_of_a_stack_is_shown(prepared):
+    (alone, stacked) = (
+        draw(replace(prepared, config=prepared.config.with_values(values)), flip_horizontal=1.0)
+        for values in ({}, {"data.neighbours": 1})
+    )
+    assert alone is not None
+    assert alone == stacked

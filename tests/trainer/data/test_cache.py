@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from contract.config import UNet
 from contract.errors import DataError, StorageError
+from contract.imaging.arrays import to_grey
 from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_image, encode_mask
 from contract.imaging.mask_encoding import threshold_encoding
@@ -128,3 +129,35 @@ def test_a_split_larger_than_the_cache_is_an_error(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices", count=4)
     with pytest.raises(DataError, match=r"32 x 32 pixels do not fit in .*cache_gb = 1e-06"):
         cache.load_split(dataset, "train", NETWORK, 1e-6)
+
+
+@pytest.mark.usefixtures("root")
+def test_neighbours_are_channels_of_a_sample(tmp_path: Path) -> None:
+    slices = open_storage(str(tmp_path / "slices"))
+    records, rng = [], np.random.default_rng(0)
+    for name in ("P1-1", "P1-2", "P1-4", "P2-3"):
+        # In color, with 8 and with 16 bits.
+        image = rng.integers(0, 256 if name < "P1-2" else 999, (64, 64, 3), np.uint16)
+        image = image.astype(np.uint8) if name < "P1-2" else image
+        slices.write(f"{name}.png", encode_image(image))
+        slices.write(f"m-{name}.png", encode_mask(image[..., 0] > 100, single_foreground()))
+        keys = f"{name}.png", f"m-{name}.png"
+        records.append(SliceRecord(name, name[:2], "train", *keys, 64, 64, (0.5,)))
+    dataset = Dataset(slices.url, tuple(records), "f", threshold_encoding(127))
+    cached = cache.load_split(dataset, "train", NETWORK, 1.0, neighbours=2)
+    grey = [
+        cache.resize_slices(
+            tf.constant(to_grey(read_image(slices, record.image))[None]), (32, 32), 1
+        ).numpy()[0, ..., 0]
+        for record in records
+    ]
+    expected = [[0, 0, 0, 1, 1], [0, 0, 1, 1, 2], [1, 2, 2, 2, 2], [3] * 5]
+    plain = cache.load_split(dataset, "train", NETWORK, 1.0)
+    for index, stack in enumerate(expected):
+        image, mask = cached.read(index)
+        assert np.array_equal(image, np.stack([grey[each] for each in stack], axis=-1))
+        assert np.array_equal(mask, plain.read(index)[1])
+        tensors = tf.function(cached.read_tensors)(tf.constant(index, tf.int64))
+        assert np.array_equal(tensors[0], image)
+        assert np.array_equal(tensors[1], mask)
+    assert len(list(cached.folder.iterdir())) == len(records) + 1

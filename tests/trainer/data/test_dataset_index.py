@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.slice_folders import PATTERN, SIDE, data_error, empty, mask_of, put, 
 from trainer.data.dataset_index import (
     SPLITS,
     Dataset,
+    check_neighbours,
     check_tile_sizes,
     dataset_id,
     prepare_dataset,
@@ -177,6 +179,25 @@ def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: S
     check_tile_sizes(dataset, resized.network, resized.predict)
     fitting = config.with_values({"network.num_layers": 4, "network.image_size": SIDE})
     check_tile_sizes(dataset, fitting.network, fitting.predict)
+
+
+def test_neighbours_require_slices_with_neighbours(source: Storage, home: Storage) -> None:
+    dataset = prepare_dataset(settings(source), 0, home)
+    check_neighbours(dataset, 1)
+    records = [replace(record, name=record.name[:3]) for record in dataset.slices]
+    unnumbered = replace(dataset, slices=tuple(records))
+    check_neighbours(unnumbered, 0)
+    with pytest.raises(DataError, match=r"data\.neighbours = 1, but no training slice of .*slices"):
+        check_neighbours(unnumbered, 1)
+
+
+def test_neighbours_have_the_size_of_their_slice(source: Storage, home: Storage) -> None:
+    dataset = prepare_dataset(settings(source), 0, home)
+    high, *others = dataset.slices
+    changed = replace(dataset, slices=(replace(high, height=48), *others))
+    check_neighbours(changed, 0)
+    with pytest.raises(DataError, match=r"P00-1\.png is 24 x 24 pixels, but .*P00-0\.png 24 x 48"):
+        check_neighbours(changed, 2)
 
 
 def test_a_patient_in_two_splits_is_rejected_unless_allowed(

@@ -1,6 +1,7 @@
 """Sample order and draws: keyed by (seed, epoch, turn), shared out over workers, resumable."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from contract.config import Config
 from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.slice_neighbours import find_volume_neighbours
 from tests.small import WINDOW, write_split
 from trainer.data import pipeline
 from trainer.data.cache import CachedSplit
@@ -177,3 +179,38 @@ def test_an_epoch_has_at_least_one_step() -> None:
     assert pipeline.steps_per_epoch(create_config().train, 3) == 1
     assert pipeline.steps_per_epoch(create_config().train, 11) == 2
     assert pipeline.steps_per_epoch(create_config(steps_per_epoch=7).train, 11) == 7
+
+
+def test_neighbours_are_the_right_slices_and_augmented_with_the_slice(
+    create_split: CreateSplit,
+) -> None:
+    cached, table = create_split(8), find_volume_neighbours(8, 1)
+    settings = create_config(num_workers=1, epochs=1, steps_per_epoch=4)
+    # Each of the three slices alone, with the random numbers of the sample.
+    alone = [replace(cached, stacks=table[:, channel : channel + 1]) for channel in range(3)]
+    stacked, *expected = (
+        list(training_dataset(split, settings, WorkerRank(), 0).as_numpy_iterator())
+        for split in (replace(cached, stacks=table), *alone)
+    )
+    assert len(stacked) == 4
+    for (images, masks), below, (center, same_masks), above in zip(stacked, *expected, strict=True):
+        assert np.array_equal(images, np.concatenate([below[0], center, above[0]], axis=-1))
+        assert np.array_equal(masks, same_masks)
+
+
+def test_validation_shows_neighbours(create_split: CreateSplit) -> None:
+    cached = replace(create_split(5), stacks=find_volume_neighbours(5, 2))
+    settings = create_config(num_workers=1)
+    batches = pipeline.validation_dataset(cached, WINDOW, settings.train, WorkerRank()).take(2)
+    seen = {}
+    for images, _, weights in batches.as_numpy_iterator():
+        # The first pixel of a slice is its index.
+        for stack in np.round(images[weights > 0][:, 0, 0] * 255).astype(int):
+            seen[stack[2]] = stack.tolist()
+    assert seen == {
+        0: [0, 0, 0, 1, 2],
+        1: [0, 0, 1, 2, 3],
+        2: [0, 1, 2, 3, 4],
+        3: [1, 2, 3, 4, 4],
+        4: [2, 3, 4, 4, 4],
+    }

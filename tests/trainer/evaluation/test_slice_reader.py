@@ -1,5 +1,6 @@
 """Slices are read ahead in order, and batched by their shape."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.trainer.conftest import HEIGHT, ORGAN, WIDTH, Prepared
 from trainer.evaluation.slice_reader import (
     SliceReader,
     batch_by_shape,
+    find_stacks,
     load_saved_model,
     read_ahead,
 )
@@ -63,3 +65,28 @@ def test_a_saved_model_predicts_slices_of_both_types(
     masks = load_saved_model(thresholding)(slices)
     assert (masks.shape, masks.dtype) == ((1, HEIGHT, WIDTH), np.uint8)
     assert np.array_equal(masks[0] == 1, ORGAN)
+
+
+def test_stacks_are_read_in_grey_and_shown_by_their_center(
+    prepared: Prepared, reader: SliceReader
+) -> None:
+    records = prepared.dataset.select("train")
+    stacked = dataclasses.replace(reader, stacks=find_stacks(records, 1))
+    slices = {record.name: reader.read(record)[1] for record in records}
+    for name, stack in (
+        ("a-1", ("a-1", "a-1", "a-2")),
+        ("a-2", ("a-1", "a-2", "a-2")),
+        ("b-1", ("b-1",) * 3),
+    ):
+        (record,) = (each for each in records if each.name == name)
+        same, image, _ = stacked.read(record)
+        assert same == record
+        assert np.array_equal(image, np.concatenate([slices[each] for each in stack], axis=-1))
+        assert np.array_equal(stacked.shown_slice(image), slices[name])
+    assert find_stacks(records, 0) == {}
+    (rgb,) = prepared.dataset.select("valid")
+    color = reader.read(rgb)[1]
+    assert reader.shown_slice(color) is color
+    grey = dataclasses.replace(reader, stacks=find_stacks([rgb], 1)).read(rgb)[1]
+    # The channels of this slice are equal.
+    assert np.array_equal(grey, color)

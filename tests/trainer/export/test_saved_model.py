@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ def create_module(
     config: Config, scaling: IntensityScaling = WINDOW
 ) -> saved_model.SegmentationModule:
     num_classes = len(config.data.segmentation_classes)
-    model = saved_model.build_inference_model(config.network, num_classes)
+    model = saved_model.build_inference_model(config.network, num_classes, config.input_channels)
     return saved_model.SegmentationModule(
-        model, config.network, scaling, config.predict, num_classes
+        model, config.network, scaling, config.predict, num_classes, config.data.stack_size
     )
 
 
@@ -177,3 +178,36 @@ def test_a_process_without_our_code_gets_the_same_probabilities(tmp_path: Path) 
     subprocess.run([sys.executable, "-c", ELSEWHERE, *names], check=True, cwd=tmp_path)
     expected = segmentation.segment(tf.constant(slices))["probability"]
     assert np.abs(np.load(tmp_path / "out.npy") - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("sliding_window", [False, True])
+def test_a_stack_is_the_input_of_the_network(sliding_window: bool) -> None:
+    config = Config.model_validate(
+        {
+            "network": SMALL,
+            "data": {"neighbours": 1},
+            "predict": {"sliding_window": sliding_window},
+        }
+    )
+    segmentation = create_module(config)
+    raw = RANDOM.integers(0, 255, (2, 32, 32, 3), np.uint8)
+    expected = segmentation.forward(tf.constant(raw / np.float32(255)))
+    # Three channels are three slices, not a color.
+    served = segmentation.segment(tf.constant(raw))["probability"]
+    assert np.abs(served - expected).max() < 1e-5
+    single = segmentation.segment(tf.constant(raw[..., :1]))["probability"]
+    repeated = segmentation.segment(tf.constant(np.repeat(raw[..., :1], 3, axis=-1)))["probability"]
+    assert np.array_equal(single, repeated)
+    assert np.abs(single - served).max() > 1e-4
+
+
+def test_serving_sees_the_stack_that_training_saw(tmp_path: Path) -> None:
+    config = Config.model_validate({"network": SMALL, "data": {"neighbours": 2}})
+    segmentation = create_module(config)
+    raw = RANDOM.integers(0, 255, (5, 90, 70, 1), np.uint8)
+    cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
+    split = write_split(tmp_path, cached, np.zeros((5, 32, 32), np.uint8))
+    image, _ = load_sample(replace(split, stacks=np.arange(5)[None]), WINDOW, 0)
+    trained = segmentation.forward(tf.constant(image[None]))
+    served = segmentation.segment(tf.constant(raw[..., 0].transpose(1, 2, 0)[None]))
+    assert np.abs(served["probability"] - resize(trained, 90, 70)).max() < 1e-4

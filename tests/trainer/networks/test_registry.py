@@ -16,7 +16,7 @@ def test_every_network_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 def test_the_gradient_reaches_every_weight(name: str) -> None:
-    model = build_network(Network.model_validate({"name": name, **SMALL[name]}), 1)
+    model = build_network(Network.model_validate({"name": name, **SMALL[name]}), 1, 1)
     slices = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
     with tf.GradientTape() as tape:
         probabilities = model(slices, training=True)

@@ -12,10 +12,10 @@ SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4}
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch", "sync_batch", "group"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
 def test_it_maps_slices_to_probabilities(normalization: str, channels: int) -> None:
-    settings = {**SMALL, "normalization": normalization, "image_channels": channels}
-    model = build_network(Network.model_validate(settings), 1)
+    settings = {**SMALL, "normalization": normalization}
+    model = build_network(Network.model_validate(settings), 1, channels)
     slices = np.random.default_rng(0).random((2, 32, 32, channels), np.float32)
     out = model(slices).numpy()
     assert out.shape == (2, 32, 32, 1)
@@ -24,7 +24,7 @@ def test_it_maps_slices_to_probabilities(normalization: str, channels: int) -> N
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "mish", "silu"])
 def test_every_activation_is_used(activation: str) -> None:
-    model = build_network(Network.model_validate({**SMALL, "activation": activation}), 1)
+    model = build_network(Network.model_validate({**SMALL, "activation": activation}), 1, 1)
     names = {
         "leaky_relu" if isinstance(layer, keras.layers.LeakyReLU) else layer.activation.__name__
         for layer in model.layers
@@ -65,7 +65,7 @@ def test_dropout_grows_with_the_level_to_one_half() -> None:
 def test_probabilities_are_float32_in_mixed_precision() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = build_network(Network.model_validate(SMALL), 1)
+        model = build_network(Network.model_validate(SMALL), 1, 1)
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert model.output.dtype == "float32"

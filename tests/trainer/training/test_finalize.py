@@ -51,7 +51,7 @@ HISTORY: list[EpochMetrics] = [
 def write_run(run: Storage) -> list[np.ndarray]:
     """A run of three epochs that is not finished; returns the weights of the best epoch."""
     run_store.create_run(run, CONFIG, DATASET)
-    weights = build_inference_model(CONFIG.network, 1).get_weights()
+    weights = build_inference_model(CONFIG.network, 1, 1).get_weights()
     states = [[value + epoch for value in weights] for epoch in (1, 2, 3)]
     for epochs, state in enumerate(states, start=1):
         # Variables of the optimizer follow the weights.

@@ -48,6 +48,7 @@ def test_a_network_that_is_used_again_starts_as_a_new_one() -> None:
     ("name", "value"),
     [
         ("network.base_kernels", 5),
+        ("data.neighbours", 1),
         ("network.dropout_rate", 0.2),
         ("train.loss", "dice_loss"),
         ("train.optimizer", "sgd"),

@@ -79,7 +79,7 @@ def test_previews_are_predicted_as_training_sees_them() -> None:
     config = Config.model_validate({"network": NETWORK})
     scaling = IntensityScaling(40.0, 200.0, mean=120.0, std=30.0)
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
-    model = build_inference_model(config.network, 1)
+    model = build_inference_model(config.network, 1, 1)
     # Without the bias of the start the network predicts foreground in about half of the pixels.
     model.weights[-1].assign([0.0])
     predict = train_loop.create_predict_function(config, scaling)

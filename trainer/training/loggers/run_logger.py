@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contract.config import Train
 from contract.imaging.segmentation_class import SegmentationClass
+from contract.imaging.slice_neighbours import center_slice
 from contract.storage import Storage
 from trainer.training import checkpoints
 from trainer.training.checkpoints import ModelState
@@ -32,18 +33,20 @@ class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
     predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images and masks: of
-    the chosen validation slices; names: of these slices.
+    the chosen validation slices; names: of these slices; stack_size: of data.neighbours.
     """
 
     predict: PredictMasks
     images: NDArray[np.float32]
     masks: NDArray[np.uint8]
     names: Sequence[str]
+    stack_size: int = 1
 
     def render(self, state: ModelState, classes: Sequence[SegmentationClass]) -> bytes:
         """The slices as a network with this state segments them; a PNG."""
         predictions = self.predict(state, self.images)
-        return image_grid.epoch_sheet(self.images, predictions, self.masks, self.names, classes)
+        shown = center_slice(self.images, self.stack_size)
+        return image_grid.epoch_sheet(shown, predictions, self.masks, self.names, classes)
 
 
 class RunLogger:

@@ -84,6 +84,13 @@ def test_a_preview_shows_the_prediction(run: Storage, logger: RunLogger) -> None
         assert run.read(f"previews/{name}.png") == expected
 
 
+def test_a_preview_shows_the_center_of_a_stack() -> None:
+    stacks = np.concatenate([IMAGES * 0.0, IMAGES, IMAGES * 2.0], axis=-1)
+    preview = PredictionPreview(predict_state, stacks, MASKS, ["a-1"], stack_size=3)
+    expected = PREVIEW.render([np.array(1)], single_foreground())
+    assert preview.render([np.array(1)], single_foreground()) == expected
+
+
 def test_the_tables_have_the_complete_history(run: Storage) -> None:
     write_tables(run, history(3))
     write_tables(run, history(2))
