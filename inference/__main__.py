@@ -153,7 +153,7 @@ def predict(
     manifest = read_manifest(bundle_storage)
     window = manifest.intensity_scaling.window
     files = OutputFiles(manifest.classes, window, mask_format, overlays, probabilities)
-    job, keys = create_job(source, output, files)
+    job, keys = create_job(source, output, files, manifest.neighbours)
     true_masks = (
         open_ground_truth(ground_truth, manifest.classes, ground_truth_threshold, patient_id_regex)
         if ground_truth
@@ -253,7 +253,8 @@ def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = 
     rows = {
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "input": f"{model.image_size[1]} x {model.image_size[0]} pixels, "
-        f"{'grey' if model.image_channels == 1 else 'RGB'}",
+        f"{'grey' if model.image_channels == 1 else 'RGB'}"
+        + (f", {model.neighbours} neighbours on each side" if model.neighbours else ""),
         "replicas": "; ".join(
             f"version {replica.version}" + (f" at {replica.url}" if replica.url else "")
             for replica in current.replicas

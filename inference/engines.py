@@ -33,7 +33,8 @@ class Engine(Protocol):
     def infer(self, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities float32 [B, H, W, K] and masks uint8 [B, H, W] of slices [B, H, W, C].
 
-        slices: uint8 or int32, C is 1 or 3. Raises RuntimeError if the graph fails on them.
+        slices: uint8 or int32, in C order; C as in contract.bundle. Raises RuntimeError if the
+        graph fails on them.
         """
         ...
 

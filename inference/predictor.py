@@ -11,7 +11,7 @@ from contract import bundle
 from contract.bundle import Manifest
 from contract.host_info import cpu_count, gpu_count
 from contract.imaging.arrays import to_slice
-from contract.imaging.decode import read_image
+from contract.imaging.decode import decode_stack
 from contract.storage import LocalStorage, Storage
 from inference.engines import Engine, create_engine
 
@@ -40,7 +40,10 @@ class Predictor:
         Args:
             image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), of uint8, uint16,
                 int16 or int32, with the intensities of the files that the network was trained on;
-                or the path of an image file.
+                or the path of an image file. If the bundle has n neighbours (manifest.neighbours),
+                C = 2n + 1 grey slices that follow each other, the lowest first, or 1: the slice is
+                repeated; a file is a TIFF with as many images, or a slice alone, of which color
+                becomes grey.
             probability: Whether to return the probabilities too.
 
         Returns:
@@ -54,7 +57,7 @@ class Predictor:
             >>> predictor = inference.load_bundle("demo@production")
             >>> predictor.predict("slice.png").mask.sum()
         """
-        slices = [read_slice(image)]
+        slices = [read_slice(image, self.manifest.stack_size)]
         return self.predict_batch(slices, probability=probability)[0]
 
     def predict_batch(
@@ -63,8 +66,9 @@ class Predictor:
         """Predict the masks of slices.
 
         Args:
-            slices: uint8 or int32, [H, W, C] with C = 1 (grey) or 3 (RGB); sizes may
-                differ. Slices of one shape and type are passed to the engine together.
+            slices: uint8 or int32, [H, W, C] with C = 1 (grey) or 3 (RGB), or with n neighbours
+                C = 2n + 1 or 1 as in `predict`; sizes may differ. Slices of one shape and type are
+                passed to the engine together.
             probability: Whether to return probabilities too.
 
         Returns:
@@ -78,7 +82,8 @@ class Predictor:
         """
         segmentations: dict[int, Segmentation] = {}
         for indices in _group_by_shape(slices):
-            batch = np.stack([slices[index] for index in indices])
+            # A stack of a caller may be a transposed volume.
+            batch = np.ascontiguousarray(np.stack([slices[index] for index in indices]))
             probabilities, masks = self.engine.infer(batch)
             for position, index in enumerate(indices):
                 segmentations[index] = Segmentation(
@@ -113,12 +118,16 @@ def load_predictor(
     return Predictor(manifest, create_engine(folder, threads or cpu_count(), use_gpu))
 
 
-def read_slice(image: np.ndarray | str | Path) -> np.ndarray:
-    """A slice [H, W, C] from an array or from an image file; DataError if it is not one."""
+def read_slice(image: np.ndarray | str | Path, stack_size: int) -> np.ndarray:
+    """A slice [H, W, C] from an array or from an image file; DataError if it is not one.
+
+    stack_size: if it is not 1, the slice is a stack of so many grey slices, or one of them.
+    """
     if isinstance(image, str | Path):
         path = Path(image).absolute()
-        return read_image(LocalStorage(path.parent), path.name)
-    return to_slice(image)
+        data = LocalStorage(path.parent).read(path.name)
+        return decode_stack(data, str(path), stack_size)
+    return to_slice(image) if stack_size == 1 else to_slice(image, stack_size)
 
 
 def _group_by_shape(slices: Sequence[np.ndarray]) -> list[list[int]]:

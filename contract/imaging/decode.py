@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import DataError
-from contract.imaging.headers import UnknownFormatError, read_header
+from contract.imaging.arrays import to_grey
+from contract.imaging.headers import Header, UnknownFormatError, read_header
+from contract.imaging.slice_neighbours import stack_slices
 from contract.storage import Storage
 
 # Grey or color and 8 or 16 bits as in the file; drops alpha, rotates according to EXIF.
@@ -49,10 +51,38 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8] | NDArray[np.int32
         DataError: It is damaged, has another format or several pages, or its content is in its
             alpha channel.
     """
-    pixels = _decode_pixels(data, name)
+    (pixels,) = _decode_pixels(data, name)
     if pixels.min() == pixels.max():
         _check_alpha(data, name)
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.int32)
+
+
+def decode_stack(data: bytes, name: str, stack_size: int) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Decode a slice and its neighbours for a network that is given stack_size slices.
+
+    Args:
+        data: The content of a TIFF file with a page for each slice, the lowest slice first; or of
+            an image of the slice alone.
+        name: What an error calls it.
+        stack_size: 2n + 1 slices with n neighbours on each side.
+
+    Returns:
+        Grey, [H, W, stack_size], or [H, W, 1] of a slice alone; uint8 or int32.
+
+    Raises:
+        DataError: As in decode_image, or it contains another number of slices.
+    """
+    if stack_size == 1 or _check_header(data, name, stack_size).pages == 1:
+        pixels = decode_image(data, name)
+        return pixels if stack_size == 1 else to_grey(pixels)
+    pages = _decode_pixels(data, name, stack_size)
+    if len(pages) != stack_size:
+        raise DataError(
+            f"{name} contains {len(pages)} images: the network needs one slice, or {stack_size} "
+            "slices that follow each other."
+        )
+    typed = [page if page.dtype == np.uint8 else page.astype(np.int32) for page in pages]
+    return stack_slices(typed, [f"image {number} of {name}" for number in range(1, stack_size + 1)])
 
 
 def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
@@ -63,7 +93,7 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
     """
     pixels = _decode_palette_indices(data, name)
     if pixels is None:
-        pixels = _decode_pixels(data, name)
+        (pixels,) = _decode_pixels(data, name)
     # Channel by channel: NumPy's minimum over an axis of length 3 takes ten times as long.
     channels = [pixels[..., index] for index in range(pixels.shape[2])]
     highest, lowest = reduce(np.maximum, channels), reduce(np.minimum, channels)
@@ -77,7 +107,7 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
 
 def decode_mask_colors(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a mask in color: RGB [H, W, 3] of 8 bits; a grey mask has three equal channels."""
-    pixels = _decode_pixels(data, name)
+    (pixels,) = _decode_pixels(data, name)
     if pixels.dtype != np.uint8:
         raise DataError(f"{name} has 16 bits, but a mask in color must have 8: save it again.")
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
@@ -126,27 +156,28 @@ def silence_opencv() -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-def _decode_pixels(data: bytes, name: str) -> NDArray:
-    """[H, W, 1 or 3] as stored (RGB order, no alpha), uint8, uint16 or int16."""
-    _check_header(data, name)
+def _decode_pixels(data: bytes, name: str, max_pages: int = 1) -> list[NDArray]:
+    """The images, [H, W, 1 or 3] as stored (RGB order, no alpha), uint8, uint16 or int16."""
+    _check_header(data, name, max_pages)
     pages = _decode_pages(data)
     if not pages:
         raise DataError(
             f"{name} cannot be decoded ({len(data)} bytes): it is damaged or truncated; replace it."
         )
-    if len(pages) > 1:
+    if len(pages) > max_pages:
         raise DataError(f"{name} contains {len(pages)} images: save one slice per file.")
-    pixels = pages[0]
-    if pixels.dtype not in (np.uint8, np.uint16, np.int16):
-        raise DataError(f"{name} contains {pixels.dtype} values: save it with 8 or 16 bits.")
-    if pixels.ndim == 2:
-        return pixels[..., None]
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    for pixels in pages:
+        if pixels.dtype not in (np.uint8, np.uint16, np.int16):
+            raise DataError(f"{name} contains {pixels.dtype} values: save it with 8 or 16 bits.")
+    return [
+        pixels[..., None] if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        for pixels in pages
+    ]
 
 
-def _check_header(data: bytes, name: str) -> None:
+def _check_header(data: bytes, name: str, max_pages: int = 1) -> Header:
     try:
-        read_header(data)
+        return read_header(data, max_pages)
     except UnknownFormatError as error:
         raise DataError(
             f"{name} cannot be decoded ({len(data)} bytes): it is not a PNG, JPEG, BMP, TIFF, "

@@ -57,14 +57,28 @@ def encode_image(image: np.ndarray) -> bytes:
     Raises:
         DataError: The array is not such an image.
     """
+    stored = _to_stored(image)
+    return cv2.imencode(".tif" if stored.dtype == np.int16 else ".png", stored)[1].tobytes()
+
+
+def _to_stored(image: np.ndarray) -> np.ndarray:
+    """An image as OpenCV writes it: uint8, uint16 or, for negative values, int16."""
     pixels = to_slice(image)
     if pixels.dtype != np.uint8:
         low, high = int(pixels.min()), int(pixels.max())
         if low < -(2**15) or high >= 2**16 or (low < 0 and high >= 2**15):
             raise DataError(f"a slice with values from {low} to {high} does not fit in 16 bits.")
         pixels = pixels.astype(np.int16 if low < 0 else np.uint16)
-    stored = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
-    return cv2.imencode(".tif" if pixels.dtype == np.int16 else ".png", stored)[1].tobytes()
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.shape[2] == 3 else pixels
+
+
+def encode_stack(slices: Sequence[np.ndarray]) -> bytes:
+    """A TIFF with a page for each of the slices of a stack, as decode_stack reads it.
+
+    slices: of one size, each as in encode_image. Raises DataError if one is not such an image.
+    """
+    pages = [_to_stored(image) for image in slices]
+    return cv2.imencodemulti(".tif", pages)[1].tobytes()
 
 
 def encode_int16(image: np.ndarray) -> bytes:

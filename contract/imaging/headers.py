@@ -24,6 +24,9 @@ _MAX_TAGS = 4096
 _GIF_IMAGE, _GIF_EXTENSION, _GIF_END = 0x2C, 0x21, 0x3B
 _WEBP_ANIMATION = 0x02
 
+_Page = tuple[int, int, int]
+"""Width, height, and the pixels of a tile (TIFF) or 0."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -34,7 +37,10 @@ class Header:
     width: int
     height: int
     pixels: int
-    """Pixels that a decoder must allocate: width x height, or those of a larger TIFF tile."""
+    """Pixels that a decoder must allocate for all pages: width x height, or those of a larger TIFF
+    tile."""
+    pages: int = 1
+    """The images in the file: several are possible in a TIFF."""
 
 
 @dataclass(frozen=True)
@@ -58,35 +64,45 @@ class UnknownFormatError(DataError):
     """The bytes are not an image in a supported format."""
 
 
-def read_header(data: bytes) -> Header:
-    """The header of an image; DataError if it is damaged or has another format."""
+def read_header(data: bytes, max_pages: int = 1) -> Header:
+    """The header of an image.
+
+    Args:
+        data: The content of the file, or its beginning.
+        max_pages: The largest number of images that a TIFF file may contain.
+
+    Raises:
+        DataError: It is damaged, has another format, or contains more images.
+    """
     for magic, (kind, read) in _READERS.items():
         if data.startswith(magic):
             try:
-                width, height, tile = read(data)
+                pages = [read(data)] if read else _read_tiff_pages(data, max_pages)
             except (struct.error, IndexError, OverflowError) as error:
                 raise DataError(f"the {kind} image is truncated within its header.") from error
-            if width < 1 or height < 1:
-                raise DataError(f"the {kind} image declares {width} x {height} pixels.")
-            return Header(kind, width, height, max(width * height, tile))
+            for width, height, _ in pages:
+                if width < 1 or height < 1:
+                    raise DataError(f"the {kind} image declares {width} x {height} pixels.")
+            pixels = sum(max(width * height, tile) for width, height, tile in pages)
+            return Header(kind, *pages[0][:2], pixels, len(pages))
     raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
 
 
-def _read_png_size(data: bytes) -> tuple[int, int, int]:
+def _read_png_size(data: bytes) -> _Page:
     kind, width, height = struct.unpack_from(">4sII", data, 12)
     if kind != b"IHDR":
         raise DataError("the PNG image has no header chunk.")
     return width, height, 0
 
 
-def _read_bmp_size(data: bytes) -> tuple[int, int, int]:
+def _read_bmp_size(data: bytes) -> _Page:
     (size,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if size == 12 else "<ii", data, 18)
     # A negative height means that rows are stored from top to bottom.
     return width, abs(height), 0
 
 
-def _read_jpeg_size(data: bytes) -> tuple[int, int, int]:
+def _read_jpeg_size(data: bytes) -> _Page:
     """Read the segments up to the frame header; bytes between them are skipped, as in libjpeg."""
     position = 2
     while True:
@@ -105,7 +121,7 @@ def _read_jpeg_size(data: bytes) -> tuple[int, int, int]:
             position += max(struct.unpack_from(">H", data, position)[0], 2)
 
 
-def _read_gif_size(data: bytes) -> tuple[int, int, int]:
+def _read_gif_size(data: bytes) -> _Page:
     """The logical screen; several images (an animation) are an error."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position, images = 13 + _color_table(flags), 0
@@ -131,7 +147,7 @@ def _color_table(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _read_webp_size(data: bytes) -> tuple[int, int, int]:
+def _read_webp_size(data: bytes) -> _Page:
     if data[8:12] != b"WEBP":
         raise UnknownFormatError("this is not a PNG, JPEG, BMP, TIFF, GIF or WebP image.")
     kind = data[12:16]
@@ -153,11 +169,27 @@ def _uint24(data: bytes, position: int) -> int:
     return low | high << 16
 
 
-def _read_tiff_size(data: bytes) -> tuple[int, int, int]:
-    """The only page of a TIFF file; several pages are an error."""
+def _read_tiff_pages(data: bytes, max_pages: int) -> list[_Page]:
+    """The pages of a TIFF file; more than max_pages are an error."""
     order = "<" if data[:2] == b"II" else ">"
     layout = _BIG if data[2] + data[3] == 43 else _CLASSIC
     (start,) = struct.unpack_from(order + layout.offset, data, layout.start)
+    pages = []
+    while not pages or start:
+        if len(pages) == max_pages:
+            raise DataError(
+                "the TIFF image contains several images: save one slice per file."
+                if max_pages == 1
+                else f"the TIFF image contains more than {max_pages} images: save one slice, or "
+                f"{max_pages} slices that follow each other."
+            )
+        page, start = _read_tiff_page(data, start, order, layout)
+        pages.append(page)
+    return pages
+
+
+def _read_tiff_page(data: bytes, start: int, order: str, layout: _Layout) -> tuple[_Page, int]:
+    """The page whose tags start at an offset, and the offset of the next page, or 0."""
     (count,) = struct.unpack_from(order + layout.count, data, start)
     if count > _MAX_TAGS:
         raise DataError("the TIFF image has more tags than an image needs.")
@@ -173,12 +205,11 @@ def _read_tiff_size(data: bytes) -> tuple[int, int, int]:
                     "integer: save it again."
                 )
             tags.setdefault(tag, _tiff_value(data, position, order, layout))
-    if any(struct.unpack_from(order + layout.offset, data, first + count * layout.entry)):
-        raise DataError("the TIFF image contains several images: save one slice per file.")
+    (following,) = struct.unpack_from(order + layout.offset, data, first + count * layout.entry)
     if tags.get(_SAMPLES, 1) > 4 or tags.get(_BITS, 1) > 16:
         raise DataError("the TIFF image has more than 4 channels or more than 16 bits a channel.")
     tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
-    return tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0), tile
+    return (tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0), tile), following
 
 
 def _tiff_value(data: bytes, position: int, order: str, layout: _Layout) -> int:
@@ -191,14 +222,15 @@ def _tiff_value(data: bytes, position: int, order: str, layout: _Layout) -> int:
     return struct.unpack_from(order + letter, data, value)[0]
 
 
-_READERS: dict[bytes, tuple[str, Callable[[bytes], tuple[int, int, int]]]] = {
+# TIFF has pages, which _read_tiff_pages reads.
+_READERS: dict[bytes, tuple[str, Callable[[bytes], _Page] | None]] = {
     _PNG: ("PNG", _read_png_size),
     b"\xff\xd8": ("JPEG", _read_jpeg_size),
     b"BM": ("BMP", _read_bmp_size),
-    b"II*\0": ("TIFF", _read_tiff_size),
-    b"MM\0*": ("TIFF", _read_tiff_size),
-    b"II+\0": ("TIFF", _read_tiff_size),
-    b"MM\0+": ("TIFF", _read_tiff_size),
+    b"II*\0": ("TIFF", None),
+    b"MM\0*": ("TIFF", None),
+    b"II+\0": ("TIFF", None),
+    b"MM\0+": ("TIFF", None),
     b"GIF87a": ("GIF", _read_gif_size),
     b"GIF89a": ("GIF", _read_gif_size),
     b"RIFF": ("WebP", _read_webp_size),

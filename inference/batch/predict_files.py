@@ -15,25 +15,28 @@ A mask that exists is not predicted again, so an interrupted prediction can be r
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 
 from contract import bundle
 from contract.errors import DataError, UserError, last_line
-from contract.imaging.decode import decode_image
+from contract.imaging.decode import decode_image, decode_stack
 from contract.imaging.encode import (
     decode_encoded_mask,
     encode_mask,
     encode_overlay,
     encode_probability,
 )
-from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file
+from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file, normalized_stem
 from contract.imaging.segmentation_class import MaskFormat, SegmentationClass
+from contract.imaging.slice_neighbours import center_slice, find_neighbours, stack_slices
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage, open_storage
 from inference.predictor import Predictor, Segmentation
@@ -74,9 +77,31 @@ class PredictionJob:
     source: Storage
     output: Storage
     files: OutputFiles
+    stack_size: int = 1
+    """The slices that the bundle is given for one mask: a slice and its neighbours."""
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The keys of the slices in the stack of each key, the lowest first; without neighbours, or of
+    a single file, empty."""
 
-    def read(self, key: str) -> np.ndarray:
-        """The slice of a key; DataError naming the file if it is not valid."""
+    def select(self, keys: Sequence[str]) -> Self:
+        """The job without the stacks of other keys, which need not be sent to another machine."""
+        return replace(self, stacks={key: self.stacks[key] for key in keys if key in self.stacks})
+
+    def read(self, key: str, read_slice: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The slice of a key, or its stack; DataError naming the file if one is not valid.
+
+        read_slice: self.read_slice, or a function that remembers what it has read.
+        """
+        if self.stack_size == 1:
+            return read_slice(key)
+        if key not in self.stacks:
+            return decode_stack(self.source.read(key), f"{self.source.url}/{key}", self.stack_size)
+        keys = self.stacks[key]
+        slices = [read_slice(each) for each in keys]
+        return stack_slices(slices, [f"{self.source.url}/{each}" for each in keys])
+
+    def read_slice(self, key: str) -> np.ndarray:
+        """The slice in a file; DataError naming the file if it is not valid."""
         return decode_image(self.source.read(key), f"{self.source.url}/{key}")
 
     def write(self, key: str, image: np.ndarray, segmentation: Segmentation) -> None:
@@ -86,7 +111,8 @@ class PredictionJob:
             content, suffix = encode_probability(segmentation.probability, classes)
             self.output.write(f"{PROBABILITIES}/{stem}{suffix}", content)
         if self.files.overlays:
-            overlay = encode_overlay(image, mask, classes, self.files.window)
+            shown = center_slice(image, self.stack_size)
+            overlay = encode_overlay(shown, mask, classes, self.files.window)
             self.output.write(f"{OVERLAYS}/{stem}.png", overlay)
         self.output.write(f"{stem}.png", encode_mask(mask, classes, self.files.mask_format))
 
@@ -112,11 +138,22 @@ def stem_of(key: str) -> str:
     return str(PurePosixPath(key).with_suffix(""))
 
 
-def create_job(source: str, output: str, files: OutputFiles) -> tuple[PredictionJob, list[str]]:
+def create_job(
+    source: str, output: str, files: OutputFiles, neighbours: int = 0
+) -> tuple[PredictionJob, list[str]]:
     """The job for a user's INPUT and OUTPUT, and the keys of its slices.
 
-    Raises DataError if there is no slice, two slices would have the same mask, OUTPUT is named like
-    an image, or masks would be written among the slices of a folder or overwrite one.
+    Args:
+        source: An image, a folder or a prefix.
+        output: A folder or a prefix.
+        files: Which files are written.
+        neighbours: The slices on each side that the bundle is given with a slice. They are those of
+            the folder with the next numbers in their names; an image that is given by itself is a
+            stack of its own, or repeated.
+
+    Raises:
+        DataError: There is no slice, two slices would have the same mask, OUTPUT is named like an
+            image, or masks would be written among the slices of a folder or overwrite one.
     """
     if _is_image(output):
         raise DataError(
@@ -124,7 +161,8 @@ def create_job(source: str, output: str, files: OutputFiles) -> tuple[Prediction
             "mask has the name of its slice."
         )
     storage, keys = find_slices(source)
-    job = PredictionJob(storage, open_storage(output), files)
+    stacks = {} if _is_image(source) else _find_stacks(keys, neighbours)
+    job = PredictionJob(storage, open_storage(output), files, 2 * neighbours + 1, stacks)
     _check_overwrites(job, keys, is_single=_is_image(source))
     owners: dict[str, str] = {}
     for key in keys:
@@ -135,6 +173,17 @@ def create_job(source: str, output: str, files: OutputFiles) -> tuple[Prediction
                     f"{output_key}: rename one of them."
                 )
     return job, keys
+
+
+def _find_stacks(keys: Sequence[str], neighbours: int) -> dict[str, tuple[str, ...]]:
+    """The keys of the slices in the stack of each key; empty without neighbours."""
+    if not neighbours:
+        return {}
+    names = [normalized_stem(key) for key in keys]
+    table: list[list[int]] = find_neighbours(names, neighbours).tolist()
+    return {
+        key: tuple(keys[index] for index in stack) for key, stack in zip(keys, table, strict=True)
+    }
 
 
 def find_slices(source: str) -> tuple[Storage, list[str]]:
@@ -244,8 +293,14 @@ def predict_files(
     failures: Failures = {}
     writes: deque[Future[None]] = deque()
     done = 0
+    read_slice = job.read_slice
+    if job.stacks:
+        # A slice is part of the stacks of its neighbours, which are read soon after it.
+        read_slice = lru_cache(2 * (batch_size + job.stack_size))(read_slice)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="slices") as pool:
-        reads = _read_ahead(keys, lambda key: pool.submit(job.read, key), 2 * batch_size)
+        reads = _read_ahead(
+            keys, lambda key: pool.submit(job.read, key, read_slice), 2 * batch_size
+        )
         while batch := list(islice(reads, batch_size)):
             slices = dict(_read_slices(batch, failures))
             for key, segmentation in _predict_batch(

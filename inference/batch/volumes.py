@@ -28,6 +28,7 @@ from contract.imaging.dicom_seg import encode_segmentation
 from contract.imaging.encode import value_table
 from contract.imaging.nifti import encode_nifti, is_nifti
 from contract.imaging.segmentation_class import SegmentationClass, VolumeFormat
+from contract.imaging.slice_neighbours import find_volume_neighbours
 from contract.imaging.volume import Volume
 from contract.imaging.volume_files import VolumeFile, find_volumes
 from contract.progress import ProgressCallback, no_progress
@@ -191,8 +192,12 @@ def _predict_slices(
 ) -> NDArray[np.uint8]:
     """The masks [slices, rows, columns] of slices in the standard order."""
     masks = np.zeros(voxels.shape, np.uint8)
+    stacks = find_volume_neighbours(len(voxels), predictor.manifest.neighbours)
     for start in range(0, len(voxels), batch_size):
-        batch = [to_slice(pixels) for pixels in voxels[start : start + batch_size]]
+        batch = [
+            to_slice(voxels[stack].transpose(1, 2, 0), len(stack))
+            for stack in stacks[start : start + batch_size]
+        ]
         for index, segmentation in enumerate(predictor.predict_batch(batch), start=start):
             masks[index] = segmentation.mask
         report(start + len(batch))

@@ -95,7 +95,10 @@ class WorkerPool:
         """Give each idle worker a chunk."""
         while self._idle and self._chunks:
             worker, chunk = self._idle.popleft(), self._chunks.popleft()
-            self._pending[worker.predict.remote(job, chunk, batch_size)] = worker, chunk
+            self._pending[worker.predict.remote(job.select(chunk), chunk, batch_size)] = (
+                worker,
+                chunk,
+            )
 
     def collect(self) -> tuple[list[str], Failures]:
         """Wait for the next worker: the chunk that it has done, if any, and its failures."""

@@ -74,7 +74,11 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorResponse, "description": "The body is not a supported image."},
     503: {"model": ErrorResponse, "description": "Too many requests are waiting: try again later."},
 }
-_IMAGE_TEXT = "The image is the body, or the file named image of a form."
+_IMAGE_TEXT = (
+    "The image is the body, or the file named image of a form. If the model has n neighbours, it "
+    "is a TIFF with 2n + 1 slices that follow each other, the lowest first, or one slice, which is "
+    "repeated."
+)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {
     "requestBody": {
@@ -109,8 +113,16 @@ class Service(Protocol):
         """The model that is served."""
         ...
 
+    @property
+    def stack_size(self) -> int:
+        """The slices that the model is given for one mask: a slice and its neighbours."""
+        ...
+
     async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
-        """The segmentation of a slice [H, W, C], with its probability, and its model."""
+        """The segmentation of a slice [H, W, C], with its probability, and its model.
+
+        C: see Predictor.predict_batch.
+        """
         ...
 
     async def status(self) -> ServiceStatus:
@@ -207,12 +219,22 @@ async def _segment(request: Request, service: Service) -> tuple[Segmentation, Lo
     """The segmentation of a request's slice and its model; None if the client has disconnected."""
     async with time_limit(service.settings.request_timeout_s):
         with service.limiter.receiving() as count:
-            data = await read_image(request, service.settings, count)
+            data = await read_image(request, service.settings, service.stack_size, count)
             with service.limiter.request():
                 async with service.limiter.slices:
                     if await request.is_disconnected():
                         return None
-                    return await service.segment(await decode_slice(data))
+                    return await _segment_stack(data, service)
+
+
+async def _segment_stack(data: bytes, service: Service) -> tuple[Segmentation, LoadedModel]:
+    """The segmentation of an image with as many slices as its model is given for one mask."""
+    while True:
+        stack_size = service.stack_size
+        segmentation, model = await service.segment(await decode_slice(data, stack_size))
+        # Another model may have been loaded meanwhile.
+        if model.predictor.manifest.stack_size == stack_size:
+            return segmentation, model
 
 
 def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> str:
@@ -259,6 +281,7 @@ def model_info(model: LoadedModel, reference: str) -> ModelInfo:
         commit=manifest.commit,
         image_size=manifest.image_size,
         image_channels=manifest.image_channels,
+        neighbours=manifest.neighbours,
         classes=[ClassInfo.from_class(each) for each in manifest.classes],
         threshold=manifest.threshold,
         metrics=manifest.metrics,

@@ -4,7 +4,7 @@ import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -33,6 +33,9 @@ WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
+Image = np.ndarray | Sequence[np.ndarray] | bytes | str | Path
+"""A slice as an array or as an image file, or a slice with its neighbours as arrays."""
+
 _Response = TypeVar("_Response", bound=BaseModel)
 
 
@@ -60,13 +63,13 @@ class ServiceClient:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout_s = timeout_s
 
-    def segment(self, image: np.ndarray | bytes | str | Path) -> ServiceSegmentation:
+    def segment(self, image: Image) -> ServiceSegmentation:
         """The mask of one slice.
 
         Args:
             image: An array [H, W] or [H, W, C] with C = 1 (grey) or 3 (RGB), uint8, uint16 or
-                int16; the
-                content of an image file; or its path.
+                int16; several arrays [H, W], which follow each other, for a model with neighbours
+                (the lowest slice first); the content of an image file; or its path.
 
         Returns:
             The mask with the size of the slice, and what the service says about it.
@@ -121,15 +124,15 @@ def create_service_client(serve: Serve) -> ServiceClient:
     return ServiceClient(service_url(serve), read_api_key(serve))
 
 
-def _encode(image: np.ndarray | bytes | str | Path) -> bytes:
+def _encode(image: Image) -> bytes:
     """The content of an image file."""
     if isinstance(image, bytes):
         return image
-    if isinstance(image, np.ndarray):
+    if not isinstance(image, str | Path):
         # Imported here, because a light client has no OpenCV.
-        from contract.imaging.encode import encode_image
+        from contract.imaging.encode import encode_image, encode_stack
 
-        return encode_image(image)
+        return encode_image(image) if isinstance(image, np.ndarray) else encode_stack(image)
     try:
         return Path(image).read_bytes()
     except OSError as error:

@@ -104,6 +104,11 @@ class Replica:
         """The model that is served."""
         return self._model_manager.current
 
+    @property
+    def stack_size(self) -> int:
+        """The slices that the model is given for one mask: a slice and its neighbours."""
+        return self.loaded_model.predictor.manifest.stack_size
+
     async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
         """The segmentation of a slice [H, W, C] and its model; batched with other requests."""
         return await self.predict_batch(image)

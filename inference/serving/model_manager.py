@@ -114,7 +114,8 @@ class ModelManager:
     def _load_version(self, version: Version) -> LoadedModel:
         predictor = load_predictor(open_version_bundle(version), self._threads, self._gpu)
         manifest = predictor.manifest
-        blank = np.zeros((*manifest.image_size, manifest.image_channels), np.uint8)
+        channels = manifest.image_channels * manifest.stack_size
+        blank = np.zeros((*manifest.image_size, channels), np.uint8)
         # Graphs are compiled for the first single slice and for the first two slices together.
         for count in (1, 2):
             predictor.predict_batch([blank] * count)

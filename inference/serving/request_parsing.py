@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from contract.config import Serve
 from contract.errors import DataError
-from contract.imaging.decode import decode_image
+from contract.imaging.decode import decode_stack
 from contract.imaging.headers import UnknownFormatError, read_header
 from contract.imaging.segmentation_class import MaskFormat
 from inference.serving.request_limits import RequestError
@@ -107,20 +107,26 @@ def key_digest_of(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-async def read_image(request: Request, limits: Serve, count: Callable[[int], None]) -> bytes:
+async def read_image(
+    request: Request, limits: Serve, stack_size: int, count: Callable[[int], None]
+) -> bytes:
     """The image in a request, within the limits according to its header; RequestError if none.
 
-    count: called with the number of bytes of each part of the body; may raise.
+    stack_size: the largest number of slices in it. count: called with the number of bytes of each
+    part of the body; may raise.
     """
     data = await _read_image_bytes(request, limits.max_bytes, count)
-    _check_header(data, limits.max_pixels)
+    _check_header(data, limits.max_pixels, stack_size)
     return data
 
 
-async def decode_slice(data: bytes) -> np.ndarray:
-    """The slice in an image, uint8 or int32 [H, W, C]; RequestError if it is damaged."""
+async def decode_slice(data: bytes, stack_size: int) -> np.ndarray:
+    """The slice or the stack in an image, uint8 or int32 [H, W, C].
+
+    Raises RequestError if it is damaged, or contains another number of slices than 1 or stack_size.
+    """
     try:
-        return await asyncio.to_thread(decode_image, data, "the image")
+        return await asyncio.to_thread(decode_stack, data, "the image", stack_size)
     except DataError as error:
         raise RequestError(400, _capitalize(error)) from error
 
@@ -214,10 +220,10 @@ async def _read_form_file(request: Request, body: bytes) -> bytes:
         await form.close()
 
 
-def _check_header(data: bytes, max_pixels: int) -> None:
+def _check_header(data: bytes, max_pixels: int, max_pages: int) -> None:
     """Reject data that is not an image, or an image with more pixels than may be decoded."""
     try:
-        header = read_header(data)
+        header = read_header(data, max_pages)
     except UnknownFormatError as error:
         raise RequestError(415, _capitalize(error)) from error
     except DataError as error:

@@ -132,6 +132,9 @@ class ModelInfo(_Response):
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB."""
+    neighbours: int
+    """n: a request is a TIFF of 2n + 1 slices that follow each other, the lowest first, or one
+    slice, which is repeated; 0: it is one slice."""
     classes: list[ClassInfo]
     """The classes of its masks, in the order of their indices from 1."""
     threshold: float

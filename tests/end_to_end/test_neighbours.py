@@ -1,4 +1,8 @@
-"""Neighbouring slices from training to masks, on slices whose mask only the next slice shows."""
+"""Neighbouring slices from training to masks, on slices whose mask only the next slice shows.
+
+TensorFlow evaluates a bundle, OpenVINO predicts: their masks may differ in single pixels whose
+probability is 0.5.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +14,16 @@ from numpy.typing import NDArray
 
 from contract import bundle
 from contract.config import Config
+from contract.confusion import confusion_counts
+from contract.imaging.decode import decode_mask
+from contract.imaging.nifti import read_nifti_labels
+from contract.imaging.segmentation_class import single_foreground
+from contract.imaging.volume import Volume
 from contract.storage import LocalStorage, open_storage
+from inference.batch.predict_files import OutputFiles, create_job, predict_files
+from inference.batch.volumes import create_volume_job, predict_volumes
+from inference.predictor import load_predictor
+from tests.volumes import write_nifti
 from trainer.data.dataset_index import Dataset, prepare_dataset
 from trainer.evaluation.evaluate import evaluate
 from trainer.training import train_loop
@@ -91,9 +104,70 @@ def test_the_evaluation_finds_what_only_the_next_slice_shows(
     assert bundle.verify(trained.bundle).neighbours == 1
     destination, config = LocalStorage(tmp_path), trained.config
     result = evaluate(
-        trained.bundle, trained.dataset, "test", config.data, config.predict, destination
+        trained.bundle,
+        trained.dataset,
+        "test",
+        config.data,
+        config.predict,
+        destination,
+        save_masks=True,
     )
     dice = result.summary_of("dice").min
     assert dice is not None
     assert dice > 0.8
     assert destination.exists("worst.png")
+
+    bundle_storage, images = LocalStorage(trained.bundle), f"{trained.dataset.root}/test/images"
+    job, keys = create_job(
+        images,
+        str(tmp_path / "files"),
+        OutputFiles(single_foreground(), (0.0, 255.0)),
+        neighbours=1,
+    )
+    predictor = load_predictor(bundle_storage, gpu=False)
+    assert predictor.engine.name == "OpenVINO"
+    assert predict_files(job, predictor, keys, batch_size=5) == {}
+    assert len(keys) == 2 * 2 * SLICES
+    for key in keys:
+        evaluated = decode_mask(destination.read(f"masks/{key}"), key) > 0
+        assert (evaluated == (job.read_mask(key) > 0)).mean() > 0.995
+
+
+def test_volumes_and_arrays_are_predicted_like_files(trained: Trained, tmp_path: Path) -> None:
+    predictor = load_predictor(LocalStorage(trained.bundle), gpu=False)
+    images, targets = draw_series(np.random.default_rng(1))
+    folder = tmp_path / "in/series"
+    folder.mkdir(parents=True)
+    for number, image in enumerate(images):
+        assert cv2.imwrite(str(folder / f"P-{number}.png"), image)
+    job, keys = create_job(
+        str(folder),
+        str(tmp_path / "files"),
+        OutputFiles(single_foreground(), (0.0, 255.0)),
+        neighbours=1,
+    )
+    assert predict_files(job, predictor, keys, batch_size=5) == {}
+    expected = np.stack([job.read_mask(key) for key in keys])
+    assert confusion_counts(expected, (targets > 0).astype(np.uint8)).dice > 0.8
+
+    padded = images[[0, *range(SLICES), SLICES - 1]]
+    stacks = [padded[number : number + 3].transpose(1, 2, 0) for number in range(SLICES)]
+    for stack, mask in zip(stacks, expected, strict=True):
+        assert np.array_equal(predictor.predict(stack).mask, mask)
+
+    # Slices along z, rows along y, columns along x.
+    volume = Volume(images.astype(np.int16), np.eye(4)[[2, 1, 0, 3]])
+    write_nifti(tmp_path / "volumes/P.nii.gz", volume)
+    volume_job = create_volume_job(str(tmp_path / "volumes"), str(tmp_path / "out"), "nifti")
+    assert predict_volumes(volume_job, predictor, ["P"], {}, batch_size=3) == {}
+    labels = read_nifti_labels(tmp_path / "out/P.nii.gz").to_standard().voxels
+    assert np.array_equal(labels, expected)
+
+
+def test_a_slice_without_its_neighbours_does_not_show_its_mask(trained: Trained) -> None:
+    predictor = load_predictor(LocalStorage(trained.bundle), gpu=False)
+    images, targets = draw_series(np.random.default_rng(1))
+    masks = [segmentation.mask for segmentation in predictor.predict_batch(list(images[..., None]))]
+    # A repeated slice is its own next slice.
+    counts = confusion_counts(np.stack(masks[:-1]), (targets[:-1] > 0).astype(np.uint8))
+    assert counts.dice < 0.5

@@ -54,16 +54,18 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
     """make_bundle(level=0.5): a bundle whose foreground is brighter than level, in 0..1.
 
     fails: TensorFlow can load its graph, which raises an error for every slice. classes: with
-    several, each is brighter than the one before.
+    several, each is brighter than the one before. neighbours: the slices on each side of its input;
+    the last slice of a stack decides.
     """
 
     def make(
         level: float = 0.5,
         fails: bool = False,
         classes: tuple[SegmentationClass, ...] = single_foreground(),
+        neighbours: int = 0,
     ) -> Storage:
         folder = tmp_path_factory.mktemp("bundle")
-        _save_model(folder / "saved_model", level, fails, len(classes))
+        _save_model(folder / "saved_model", level, fails, len(classes), neighbours > 0)
         np.savez(folder / "weights.npz", level=level)
         (folder / "config.toml").write_text(to_toml(Config()))
         metadata = BundleMetadata(
@@ -76,6 +78,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             patients={},
             image_size=(IMAGE_SIZE, IMAGE_SIZE),
             image_channels=1,
+            neighbours=neighbours,
             classes=classes,
             intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
             threshold=0.5,
@@ -92,6 +95,14 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 def bright_bundle(make_bundle: MakeBundle) -> LocalStorage:
     """A bundle whose foreground is brighter than one half."""
     storage = make_bundle(0.5)
+    assert isinstance(storage, LocalStorage)
+    return storage
+
+
+@pytest.fixture(scope="session")
+def stack_bundle(make_bundle: MakeBundle) -> LocalStorage:
+    """A bundle with one neighbour on each side: foreground is bright in the next slice."""
+    storage = make_bundle(0.5, neighbours=1)
     assert isinstance(storage, LocalStorage)
     return storage
 
@@ -290,7 +301,9 @@ def bands_png() -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def _save_model(folder: Path, level: float, fails: bool, num_classes: int) -> None:
+def _save_model(
+    folder: Path, level: float, fails: bool, num_classes: int, is_stacked: bool
+) -> None:
     """Save a small network with the signatures of a bundle: resize, convolve, resize, threshold."""
     import tensorflow as tf
 
@@ -312,11 +325,13 @@ def _save_model(folder: Path, level: float, fails: bool, num_classes: int) -> No
         if fails:
             invalid: Any = tf.io.decode_png(tf.strings.as_string(shape[0]))
             images += tf.reduce_sum(tf.cast(invalid, tf.float32))
-        grey = tf.cond(
-            tf.equal(shape[3], 3),
-            lambda: tf.reduce_mean(images, -1, keepdims=True),
-            lambda: images[..., :1],
-        )
+        grey = images[..., -1:]
+        if not is_stacked:
+            grey = tf.cond(
+                tf.equal(shape[3], 3),
+                lambda: tf.reduce_mean(images, -1, keepdims=True),
+                lambda: images[..., :1],
+            )
         small = resize(tf.ensure_shape(grey, [None, None, None, 1]), IMAGE_SIZE, IMAGE_SIZE)
         smooth = tf.nn.conv2d(small / 255.0, kernel, 1, "SAME")
         # The step to each class, at equal distances from level to 1.

@@ -10,8 +10,8 @@ import pytest
 
 import inference
 from contract.confusion import confusion_counts
-from contract.errors import BundleError
-from contract.imaging.encode import encode_image
+from contract.errors import BundleError, DataError
+from contract.imaging.encode import encode_image, encode_stack
 from contract.storage import LocalStorage
 from inference.predictor import load_predictor
 from tests.inference.test_engines import SHAPES, random_slices
@@ -85,3 +85,24 @@ def test_prediction_imports_no_keras_and_no_trainer(
         check=True,
     )
     assert completed.stdout.strip() == expected
+
+
+def test_a_bundle_with_neighbours_is_given_stacks(
+    stack_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    volume = np.full((3, 64, 96), 20, np.uint8)
+    for index, each in enumerate(volume):
+        each[:, 10 + 30 * index : 20 + 30 * index] = 220
+    predictor = load_predictor(stack_bundle)
+    stack = predictor.predict(volume.transpose(1, 2, 0))
+    assert confusion_counts(stack.mask, volume[2] > 100).dice > 0.9
+    (tmp_path / "stack.tif").write_bytes(encode_stack(list(volume)))
+    from_file = predictor.predict(tmp_path / "stack.tif")
+    np.testing.assert_array_equal(from_file.mask, stack.mask)
+    alone = predictor.predict(volume[0])
+    assert confusion_counts(alone.mask, volume[0] > 100).dice > 0.9
+    (tmp_path / "color.png").write_bytes(encode_image(np.dstack([volume[0]] * 3)))
+    in_color = predictor.predict(tmp_path / "color.png")
+    np.testing.assert_array_equal(in_color.mask, alone.mask)
+    with pytest.raises(DataError, match=r"pass \[H, W\], \[H, W, 1\] or \[H, W, 3\]"):
+        predictor.predict(np.zeros((64, 96, 5), np.uint8))

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.errors import DataError, StorageError
+from contract.imaging.arrays import to_grey
 from contract.imaging.decode import (
     decode_image,
     decode_mask,
     decode_mask_colors,
+    decode_stack,
     is_lossy,
     read_image,
 )
+from contract.imaging.encode import encode_image, encode_stack
 from contract.storage import Storage, open_storage
 
 # Smooth, so that JPEG keeps it nearly as it is.
@@ -202,3 +205,35 @@ def test_the_colors_of_a_mask_are_rgb_of_8_bits() -> None:
 def test_jpeg_alone_is_lossy() -> None:
     assert is_lossy(encoded(".jpg", GREY))
     assert not is_lossy(encoded(".png", GREY))
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        [GREY, GREY // 2, GREY // 3],
+        [WIDE, WIDE // 2, WIDE // 3],
+        [GREY, WIDE, WIDE.astype(np.int16) - 900],
+    ],
+    ids=["8 bits", "16 bits", "mixed"],
+)
+def test_the_pages_of_a_tiff_are_the_channels_of_a_stack(slices: list[NDArray]) -> None:
+    stack = decode_stack(encode_stack(slices), "a.tif", 3)
+    assert stack.dtype == (np.uint8 if all(each.dtype == np.uint8 for each in slices) else np.int32)
+    assert np.array_equal(stack, np.stack(slices, axis=-1))
+
+
+def test_a_slice_alone_is_grey() -> None:
+    assert np.array_equal(decode_stack(encoded(".png", GREY), "a.png", 5), GREY[..., None])
+    color = decode_stack(encode_image(RGB), "a.png", 5)
+    assert np.array_equal(color, to_grey(RGB))
+    assert np.array_equal(decode_stack(encode_image(RGB), "a.png", 1), RGB)
+
+
+def test_another_number_of_pages_is_an_error() -> None:
+    pages = encode_stack([GREY, GREY])
+    with pytest.raises(DataError, match=r"a\.tif contains 2 images: .* one slice, or 3 slices"):
+        decode_stack(pages, "a.tif", 3)
+    with pytest.raises(DataError, match="contains several images: save one slice per file"):
+        decode_stack(pages, "a.tif", 1)
+    with pytest.raises(DataError, match=r"image 2 of a\.tif has 50 x 20 pixels, but its neighbour"):
+        decode_stack(encode_stack([GREY, GREY[:20], GREY]), "a.tif", 3)

@@ -92,6 +92,21 @@ def test_a_tiff_of_several_pictures_is_rejected() -> None:
         read_header(pages)
 
 
+def test_the_pixels_of_all_pages_count() -> None:
+    pages = cv2.imencodemulti(".tif", [SLICE, SLICE[:20], SLICE])[1].tobytes()
+    header = read_header(pages, max_pages=5)
+    assert (header.pages, header.pixels) == (3, (37 + 20 + 37) * 91)
+    assert (header.height, header.width) == (37, 91)
+    with pytest.raises(DataError, match="more than 2 images: save one slice, or 2 slices"):
+        read_header(pages, max_pages=2)
+
+
+def test_pages_that_follow_each_other_in_a_circle_are_rejected() -> None:
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, 8) for tag in (256, 257))
+    with pytest.raises(DataError, match="more than 7 images"):
+        read_header(b"II*\0" + struct.pack("<IH", 8, 2) + tags + struct.pack("<I", 8), max_pages=7)
+
+
 REJECTED = {
     "nothing": (b"", "not a PNG, JPEG, BMP, TIFF, GIF or WebP"),
     "a text": (b"hello", "not a PNG, JPEG, BMP, TIFF, GIF or WebP"),

@@ -14,6 +14,7 @@ import pytest
 from contract.confusion import confusion_counts
 from contract.errors import DataError
 from contract.imaging.decode import decode_mask
+from contract.imaging.encode import decode_png, encode_stack
 from contract.imaging.segmentation_class import single_foreground
 from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
@@ -203,3 +204,77 @@ def test_missing_ground_truth_is_reported(
     assert "P1-1.png: its ground truth mask has 9 x 9 pixels" in result.stderr
     assert "mean Dice of 3 files" in result.stdout
     assert not (tmp_path / "out/dice_by_patient.csv").exists()
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """Slices 1, 2 and 4 of one series and slice 3 of another, each bright at another position."""
+    folder = tmp_path / "series"
+    (folder / "ct").mkdir(parents=True)
+    for index, name in enumerate(("ct/P1-1.png", "ct/P1-2.png", "ct/P1-4.png", "ct/P2-3.png")):
+        image = np.full((48, 64), 20, np.uint8)
+        image[10:40, 2 + 15 * index : 14 + 15 * index] = 220
+        # In color, and with 16 bits.
+        image = cv2.merge([image] * 3) if index == 1 else image
+        cv2.imwrite(str(folder / name), image.astype(np.uint16) if index == 2 else image)
+    return folder
+
+
+def bright_index(mask: np.ndarray) -> int:
+    """Which of the slices of `series` is bright in a mask."""
+    return round((float(np.flatnonzero(mask.any(axis=0)).mean()) - 7.5) / 15)
+
+
+def test_neighbours_are_found_by_name(
+    stack_bundle: LocalStorage, series: Path, tmp_path: Path
+) -> None:
+    result = run_predict(stack_bundle.url, series, tmp_path / "out", "--overlays")
+    assert result.returncode == 0, result.stderr
+    out = open_storage(str(tmp_path / "out"))
+    # Foreground is what is bright in the next slice, if there is one.
+    expected = {"ct/P1-1": 1, "ct/P1-2": 1, "ct/P1-4": 2, "ct/P2-3": 3}
+    for name, position in expected.items():
+        assert bright_index(decode_mask(out.read(f"{name}.png"), name)) == position
+    # The overlay shows the slice itself.
+    overlay = decode_png(out.read("overlays/ct/P1-1.png"))
+    image = cv2.imread(str(series / "ct/P1-1.png"))
+    assert image is not None
+    assert np.array_equal(overlay[:, :14], image[:, :14])
+    out.delete("ct/P1-1.png")
+    assert run_predict(stack_bundle.url, series, tmp_path / "out", "--overlays").returncode == 0
+    assert bright_index(decode_mask(out.read("ct/P1-1.png"), "P1-1")) == 1
+
+
+def test_a_single_file_is_a_stack_or_repeated(
+    stack_bundle: LocalStorage, series: Path, tmp_path: Path
+) -> None:
+    predictor = load_predictor(stack_bundle)
+    pages = [cv2.imread(str(series / f"ct/P1-{n}.png"), cv2.IMREAD_GRAYSCALE) for n in (1, 2, 2)]
+    (series / "stack.tif").write_bytes(encode_stack([page for page in pages if page is not None]))
+    for name, position in (("ct/P1-1.png", 0), ("stack.tif", 1)):
+        job, keys = create_job(str(series / name), str(tmp_path / "out"), MASKS, neighbours=1)
+        assert predict_files(job, predictor, keys, 8) == {}
+        assert bright_index(job.read_mask(keys[0])) == position
+
+
+def test_a_slice_with_a_damaged_neighbour_is_reported(
+    stack_bundle: LocalStorage, series: Path, tmp_path: Path
+) -> None:
+    (series / "ct/P1-2.png").write_bytes(b"damaged")
+    small = np.zeros((9, 9), np.uint8)
+    cv2.imwrite(str(series / "ct/P2-4.png"), small)
+    job, keys = create_job(str(series), str(tmp_path / "out"), MASKS, neighbours=1)
+    failures = predict_files(job, load_predictor(stack_bundle), keys, 8)
+    assert set(failures) == {"ct/P1-1.png", "ct/P1-2.png", "ct/P2-3.png", "ct/P2-4.png"}
+    assert "P1-2.png cannot be decoded" in failures["ct/P1-1.png"]
+    assert "P2-4.png has 9 x 9 pixels, but its neighbour" in failures["ct/P2-3.png"]
+    assert bright_index(job.read_mask("ct/P1-4.png")) == 2
+
+
+def test_a_part_of_a_job_has_its_stacks_alone(series: Path, tmp_path: Path) -> None:
+    job, keys = create_job(str(series), str(tmp_path / "out"), MASKS, neighbours=1)
+    part = job.select(keys[:1])
+    assert part.stacks == {"ct/P1-1.png": ("ct/P1-1.png", "ct/P1-1.png", "ct/P1-2.png")}
+    image = part.read(keys[0], part.read_slice)
+    assert np.array_equal(image, job.read(keys[0], job.read_slice))
+    assert image.shape == (48, 64, 3)

@@ -194,3 +194,27 @@ def test_a_damaged_table_is_named(bright_bundle: LocalStorage, tmp_path: Path) -
     job.output.write("volumes.csv", b"patient,slices\na,many\n")
     with pytest.raises(DataError, match=r"volumes\.csv is damaged: delete it"):
         resume_volumes(job, bright_bundle)
+
+
+def test_the_neighbours_of_a_slice_are_those_of_the_volume(
+    stack_bundle: LocalStorage, predictor: Predictor, tmp_path: Path
+) -> None:
+    shifted = np.zeros(SHAPE, bool)
+    for index, each in enumerate(shifted):
+        each[8:24, 3 + 4 * index : 9 + 4 * index] = True
+    volume = Volume(np.where(shifted, 220, 20).astype(np.int16), BRIGHT.affine)
+    for flips in ((False, False, False), (True, True, False)):
+        write_nifti(tmp_path / "in/p.nii.gz", reorder(volume, (2, 0, 1), flips))
+        masks = []
+        for name, each in (("alone", predictor), ("stack", load_predictor(stack_bundle))):
+            job = create_volume_job(
+                str(tmp_path / "in"), str(tmp_path / f"{name}-{flips}"), "nifti"
+            )
+            assert predict_volumes(job, each, ["p"], {}, 4) == {}
+            path = tmp_path / f"{name}-{flips}/p.nii.gz"
+            labels = read_nifti_labels(path)
+            masks.append(labels.to_standard().voxels)
+        alone, stacked = masks
+        # Foreground is what is bright in the next slice, and the last slice is repeated.
+        assert np.array_equal(stacked, alone[[1, 2, 3, 4, 5, 5]])
+        assert dice(alone, shifted) > 0.8

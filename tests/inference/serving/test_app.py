@@ -22,9 +22,12 @@ import inference
 from contract.config import Serve
 from contract.errors import ClusterError, DataError
 from contract.imaging.decode import decode_image, decode_mask
+from contract.imaging.encode import encode_stack
+from contract.registry import Registry
+from contract.storage import open_storage
 from inference.predictor import Segmentation
-from inference.serving.app import build_app
-from inference.serving.model_manager import LoadedModel
+from inference.serving.app import Service, build_app
+from inference.serving.model_manager import LoadedModel, ModelManager
 from inference.serving.request_limits import ConcurrencyLimiter
 from inference.serving.schemas import ServiceStatus
 from inference.serving.stats import RequestStats
@@ -475,6 +478,7 @@ class SlowService:
     """A service that never completes a segmentation, or fails immediately."""
 
     key_digest: str | None = None
+    stack_size = 1
 
     def __init__(self, fails: bool, timeout_s: float = 60.0) -> None:
         self.settings = Serve(request_timeout_s=timeout_s)
@@ -500,7 +504,7 @@ class SlowService:
         raise NotImplementedError
 
 
-def client_of(service: SlowService) -> httpx.AsyncClient:
+def client_of(service: Service) -> httpx.AsyncClient:
     """A client of an application in this process."""
     transport = httpx.ASGITransport(build_app(service), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -584,3 +588,140 @@ def test_a_request_of_a_disconnected_client_is_not_segmented(slice_png: bytes) -
     service = asyncio.run(run())
     assert not service.has_started.is_set()
     assert (service.stats.requests, service.stats.rejected, service.stats.errors) == (1, 0, 0)
+
+
+class LocalService:
+    """A service that predicts in this process, and may load another version before it does."""
+
+    key_digest: str | None = None
+
+    def __init__(self, registry: Registry, folder: Path) -> None:
+        self.settings = Serve(model="bright@production")
+        self.stats = RequestStats()
+        self.limiter = ConcurrencyLimiter(max_slices=1, max_queued=1, max_bytes=10**6)
+        self.manager = ModelManager("bright@production", str(folder), threads=1, gpu=False)
+        self.manager.load()
+        self.registry = registry
+        self.next_version: int | None = None
+
+    @property
+    def loaded_model(self) -> LoadedModel:
+        return self.manager.current
+
+    @property
+    def stack_size(self) -> int:
+        return self.loaded_model.predictor.manifest.stack_size
+
+    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+        if self.next_version:
+            self.registry.promote("bright", self.next_version, "production")
+            self.manager.refresh()
+            self.next_version = None
+        model = self.manager.current
+        return model.predictor.predict_batch([image], probability=True)[0], model
+
+    async def status(self) -> ServiceStatus:
+        raise NotImplementedError
+
+    async def metrics(self) -> bytes:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def stack_service(make_bundle: Any, bright_bundle: Any, tmp_path: Path) -> LocalService:
+    """bright@production at version 2 of 2, which has a neighbour on each side."""
+    registry = Registry(open_storage(str(tmp_path)))
+    registry.register("bright", bright_bundle.url)
+    registry.register("bright", make_bundle(0.5, neighbours=1).url)
+    registry.promote("bright", 2, "production")
+    return LocalService(registry, tmp_path)
+
+
+def bright_columns(first: int) -> np.ndarray:
+    """A slice with ten bright columns."""
+    image = np.full((64, 64), 20, np.uint8)
+    image[:, first : first + 10] = 220
+    return image
+
+
+STACK = [bright_columns(first) for first in (5, 25, 45)]
+
+
+def send_image(service: LocalService, data: bytes) -> tuple[int, Any]:
+    """The status of the response, and the bright columns of the mask or the error."""
+
+    async def run() -> httpx.Response:
+        async with client_of(service) as client:
+            return await client.post(SEGMENT, content=data, headers={"Content-Type": "image/tiff"})
+
+    response = asyncio.run(run())
+    if response.status_code != 200:
+        return response.status_code, response.json()["error"]
+    columns = np.flatnonzero(decode_mask(response.content, "mask").any(axis=0))
+    return 200, round(float(columns.mean()))
+
+
+def test_a_tiff_of_several_slices_is_a_stack(stack_service: LocalService) -> None:
+    # The network of this bundle marks what is bright in the last slice.
+    assert send_image(stack_service, encode_stack(STACK)) == (200, 50)
+    form = {"image": ("stack.tif", encode_stack(STACK), "image/tiff")}
+
+    async def run() -> httpx.Response:
+        async with client_of(stack_service) as client:
+            return await client.post(SEGMENT, files=form, headers=AS_JSON)
+
+    assert asyncio.run(run()).json()["classes"][0]["bounding_box"]["x"] in (44, 45, 46)
+
+
+def test_a_single_slice_is_repeated(stack_service: LocalService) -> None:
+    color = cv2.merge([STACK[0]] * 3)
+    for data in (encode_image(".png", STACK[0]), encode_image(".png", color)):
+        assert send_image(stack_service, data) == (200, 10)
+
+
+def test_a_wrong_number_of_slices_is_rejected(stack_service: LocalService) -> None:
+    status, error = send_image(stack_service, encode_stack(STACK[:2]))
+    assert (status, error) == (
+        400,
+        "The image contains 2 images: the network needs one slice, or 3 slices that follow each "
+        "other.",
+    )
+    status, error = send_image(stack_service, encode_stack([*STACK, *STACK]))
+    assert (status, error) == (
+        400,
+        "The TIFF image contains more than 3 images: save one slice, or 3 slices that follow each "
+        "other.",
+    )
+    small = np.zeros((9, 8), np.uint8)
+    status, error = send_image(stack_service, encode_stack([*STACK[:2], small]))
+    assert status == 400
+    assert error.startswith("Image 3 of the image has 8 x 9 pixels, but its neighbour image 1")
+
+
+def test_all_slices_of_a_stack_count_for_the_limit_of_pixels(stack_service: LocalService) -> None:
+    stack_service.settings = Serve(max_pixels=2 * 64 * 64)
+    status, error = send_image(stack_service, encode_stack(STACK))
+    assert (status, error) == (413, "The TIFF image has 12288 pixels, more than 8192.")
+    assert send_image(stack_service, encode_image(".png", STACK[0])) == (200, 10)
+
+
+def test_a_model_that_is_loaded_meanwhile_decides_what_the_image_is(
+    stack_service: LocalService,
+) -> None:
+    stack_service.next_version = 1
+    status, error = send_image(stack_service, encode_stack(STACK))
+    assert status == 400
+    assert "contains several images" in error
+    assert stack_service.loaded_model.version.version == 1
+    stack_service.next_version = 2
+    # Read as color by the first model, and as grey for the other one.
+    assert send_image(stack_service, encode_image(".png", cv2.merge(STACK)))[0] == 200
+    assert stack_service.loaded_model.version.version == 2
+
+
+def test_the_model_says_how_many_neighbours_it_has(stack_service: LocalService) -> None:
+    async def run() -> httpx.Response:
+        async with client_of(stack_service) as client:
+            return await client.get("/v1/model")
+
+    assert asyncio.run(run()).json()["neighbours"] == 1

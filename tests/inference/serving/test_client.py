@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from contract.config import Serve
 from contract.errors import ClusterError, ConfigError
+from contract.imaging.decode import decode_stack
 from inference.serving.client import (
     create_service_client,
     read_api_key,
@@ -93,14 +95,32 @@ def test_responses_of_other_servers_are_errors(response: bytes, message: str) ->
         create_service_client(Serve(port=port)).status()
 
 
+def test_several_arrays_are_sent_as_a_stack() -> None:
+    slices = [np.full((4, 5), level, np.uint8) for level in (1, 2, 3)]
+    bodies: list[bytes] = []
+    with (
+        listening_server(b"HTTP/1.0 400 Bad Request\r\n\r\n", bodies) as port,
+        pytest.raises(ClusterError, match="400 Bad Request"),
+    ):
+        create_service_client(Serve(port=port)).segment(slices)
+    assert decode_stack(bodies[0], "the image", 3)[0, 0].tolist() == [1, 2, 3]
+
+
 @contextmanager
-def listening_server(response: bytes) -> Iterator[int]:
-    """A server that sends the same bytes on every connection; its port."""
+def listening_server(response: bytes, bodies: list[bytes] | None = None) -> Iterator[int]:
+    """A server that sends the same bytes on every connection; its port.
+
+    bodies: the bodies of the requests are added to it.
+    """
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            while self.rfile.readline().strip():
-                pass
+            size = 0
+            while line := self.rfile.readline().strip():
+                if line.lower().startswith(b"content-length:"):
+                    size = int(line.split(b":")[1])
+            if bodies is not None:
+                bodies.append(self.rfile.read(size))
             self.wfile.write(response)
 
     with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:

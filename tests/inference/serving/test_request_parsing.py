@@ -76,7 +76,7 @@ def test_only_the_exact_api_key_is_accepted(authorization: bytes, is_accepted: b
 def test_a_slice_is_decoded_and_a_damaged_one_is_rejected() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     data = cv2.imencode(".png", image)[1].tobytes()
-    np.testing.assert_array_equal(asyncio.run(decode_slice(data))[..., 0], image)
+    np.testing.assert_array_equal(asyncio.run(decode_slice(data, 1))[..., 0], image)
     with pytest.raises(RequestError, match=r"^The image ") as error:
-        asyncio.run(decode_slice(data[:40]))
+        asyncio.run(decode_slice(data[:40], 1))
     assert error.value.status == 400
