@@ -254,7 +254,7 @@ def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = 
         "model": f"{model.reference} = version {model.version}, run {model.run}, {model.engine}",
         "input": f"{model.image_size[1]} x {model.image_size[0]} pixels, "
         f"{'grey' if model.image_channels == 1 else 'RGB'}"
-        + (f", {model.neighbours} neighbours on each side" if model.neighbours else ""),
+        + (f", stacks of {2 * model.neighbours + 1} slices" if model.neighbours else ""),
         "replicas": "; ".join(
             f"version {replica.version}" + (f" at {replica.url}" if replica.url else "")
             for replica in current.replicas

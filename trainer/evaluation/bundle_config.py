@@ -23,10 +23,11 @@ def load_bundle_config(
     """
     keys = [key for key, _ in map(parse_override, overrides)]
     for key in [*keys, *flatten_settings(settings)]:
-        if not key.startswith(("data.", "storage.")) and key != "predict.batch_size":
+        is_changeable = key.startswith(("data.", "storage.")) or key == "predict.batch_size"
+        if key == "data.neighbours" or not is_changeable:
             raise ConfigError(
                 f"evaluate cannot change {key}, with which the bundle was created: override "
-                "data.*, storage.* or predict.batch_size."
+                "other data.*, storage.* or predict.batch_size."
             )
     return load_config(bundles.fetch(bundle) / "config.toml", overrides, **settings)
 

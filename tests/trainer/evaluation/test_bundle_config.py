@@ -11,7 +11,12 @@ def test_only_settings_with_an_effect_on_an_evaluation_can_change(thresholding):
     bundle = LocalStorage(thresholding)
     config = load_bundle_config(bundle, ["predict.batch_size=2"], {"storage": {"root": "/work"}})
     assert (config.predict.batch_size, config.storage.root) == (2, "/work")
-    for key, value in (("predict.threshold", 0.4), ("train.epochs", 3), ("run.seed", 1)):
+    for key, value in (
+        ("predict.threshold", 0.4),
+        ("train.epochs", 3),
+        ("run.seed", 1),
+        ("data.neighbours", 1),
+    ):
         with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
             load_bundle_config(bundle, [f"{key}={value}"], {})
         with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
