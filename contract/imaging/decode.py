@@ -22,7 +22,9 @@ from contract.storage import Storage
 # Grey or color and 8 or 16 bits as in the file; drops alpha, rotates according to EXIF.
 _AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _PNG_END = b"\x89PNG", b"IEND\xaeB`\x82"
-_GIF, _JPEG = b"GIF8", b"\xff\xd8"
+_GIF, _JPEG, _LOSSY_WEBP = b"GIF8", b"\xff\xd8", b"WEBPVP8 "
+# The color type of a PNG with a palette is at this position (W3C PNG 3, 11.2.1).
+_PNG_COLOR_TYPE, _PNG_PALETTE = 25, 3
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # JPEG may change the channels of a grey mask by a few levels; a color image differs by far more.
 _COLOR_TOLERANCE = 16
@@ -114,13 +116,18 @@ def decode_mask_colors(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def is_lossy(data: bytes) -> bool:
-    """Whether the content of a file is JPEG, which changes values around edges."""
-    return data.startswith(_JPEG)
+    """Whether the content of a file is JPEG or lossy WebP, which change values around edges."""
+    return data.startswith(_JPEG) or data[8:16] == _LOSSY_WEBP
 
 
 def _decode_palette_indices(data: bytes, name: str) -> NDArray[np.uint8] | None:
     """[H, W, 1] indices of a PNG or GIF with a palette of colors; None for any other image."""
-    if not data.startswith((_PNG, _GIF)):
+    has_palette = data.startswith(_GIF) or (
+        data.startswith(_PNG)
+        and len(data) > _PNG_COLOR_TYPE
+        and data[_PNG_COLOR_TYPE] == _PNG_PALETTE
+    )
+    if not has_palette:
         return None
     _check_header(data, name)
     try:
@@ -128,6 +135,8 @@ def _decode_palette_indices(data: bytes, name: str) -> NDArray[np.uint8] | None:
             if image.mode != "P" or _is_grey_palette(image):
                 return None
             return np.asarray(image)[..., None]
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} has too many pixels for an image with a palette.") from error
     except (OSError, SyntaxError, ValueError):
         return None  # OpenCV reports the damage, or reads what Pillow cannot.
 

@@ -134,3 +134,70 @@ def test_a_tolerance_can_be_set() -> None:
 @pytest.mark.parametrize(("value", "text"), [(3, "3"), ((255, 128, 0), "#ff8000")])
 def test_a_value_is_a_number_or_a_hex_color(value: int | Color, text: str) -> None:
     assert format_value(value) == text
+
+
+def strip_next_to_a_square(square: object, strip: object, width: int) -> NDArray[np.uint8]:
+    """64 x 64: a square in rows and columns 10:40, and a strip of another value to its right."""
+    shape = (64, 64) if isinstance(square, int) else (64, 64, 3)
+    image = np.zeros(shape, np.uint8)
+    image[10:40, 10:40] = square
+    image[10:40, 40 : 40 + width] = strip
+    return image
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 12])
+def test_a_label_of_no_class_next_to_a_class_is_not_its_edge(width: int) -> None:
+    data = file_of(strip_next_to_a_square(6, 4, width))
+    classes = create_classes({"liver": 6})
+    with pytest.raises(DataError, match=rf"{30 * width} pixels have a value of no class: 4"):
+        MaskEncoding(classes).decode(data, "m")
+    mask = MaskEncoding(classes, other_is_background=True).decode(data, "m")
+    assert mask.sum() == 30 * 30
+    image = Image.fromarray(strip_next_to_a_square(6, 4, width))
+    image.putpalette([channel for index in range(7) for channel in (index * 30, 0, 0)])
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    with pytest.raises(DataError, match="of no class: 4"):
+        MaskEncoding(classes).decode(stream.getvalue(), "m")
+
+
+def test_a_color_of_no_class_in_a_jpeg_file_takes_nothing_from_its_neighbor() -> None:
+    image = strip_next_to_a_square((255, 0, 0), (255, 255, 0), 12)
+    data = file_of(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95)
+    classes = create_classes({"liver": (255, 0, 0)})
+    with pytest.raises(DataError, match="of no class"):
+        MaskEncoding(classes).decode(data, "m")
+    mask = MaskEncoding(classes, other_is_background=True).decode(data, "m")
+    assert abs(int(mask.sum()) - 30 * 30) < 60
+
+
+@pytest.mark.parametrize("value", [70, 100, 200, 255])
+def test_every_grey_level_of_a_smoothed_edge_has_the_nearer_class(value: int) -> None:
+    levels = np.arange(1, value, dtype=np.uint8)
+    # Each level is between the class and the background.
+    image = np.zeros((3, len(levels)), np.uint8)
+    image[0], image[1] = value, levels
+    mask = MaskEncoding(create_classes({"liver": value})).decode(file_of(image), "m")
+    assert mask[1].tolist() == [int(2 * int(level) > value) for level in levels]
+
+
+def test_an_edge_in_a_jpeg_file_is_not_the_class_of_the_levels_in_between() -> None:
+    disc = cv2.circle(np.zeros((128, 128), np.uint8), (64, 64), 40, 255, -1)
+    blurred = cv2.GaussianBlur(disc, (0, 0), 1.0).astype(np.uint8)
+    classes = create_classes({"a": 85, "b": 170, "c": 255})
+    mask = MaskEncoding(classes).decode(file_of(blurred, ".jpg"), "m.jpg")
+    assert set(np.unique(mask)) == {0, 3}
+    overlap = ((mask == 3) & (disc > 0)).sum()
+    assert 2 * overlap / ((mask == 3).sum() + (disc > 0).sum()) > 0.97
+
+
+def test_labels_in_a_jpeg_file_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"m\.jpg is a JPEG file, .*: save the masks as PNG"):
+        VALUES.decode(file_of(blobs(), ".jpg"), "m.jpg")
+
+
+def test_lossy_webp_is_read_like_jpeg() -> None:
+    mask = blobs()
+    data = file_of(painted(mask), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+    decoded = COLORS.decode(data, "m.webp")
+    assert (decoded == mask).mean() > 0.98
