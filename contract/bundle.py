@@ -77,6 +77,10 @@ class BundleMetadata(BaseModel):
     """The classes of its masks; index 1 is the first."""
     intensity_scaling: IntensityScaling
     """How raw intensities become the input of the network; part of the SavedModel."""
+    class_tolerance: int | None = None
+    """data.class_tolerance, for masks to compare with."""
+    other_values_are_background: bool = False
+    """data.other_values_are_background, for masks to compare with."""
     threshold: float
     """With one class, a pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]

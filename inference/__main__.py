@@ -132,7 +132,7 @@ def predict(
     from contract.imaging.volume_files import contains_volumes
     from contract.registry import open_bundle
     from inference.batch.predict_files import OutputFiles, create_job, resume_keys
-    from inference.batch.scoring import open_ground_truth
+    from inference.batch.scoring import ground_truth_encoding, open_ground_truth
 
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
@@ -155,7 +155,12 @@ def predict(
     files = OutputFiles(manifest.classes, window, mask_format, overlays, probabilities)
     job, keys = create_job(source, output, files, manifest.neighbours)
     true_masks = (
-        open_ground_truth(ground_truth, manifest.classes, ground_truth_threshold, patient_id_regex)
+        open_ground_truth(
+            ground_truth,
+            ground_truth_encoding(manifest),
+            ground_truth_threshold,
+            patient_id_regex,
+        )
         if ground_truth
         else None
     )

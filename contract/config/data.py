@@ -39,6 +39,22 @@ MaskValue = Annotated[int | Color, BeforeValidator(_parse_mask_value)]
 """What marks a class in masks: a grey value or palette index, or a color."""
 
 
+def _check_class_values(classes: Mapping[str, int | Color]) -> None:
+    """ValueError for values that cannot be told apart, or a name that means something else."""
+    for name in ("background", "mean"):
+        if name in classes:
+            raise ValueError(f"data.classes.{name}: no class can have this name")
+    values = list(classes.values())
+    if len({isinstance(value, int) for value in values}) > 1:
+        raise ValueError(
+            "data.classes must name grey values for all classes, or colors for all of them"
+        )
+    for name, value in classes.items():
+        if values.count(value) > 1 or value == BACKGROUND_COLOR:
+            owner = "background" if value == BACKGROUND_COLOR else "two classes"
+            raise ValueError(f"data.classes.{name} = {value} is the value of {owner}")
+
+
 class Phantom(Section):
     """The built-in CT phantom: synthetic patients, so that every command runs without data."""
 
@@ -228,20 +244,17 @@ class Data(Section):
         return self
 
     def _check_classes(self) -> None:
-        for name in ("background", "mean"):
-            if name in self.classes:
-                raise ValueError(f"data.classes.{name}: no class can have this name")
-        values = list(self.classes.values())
-        if len({isinstance(value, int) for value in values}) > 1:
+        if self.classes and self.source == "phantom":
             raise ValueError(
-                "data.classes must name grey values for all classes, or colors for all of them"
+                'data.classes has no effect while data.source = "phantom", whose masks have one '
+                'class: set data.source = "folder", or remove data.classes'
             )
-        for name, value in self.classes.items():
-            if values.count(value) > 1 or value == BACKGROUND_COLOR:
-                owner = "background" if value == BACKGROUND_COLOR else "two classes"
-                raise ValueError(f"data.classes.{name} = {value} is the value of {owner}")
         if self.classes and self.mask_threshold is not None:
             raise ValueError("set data.classes or data.mask_threshold, not both")
+        for name in ("class_tolerance", "other_values_are_background"):
+            if not self.classes and getattr(self, name):
+                raise ValueError(f"data.{name} has no effect without data.classes: remove it")
+        _check_class_values(self.classes)
 
     @property
     def stack_size(self) -> int:

@@ -118,6 +118,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _validate_threshold(self) -> Self:
         default = Predict.model_fields["threshold"].default
+        if len(self.data.classes) > 1 and "predict.threshold" in self.sweep.space:
+            raise ValueError(
+                "sweep.space: predict.threshold has no effect with several classes, of which each "
+                "pixel has the most probable one"
+            )
         if len(self.data.classes) > 1 and self.predict.threshold != default:
             raise ValueError(
                 f"predict.threshold = {self.predict.threshold} has no effect with several classes, "

@@ -36,7 +36,7 @@ class Train(Section):
     """Weight of a class in the loss, by the names of data.classes, foreground and background;
     absent: 1."""
     oversample_foreground: Fraction = 0.0
-    """Fraction of each batch that is drawn from the slices with foreground alone."""
+    """Fraction of each batch, rounded up, that is drawn from the slices with foreground alone."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """Optimizer; sgd uses Nesterov momentum 0.99."""
     learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3

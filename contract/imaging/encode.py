@@ -1,6 +1,7 @@
 """Images and masks as PNG files, and masks drawn over slices."""
 
 import io
+import zipfile
 from collections.abc import Sequence
 
 import cv2
@@ -97,14 +98,15 @@ def encode_mask(
 ) -> bytes:
     """A PNG of a mask [H, W] of class indices.
 
-    A single class without a value is 255, whatever the format; otherwise
-
-    - indices: the class indices, with a palette of the colors of the classes;
-    - values: the grey values of the classes in the masks of the training, or the class indices if
-      those are in color, as one channel of 8 bits, or 16 if a value needs them;
+    - indices: the class indices, with a palette of the colors of the classes; a single class is
+      255, without a palette;
+    - values: the grey values of the classes in the masks of the training (255 for foreground above
+      a threshold), or the class indices if those are in color, as one channel of 8 bits, or 16 if a
+      value needs them;
     - colors: the colors of the classes, RGB.
     """
-    if _is_binary(classes):
+    is_binary = len(classes) == 1 and (mask_format == "indices" or classes[0].value is None)
+    if is_binary and mask_format != "colors":
         return encode_png((mask != 0).astype(np.uint8) * np.uint8(255), *_MASK_OPTIONS)
     if mask_format == "colors":
         return encode_png(_color_table(classes)[mask], *_MASK_OPTIONS)
@@ -121,24 +123,21 @@ def decode_encoded_mask(
     data: bytes, classes: Sequence[SegmentationClass], mask_format: MaskFormat
 ) -> np.ndarray:
     """The class indices [H, W] of a PNG that encode_mask wrote; ValueError if it is not one."""
-    if mask_format == "indices" and not _is_binary(classes):
+    if mask_format == "indices" and len(classes) > 1:
         with Image.open(io.BytesIO(data)) as image:
             return np.array(image)
     stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None:
         raise ValueError("these bytes are not a PNG image")
-    if _is_binary(classes):
-        return (stored != 0).astype(np.uint8)
+    if len(classes) == 1:
+        values = stored if stored.ndim == 3 else stored[..., None]
+        return np.any(values != 0, axis=-1).astype(np.uint8)
     values = stored[..., ::-1] if stored.ndim == 3 else stored[..., None]
     table = _color_table(classes) if stored.ndim == 3 else value_table(classes)[:, None]
     mask = np.zeros(stored.shape[:2], np.uint8)
     for index in range(1, len(table)):
         mask[(values == table[index]).all(axis=-1)] = index
     return mask
-
-
-def _is_binary(classes: Sequence[SegmentationClass]) -> bool:
-    return len(classes) == 1 and classes[0].value is None
 
 
 def _color_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
@@ -166,9 +165,13 @@ def encode_probability(
     if len(classes) == 1:
         scaled = (probability[..., 0] * 65535.0).round().astype(np.uint16)
         return encode_png(scaled, *_OVERLAY_OPTIONS), ".png"
-    stream = io.BytesIO()
     names = np.array([each.name for each in classes])
-    np.savez_compressed(stream, allow_pickle=False, probability=probability, classes=names)
+    stream = io.BytesIO()
+    # The fastest level: NumPy's own takes a second for a slice of one megapixel and three classes.
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in (("probability", probability), ("classes", names)):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     return stream.getvalue(), ".npz"
 
 

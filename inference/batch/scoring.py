@@ -8,16 +8,17 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
 
+from contract.bundle import Manifest
 from contract.confusion import ConfusionCounts, class_counts, pooled_counts
 from contract.errors import ConfigError, DataError, UserError
 from contract.imaging.decode import decode_mask
 from contract.imaging.file_names import normalized_stem
-from contract.imaging.mask_encoding import MaskEncoding
+from contract.imaging.mask_encoding import MaskEncoding, UnknownValuesError
 from contract.imaging.mask_values import count_values, decide_threshold
 from contract.imaging.segmentation_class import SegmentationClass
 from contract.progress import ProgressCallback, no_progress
@@ -73,7 +74,12 @@ class GroundTruth:
         mask_key = self.keys.get(normalized_stem(key))
         if mask_key is None:
             raise DataError(f"{key}: there is no ground truth mask {stem} in {self.storage.url}.")
-        mask = self.encoding.read(self.storage, mask_key)
+        try:
+            mask = self.encoding.read(self.storage, mask_key)
+        except UnknownValuesError as error:
+            raise DataError(
+                f"{error.fault}; the bundle was trained on masks without it: correct the mask."
+            ) from error
         prediction = job.read_mask(key)
         if prediction.shape != mask.shape:
             raise DataError(
@@ -105,9 +111,18 @@ class GroundTruth:
         return match[1] if self.patient_regex.groups else match[0]
 
 
+def ground_truth_encoding(manifest: Manifest) -> MaskEncoding:
+    """How ground truth masks encode the classes of a bundle, without a threshold."""
+    return MaskEncoding(
+        manifest.classes,
+        tolerance=manifest.class_tolerance,
+        other_is_background=manifest.other_values_are_background,
+    )
+
+
 def open_ground_truth(
     masks: str,
-    classes: tuple[SegmentationClass, ...],
+    encoding: MaskEncoding,
     threshold: int | None,
     patient_regex: str | None,
 ) -> GroundTruth:
@@ -115,7 +130,7 @@ def open_ground_truth(
 
     Args:
         masks: The file, folder or prefix.
-        classes: The classes of the bundle; if they have values, the masks must have the same.
+        encoding: The classes of the bundle; if they have values, the masks must have the same.
         threshold: Foreground is above it, for a single class without a value; None: decided from
             the values of all masks.
         patient_regex: Finds the patient in the name of a file (without folders), as its first group
@@ -132,18 +147,18 @@ def open_ground_truth(
             f"--patient-id-regex {patient_regex!r} is not a valid regular expression: {error}."
         ) from error
     storage, keys = find_slices(masks)
-    if classes[0].value is not None:
+    if encoding.classes[0].value is not None:
         if threshold is not None:
-            names = ", ".join(each.name for each in classes)
+            names = ", ".join(each.name for each in encoding.classes)
             raise ConfigError(
                 f"--ground-truth-threshold = {threshold} has no effect: the bundle has the classes "
                 f"{names}, each with its own value; remove it."
             )
-        return GroundTruth(storage, keys, MaskEncoding(classes), pattern)
+        return GroundTruth(storage, keys, encoding, pattern)
     if threshold is None:
         threshold = _decide_threshold(storage, keys)
         log.info("ground truth is foreground above %d (--ground-truth-threshold)", threshold)
-    return GroundTruth(storage, keys, MaskEncoding(classes, threshold), pattern)
+    return GroundTruth(storage, keys, replace(encoding, threshold=threshold), pattern)
 
 
 def _decide_threshold(storage: Storage, keys: Sequence[str]) -> int:

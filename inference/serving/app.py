@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from fastapi import Depends, FastAPI, Request, Response
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.config import Serve
 from contract.imaging.encode import encode_mask, encode_probability
+from contract.imaging.segmentation_class import MaskFormat
 from inference.predictor import Segmentation
 from inference.serving.model_manager import LoadedModel
 from inference.serving.prometheus import METRICS_CONTENT_TYPE
@@ -60,7 +61,10 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorResponse, "description": "The image is damaged or the body is malformed."},
+    400: {
+        "model": ErrorResponse,
+        "description": "The image is damaged, or the body or mask_format is malformed.",
+    },
     401: {"model": ErrorResponse, "description": "The API key is missing or wrong."},
     406: {
         "model": ErrorResponse,
@@ -96,6 +100,14 @@ _BODY = {
     }
 }
 
+_MASK_FORMAT = {
+    "name": "mask_format",
+    "in": "query",
+    "required": False,
+    "description": "How the PNG of several classes is written.",
+    "schema": {"type": "string", "enum": list(get_args(MaskFormat)), "default": "indices"},
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -118,8 +130,10 @@ class Service(Protocol):
         """The slices that the model is given for one mask: a slice and its neighbours."""
         ...
 
-    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
-        """The segmentation of a slice [H, W, C], with its probability, and its model.
+    async def segment(
+        self, image: np.ndarray, probability: bool
+    ) -> tuple[Segmentation, LoadedModel]:
+        """The segmentation of a slice [H, W, C], with its probability if requested; its model.
 
         C: see Predictor.predict_batch.
         """
@@ -172,24 +186,22 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
             200: {"model": SegmentResponse, "content": {PNG: _BINARY}, "description": "The mask."},
             **_RESPONSES,
         },
-        openapi_extra=_BODY,
+        openapi_extra={**_BODY, "parameters": [_MASK_FORMAT]},
     )
     async def segment(request: Request) -> Response:
         start = time.perf_counter()
         content_type = negotiate_content_type(request.headers.get("accept"), (PNG, JSON))
         mask_format = parse_mask_format(request.query_params.get("mask_format"))
-        result = await _segment(request, service)
-        if result is None:
-            return Response(status_code=CLIENT_CLOSED)
-        segmentation, model = result
-        headers = {MODEL_HEADER: model.label}
-        classes = model.predictor.manifest.classes
-        if content_type == PNG:
-            png = await asyncio.to_thread(encode_mask, segmentation.mask, classes, mask_format)
-            return Response(png, 200, headers, PNG)
-        seconds = time.perf_counter() - start
-        text = await asyncio.to_thread(_encode_response, segmentation.mask, model, seconds)
-        return Response(text, 200, headers, JSON)
+
+        def respond(segmentation: Segmentation, model: LoadedModel) -> Response:
+            mask, headers = segmentation.mask, {MODEL_HEADER: model.label}
+            if content_type == PNG:
+                png = encode_mask(mask, model.predictor.manifest.classes, mask_format)
+                return Response(png, 200, headers, PNG)
+            seconds = time.perf_counter() - start
+            return Response(_encode_response(mask, model, seconds), 200, headers, JSON)
+
+        return await _segment(request, service, False, respond)
 
     @app.post(
         PROBABILITY,
@@ -199,39 +211,46 @@ def _add_segment_route(app: FastAPI, service: Service) -> None:
         "probability, float32 [height, width, classes], and classes, the names.",
         dependencies=_api_key_dependencies(service),
         response_model=None,
-        responses={200: {"content": {PNG: _BINARY, NPZ: _BINARY}}, **_RESPONSES},
+        responses={
+            200: {"content": {PNG: _BINARY, NPZ: _BINARY}, "description": "The probabilities."},
+            **{status: response for status, response in _RESPONSES.items() if status != 406},
+        },
         openapi_extra=_BODY,
     )
     async def probability(request: Request) -> Response:
-        result = await _segment(request, service)
-        if result is None:
-            return Response(status_code=CLIENT_CLOSED)
-        segmentation, model = result
-        assert segmentation.probability is not None, "Service.segment returns it"
-        content, suffix = await asyncio.to_thread(
-            encode_probability, segmentation.probability, model.predictor.manifest.classes
-        )
-        content_type = PNG if suffix == ".png" else NPZ
-        return Response(content, 200, {MODEL_HEADER: model.label}, content_type)
+        return await _segment(request, service, True, _encode_probability)
 
 
-async def _segment(request: Request, service: Service) -> tuple[Segmentation, LoadedModel] | None:
-    """The segmentation of a request's slice and its model; None if the client has disconnected."""
+async def _segment(
+    request: Request,
+    service: Service,
+    probability: bool,
+    respond: Callable[[Segmentation, LoadedModel], Response],
+) -> Response:
+    """The response to a request for the segmentation of its slice.
+
+    respond encodes it, in a thread. That takes up to a second for the probabilities of a large
+    slice, so it is part of the work that the limits of time and concurrency are for.
+    """
     async with time_limit(service.settings.request_timeout_s):
         with service.limiter.receiving() as count:
             data = await read_image(request, service.settings, service.stack_size, count)
             with service.limiter.request():
                 async with service.limiter.slices:
                     if await request.is_disconnected():
-                        return None
-                    return await _segment_stack(data, service)
+                        return Response(status_code=CLIENT_CLOSED)
+                    segmentation, model = await _segment_stack(data, service, probability)
+                    return await asyncio.to_thread(respond, segmentation, model)
 
 
-async def _segment_stack(data: bytes, service: Service) -> tuple[Segmentation, LoadedModel]:
+async def _segment_stack(
+    data: bytes, service: Service, probability: bool
+) -> tuple[Segmentation, LoadedModel]:
     """The segmentation of an image with as many slices as its model is given for one mask."""
     while True:
         stack_size = service.stack_size
-        segmentation, model = await service.segment(await decode_slice(data, stack_size))
+        image = await decode_slice(data, stack_size)
+        segmentation, model = await service.segment(image, probability)
         # Another model may have been loaded meanwhile.
         if model.predictor.manifest.stack_size == stack_size:
             return segmentation, model
@@ -241,6 +260,14 @@ def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> st
     version, classes = model.version, model.predictor.manifest.classes
     response = SegmentResponse.from_mask(mask, classes, version.name, version.version, seconds)
     return response.model_dump_json()
+
+
+def _encode_probability(segmentation: Segmentation, model: LoadedModel) -> Response:
+    assert segmentation.probability is not None, "it was requested"
+    classes = model.predictor.manifest.classes
+    content, suffix = encode_probability(segmentation.probability, classes)
+    content_type = PNG if suffix == ".png" else NPZ
+    return Response(content, 200, {MODEL_HEADER: model.label}, content_type)
 
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:

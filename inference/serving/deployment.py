@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ray import serve
@@ -38,6 +38,15 @@ _BATCHES_IN_FLIGHT = 2
 _EXTRA_REQUESTS = 4096
 
 log = logging.getLogger(__name__)
+
+
+class SliceRequest(NamedTuple):
+    """What a request asks for."""
+
+    image: np.ndarray
+    """The slice [H, W, C]."""
+    probability: bool
+    """Whether to return the probabilities too."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +118,11 @@ class Replica:
         """The slices that the model is given for one mask: a slice and its neighbours."""
         return self.loaded_model.predictor.manifest.stack_size
 
-    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+    async def segment(
+        self, image: np.ndarray, probability: bool
+    ) -> tuple[Segmentation, LoadedModel]:
         """The segmentation of a slice [H, W, C] and its model; batched with other requests."""
-        return await self.predict_batch(image)
+        return await self.predict_batch(SliceRequest(image, probability))
 
     async def status(self) -> ServiceStatus:
         """The status of the service, over all replicas."""
@@ -133,13 +144,18 @@ class Replica:
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.0)
     async def predict_batch(
-        self, images: list[np.ndarray]
+        self, requests: list[SliceRequest]
     ) -> list[tuple[Segmentation, LoadedModel]]:
         """Predict the slices of several requests together."""
         model = self._model_manager.current
-        predict = partial(model.predictor.predict_batch, images, probability=True)
+        images = [request.image for request in requests]
+        probability = any(request.probability for request in requests)
+        predict = partial(model.predictor.predict_batch, images, probability=probability)
         segmentations = await asyncio.get_running_loop().run_in_executor(self._engine, predict)
-        return [(segmentation, model) for segmentation in segmentations]
+        return [
+            (each if request.probability else replace(each, probability=None), model)
+            for each, request in zip(segmentations, requests, strict=True)
+        ]
 
     async def _poll_registry(self) -> None:
         while True:

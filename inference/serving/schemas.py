@@ -16,7 +16,7 @@ class _Response(BaseModel):
 
 
 class BoundingBox(_Response):
-    """The smallest upright rectangle around the foreground, in pixels from the upper left."""
+    """The smallest upright rectangle around a class, in pixels from the upper left."""
 
     x: int
     y: int

@@ -27,7 +27,7 @@ from contract.errors import DataError, TrainingError, UserError
 from contract.registry import Registry, open_bundle
 from contract.storage import Storage, open_storage
 from inference.batch.predict_files import OutputFiles, create_job, predict_files
-from inference.batch.scoring import open_ground_truth, score_files
+from inference.batch.scoring import ground_truth_encoding, open_ground_truth, score_files
 from inference.predictor import load_predictor
 from tests.class_slices import CLASSES, write_class_slices
 from tests.processes import titled
@@ -401,7 +401,10 @@ def test_three_classes_in_color_are_trained_and_predicted(
     )
     assert predict_files(job, load_predictor(storage), keys, 8) == {}
     ground_truth = open_ground_truth(
-        str(tmp_path / "slices/masks"), job.files.classes, None, r"^P\d"
+        str(tmp_path / "slices/masks"),
+        ground_truth_encoding(bundle.read_manifest(storage)),
+        None,
+        r"^P\d",
     )
     counts, failures = score_files(ground_truth, job, keys)
     assert not failures

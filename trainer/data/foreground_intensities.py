@@ -106,7 +106,10 @@ def foreground_scaling(foreground: Sequence[tuple[int, int]]) -> IntensityScalin
     values, counts = np.array(foreground, np.int64).T
     low, high = (find_percentile(values, counts, q) for q in (LOW_PERCENTILE, HIGH_PERCENTILE))
     if low == high:
-        raise DataError(f"the foreground of the train split has the single intensity {low:g}")
+        raise DataError(
+            f"the percentiles {LOW_PERCENTILE:g} and {HIGH_PERCENTILE:g} of the foreground of the "
+            f"train split are both {low:g}"
+        )
     clipped, total = np.clip(values.astype(np.float64), low, high), counts.sum()
     mean = float((clipped * counts).sum() / total)
     variance = float((np.square(clipped - mean) * counts).sum() / total)

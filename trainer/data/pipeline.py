@@ -67,13 +67,14 @@ def _shuffle(seed: tf.Tensor, num_samples: int, length: int) -> tf.Tensor:
 def oversample_foreground(
     order: tf.Tensor, seed: int, epoch: int | tf.Tensor, cached: CachedSplit, train: Train
 ) -> tf.Tensor:
-    """The order with the first places of every batch taken by samples with foreground.
+    """The order with some places of every batch taken by samples with foreground.
 
-    They are train.oversample_foreground of a batch, rounded up, and have an order of their own,
-    every one of them once before any occurs again. Their sample indices follow after those of the
-    order, so that their random numbers differ.
+    They are train.oversample_foreground of a batch, rounded up, spread evenly over it and so over
+    the workers. They have an order of their own, every one of them once before any occurs again.
+    Their sample indices follow after those of the order, so that their random numbers differ.
     """
-    count = math.ceil(train.oversample_foreground * train.batch_size)
+    # Rounded first, because 0.28 * 25 is more than 7.
+    count = math.ceil(round(train.oversample_foreground * train.batch_size, 9))
     num_foreground = len(cached.foreground)
     if not count or num_foreground == cached.num_samples:
         return order
@@ -87,7 +88,9 @@ def oversample_foreground(
         tf.constant(cached.foreground, tf.int64), tf.math.floormod(positions, num_foreground)
     )
     chosen = tf.reshape(samples + rounds * cached.num_samples, [-1, count])
-    return tf.reshape(tf.concat([chosen, batches[:, count:]], 1), [-1])
+    places = {number * train.batch_size // count: number for number in range(count)}
+    sources = [places.get(place, count + place) for place in range(train.batch_size)]
+    return tf.reshape(tf.gather(tf.concat([chosen, batches], 1), sources, axis=1), [-1])
 
 
 def sample_seed(seed: int, epoch: int | tf.Tensor, sample_index: int | tf.Tensor) -> tf.Tensor:

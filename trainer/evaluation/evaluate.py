@@ -132,7 +132,8 @@ def check_classes(manifest: Manifest, dataset: Dataset) -> None:
     if trained != present:
         raise DataError(
             f"the masks of {dataset.root} have the classes {', '.join(present)}, but "
-            f"{manifest.name} was trained on {', '.join(trained)}: set data.classes to these names."
+            f"{manifest.name} was trained on {', '.join(trained)}: set data.classes to these names "
+            "in this order."
         )
 
 

@@ -74,6 +74,8 @@ def bundle_metadata(
         neighbours=config.data.neighbours,
         classes=config.data.segmentation_classes,
         intensity_scaling=training_data.intensity_scaling,
+        class_tolerance=config.data.class_tolerance,
+        other_values_are_background=config.data.other_values_are_background,
         threshold=config.predict.threshold,
         metrics=best,
     )

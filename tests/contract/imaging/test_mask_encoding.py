@@ -136,7 +136,9 @@ def test_a_value_is_a_number_or_a_hex_color(value: int | Color, text: str) -> No
     assert format_value(value) == text
 
 
-def strip_next_to_a_square(square: object, strip: object, width: int) -> NDArray[np.uint8]:
+def strip_next_to_a_square(
+    square: int | Color, strip: int | Color, width: int
+) -> NDArray[np.uint8]:
     """64 x 64: a square in rows and columns 10:40, and a strip of another value to its right."""
     shape = (64, 64) if isinstance(square, int) else (64, 64, 3)
     image = np.zeros(shape, np.uint8)

@@ -10,7 +10,7 @@ import pytest
 from contract.confusion import ConfusionCounts
 from contract.errors import ConfigError, DataError
 from contract.imaging.encode import encode_mask
-from contract.imaging.mask_encoding import threshold_encoding
+from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
 from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage
 from inference.batch.predict_files import OutputFiles, PredictionJob
@@ -60,7 +60,7 @@ def test_a_file_name_without_a_patient_and_an_invalid_regex_are_errors(tmp_path:
     with pytest.raises(
         ConfigError, match=r"--patient-id-regex '\(' is not a valid regular expression"
     ):
-        open_ground_truth(str(tmp_path), single_foreground(), 127, "(")
+        open_ground_truth(str(tmp_path), MaskEncoding(single_foreground()), 127, "(")
 
 
 def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> None:

@@ -491,7 +491,9 @@ class SlowService:
     def loaded_model(self) -> LoadedModel:
         raise NotImplementedError
 
-    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+    async def segment(
+        self, image: np.ndarray, probability: bool
+    ) -> tuple[Segmentation, LoadedModel]:
         self.has_started.set()
         if self._fails:
             raise RuntimeError("an error of the service")
@@ -612,7 +614,9 @@ class LocalService:
     def stack_size(self) -> int:
         return self.loaded_model.predictor.manifest.stack_size
 
-    async def segment(self, image: np.ndarray) -> tuple[Segmentation, LoadedModel]:
+    async def segment(
+        self, image: np.ndarray, probability: bool
+    ) -> tuple[Segmentation, LoadedModel]:
         if self.next_version:
             self.registry.promote("bright", self.next_version, "production")
             self.manager.refresh()
