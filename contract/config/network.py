@@ -68,7 +68,7 @@ def check_divisible(image_size: int | tuple[int, int], step: int, reason: str) -
 
 
 class UNet(Section):
-    """The network that maps a slice to the probability of foreground."""
+    """The network that maps a slice to the probability of each class."""
 
     name: Literal["unet"] = "unet"
     """Which network; unet is the flexible UNet (Ronneberger 2015)."""

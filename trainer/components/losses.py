@@ -33,7 +33,7 @@ _SMOOTH = 1.0
 class SegmentationLoss(keras.losses.Loss):
     """One of the losses above, by its name in the settings.
 
-    y_true: [B, S, S, K] of 0 and 1; y_pred: probabilities [B, S, S, K]. A sample weight of 0
+    y_true: [B, H, W, K] of 0 and 1; y_pred: probabilities [B, H, W, K]. A sample weight of 0
     excludes a sample (the padding of the last validation batch).
     """
 

@@ -41,7 +41,7 @@ class SegmentationMetrics(keras.metrics.Metric):
     def update_state(
         self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
     ) -> None:
-        """Add a batch: masks and probabilities [B, S, S, K]; samples of weight 0 do not count."""
+        """Add a batch: masks and probabilities [B, H, W, K]; samples of weight 0 do not count."""
         mask, probability = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
         weight = tf.ones(tf.shape(mask)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])

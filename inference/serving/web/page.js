@@ -179,26 +179,19 @@ function showApiKeyForm(error) {
   element("api-key").focus();
 }
 
-function saveMask() {
+// The mask in the colors of the model, or 0 and 255 with a single class.
+async function saveMask() {
   if (!result) return;
-  const { width, height, classes } = result;
-  const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  const context = canvas.getContext("2d");
-  context.fillRect(0, 0, width, height); // black
-  if (classes.length === 1) {
-    const pixels = context.getImageData(0, 0, width, height);
-    drawClass(pixels, { mask: classes[0].mask, color: "#ffffff" });
-    context.putImageData(pixels, 0, 0);
-  } else {
-    context.drawImage(maskCanvas, 0, 0); // the classes that are shown, in their colors
-  }
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${currentFile.name.replace(/\.[^.]*$/, "")}-mask.png`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const format = result.classes.length > 1 ? "colors" : "indices";
+  const headers = { ...segmentHeaders(currentFile), Accept: "image/png" };
+  const request = { method: "POST", headers, body: currentFile };
+  const response = await fetch(`/v1/segment?mask_format=${format}`, request).catch(() => null);
+  if (!response || !response.ok) return showError("The mask could not be saved: is the service still running?");
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = `${currentFile.name.replace(/\.[^.]*$/, "")}-mask.png`;
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function segmentFirst(files) {

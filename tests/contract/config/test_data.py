@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from contract.config import Data
 
+FOLDER = {"source": "folder", "root": "/slices"}
+
 
 @pytest.mark.parametrize(
     ("values", "message"),
@@ -27,6 +29,17 @@ from contract.config import Data
         ({"intensity_high": float("inf")}, "finite number"),
         ({"patient_id_regex": "("}, r"data\.patient_id_regex is not a valid regular expression"),
         ({"mask_threshold": 65535}, "less than 65535"),
+        ({**FOLDER, "classes": {"a": 1, "b": "#ff0000"}}, "grey values for all classes, or colors"),
+        ({**FOLDER, "classes": {"a": 3, "b": 3}}, r"data\.classes\.a = 3 is the value of two"),
+        ({**FOLDER, "classes": {"a": "#000000"}}, "is the value of background"),
+        ({**FOLDER, "classes": {"mean": 1}}, r"data\.classes\.mean: no class can have this name"),
+        ({**FOLDER, "classes": {"a": "red"}}, "'red' is not a grey value from 1 to 65535, nor a"),
+        ({**FOLDER, "classes": {"a": 0}}, "0 is not a grey value"),
+        ({**FOLDER, "classes": {"a b": 1}}, "should match pattern"),
+        ({**FOLDER, "classes": {"a": 1}, "mask_threshold": 3}, "not both"),
+        ({"classes": {"a": 1}}, r'data\.classes has no effect while data\.source = "phantom"'),
+        ({**FOLDER, "class_tolerance": 3}, "class_tolerance has no effect without data.classes"),
+        ({"other_values_are_background": True}, "no effect without data.classes"),
     ],
 )
 def test_values_that_cannot_be_used_are_rejected(values: dict[str, Any], message: str) -> None:
@@ -44,3 +57,11 @@ def test_a_folder_of_slices_is_described_by_its_names() -> None:
         }
     )
     assert (data.valid_dir, data.mask_pattern) == ("split/val", "seg_{name}")
+
+
+def test_classes_have_a_value_or_a_color_and_keep_their_order() -> None:
+    data = Data.model_validate({**FOLDER, "classes": {"b": "#ff8000", "a": [0, 128, 0]}})
+    assert data.classes == {"b": (255, 128, 0), "a": (0, 128, 0)}
+    assert [each.name for each in data.segmentation_classes] == ["b", "a"]
+    (foreground,) = Data().segmentation_classes
+    assert foreground.name == "foreground"

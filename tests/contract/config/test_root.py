@@ -264,3 +264,34 @@ def test_every_shipped_file_is_good() -> None:
     assert files
     for file in files:
         load_config(file)
+
+
+FOLDER = {"source": "folder", "root": "/slices"}
+
+
+def test_the_order_of_classes_is_part_of_the_training_settings() -> None:
+    first, second = (
+        Config.model_validate({"data": {**FOLDER, "classes": classes}})
+        for classes in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    )
+    assert first.training_settings() != second.training_settings()
+    assert first.fingerprint() != second.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"class_weights": {"c": 2.0}}}, "c is not a class: the names are a, b, back"),
+        ({"predict": {"threshold": 0.4}}, r"predict\.threshold = 0\.4 has no effect with several"),
+        (
+            {"sweep": {"space": {"predict.threshold": {"uniform": [0.2, 0.8]}}}},
+            r"sweep\.space: predict\.threshold has no effect with several classes",
+        ),
+    ],
+)
+def test_settings_without_effect_on_several_classes_are_rejected(
+    values: dict[str, Any], message: str
+) -> None:
+    data = {**FOLDER, "classes": {"a": 1, "b": 2}}
+    with pytest.raises(ConfigError, match=message):
+        validate({"data": data, **values}, "x.toml")

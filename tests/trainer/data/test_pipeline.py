@@ -175,6 +175,42 @@ def test_no_validation_batch_counts_for_more_than_its_samples(
     assert max(held) - min(held) <= 1
 
 
+@pytest.mark.parametrize(("fraction", "count"), [(0.0, 0), (0.25, 1), (0.3, 2), (1.0, 4)])
+def test_a_fraction_of_each_batch_has_foreground(
+    create_split: CreateSplit, fraction: float, count: int
+) -> None:
+    cached = replace(create_split(12), foreground=(3, 7))
+    train = create_config(oversample_foreground=fraction, steps_per_epoch=6).train
+    order = pipeline.epoch_order(3, 1, 12, 24)
+    mixed = pipeline.oversample_foreground(order, 3, 1, cached, train).numpy()
+    for batch, plain in zip(mixed.reshape(6, 4), order.numpy().reshape(6, 4), strict=True):
+        extra = [index for index in batch if index >= 24]
+        assert len(extra) == count
+        assert {index % 12 for index in extra} <= {3, 7}
+        assert [index for index in batch if index < 24] == [
+            plain[place] for place in range(4) if batch[place] < 24
+        ]
+    # No sample has the random numbers of another one, and each comes before any comes again.
+    assert len(set(mixed)) == 24
+    chosen = [index % 12 for index in mixed if index >= 24]
+    for first, second in zip(chosen[::2], chosen[1::2], strict=True):
+        assert {first, second} == {3, 7}
+    again = pipeline.oversample_foreground(order, 3, 1, cached, train).numpy()
+    assert np.array_equal(mixed, again)
+    other = pipeline.oversample_foreground(order, 3, 2, cached, train).numpy()
+    assert not count or len(set(mixed) & set(other)) >= 24 - 6 * count
+
+
+def test_the_foreground_of_a_batch_is_spread_over_the_workers(create_split: CreateSplit) -> None:
+    cached = replace(create_split(12), foreground=(3, 7))
+    train = create_config(oversample_foreground=0.5).train
+    order = pipeline.epoch_order(3, 1, 12, 12)
+    mixed = pipeline.oversample_foreground(order, 3, 1, cached, train)
+    for rank in range(2):
+        part = pipeline.shard(mixed, 4, WorkerRank(rank, 2)).numpy()
+        assert ((part >= 12).reshape(3, 2).sum(axis=1) == 1).all()
+
+
 def test_an_epoch_has_at_least_one_step() -> None:
     assert pipeline.steps_per_epoch(create_config().train, 3) == 1
     assert pipeline.steps_per_epoch(create_config().train, 11) == 2
