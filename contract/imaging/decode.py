@@ -96,15 +96,26 @@ def decode_mask(data: bytes, name: str) -> NDArray[np.integer]:
     pixels = _decode_palette_indices(data, name)
     if pixels is None:
         (pixels,) = _decode_pixels(data, name)
-    # Channel by channel: NumPy's minimum over an axis of length 3 takes ten times as long.
-    channels = [pixels[..., index] for index in range(pixels.shape[2])]
-    highest, lowest = reduce(np.maximum, channels), reduce(np.minimum, channels)
-    if (highest.astype(np.int32) - lowest).max() > _COLOR_TOLERANCE:
+    highest, largest_difference = _compare_channels(pixels)
+    if largest_difference > _COLOR_TOLERANCE:
         raise DataError(
             f"{name} is in color, but a mask must be grey: save it as one channel, foreground "
             "bright and background 0, or set data.classes to the colors of your classes."
         )
     return highest
+
+
+def is_in_color(image: NDArray) -> bool:
+    """Whether the channels of an image [H, W, C] differ by more than JPEG changes grey."""
+    return image.shape[2] > 1 and _compare_channels(image)[1] > _COLOR_TOLERANCE
+
+
+def _compare_channels(pixels: NDArray) -> tuple[NDArray, int]:
+    """The maximum over the channels [H, W], and the largest difference of two channels."""
+    # Channel by channel: NumPy's minimum over an axis of length 3 takes ten times as long.
+    channels = [pixels[..., index] for index in range(pixels.shape[2])]
+    highest, lowest = reduce(np.maximum, channels), reduce(np.minimum, channels)
+    return highest, int((highest.astype(np.int32) - lowest).max())
 
 
 def decode_mask_colors(data: bytes, name: str) -> NDArray[np.uint8]:

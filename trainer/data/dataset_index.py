@@ -58,7 +58,7 @@ __all__ = [
 INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
-_FORMAT = 5
+_FORMAT = 6
 _MAX_DUPLICATES = 100
 # Fraction of a split's slices, and of their pixels, above which masks may be inverted.
 _INVERTED_SLICES, _INVERTED_FOREGROUND = 0.9, 0.5
@@ -104,6 +104,8 @@ class Dataset:
     """How the masks encode the classes."""
     duplicates: tuple[tuple[str, str], ...] = ()
     """Images with equal pixels in two splits, at most some of them."""
+    color_image: str | None = None
+    """An image in color, if there is one."""
     foreground_intensities: IntensityCounts = ()
     """The raw intensities of the training foreground, each with its number of pixels."""
 
@@ -204,10 +206,16 @@ def check_neighbours(dataset: Dataset, neighbours: int) -> None:
 def intensity_scaling(dataset: Dataset, data: Data) -> IntensityScaling:
     """How a dataset's raw intensities become the input of a network, by data.normalize.
 
-    Raises DataError if it is "foreground" and the training foreground has only one intensity.
+    Raises DataError if it is "foreground" and an image is in color, whose channels have intensities
+    of their own, or the training foreground has only one intensity.
     """
     if data.normalize == "window":
         return IntensityScaling.from_window(data.intensity_low, data.intensity_high)
+    if dataset.color_image:
+        raise DataError(
+            f'{dataset.root}/{dataset.color_image} is in color, but data.normalize = "foreground" '
+            'needs grey slices: set data.normalize = "window", or save them in grey.'
+        )
     try:
         return foreground_scaling(dataset.foreground_intensities)
     except DataError as error:
@@ -400,7 +408,11 @@ def _create_dataset(
         (first.pair.image, second.pair.image)
         for first, second in find_duplicates(assigned)[:_MAX_DUPLICATES]
     )
-    return Dataset(root, records, digest_of(content)[:16], encoding, duplicates)
+    in_color = [
+        each.pair.image for split in SPLITS for each in assigned[split] if each.decoded.is_color
+    ]
+    fingerprint = digest_of(content)[:16]
+    return Dataset(root, records, fingerprint, encoding, duplicates, next(iter(in_color), None))
 
 
 def _check_split_overlap(dataset: Dataset, data: Data) -> None:

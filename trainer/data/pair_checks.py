@@ -14,7 +14,7 @@ import numpy as np
 
 from contract.config import Data
 from contract.errors import DataError
-from contract.imaging.decode import decode_image, decode_mask
+from contract.imaging.decode import decode_image, decode_mask, is_in_color
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
@@ -40,7 +40,7 @@ class DecodedPair:
 
     values: the number of pixels of the mask by value, or by class index if the classes were known;
     digest: SHA-256 of both contents; pixel_digest: of the decoded image, or None if all its pixels
-    are equal.
+    are equal; is_color: whether the image is in color.
     """
 
     pair: Pair
@@ -49,6 +49,7 @@ class DecodedPair:
     values: Mapping[int, int]
     digest: str
     pixel_digest: str | None
+    is_color: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _decode_pair(
             hashlib.sha256(image_data).digest() + hashlib.sha256(mask_data).digest()
         ).hexdigest(),
         pixel_digest=None if is_blank else digest_pixels(image),
+        is_color=is_in_color(image),
     )
     return decoded, count_foreground(image, mask, thresholds)
 

@@ -88,8 +88,8 @@ def oversample_foreground(
         tf.constant(cached.foreground, tf.int64), tf.math.floormod(positions, num_foreground)
     )
     chosen = tf.reshape(samples + rounds * cached.num_samples, [-1, count])
-    places = {number * train.batch_size // count: number for number in range(count)}
-    sources = [places.get(place, count + place) for place in range(train.batch_size)]
+    replaced = {number * train.batch_size // count: number for number in range(count)}
+    sources = [replaced.get(index, count + index) for index in range(train.batch_size)]
     return tf.reshape(tf.gather(tf.concat([chosen, batches], 1), sources, axis=1), [-1])
 
 

@@ -153,7 +153,18 @@ def test_a_foreground_of_one_intensity_is_an_error_that_says_what_to_do() -> Non
     with pytest.raises(DataError) as error:
         intensity_scaling(dataset, data)
     assert str(error.value) == (
-        "/slices: the foreground of the train split has the single intensity 40, so "
-        'data.normalize = "foreground" has nothing to scale by: set data.normalize = "window", or '
+        "/slices: the percentiles 0.5 and 99.5 of the foreground of the train split are both 40, "
+        'so data.normalize = "foreground" has nothing to scale by: set data.normalize = "window", or '
         "check the masks of the train split."
     )
+
+
+def test_images_in_color_are_rejected(source: Storage, home: Storage) -> None:
+    color = np.zeros((24, 24, 3), np.uint8)
+    color[..., 0] = 200
+    source.write("train/images/P00-0.png", png(color))
+    dataset = prepare_dataset(settings(source), 0, home)
+    assert dataset.color_image == "train/images/P00-0.png"
+    with pytest.raises(DataError, match=r"P00-0\.png is in color, but data\.normalize"):
+        intensity_scaling(dataset, Data(normalize="foreground"))
+    assert intensity_scaling(dataset, Data()).window == (0.0, 255.0)

@@ -94,3 +94,42 @@ def test_a_digest_identifies_pixels_shape_and_type() -> None:
 def test_the_order_of_keys_does_not_change_a_digest() -> None:
     assert digest_of({"a": 1, "b": [1, 2]}) == digest_of({"b": [1, 2], "a": 1})
     assert digest_of({"a": 1, "b": [1, 2]}) != digest_of({"a": 1, "b": [2, 1]})
+
+
+def labels_of(*values: int) -> bytes:
+    """A mask with a row of each value."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for row, value in enumerate(values):
+        mask[row] = value
+    return png(mask)
+
+
+@pytest.fixture
+def labelled(source: Storage) -> Storage:
+    """The slices of `source`, whose masks have the values 1 and 2."""
+    for info in source.list_objects():
+        if "/masks/" in info.key:
+            source.write(info.key, labels_of(1, 2))
+    return source
+
+
+def test_classes_are_counted_by_slice(labelled: Storage, home: Storage) -> None:
+    dataset = prepare_dataset(settings(labelled, classes={"b": 2, "a": 1}), 0, home)
+    assert dataset.slices[0].class_fractions == (1 / SIDE, 1 / SIDE)
+    assert dataset.slices[0].foreground == pytest.approx(2 / SIDE)
+    assert [each.name for each in dataset.masks.classes] == ["b", "a"]
+
+
+def test_values_of_no_class_and_missing_classes_are_named(
+    labelled: Storage, home: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = data_error(labelled, home, classes={"a": 1})
+    assert f"{SIDE} pixels have a value of no class: 2" in message
+    tolerant = settings(labelled, classes={"a": 1}, other_values_are_background=True)
+    assert prepare_dataset(tolerant, 0, home).slices[0].foreground == 1 / SIDE
+    message = data_error(labelled, home, classes={"a": 1, "b": 2, "c": 3})
+    assert "no mask of the train split contains the class c: check data.classes.c" in message
+    for info in labelled.list_objects("test/masks"):
+        labelled.write(info.key, labels_of(1))
+    prepare_dataset(settings(labelled, classes={"a": 1, "b": 2}), 0, home)
+    assert "no mask of the test split contains b" in caplog.text

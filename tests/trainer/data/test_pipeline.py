@@ -188,7 +188,7 @@ def test_a_fraction_of_each_batch_has_foreground(
         assert len(extra) == count
         assert {index % 12 for index in extra} <= {3, 7}
         assert [index for index in batch if index < 24] == [
-            plain[place] for place in range(4) if batch[place] < 24
+            plain[position] for position in range(4) if batch[position] < 24
         ]
     # No sample has the random numbers of another one, and each comes before any comes again.
     assert len(set(mixed)) == 24

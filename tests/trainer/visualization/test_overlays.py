@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.imaging.encode import decode_png, encode_png
+from contract.imaging.segmentation_class import create_classes
 from tests.masks import square
 from trainer.visualization import overlays
 from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
@@ -134,3 +135,14 @@ def test_a_close_up_of_nothing_is_the_middle():
 def test_png_keeps_every_pixel():
     overlay = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
     assert (decode_png(encode_png(overlay)) == overlay).all()
+
+
+def test_every_class_is_filled_and_outlined_in_its_color():
+    classes = create_classes({"liver": (255, 0, 0), "kidney": (0, 0, 255)})
+    ground_truth = square(64, 8, 8, 16) + 2 * square(64, 40, 40, 16)
+    prediction = 2 * square(64, 8, 8, 16)
+    overlay = overlays.draw_overlay(grey(64), ground_truth, prediction, size=64, classes=classes)
+    assert overlay[16, 16] == pytest.approx(0.65 * 100 + 0.35 * np.array((0, 0, 255)), abs=1)
+    assert (overlay[8, 8:24] == (255, 0, 0)).all()
+    assert (overlay[40, 40:56] == (0, 0, 255)).all()
+    assert overlay[48, 48] == pytest.approx(100)
