@@ -154,8 +154,8 @@ def test_a_foreground_of_one_intensity_is_an_error_that_says_what_to_do() -> Non
         intensity_scaling(dataset, data)
     assert str(error.value) == (
         "/slices: the percentiles 0.5 and 99.5 of the foreground of the train split are both 40, "
-        'so data.normalize = "foreground" has nothing to scale by: set data.normalize = "window", or '
-        "check the masks of the train split."
+        'so data.normalize = "foreground" has nothing to scale by: set data.normalize = "window", '
+        "or check the masks of the train split."
     )
 
 
