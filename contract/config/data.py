@@ -195,7 +195,7 @@ class Data(Section):
     masks, where 0 or black is background; empty: one class, foreground above mask_threshold."""
     class_tolerance: Annotated[int, Field(ge=0, le=127)] | None = None
     """Largest difference of a mask pixel from the value of its class, in each channel; absent: 0,
-    and 32 in JPEG files."""
+    and 32 in JPEG and lossy WebP files."""
     other_values_are_background: bool = False
     """Treat mask pixels with the value of no class as background; otherwise they are an error."""
     normalize: Literal["window", "foreground"] = "window"
