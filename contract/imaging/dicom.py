@@ -161,12 +161,14 @@ class DicomSeries:
         """Decode its slices: intensities after the rescale slope and intercept (CT: HU).
 
         Raises:
-            DataError: As slices does; or a file is damaged, or its compression needs a package
-                that is not installed.
+            DataError: As slices does; or a file is damaged, its compression needs a package that
+                is not installed, or its intensities have no known unit.
         """
         geometry = self.geometry()
         with _silence_warnings(), ThreadPoolExecutor(_THREADS, "dicom") as pool:
-            slices = list(pool.map(lambda header: _read_intensities(header.path), self.slices))
+            results = list(pool.map(lambda header: _read_intensities(header.path), self.slices))
+        slices, is_transformed = zip(*results, strict=True)
+        _check_all_transformed(self, is_transformed)
         return Volume(to_integers(np.stack(slices), self.name), geometry.affine)
 
 
@@ -437,21 +439,59 @@ def _check_distances(
         )
 
 
-def _read_intensities(path: Path) -> NDArray:
-    """The values [rows, columns] of a slice after its modality transform."""
-    from pydicom.pixels.processing import apply_modality_lut
-
+def _read_intensities(path: Path) -> tuple[NDArray, bool]:
+    """The values [rows, columns] of a slice, and whether it has a modality transform."""
     dataset, pixels = _decode_pixels(path)
     if pixels.shape != (dataset.Rows, dataset.Columns):
         raise DataError(f"{path} contains pixels of shape {pixels.shape}: export it again.")
     native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    values = apply_modality_lut(native, dataset)
+    if not _has_modality_transform(path, dataset):
+        return native, False
+    values = _apply_modality_transform(path, dataset, native)
     if values.dtype.kind != "f":
-        return values
+        return values, True
     # Half of the memory of float64, and exact for Hounsfield units.
     integers = np.rint(values)
     is_integral = np.array_equal(integers, values) and np.abs(integers).max() < 2**31
-    return integers.astype(np.int32) if is_integral else values.astype(np.float32)
+    return (integers.astype(np.int32) if is_integral else values.astype(np.float32)), True
+
+
+def _has_modality_transform(path: Path, dataset: Any) -> bool:
+    """Whether a slice is rescaled; DataError if its Hounsfield units are unknown without it."""
+    if dataset.get("ModalityLUTSequence"):
+        return True
+    names = ("RescaleSlope", "RescaleIntercept")
+    present = [name for name in names if dataset.get(name) not in (None, "")]
+    if len(present) == 1:
+        (missing,) = set(names) - set(present)
+        raise DataError(f"{path} has a {present[0]}, but no {missing}: export it again.")
+    if not present and dataset.get("Modality") == "CT":
+        raise DataError(
+            f"{path} is CT and has no RescaleSlope and no RescaleIntercept, so its Hounsfield "
+            "units are unknown: export it again."
+        )
+    return bool(present)
+
+
+def _apply_modality_transform(path: Path, dataset: Any, pixels: NDArray) -> NDArray:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    try:
+        return apply_modality_lut(pixels, dataset)
+    except Exception as error:  # a damaged element is found when its value is used
+        raise DataError(
+            f"{path} cannot be rescaled: {first_line(error)}; export it again."
+        ) from error
+
+
+def _check_all_transformed(series: DicomSeries, is_transformed: Sequence[bool]) -> None:
+    """DataError if only some slices have a modality transform."""
+    if len(set(is_transformed)) > 1:
+        other = series.slices[is_transformed.index(True)].path
+        raise DataError(
+            f"only some slices of {series.name} have a RescaleSlope, such as {other.name}: export "
+            "the series again."
+        )
 
 
 def _decoding_error(path: Path, dataset: Any, error: Exception) -> str:

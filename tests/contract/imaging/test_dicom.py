@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 
 from contract.errors import DataError
 from contract.imaging.dicom import (
@@ -79,6 +80,39 @@ def test_fractional_slopes_are_rounded(tmp_path: Path) -> None:
     write_series(tmp_path, STANDARD, RescaleSlope=3.1, RescaleIntercept=0)
     expected = np.rint(3.1 * (STANDARD.voxels.astype(float) + 1024))
     np.testing.assert_allclose(series_in(tmp_path).read().voxels, expected, atol=1)
+
+
+def test_the_rescaling_of_ct_is_never_assumed(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    for elements in (
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": "", "RescaleIntercept": ""},
+    ):
+        edit_file(paths[1], **elements)
+        with pytest.raises(DataError, match=rf"{paths[1].name} is CT .* no RescaleSlope and no R"):
+            series_in(tmp_path).read()
+        edit_file(paths[1], RescaleSlope=1, RescaleIntercept=-1024)
+    edit_file(paths[1], RescaleIntercept="")
+    with pytest.raises(DataError, match=rf"{paths[1].name} has a RescaleSlope, but no RescaleInte"):
+        series_in(tmp_path).read()
+
+
+def test_all_slices_of_other_modalities_are_rescaled_or_none(tmp_path: Path) -> None:
+    paths = write_series(
+        tmp_path, STANDARD, Modality="MR", RescaleSlope=None, RescaleIntercept=None
+    )
+    expected = STANDARD.voxels.astype(int) + 1024
+    np.testing.assert_array_equal(series_in(tmp_path).read().voxels, expected)
+    edit_file(paths[1], RescaleSlope=2, RescaleIntercept=0)
+    with pytest.raises(DataError, match=r"only some slices of .* have a RescaleSlope, such as .*"):
+        series_in(tmp_path).read()
+
+
+def test_a_damaged_modality_lut_is_named(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    edit_file(paths[1], ModalityLUTSequence=[Dataset()])
+    with pytest.raises(DataError, match=rf"{paths[1].name} cannot be rescaled: .*LUTDescriptor"):
+        series_in(tmp_path).read()
 
 
 def test_mixed_folders_are_grouped_by_series(tmp_path: Path) -> None:
