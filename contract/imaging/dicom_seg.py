@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Of a voxel: how far a pixel of a frame may be from the center of a voxel of the series.
 _MAX_DISPLACEMENT = 0.25
+# Of a voxel: how far the step from a pixel to the next may be from the step to the next voxel.
+_MAX_STEP_ERROR = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,39 @@ class Segmentation:
         """Its segment numbers on the voxels of a series, uint8 or uint16; 0 for background.
 
         Raises:
-            DataError: Its pixels do not coincide with the voxels of the series, or two segments
-                overlap.
+            DataError: Its pixels do not coincide with the voxels of the series or have another
+                size, or two segments overlap.
         """
         dtype = np.uint8 if max(self.segments, default=0) < 2**8 else np.uint16
         voxels = np.zeros(geometry.shape, dtype)
         inverse = np.linalg.inv(geometry.affine)
         for number, frame in enumerate(self.frames, start=1):
-            self._add_frame(voxels, frame, inverse @ frame.affine, number)
+            transform = inverse @ frame.affine
+            self._check_pixels(frame, geometry, transform, number)
+            self._add_frame(voxels, frame, transform, number)
         return Volume(voxels, geometry.affine)
+
+    def _check_pixels(
+        self, frame: _Frame, geometry: Geometry, transform: NDArray[np.float64], number: int
+    ) -> None:
+        """DataError if a step to the next pixel is not a step to the next voxel."""
+        steps = np.abs(transform[:3, :2])
+        nearest = np.rint(steps)
+        is_close = np.abs(steps - nearest).max() <= _MAX_STEP_ERROR
+        if is_close and (nearest.sum(axis=0) == 1).all():
+            return
+        lengths = np.linalg.norm(frame.affine[:3, :2], axis=0)
+        spacing = np.array(geometry.spacing[:2])
+        if np.abs(lengths / spacing - 1.0).max() > _MAX_STEP_ERROR:
+            raise DataError(
+                f"frame {number} of {self.path} has pixels of {lengths[0]:.4g} x {lengths[1]:.4g} "
+                f"mm, and its series of {spacing[0]:.4g} x {spacing[1]:.4g} mm: resample it to the "
+                "pixels of the series."
+            )
+        raise DataError(
+            f"frame {number} of {self.path} lies in another direction than its series: resample "
+            "it to the pixels of the series."
+        )
 
     def _add_frame(
         self, voxels: NDArray, frame: _Frame, transform: NDArray[np.float64], number: int

@@ -9,14 +9,17 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.pixels.utils import pack_bits
 
 from contract.errors import DataError
 from contract.imaging.dicom import DicomSeries, group_series, read_header
 from contract.imaging.dicom_seg import encode_segmentation, read_segmentation
-from contract.imaging.volume import Geometry
+from contract.imaging.volume import Geometry, Volume
 from tests.volumes import (
     BIRTH_DATE,
+    COLUMN_MM,
     FLIPS,
+    ROW_MM,
     SHAPE,
     edit_file,
     label_array,
@@ -130,6 +133,32 @@ def test_overlapping_segments_are_named(tmp_path: Path) -> None:
     dataset.save_as(path)
     with pytest.raises(DataError, match=r"segments leg and short leg of .* overlap"):
         read_segmentation(path).to_labels(series.geometry())
+
+
+def test_a_segmentation_with_other_pixels_than_its_series_is_an_error(tmp_path: Path) -> None:
+    """Their centers are those of voxels: every second one would be foreground."""
+    series, path = write_pair(tmp_path)
+    dataset = pydicom.dcmread(path)
+    frames = dataset.pixel_array[:, ::2, ::2]
+    dataset.Rows, dataset.Columns = frames.shape[1:]
+    dataset.PixelData = pack_bits(frames)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [2 * ROW_MM, 2 * COLUMN_MM]
+    dataset.save_as(path)
+    expected = (
+        r"labels\.dcm has pixels of 1\.5 x 1 mm, and its series of 0\.75 x 0\.5 mm: resample it"
+    )
+    with pytest.raises(DataError, match=expected):
+        read_segmentation(path).to_labels(series.geometry())
+
+
+def test_a_segmentation_in_another_direction_is_an_error(tmp_path: Path) -> None:
+    series, path = write_pair(tmp_path)
+    geometry = series.geometry()
+    rotated = rotate(Volume(np.zeros(SHAPE), geometry.affine), 5.0, 2).affine
+    rotated[:3, 3] = geometry.affine[:3, 3]
+    with pytest.raises(DataError, match=r"labels\.dcm lies in another direction than its series"):
+        read_segmentation(path).to_labels(Geometry(geometry.shape, rotated))
 
 
 def test_what_is_not_a_segmentation_is_an_error(tmp_path: Path) -> None:
