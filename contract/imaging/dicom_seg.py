@@ -68,9 +68,9 @@ class Segmentation:
     ) -> None:
         """DataError if a step to the next pixel is not a step to the next voxel."""
         steps = np.abs(transform[:3, :2])
-        nearest = np.rint(steps)
-        is_close = np.abs(steps - nearest).max() <= _MAX_STEP_ERROR
-        if is_close and (nearest.sum(axis=0) == 1).all():
+        rounded = np.rint(steps)
+        is_close = np.abs(steps - rounded).max() <= _MAX_STEP_ERROR
+        if is_close and (rounded.sum(axis=0) == 1).all():
             return
         lengths = np.linalg.norm(frame.affine[:3, :2], axis=0)
         spacing = np.array(geometry.spacing[:2])

@@ -155,7 +155,7 @@ def test_a_segmentation_with_other_pixels_than_its_series_is_an_error(tmp_path: 
 def test_a_segmentation_in_another_direction_is_an_error(tmp_path: Path) -> None:
     series, path = write_pair(tmp_path)
     geometry = series.geometry()
-    rotated = rotate(Volume(np.zeros(SHAPE), geometry.affine), 5.0, 2).affine
+    rotated = rotate(Volume(label_array(), geometry.affine), 5.0, 2).affine
     rotated[:3, 3] = geometry.affine[:3, 3]
     with pytest.raises(DataError, match=r"labels\.dcm lies in another direction than its series"):
         read_segmentation(path).to_labels(Geometry(geometry.shape, rotated))

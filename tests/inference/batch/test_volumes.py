@@ -157,6 +157,46 @@ def test_several_series_in_one_folder_have_different_masks(tmp_path: Path) -> No
     assert list(job.volumes) == ["P1", "P1-v2"]
 
 
+def test_a_numbered_name_is_not_that_of_another_volume(tmp_path: Path) -> None:
+    for name in ("a/P1", "b/P1", "c/P1-v2", "d/P1"):
+        write_nifti(tmp_path / f"in/{name}.nii.gz", BRIGHT)
+    job = create_volume_job(str(tmp_path / "in"), str(tmp_path / "out"), "nifti")
+    paths = {name: volume.path for name, volume in job.volumes.items()}
+    assert paths == {
+        "P1": "a/P1.nii.gz",
+        "P1-v3": "b/P1.nii.gz",
+        "P1-v2": "c/P1-v2.nii.gz",
+        "P1-v4": "d/P1.nii.gz",
+    }
+
+
+def test_the_mask_of_another_volume_with_the_same_name_is_not_resumed(
+    bright_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    write_nifti(tmp_path / "a/P1.nii.gz", BRIGHT)
+    write_nifti(tmp_path / "b/P1.nii.gz", Volume(BRIGHT.voxels[::-1], BRIGHT.affine))
+    assert run_predict(bright_bundle.url, tmp_path / "a", tmp_path / "out")[0] == 0
+    expected = r"out/P1.nii.gz is the mask of another volume than .*b/P1.nii.gz: choose another"
+    with pytest.raises(DataError, match=expected):
+        run_predict(bright_bundle.url, tmp_path / "b", tmp_path / "out")
+    # The user may replace it.
+    (tmp_path / "out/P1.nii.gz").unlink()
+    assert run_predict(bright_bundle.url, tmp_path / "b", tmp_path / "out")[0] == 0
+    (row,) = read_table(tmp_path / "out")
+    assert row["sha256"] == find_volumes(tmp_path / "b").volumes[0].digest()
+
+
+def test_the_table_keeps_the_volumes_of_an_earlier_prediction(
+    bright_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        nifti = write_nifti(tmp_path / f"in/{name}.nii.gz", BRIGHT)
+        assert run_predict(bright_bundle.url, nifti, tmp_path / "out")[0] == 0
+    assert [row["patient"] for row in read_table(tmp_path / "out")] == ["a", "b"]
+    _, printed, _ = run_predict(bright_bundle.url, tmp_path / "in", tmp_path / "out")
+    assert "2 of 2 masks exist already: skipped" in printed
+
+
 def test_an_engine_error_is_reported(failing_bundle: LocalStorage, tmp_path: Path) -> None:
     write_nifti(tmp_path / "in/a.nii.gz", BRIGHT)
     code, _, errors = run_predict(failing_bundle.url, tmp_path / "in", tmp_path / "out")
