@@ -159,8 +159,8 @@ def to_integers(values: NDArray, name: str) -> NDArray[np.int16 | np.int32]:
         smallest, largest = values.min(), values.max()
         if np.abs(values - rounded).max() > _MAX_ROUNDING * (largest - smallest):
             raise DataError(
-                f"{name} has fractional values from {smallest:g} to {largest:g}, which integers cannot "
-                "represent: multiply them by a constant first."
+                f"{name} has fractional values from {smallest:g} to {largest:g}, which integers "
+                "cannot represent: multiply them by a constant first."
             )
         values = rounded
     return values.astype(np.int16 if high < 2**15 else np.int32, copy=False)

@@ -8,9 +8,9 @@ Output files below OUTPUT, for a volume P1:
     volumes.csv            one row per volume: slices, milliliters of each class, and SHA-256 of its
                            files
 
-A volume whose mask and row exist is not predicted again, and the rows of other volumes are kept. The
-slices are given to the bundle in the standard order (contract.imaging.volume), as `segfleet import`
-writes them, whatever their order in the file is.
+A volume whose mask and row exist is not predicted again, and the rows of other volumes are kept.
+The slices are given to the bundle in the standard order (contract.imaging.volume), as `segfleet
+import` writes them, whatever their order in the file is.
 """
 
 import csv
