@@ -476,9 +476,9 @@ def _shrink(values: NDArray) -> NDArray[np.int16 | np.int32 | np.float32]:
     if values.dtype.kind == "f" and not np.array_equal(np.rint(values), values):
         return values.astype(np.float32)
     low, high = values.min(), values.max()
-    if -(2**15) <= low and high < 2**15:
+    if low >= -(2**15) and high < 2**15:
         return values.astype(np.int16)
-    is_integer = -(2**31) <= low and high < 2**31
+    is_integer = low >= -(2**31) and high < 2**31
     return values.astype(np.int32 if is_integer else np.float32)
 
 

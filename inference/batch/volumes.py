@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DataError, UserError, last_line
 from contract.imaging.arrays import to_slice
-from contract.imaging.dicom_seg import encode_segmentation
+from contract.imaging.dicom_seg import check_segmentation_source, encode_segmentation
 from contract.imaging.encode import value_table
 from contract.imaging.nifti import encode_nifti, is_nifti
 from contract.imaging.segmentation_class import SegmentationClass, VolumeFormat
@@ -149,7 +149,7 @@ def predict_volumes(
     counts: dict[str, int] = {}
     for name in names:
         try:
-            counts[name] = job.volumes[name].geometry().to_standard().shape[0]
+            counts[name] = _check_volume(job, name)
         except UserError as error:
             failures[name] = str(error)
     total = sum(counts.values())
@@ -167,6 +167,16 @@ def predict_volumes(
             _write_table(job, rows, predictor.manifest.classes)
         first += slices
     return failures
+
+
+def _check_volume(job: VolumeJob, name: str) -> int:
+    """The number of slices of a volume; UserError if its mask could not be written."""
+    volume = job.volumes[name]
+    slices = volume.geometry().to_standard().shape[0]
+    if job.volume_format == "dicom-seg":
+        assert volume.series is not None
+        check_segmentation_source(volume.series)
+    return slices
 
 
 def _number_names(volumes: Sequence[VolumeFile]) -> dict[str, VolumeFile]:

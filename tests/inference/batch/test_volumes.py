@@ -100,6 +100,19 @@ def test_a_segmentation_overlays_its_series_in_highdicom(
     assert dice(mask.array, image.array > 120) > 0.85
 
 
+def test_a_series_without_a_segmentation_is_refused_before_its_prediction(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "in/P1", BRIGHT, FrameOfReferenceUID=None)
+    job = create_volume_job(str(tmp_path / "in"), str(tmp_path / "out"), "dicom-seg")
+    notes: list[str] = []
+    failures = predict_volumes(
+        job, predictor, ["in"], {}, 4, lambda done, total, note: notes.append(note)
+    )
+    assert "a DICOM SEG cannot be written for" in failures["in"]
+    assert notes == []
+
+
 def test_a_series_becomes_a_nifti_file_at_its_place(
     predictor: Predictor, bright_bundle: LocalStorage, tmp_path: Path
 ) -> None:
