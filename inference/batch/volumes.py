@@ -210,7 +210,9 @@ def _predict_volume(
     mask = Volume(geometry.from_standard(labels), geometry.affine)
     classes = predictor.manifest.classes
     job.output.write(job.mask_key(name), _encode_mask(job, name, mask, classes))
-    voxels = sum(np.bincount(each.ravel(), minlength=len(classes) + 1) for each in labels)
+    # By slice, because bincount converts its input to 64 bits.
+    by_slice = [np.bincount(each.ravel(), minlength=len(classes) + 1) for each in labels]
+    voxels = np.sum(by_slice, axis=0)
     ml = {
         each.name: int(voxels[index]) * geometry.voxel_ml
         for index, each in enumerate(classes, start=1)

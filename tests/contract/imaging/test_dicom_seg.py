@@ -66,6 +66,8 @@ def test_a_segmentation_is_where_its_series_is(flips: tuple[bool, ...], tmp_path
     series, path = write_pair(tmp_path, flips)
     segmentation = read_segmentation(path)
     assert segmentation.segments == {1: "leg", 2: "short leg"}
+    # A byte per pixel: a file may have a frame for each slice and each of many segments.
+    assert {frame.labels.dtype for frame in segmentation.frames} == {np.dtype(np.uint8)}
     labels = segmentation.to_labels(series.geometry()).to_standard()
     np.testing.assert_array_equal(labels.voxels, label_array())
     # highdicom's reader finds the same voxels at the same places, without our geometry.

@@ -1,7 +1,6 @@
 """Masks of volumes are where the organ is, as the readers of other projects see it."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +222,7 @@ def test_wrong_usage_is_explained(bright_bundle: LocalStorage, tmp_path: Path) -
     for option in (["--overlays"], ["--ground-truth", "masks"], ["--cluster"]):
         code, _, errors = run_predict(*arguments, *option)
         assert (code, f"{option[0]} is for slices" in errors) == (2, True)
-    shutil.copytree(tmp_path / "in", tmp_path / "slices")
+    (tmp_path / "slices").mkdir()
     (tmp_path / "slices/a.png").write_bytes(b"")
     code, _, errors = run_predict(
         bright_bundle.url, tmp_path / "slices", tmp_path / "out", "--format", "dicom-seg"
