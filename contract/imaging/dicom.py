@@ -70,7 +70,8 @@ _DECODERS = {
 _PSEUDONYM = re.compile(r"(anon|pseudo|de-?ident|patient|case|phantom|unknown|none)", re.IGNORECASE)
 # In mm, and as a fraction of the distance between slices: positions are rounded in the files.
 _POSITION_TOLERANCE_MM, _POSITION_TOLERANCE = 0.02, 0.01
-_COSINE_TOLERANCE = 1e-4
+# What padding becomes in CT: the lowest value of most scanners.
+_AIR_HU = np.int32(-1024)
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,17 @@ class DicomSeries:
     def read(self) -> Volume:
         """Decode its slices: intensities after the rescale slope and intercept (CT: HU).
 
+        Padding becomes -1024 HU in CT, and else the lowest intensity of the slice.
+
         Raises:
-            DataError: As slices does; or a file is damaged, or its compression needs a package
-                that is not installed.
+            DataError: As slices does; or a file is damaged, its compression needs a package that
+                is not installed, or its intensities have no known unit.
         """
         geometry = self.geometry()
         with _silence_warnings(), ThreadPoolExecutor(_THREADS, "dicom") as pool:
-            slices = list(pool.map(lambda header: _read_intensities(header.path), self.slices))
+            results = list(pool.map(lambda header: _read_intensities(header.path), self.slices))
+        slices, is_transformed = zip(*results, strict=True)
+        _check_all_transformed(self, is_transformed)
         return Volume(to_integers(np.stack(slices), self.name), geometry.affine)
 
 
@@ -383,7 +388,7 @@ def _drop_copies(
         )
         if not is_same_place:
             kept.append(header)
-        elif header.instance == kept[-1].instance or _has_equal_pixels(header, kept[-1]):
+        elif _has_equal_pixels(header, kept[-1]):
             copies.append(header)
         else:
             raise DataError(
@@ -414,7 +419,7 @@ def _check_distances(
         return
     heights = np.array([_height(header, normal) for header in ordered])
     distances = np.diff(heights)
-    usual = float(np.median(distances))
+    usual = _usual_distance(distances)
     tolerance = max(_POSITION_TOLERANCE_MM, _POSITION_TOLERANCE * usual)
     widest = int(np.argmax(distances))
     if distances[widest] > 1.5 * usual:
@@ -437,21 +442,89 @@ def _check_distances(
         )
 
 
-def _read_intensities(path: Path) -> NDArray:
-    """The values [rows, columns] of a slice after its modality transform."""
-    from pydicom.pixels.processing import apply_modality_lut
-
+def _read_intensities(path: Path) -> tuple[NDArray, bool]:
+    """The values [rows, columns] of a slice, and whether it has a modality transform."""
     dataset, pixels = _decode_pixels(path)
     if pixels.shape != (dataset.Rows, dataset.Columns):
         raise DataError(f"{path} contains pixels of shape {pixels.shape}: export it again.")
-    native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    values = apply_modality_lut(native, dataset)
-    if values.dtype.kind != "f":
-        return values
-    # Half of the memory of float64, and exact for Hounsfield units.
-    integers = np.rint(values)
-    is_integral = np.array_equal(integers, values) and np.abs(integers).max() < 2**31
-    return integers.astype(np.int32) if is_integral else values.astype(np.float32)
+    values = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    padding = _find_padding(dataset, values)
+    is_transformed = _has_modality_transform(path, dataset)
+    if is_transformed:
+        values = _apply_modality_transform(path, dataset, values)
+    if padding.any():
+        lowest = values[~padding].min(initial=values.max())
+        values = np.where(padding, _AIR_HU if dataset.Modality == "CT" else lowest, values)
+    return _shrink(values), is_transformed
+
+
+def _find_padding(dataset: Any, pixels: NDArray) -> NDArray[np.bool_]:
+    """Which stored pixels are padding (PS3.3, C.7.5.1.1.2): outside of the range of the others."""
+    limits = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if not isinstance(limits[0], int):
+        return np.zeros(pixels.shape, bool)
+    # Some programs write the value as unsigned, although the pixels are signed.
+    ends = np.array([each for each in limits if isinstance(each, int)]).astype(pixels.dtype)
+    padding = (pixels >= ends.min()) & (pixels <= ends.max())
+    others = pixels[~padding]
+    is_between = others.size and others.min() < ends.min() and others.max() > ends.max()
+    return padding & (not is_between)
+
+
+def _shrink(values: NDArray) -> NDArray[np.int16 | np.int32 | np.float32]:
+    """Integers in the smallest type, which is exact for Hounsfield units; else float32."""
+    if values.dtype.kind == "f" and not np.array_equal(np.rint(values), values):
+        return values.astype(np.float32)
+    low, high = values.min(), values.max()
+    if low >= -(2**15) and high < 2**15:
+        return values.astype(np.int16)
+    is_integer = low >= -(2**31) and high < 2**31
+    return values.astype(np.int32 if is_integer else np.float32)
+
+
+def _has_modality_transform(path: Path, dataset: Any) -> bool:
+    """Whether a slice is rescaled; DataError if its Hounsfield units are unknown without it."""
+    if dataset.get("ModalityLUTSequence"):
+        return True
+    names = ("RescaleSlope", "RescaleIntercept")
+    present = [name for name in names if dataset.get(name) not in (None, "")]
+    if len(present) == 1:
+        (missing,) = set(names) - set(present)
+        raise DataError(f"{path} has a {present[0]}, but no {missing}: export it again.")
+    if not present and dataset.get("Modality") == "CT":
+        raise DataError(
+            f"{path} is CT and has no RescaleSlope and no RescaleIntercept, so its Hounsfield "
+            "units are unknown: export it again."
+        )
+    return bool(present)
+
+
+def _apply_modality_transform(path: Path, dataset: Any, pixels: NDArray) -> NDArray:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    try:
+        return apply_modality_lut(pixels, dataset)
+    except Exception as error:  # a damaged element is found when its value is used
+        raise DataError(
+            f"{path} cannot be rescaled: {first_line(error)}; export it again."
+        ) from error
+
+
+def _usual_distance(distances: NDArray[np.float64]) -> float:
+    """The distance between slices, of which those around missing slices are multiples."""
+    multiples = distances / distances.min()
+    is_gap = np.abs(multiples - np.rint(multiples)).max() <= _POSITION_TOLERANCE * multiples.max()
+    return float(distances.min() if is_gap else np.median(distances))
+
+
+def _check_all_transformed(series: DicomSeries, is_transformed: Sequence[bool]) -> None:
+    """DataError if only some slices have a modality transform."""
+    if len(set(is_transformed)) > 1:
+        other = series.slices[is_transformed.index(True)].path
+        raise DataError(
+            f"only some slices of {series.name} have a RescaleSlope, such as {other.name}: export "
+            "the series again."
+        )
 
 
 def _decoding_error(path: Path, dataset: Any, error: Exception) -> str:

@@ -5,7 +5,6 @@ the series that it was drawn on. It is read frame by frame into the geometry of 
 written with highdicom, which the function imports, because a light client does not have it.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,13 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError, first_line
-from contract.imaging.dicom import DicomSeries, read_pixels
+from contract.imaging.dicom import DicomSeries, SliceHeader, read_pixels
 from contract.imaging.volume import Geometry, Volume
-
-log = logging.getLogger(__name__)
 
 # Of a voxel: how far a pixel of a frame may be from the center of a voxel of the series.
 _MAX_DISPLACEMENT = 0.25
+# Of a voxel: how far the step from a pixel to the next may be from the step to the next voxel.
+_MAX_STEP_ERROR = 0.01
+# The longest code of PS3.5, 6.2 (SH).
+_MAX_CODE = 16
+# Elements of the source that are required, but may be empty (PS3.5, 7.4.3).
+_TYPE_2_ELEMENTS = (
+    "AccessionNumber",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PositionReferenceIndicator",
+    "ReferringPhysicianName",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+)
 
 
 @dataclass(frozen=True)
@@ -49,15 +63,39 @@ class Segmentation:
         """Its segment numbers on the voxels of a series, uint8 or uint16; 0 for background.
 
         Raises:
-            DataError: Its pixels do not coincide with the voxels of the series, or two segments
-                overlap.
+            DataError: Its pixels do not coincide with the voxels of the series or have another
+                size, or two segments overlap.
         """
         dtype = np.uint8 if max(self.segments, default=0) < 2**8 else np.uint16
         voxels = np.zeros(geometry.shape, dtype)
         inverse = np.linalg.inv(geometry.affine)
         for number, frame in enumerate(self.frames, start=1):
-            self._add_frame(voxels, frame, inverse @ frame.affine, number)
+            transform = inverse @ frame.affine
+            self._check_pixels(frame, geometry, transform, number)
+            self._add_frame(voxels, frame, transform, number)
         return Volume(voxels, geometry.affine)
+
+    def _check_pixels(
+        self, frame: _Frame, geometry: Geometry, transform: NDArray[np.float64], number: int
+    ) -> None:
+        """DataError if a step to the next pixel is not a step to the next voxel."""
+        steps = np.abs(transform[:3, :2])
+        rounded = np.rint(steps)
+        is_close = np.abs(steps - rounded).max() <= _MAX_STEP_ERROR
+        if is_close and (rounded.sum(axis=0) == 1).all():
+            return
+        lengths = np.linalg.norm(frame.affine[:3, :2], axis=0)
+        spacing = np.array(geometry.spacing[:2])
+        if np.abs(lengths / spacing - 1.0).max() > _MAX_STEP_ERROR:
+            raise DataError(
+                f"frame {number} of {self.path} has pixels of {lengths[0]:.4g} x {lengths[1]:.4g} "
+                f"mm, and its series of {spacing[0]:.4g} x {spacing[1]:.4g} mm: resample it to the "
+                "pixels of the series."
+            )
+        raise DataError(
+            f"frame {number} of {self.path} lies in another direction than its series: resample "
+            "it to the pixels of the series."
+        )
 
     def _add_frame(
         self, voxels: NDArray, frame: _Frame, transform: NDArray[np.float64], number: int
@@ -104,16 +142,14 @@ def read_segmentation(path: Path) -> Segmentation:
         }
         stacked = pixels if pixels.ndim == 3 else pixels[None]
         frame_groups = dataset.PerFrameFunctionalGroupsSequence
-        if len(stacked) < len(frame_groups):
-            log.warning(
-                "%s has positions of %d frames, but only the first %d: the others have no labels",
-                path,
-                len(frame_groups),
-                len(stacked),
+        if len(stacked) != len(frame_groups):
+            count = f"{len(stacked)} frame{'' if len(stacked) == 1 else 's'}"
+            raise DataError(
+                f"{path} has positions of {len(frame_groups)} frames, but {count}: export it again."
             )
         frames = tuple(
             _Frame(_labels_of(dataset, groups, frame), _affine_of(dataset, groups))
-            for groups, frame in zip(frame_groups[: len(stacked)], stacked, strict=True)
+            for groups, frame in zip(frame_groups, stacked, strict=True)
         )
     except (AttributeError, ValueError, IndexError, TypeError) as error:
         raise DataError(
@@ -138,8 +174,26 @@ def encode_segmentation(
     Raises:
         DataError: The headers of the series lack an element that a segmentation needs.
     """
+    return _encode_slices(series, series.slices, labels, classes)
+
+
+def check_segmentation_source(series: DicomSeries) -> None:
+    """DataError if no SEG file can be written for a series.
+
+    Its first slice is segmented, which needs the same elements of the headers.
+    """
+    first = series.slices[0]
+    _encode_slices(series, [first], np.ones((1, first.rows, first.columns), np.uint8), ["check"])
+
+
+def _encode_slices(
+    series: DicomSeries,
+    slices: Sequence[SliceHeader],
+    labels: NDArray[np.uint8],
+    classes: Sequence[str],
+) -> bytes:
+    """A SEG file of some slices of a series; labels: [slices, rows, columns]."""
     import highdicom
-    import pydicom
     from pydicom.sr.codedict import codes
 
     algorithm = highdicom.AlgorithmIdentificationSequence(
@@ -151,19 +205,17 @@ def encode_segmentation(
             segment_number=number,
             segment_label=name,
             segmented_property_category=structure,
-            segmented_property_type=highdicom.sr.CodedConcept(name[:16], "99SEGFLEET", name[:64]),
+            segmented_property_type=highdicom.sr.CodedConcept(
+                _code_value(name, number), "99SEGFLEET", name[:64]
+            ),
             algorithm_type="AUTOMATIC",
             algorithm_identification=algorithm,
         )
         for number, name in enumerate(classes, start=1)
     ]
-    headers = [
-        pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
-        for header in series.slices
-    ]
     try:
         segmentation = highdicom.seg.Segmentation(
-            source_images=headers,
+            source_images=_read_sources(series, slices),
             pixel_array=labels,
             segmentation_type="BINARY",
             segment_descriptions=descriptions,
@@ -186,6 +238,31 @@ def encode_segmentation(
     return content.getvalue()
 
 
+def _read_sources(series: DicomSeries, slices: Sequence[SliceHeader]) -> list[Any]:
+    """The headers of slices of a series, with the elements that a segmentation copies from them."""
+    import pydicom
+
+    distance = series.geometry().spacing[2]
+    datasets = []
+    for header in slices:
+        dataset = pydicom.dcmread(header.path, stop_before_pixels=True, force=True)
+        for keyword in _TYPE_2_ELEMENTS:
+            if keyword not in dataset:
+                setattr(dataset, keyword, "")
+        if not dataset.get("SliceThickness"):
+            dataset.SliceThickness = distance
+        datasets.append(dataset)
+    return datasets
+
+
+def _code_value(name: str, number: int) -> str:
+    """The code of a class: its name; a long name is cut to 16 characters, with its number."""
+    if len(name) <= _MAX_CODE:
+        return name
+    end = f"-{number}"
+    return name[: _MAX_CODE - len(end)] + end
+
+
 def _labels_of(dataset: Any, groups: Any, frame: NDArray) -> NDArray[np.integer]:
     """The segment number of each pixel of a frame."""
     if dataset.SegmentationType == "LABELMAP":
@@ -195,7 +272,7 @@ def _labels_of(dataset: Any, groups: Any, frame: NDArray) -> NDArray[np.integer]
     level = 0.5
     if dataset.SegmentationType == "FRACTIONAL":
         level = dataset.MaximumFractionalValue / 2.0
-    return np.where(frame >= level, segment, 0)
+    return (frame >= level) * np.min_scalar_type(segment).type(segment)
 
 
 def _affine_of(dataset: Any, groups: Any) -> NDArray[np.float64]:

@@ -19,6 +19,8 @@ from contract.imaging.volume import Affine, Geometry, Volume, to_integers
 SUFFIXES = (".nii.gz", ".nii")
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Millimeters in a unit of length.
+_MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3}
 # Exchanges i and k.
 _KJI = [2, 1, 0, 3]
 
@@ -77,7 +79,9 @@ def encode_nifti(volume: Volume) -> bytes:
     affine = _RAS_TO_LPS @ volume.affine[:, _KJI]
     image: Any = nibabel.Nifti1Image(volume.voxels.transpose(2, 1, 0), affine)
     image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
+    # A qform is a rotation, which cannot express the shear of a tilted gantry.
+    if not volume.geometry.is_sheared:
+        image.set_qform(affine, code="scanner")
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
@@ -130,4 +134,7 @@ def _voxels_of(image: Any, path: Path) -> NDArray:
 
 
 def _affine_of(image: Any) -> Affine:
-    return (_RAS_TO_LPS @ np.asarray(image.affine, np.float64))[:, _KJI]
+    """The affine to LPS in mm; a header without a unit is in mm."""
+    unit, _ = image.header.get_xyzt_units()
+    scale = np.diag([*[_MM.get(unit, 1.0)] * 3, 1.0])
+    return (_RAS_TO_LPS @ scale @ np.asarray(image.affine, np.float64))[:, _KJI]

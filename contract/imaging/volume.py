@@ -27,6 +27,8 @@ _LETTERS = ("RL", "AP", "IS")
 # Of a voxel: below half of it, so that a shift from the center of a voxel to its corner is found.
 _MAX_DISPLACEMENT = 0.25
 _MIN_DIRECTION_COSINE = np.cos(np.radians(0.1))
+# The cosine of the angle between two axes.
+_MAX_SHEAR = 1e-4
 # Rounding may change a value by at most this fraction of the range of the values.
 _MAX_ROUNDING = 1e-3
 
@@ -49,6 +51,12 @@ class Geometry:
     def voxel_ml(self) -> float:
         """The volume of a voxel in milliliters."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether its axes are not perpendicular, as those of a tilted gantry."""
+        directions = _unit_vectors(self.affine)
+        return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _MAX_SHEAR)
 
     @property
     def orientation(self) -> str:
@@ -141,16 +149,18 @@ def to_integers(values: NDArray, name: str) -> NDArray[np.int16 | np.int32]:
     low, high = values.min(), values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(f"{name} contains NaN or infinite values: replace them.")
+    low, high = round(float(low)), round(float(high))
     if low < -(2**15) or high >= 2**16 or (low < 0 and high >= 2**15):
         raise DataError(
             f"{name} has values from {low:g} to {high:g}, which do not fit in 16 bits: rescale it."
         )
     if values.dtype.kind == "f":
         rounded = np.rint(values)
-        if np.abs(values - rounded).max() > _MAX_ROUNDING * (high - low):
+        smallest, largest = values.min(), values.max()
+        if np.abs(values - rounded).max() > _MAX_ROUNDING * (largest - smallest):
             raise DataError(
-                f"{name} has fractional values from {low:g} to {high:g}, which integers cannot "
-                "represent: multiply them by a constant first."
+                f"{name} has fractional values from {smallest:g} to {largest:g}, which integers "
+                "cannot represent: multiply them by a constant first."
             )
         values = rounded
     return values.astype(np.int16 if high < 2**15 else np.int32, copy=False)
@@ -181,7 +191,9 @@ def _axis_order(affine: Affine) -> tuple[tuple[int, int, int], tuple[bool, bool,
 
     def alignment(axes: tuple[int, ...]) -> float:
         pairs = zip(_STANDARD_AXES, axes, strict=True)
-        return sum(abs(directions[patient_axis, axis]) for patient_axis, axis in pairs)
+        total = sum(abs(directions[patient_axis, axis]) for patient_axis, axis in pairs)
+        # At 45 degrees, two orders are equally close: rounding in a file must not decide.
+        return round(float(total), 4)
 
     slices, rows, columns = max(permutations(range(3)), key=alignment)
     z, y, x = _STANDARD_AXES

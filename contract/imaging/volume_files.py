@@ -89,17 +89,24 @@ class VolumeFolder:
 def contains_volumes(source: str) -> bool:
     """Whether a user's INPUT is a NIfTI file, a DICOM file or a local folder of such files.
 
-    A folder with image files is a folder of slices.
+    Raises DataError if a folder contains volumes and image files.
     """
     path = Path(source).expanduser()
     if not path.is_dir():
         return is_nifti(source) or (path.is_file() and is_dicom(path))
-    has_volume = False
+    volume: Path | None = None
+    image: Path | None = None
     for file in iterate_visible_files(path):
         if is_image_file(file.name):
-            return False
-        has_volume = has_volume or is_nifti(file.name) or is_dicom(file)
-    return has_volume
+            image = image or file
+        elif volume is None and (is_nifti(file.name) or is_dicom(file)):
+            volume = file
+        if volume and image:
+            raise DataError(
+                f"{source} contains volumes, such as {volume}, and image files, such as {image}: "
+                "name the folder of one of them."
+            )
+    return volume is not None
 
 
 def find_volumes(source: Path, on_progress: ProgressCallback = no_progress) -> VolumeFolder:

@@ -5,11 +5,12 @@ Output files below OUTPUT, for a volume P1:
     prediction.json        which bundle predicted the masks; written first
     P1.nii.gz or P1.dcm    the mask in the geometry of the volume: 0, or the value of a class in the
                            training masks (its index, if they are in color, and in a DICOM SEG)
-    volumes.csv            one row per volume: slices, and milliliters of each class
+    volumes.csv            one row per volume: slices, milliliters of each class, and SHA-256 of its
+                           files
 
-A volume whose mask and row exist is not predicted again. The slices are given to the bundle in the
-standard order (contract.imaging.volume), as `segfleet import` writes them, whatever their order in
-the file is.
+A volume whose mask and row exist is not predicted again, and the rows of other volumes are kept.
+The slices are given to the bundle in the standard order (contract.imaging.volume), as `segfleet
+import` writes them, whatever their order in the file is.
 """
 
 import csv
@@ -17,6 +18,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DataError, UserError, last_line
 from contract.imaging.arrays import to_slice
-from contract.imaging.dicom_seg import encode_segmentation
+from contract.imaging.dicom_seg import check_segmentation_source, encode_segmentation
 from contract.imaging.encode import value_table
 from contract.imaging.nifti import encode_nifti, is_nifti
 from contract.imaging.segmentation_class import SegmentationClass, VolumeFormat
@@ -40,6 +42,7 @@ from inference.predictor import Predictor
 TABLE = "volumes.csv"
 _SUFFIXES: dict[VolumeFormat, str] = {"nifti": ".nii.gz", "dicom-seg": ".dcm"}
 _ML = "_ml"
+_DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Volumetry:
     slices: int
     ml: dict[str, float]
     """Milliliters of each class."""
+    digest: str
+    """SHA-256 of the volume's files."""
 
 
 def create_volume_job(source: str, output: str, volume_format: VolumeFormat) -> VolumeJob:
@@ -79,18 +84,16 @@ def create_volume_job(source: str, output: str, volume_format: VolumeFormat) -> 
         folder.resolve()
     ):
         raise DataError(f"OUTPUT {output} is inside INPUT: name a folder outside of it.")
-    volumes: dict[str, VolumeFile] = {}
-    for volume in find_volumes(folder).volumes:
+    volumes = find_volumes(folder).volumes
+    for volume in volumes:
         if volume_format == "dicom-seg" and not volume.series:
             raise DataError(
                 f"{volume.label} is not a DICOM series, which a DICOM SEG refers to: leave out "
                 "--format."
             )
-        count = sum(other.name == volume.name for other in volumes.values())
-        volumes[f"{volume.name}-v{count + 1}" if count else volume.name] = volume
     if not volumes:
         raise DataError(f"there is no DICOM series and no NIfTI file in {source}.")
-    return VolumeJob(volumes, storage, volume_format)
+    return VolumeJob(_number_names(volumes), storage, volume_format)
 
 
 def resume_volumes(job: VolumeJob, source: Storage) -> tuple[dict[str, Volumetry], list[str]]:
@@ -103,7 +106,8 @@ def resume_volumes(job: VolumeJob, source: Storage) -> tuple[dict[str, Volumetry
         source: The bundle.
 
     Raises:
-        DataError: The output contains masks of another bundle, or a damaged table.
+        DataError: The output contains masks of another bundle, the mask of another volume of the
+            same name, or a damaged table.
     """
     expected = {job.mask_key(name) for name in job.volumes}
     present = record_bundle(job.output, expected, source, job.volume_format)
@@ -111,6 +115,12 @@ def resume_volumes(job: VolumeJob, source: Storage) -> tuple[dict[str, Volumetry
     rows = {
         name: table[name] for name in job.volumes if name in table and job.mask_key(name) in present
     }
+    for name, row in rows.items():
+        if row.digest != job.volumes[name].digest():
+            raise DataError(
+                f"{job.output.url}/{job.mask_key(name)} is the mask of another volume than "
+                f"{job.volumes[name].label}: choose another OUTPUT, or delete the mask."
+            )
     return rows, [name for name in job.volumes if name not in rows]
 
 
@@ -139,12 +149,12 @@ def predict_volumes(
     counts: dict[str, int] = {}
     for name in names:
         try:
-            counts[name] = job.volumes[name].geometry().to_standard().shape[0]
+            counts[name] = _check_volume(job, name)
         except UserError as error:
             failures[name] = str(error)
     total = sum(counts.values())
     first = 0
-    for name, count in counts.items():
+    for name, slices in counts.items():
         report = partial(_report, on_progress, first, total, name)
         try:
             rows[name] = _predict_volume(job, name, predictor, batch_size, report)
@@ -155,8 +165,29 @@ def predict_volumes(
             failures[name] = f"{name}: {predictor.engine.name} cannot process it ({reason})."
         else:
             _write_table(job, rows, predictor.manifest.classes)
-        first += count
+        first += slices
     return failures
+
+
+def _check_volume(job: VolumeJob, name: str) -> int:
+    """The number of slices of a volume; UserError if its mask could not be written."""
+    volume = job.volumes[name]
+    slices = volume.geometry().to_standard().shape[0]
+    if job.volume_format == "dicom-seg":
+        assert volume.series is not None
+        check_segmentation_source(volume.series)
+    return slices
+
+
+def _number_names(volumes: Sequence[VolumeFile]) -> dict[str, VolumeFile]:
+    """Volumes by name; of several with one name, the others get the next free number."""
+    own_names = {volume.name for volume in volumes}
+    named: dict[str, VolumeFile] = {}
+    for volume in volumes:
+        numbered = (f"{volume.name}-v{number}" for number in count(2))
+        free = (name for name in numbered if name not in named and name not in own_names)
+        named[next(free) if volume.name in named else volume.name] = volume
+    return named
 
 
 def _report(
@@ -179,12 +210,14 @@ def _predict_volume(
     mask = Volume(geometry.from_standard(labels), geometry.affine)
     classes = predictor.manifest.classes
     job.output.write(job.mask_key(name), _encode_mask(job, name, mask, classes))
-    voxels = np.bincount(labels.ravel(), minlength=len(classes) + 1)
+    # By slice, because bincount converts its input to 64 bits.
+    by_slice = [np.bincount(each.ravel(), minlength=len(classes) + 1) for each in labels]
+    voxels = np.sum(by_slice, axis=0)
     ml = {
         each.name: int(voxels[index]) * geometry.voxel_ml
         for index, each in enumerate(classes, start=1)
     }
-    return Volumetry(name, len(labels), ml)
+    return Volumetry(name, len(labels), ml, job.volumes[name].digest())
 
 
 def _predict_slices(
@@ -219,14 +252,16 @@ def _encode_mask(
 def _write_table(
     job: VolumeJob, rows: dict[str, Volumetry], classes: Sequence[SegmentationClass]
 ) -> None:
-    columns = ["patient", "slices", *(f"{each.name}{_ML}" for each in classes)]
-    ordered = [rows[name] for name in job.volumes if name in rows]
+    columns = ["patient", "slices", *(f"{each.name}{_ML}" for each in classes), _DIGEST]
+    earlier = _read_table(job.output) if job.output.exists(TABLE) else {}
+    others = [row for name, row in earlier.items() if name not in job.volumes]
+    ordered = [*others, *(rows[name] for name in job.volumes if name in rows)]
     job.output.write(
         TABLE,
         to_csv(
             columns,
             (
-                [row.patient, row.slices, *(f"{ml:.3f}" for ml in row.ml.values())]
+                [row.patient, row.slices, *(f"{ml:.3f}" for ml in row.ml.values()), row.digest]
                 for row in ordered
             ),
         ),
@@ -246,6 +281,7 @@ def _read_table(output: Storage) -> dict[str, Volumetry]:
                     for name, value in row.items()
                     if name.endswith(_ML)
                 },
+                row[_DIGEST],
             )
             for row in csv.DictReader(io.StringIO(text))
         }

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
 
 from contract.errors import DataError
 from contract.imaging.dicom import (
@@ -18,6 +20,7 @@ from contract.imaging.dicom import (
     read_header,
     read_pixels,
 )
+from contract.imaging.volume import Volume
 from tests.volumes import (
     BIRTH_DATE,
     FLIPS,
@@ -81,6 +84,77 @@ def test_fractional_slopes_are_rounded(tmp_path: Path) -> None:
     np.testing.assert_allclose(series_in(tmp_path).read().voxels, expected, atol=1)
 
 
+def test_the_rescaling_of_ct_is_never_assumed(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    for elements in (
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": "", "RescaleIntercept": ""},
+    ):
+        edit_file(paths[1], **elements)
+        with pytest.raises(DataError, match=rf"{paths[1].name} is CT .* no RescaleSlope and no R"):
+            series_in(tmp_path).read()
+        edit_file(paths[1], RescaleSlope=1, RescaleIntercept=-1024)
+    edit_file(paths[1], RescaleIntercept="")
+    with pytest.raises(DataError, match=rf"{paths[1].name} has a RescaleSlope, but no RescaleInte"):
+        series_in(tmp_path).read()
+
+
+def test_all_slices_of_other_modalities_are_rescaled_or_none(tmp_path: Path) -> None:
+    paths = write_series(
+        tmp_path, STANDARD, Modality="MR", RescaleSlope=None, RescaleIntercept=None
+    )
+    expected = STANDARD.voxels.astype(int) + 1024
+    np.testing.assert_array_equal(series_in(tmp_path).read().voxels, expected)
+    edit_file(paths[1], RescaleSlope=2, RescaleIntercept=0)
+    with pytest.raises(DataError, match=r"only some slices of .* have a RescaleSlope, such as .*"):
+        series_in(tmp_path).read()
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_padding_is_not_an_intensity(modality: str, tmp_path: Path) -> None:
+    """Scanners fill the corners with a value below the range, often the lowest that fits."""
+    paths = write_series(
+        tmp_path,
+        STANDARD,
+        Modality=modality,
+        PixelRepresentation=1,
+        RescaleIntercept=-1024,
+        PixelPaddingValue=-32768,
+    )
+    expected = STANDARD.voxels.copy()
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        pixels = dataset.pixel_array.copy()
+        pixels[0, :3] = -32768
+        edit_file(path, PixelData=pixels.tobytes())
+    lowest = expected.reshape(len(expected), -1)[:, 3:].min(axis=1)
+    expected[:, 0, :3] = -1024 if modality == "CT" else lowest[:, None]
+    volume = series_in(tmp_path).read()
+    np.testing.assert_array_equal(volume.voxels, expected)
+    assert volume.voxels.dtype == np.int16
+
+
+def test_a_range_of_padding_is_read(tmp_path: Path) -> None:
+    (path,) = write_series(
+        tmp_path,
+        Volume(np.array([[[-1024, -1023, -1022, 5]]], np.int16), STANDARD.affine),
+        RescaleIntercept=-2000,
+        PixelPaddingValue=0,
+        PixelPaddingRangeLimit=1,
+    )
+    assert series_in(tmp_path).read().voxels.tolist() == [[[-1024, -1024, -1998, -971]]]
+    # A value between other intensities, such as 0 HU, is one of them, whatever the header says.
+    edit_file(path, PixelPaddingValue=2, PixelPaddingRangeLimit=None)
+    assert series_in(tmp_path).read().voxels.tolist() == [[[-2000, -1999, -1998, -971]]]
+
+
+def test_a_damaged_modality_lut_is_named(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    edit_file(paths[1], ModalityLUTSequence=[Dataset()])
+    with pytest.raises(DataError, match=rf"{paths[1].name} cannot be rescaled: .*LUTDescriptor"):
+        series_in(tmp_path).read()
+
+
 def test_mixed_folders_are_grouped_by_series(tmp_path: Path) -> None:
     write_series(tmp_path / "a", STANDARD)
     write_series(tmp_path / "b", standard_volume(seed=3))
@@ -112,6 +186,18 @@ def test_copies_of_slices_are_ignored_with_a_message(
     assert f"{tmp_path} contains 2 copies of slices, which are ignored" in caplog.text
 
 
+@pytest.mark.parametrize("instance", ["1.2.3", ""])
+def test_slices_with_one_uid_are_copies_only_if_their_pixels_are_equal(
+    instance: str, tmp_path: Path
+) -> None:
+    paths = write_series(tmp_path, STANDARD, SOPInstanceUID=instance)
+    shutil.copy(paths[2], tmp_path / "phase.dcm")
+    pixels = pydicom.dcmread(paths[2]).PixelData
+    edit_file(tmp_path / "phase.dcm", PixelData=bytes(len(pixels)))
+    with pytest.raises(DataError, match=r"different slices at the same position, such as .*phase"):
+        series_in(tmp_path).geometry()
+
+
 def test_different_slices_at_one_position_are_an_error(tmp_path: Path) -> None:
     write_series(tmp_path, STANDARD, SeriesInstanceUID="1.2.3")
     phase = write_series(tmp_path / "phase", standard_volume(seed=5), SeriesInstanceUID="1.2.3")
@@ -126,6 +212,14 @@ def test_a_gap_names_its_neighbors_and_width(tmp_path: Path) -> None:
     paths[4].unlink()
     expected = rf"gap of 5 mm between {paths[3].name} and {paths[5].name}, where .* 2\.5 mm apart"
     with pytest.raises(DataError, match=expected):
+        series_in(tmp_path).geometry()
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_gap_in_a_series_of_four_slices_is_a_gap(missing: int, tmp_path: Path) -> None:
+    paths = write_series(tmp_path, standard_volume((4, 12, 16)))
+    paths[missing].unlink()
+    with pytest.raises(DataError, match=r"has a gap of 5 mm between .*, where .* 2\.5 mm apart"):
         series_in(tmp_path).geometry()
 
 

@@ -82,6 +82,27 @@ def test_nifti_2_and_scaled_and_big_endian_files_are_read(tmp_path: Path) -> Non
     assert volume.voxels[3, 2, 1] == data[1, 2, 3]
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e-3), ("meter", 1e3), ("unknown", 1.0)])
+def test_lengths_are_converted_to_mm(unit: str, factor: float, tmp_path: Path) -> None:
+    image: Any = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 3.0, 4.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    geometry = read_nifti_geometry(tmp_path / "a.nii")
+    assert geometry.spacing == pytest.approx((3 * factor, 2 * factor, 4 * factor))
+    assert geometry.affine[3].tolist() == [0, 0, 0, 1]
+
+
+def test_the_shear_of_a_tilted_gantry_is_only_in_the_sform(tmp_path: Path) -> None:
+    """A qform is a rotation: a program that prefers it would move the slices."""
+    tilted = standard_volume()
+    tilted.affine[1, 0] = 0.6
+    image: Any = nibabel.load(write_nifti(tmp_path / "a.nii", tilted))
+    assert (int(image.header["qform_code"]), int(image.header["sform_code"])) == (0, 1)
+    np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").affine, tilted.affine, atol=1e-5)
+    straight: Any = nibabel.load(write_nifti(tmp_path / "b.nii", rotate(STANDARD, 20.0, 0)))
+    assert (int(straight.header["qform_code"]), int(straight.header["sform_code"])) == (1, 1)
+
+
 def test_labels_are_integers_from_0(tmp_path: Path) -> None:
     labels = standard_labels()
     path = tmp_path / "a.nii.gz"

@@ -86,6 +86,8 @@ def test_intensities_become_integers() -> None:
     assert to_integers(np.array([-1000.0, 3000.4]), "a").tolist() == [-1000, 3000]
     assert to_integers(np.array([-1000.0, 3000.0]), "a").dtype == np.int16
     assert to_integers(np.array([0, 65535], np.uint16), "a").dtype == np.int32
+    assert to_integers(np.array([0.0, 32767.7]), "a").tolist() == [0, 32768]
+    assert to_integers(np.array([-32768.4, 32767.4]), "a").tolist() == [-32768, 32767]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,8 @@ def test_intensities_become_integers() -> None:
         ([0.0, 0.5, 1.0], r"a\.nii has fractional values from 0 to 1, which integers cannot"),
         ([0.0, np.nan], r"a\.nii contains NaN"),
         ([-5.0, 40000.0], r"a\.nii has values from -5 to 40000, which do not fit in 16 bits"),
+        ([0.0, 65535.7], r"a\.nii has values from 0 to 65536, which do not fit in 16 bits"),
+        ([-5.0, 32767.7], r"a\.nii has values from -5 to 32768, which do not fit in 16 bits"),
         ([1j], r"a\.nii contains complex128 values"),
     ],
 )
@@ -102,6 +106,17 @@ def test_values_that_integers_cannot_represent_are_errors(
 ) -> None:
     with pytest.raises(DataError, match=message):
         to_integers(np.array(values), "a.nii")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_rounding_does_not_change_the_order_of_a_volume_at_45_degrees(axis: int) -> None:
+    """NIfTI stores float32, so that the affines of an image and of its labels differ slightly."""
+    exact = rotate(STANDARD, 45.0, axis).geometry
+    for sign in (-1, 1):
+        rounded = Geometry(
+            exact.shape, exact.affine * (1 + sign * 1e-7 * np.eye(4)[:, [2, 0, 1, 3]])
+        )
+        assert list_differences(rounded.to_standard(), exact.to_standard()) == []
 
 
 def test_a_sheared_volume_keeps_its_shear() -> None:

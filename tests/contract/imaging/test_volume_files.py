@@ -82,12 +82,25 @@ def test_files_without_a_series_are_not_joined(tmp_path: Path) -> None:
     assert len(find_volumes(tmp_path).volumes) == len(STANDARD.voxels)
 
 
+def test_a_folder_with_volumes_and_image_files_is_an_error(tmp_path: Path) -> None:
+    """A patient's CD has the icons of a viewer next to its series."""
+    paths = write_series(tmp_path / "DICOM/P1", STANDARD)
+    for folder in ("a viewer", "viewer"):  # before and after the series
+        (tmp_path / folder).mkdir()
+        icon = tmp_path / folder / "icon.png"
+        icon.write_bytes(b"")
+        with pytest.raises(DataError, match=r"contains volumes, .* and image files, .*icon\.png"):
+            contains_volumes(str(tmp_path))
+        icon.unlink()
+    assert contains_volumes(str(tmp_path / "DICOM"))
+    assert contains_volumes(str(paths[0]))
+
+
 def test_a_folder_of_image_files_is_not_a_folder_of_volumes(tmp_path: Path) -> None:
     nifti = write_nifti(tmp_path / "volumes/a.nii.gz", STANDARD)
     series = write_series(tmp_path / "series", STANDARD)
     (tmp_path / "slices").mkdir()
     (tmp_path / "slices/a.png").write_bytes(b"")
-    write_nifti(tmp_path / "slices/a.nii.gz", STANDARD)
     assert contains_volumes(str(tmp_path / "volumes"))
     assert contains_volumes(str(nifti))
     assert contains_volumes(str(tmp_path / "series"))

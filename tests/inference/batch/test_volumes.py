@@ -1,7 +1,6 @@
 """Masks of volumes are where the organ is, as the readers of other projects see it."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +99,19 @@ def test_a_segmentation_overlays_its_series_in_highdicom(
     assert dice(mask.array, image.array > 120) > 0.85
 
 
+def test_a_series_without_a_segmentation_is_refused_before_its_prediction(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    write_series(tmp_path / "in/P1", BRIGHT, FrameOfReferenceUID=None)
+    job = create_volume_job(str(tmp_path / "in"), str(tmp_path / "out"), "dicom-seg")
+    notes: list[str] = []
+    failures = predict_volumes(
+        job, predictor, ["in"], {}, 4, lambda done, total, note: notes.append(note)
+    )
+    assert "a DICOM SEG cannot be written for" in failures["in"]
+    assert notes == []
+
+
 def test_a_series_becomes_a_nifti_file_at_its_place(
     predictor: Predictor, bright_bundle: LocalStorage, tmp_path: Path
 ) -> None:
@@ -157,6 +169,46 @@ def test_several_series_in_one_folder_have_different_masks(tmp_path: Path) -> No
     assert list(job.volumes) == ["P1", "P1-v2"]
 
 
+def test_a_numbered_name_is_not_that_of_another_volume(tmp_path: Path) -> None:
+    for name in ("a/P1", "b/P1", "c/P1-v2", "d/P1"):
+        write_nifti(tmp_path / f"in/{name}.nii.gz", BRIGHT)
+    job = create_volume_job(str(tmp_path / "in"), str(tmp_path / "out"), "nifti")
+    paths = {name: volume.path for name, volume in job.volumes.items()}
+    assert paths == {
+        "P1": "a/P1.nii.gz",
+        "P1-v3": "b/P1.nii.gz",
+        "P1-v2": "c/P1-v2.nii.gz",
+        "P1-v4": "d/P1.nii.gz",
+    }
+
+
+def test_the_mask_of_another_volume_with_the_same_name_is_not_resumed(
+    bright_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    write_nifti(tmp_path / "a/P1.nii.gz", BRIGHT)
+    write_nifti(tmp_path / "b/P1.nii.gz", Volume(BRIGHT.voxels[::-1], BRIGHT.affine))
+    assert run_predict(bright_bundle.url, tmp_path / "a", tmp_path / "out")[0] == 0
+    expected = r"out/P1.nii.gz is the mask of another volume than .*b/P1.nii.gz: choose another"
+    with pytest.raises(DataError, match=expected):
+        run_predict(bright_bundle.url, tmp_path / "b", tmp_path / "out")
+    # The user may replace it.
+    (tmp_path / "out/P1.nii.gz").unlink()
+    assert run_predict(bright_bundle.url, tmp_path / "b", tmp_path / "out")[0] == 0
+    (row,) = read_table(tmp_path / "out")
+    assert row["sha256"] == find_volumes(tmp_path / "b").volumes[0].digest()
+
+
+def test_the_table_keeps_the_volumes_of_an_earlier_prediction(
+    bright_bundle: LocalStorage, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        nifti = write_nifti(tmp_path / f"in/{name}.nii.gz", BRIGHT)
+        assert run_predict(bright_bundle.url, nifti, tmp_path / "out")[0] == 0
+    assert [row["patient"] for row in read_table(tmp_path / "out")] == ["a", "b"]
+    _, printed, _ = run_predict(bright_bundle.url, tmp_path / "in", tmp_path / "out")
+    assert "2 of 2 masks exist already: skipped" in printed
+
+
 def test_an_engine_error_is_reported(failing_bundle: LocalStorage, tmp_path: Path) -> None:
     write_nifti(tmp_path / "in/a.nii.gz", BRIGHT)
     code, _, errors = run_predict(failing_bundle.url, tmp_path / "in", tmp_path / "out")
@@ -170,7 +222,7 @@ def test_wrong_usage_is_explained(bright_bundle: LocalStorage, tmp_path: Path) -
     for option in (["--overlays"], ["--ground-truth", "masks"], ["--cluster"]):
         code, _, errors = run_predict(*arguments, *option)
         assert (code, f"{option[0]} is for slices" in errors) == (2, True)
-    shutil.copytree(tmp_path / "in", tmp_path / "slices")
+    (tmp_path / "slices").mkdir()
     (tmp_path / "slices/a.png").write_bytes(b"")
     code, _, errors = run_predict(
         bright_bundle.url, tmp_path / "slices", tmp_path / "out", "--format", "dicom-seg"
