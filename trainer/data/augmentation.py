@@ -3,7 +3,7 @@
 A sample's random numbers are drawn from the seed of (run, epoch, sample index) alone, so a sample
 of an epoch is the same whatever ran before it and however many workers there are. Every setting has
 random numbers of its own: switching one on does not change the others. All channels of an image,
-colors or neighbouring slices, are changed alike.
+colors or neighbouring slices, are changed alike, but each has noise of its own.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ PROBABILITIES = (*geometric_transforms.PROBABILITIES, *intensity_transforms.PROB
 SampleBatch = tuple[tf.Tensor, tf.Tensor]
 
 
-def draw(seed: tf.Tensor, augment: Augment, size: tuple[int, int]) -> dict[str, tf.Tensor]:
+def draw(seed: tf.Tensor, augment: Augment, shape: tuple[int, int, int]) -> dict[str, tf.Tensor]:
     """The random numbers of one sample.
 
     Args:
         seed: int32 [2].
         augment: Probabilities and ranges.
-        size: Height and width of the image.
+        shape: Height, width and channels of the image.
 
     Returns:
         Tensors by name, to be batched and passed to augment_batch.
     """
     numbers = {"uniform": RandomNumbers.draw(seed)}
-    numbers |= geometric_transforms.draw_fields(seed, augment, size)
-    return numbers | intensity_transforms.draw_fields(seed, augment, size)
+    numbers |= geometric_transforms.draw_fields(seed, augment, shape[:2])
+    return numbers | intensity_transforms.draw_fields(seed, augment, shape)
 
 
 def augment_batch(

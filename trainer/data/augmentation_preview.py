@@ -113,7 +113,7 @@ def _augmented_tiles(
     stack_size: int,
 ) -> list[RgbImage]:
     """One augmented copy of the sample for each seed."""
-    drawn = [draw(seed, augment, mask.shape) for seed in seeds]
+    drawn = [draw(seed, augment, image.shape) for seed in seeds]
     numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
     images = tf.constant(np.repeat(image[None], len(seeds), axis=0))
     masks = tf.constant(np.repeat(mask[None], len(seeds), axis=0))

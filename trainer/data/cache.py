@@ -82,6 +82,12 @@ class CachedSplit:
     in_use: IO[str] | None = None
     stacks: NDArray[np.int64] | None = None
 
+    @property
+    def sample_shape(self) -> ImageShape:
+        """The shape of every sample: of a slice, with the channels of its neighbours."""
+        stack_size = 1 if self.stacks is None else self.stacks.shape[1]
+        return self.shape._replace(channels=self.shape.channels * stack_size)
+
     def read(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
         """The raw intensities [H, W, C] and the mask [H, W] of a sample.
 

@@ -26,10 +26,12 @@ PROBABILITIES = (
 Fields = Mapping[str, tf.Tensor]
 
 
-def draw_fields(seed: tf.Tensor, augment: Augment, size: tuple[int, int]) -> dict[str, tf.Tensor]:
-    """One sample's noise [H, W, 1], the same for all channels, if it is used."""
+def draw_fields(
+    seed: tf.Tensor, augment: Augment, shape: tuple[int, int, int]
+) -> dict[str, tf.Tensor]:
+    """One sample's noise [H, W, C], if it is used."""
     uses_noise = augment.noise_probability and augment.noise
-    return {"noise": normal(fold_in(seed, _NOISE), (*size, 1))} if uses_noise else {}
+    return {"noise": normal(fold_in(seed, _NOISE), shape)} if uses_noise else {}
 
 
 def apply(images: tf.Tensor, random: RandomNumbers, fields: Fields, augment: Augment) -> tf.Tensor:

@@ -130,7 +130,7 @@ def training_dataset(
     def load(epoch: tf.Tensor, sample_index: tf.Tensor) -> tuple[Any, ...]:
         index = tf.math.floormod(sample_index, cached.num_samples)
         image, mask = cached.read_tensors(index)
-        numbers = draw(sample_seed(seed, epoch, sample_index), data.augment, cached.shape[:2])
+        numbers = draw(sample_seed(seed, epoch, sample_index), data.augment, cached.sample_shape)
         return image, mask, numbers
 
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:

@@ -25,8 +25,10 @@ def run(
     image: np.ndarray, mask: np.ndarray, seeds: list[int], settings: Augment
 ) -> tuple[np.ndarray, np.ndarray]:
     """A batch of one sample augmented with several seeds."""
-    size = (image.shape[1], image.shape[2])
-    drawn = [draw(fold_in(create_seed(0), seed), settings, size) for seed in seeds]
+    height, width, channels = image.shape[1:]
+    drawn = [
+        draw(fold_in(create_seed(0), seed), settings, (height, width, channels)) for seed in seeds
+    ]
     numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
     images, masks = (tf.repeat(tf.constant(each), len(seeds), axis=0) for each in (image, mask))
     images, masks = augment_batch(images, masks, numbers, settings)
