@@ -213,7 +213,7 @@ def _label_files(
     for folder in label_folders:
         for volume in folder.volumes:
             if volume.nifti:
-                yield LabelFile(volume.nifti)
+                yield LabelFile(volume.nifti, folder=volume.path.rpartition("/")[0])
 
 
 def _create_tasks(
