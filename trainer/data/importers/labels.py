@@ -9,13 +9,13 @@ labels that fit several volumes are an error.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from contract.errors import DataError
 from contract.imaging.dicom import SliceHeader, digest_files
-from contract.imaging.dicom_seg import read_segmentation
+from contract.imaging.dicom_seg import read_segment_names, read_segmentation
 from contract.imaging.nifti import nifti_stem, read_nifti_geometry, read_nifti_labels
 from contract.imaging.volume import Geometry, Volume, list_differences
 from contract.imaging.volume_files import VolumeFile
@@ -50,6 +50,10 @@ class LabelFile:
         if self.header is None:
             return read_nifti_labels(self.path).to_standard()
         return read_segmentation(self.path).to_labels(geometry).to_standard()
+
+    def value_names(self) -> dict[int, str]:
+        """The names of its segments by their value; none in a NIfTI file."""
+        return read_segment_names(self.path) if self.header else {}
 
     def digest(self) -> str:
         """SHA-256 of its content."""
@@ -105,6 +109,37 @@ def pair_labels(
             failures[volume.label] = f"{listed} are labels of one {volume.label}: give one of them."
     pairs = [LabeledVolume(volume, files[0]) for volume, files in found.items() if len(files) == 1]
     return Pairing(pairs, [volume for volume in volumes if volume not in found], failures)
+
+
+def check_value_names(names: Iterable[tuple[str, Mapping[int, str]]]) -> None:
+    """DataError if a value has different names in two files, or a name different values.
+
+    names: the names of the values, by value, of each file or record.
+    """
+    name_of: dict[int, tuple[str, str]] = {}
+    values_of: dict[str, tuple[set[int], str]] = {}
+    for where, named in names:
+        remedy = "give the segments of all files the same numbers and names."
+        by_name: defaultdict[str, set[int]] = defaultdict(set)
+        for value, name in named.items():
+            other, other_place = name_of.setdefault(value, (name, where))
+            if _plain(other) != _plain(name):
+                raise DataError(
+                    f"the label {value} is {other!r} in {other_place} and {name!r} in {where}: "
+                    f"{remedy}"
+                )
+            by_name[_plain(name)].add(value)
+        for name, values in by_name.items():
+            others, other_place = values_of.setdefault(name, (values, where))
+            if not values & others:
+                raise DataError(
+                    f"{named[min(values)]!r} has the label {min(others)} in {other_place} and "
+                    f"{min(values)} in {where}: {remedy}"
+                )
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.split(r"[\W_]+", name.casefold())).strip()
 
 
 def _find_volume(

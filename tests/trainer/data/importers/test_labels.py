@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.errors import DataError
 from contract.imaging.dicom_seg import encode_segmentation
 from contract.imaging.volume import Volume
 from contract.imaging.volume_files import VolumeFile, find_volumes
 from tests.volumes import (
     SHAPE,
+    edit_file,
     label_array,
     reorder,
     standard_labels,
@@ -17,7 +19,13 @@ from tests.volumes import (
     write_nifti,
     write_series,
 )
-from trainer.data.importers.labels import LabelFile, Pairing, pair_labels, segmentation_file
+from trainer.data.importers.labels import (
+    LabelFile,
+    Pairing,
+    check_value_names,
+    pair_labels,
+    segmentation_file,
+)
 
 STANDARD, LABELS = standard_volume(), standard_labels()
 NIH = (False, True, False)
@@ -233,3 +241,29 @@ def test_two_series_in_one_folder_are_different_volumes(tmp_path: Path) -> None:
         volumes[1:],
         volumes[:1],
     )
+
+
+def test_names_and_values_of_labels_agree() -> None:
+    check_value_names(
+        [
+            ("a", {1: "Pancreas", 2: "lesion", 3: "lesion"}),
+            ("b", {1: "pancreas ", 3: "Lesion"}),
+            ("c", {}),
+        ]
+    )
+    with pytest.raises(DataError, match="the label 1 is 'pancreas' in a and 'tumor' in b: give"):
+        check_value_names([("a", {1: "pancreas"}), ("b", {1: "tumor"})])
+    with pytest.raises(DataError, match="'tumor' has the label 2 in a and 3 in b: give"):
+        check_value_names([("a", {1: "pancreas", 2: "tumor"}), ("b", {3: "tumor"})])
+
+
+def test_values_are_named_by_segmentations_alone(tmp_path: Path) -> None:
+    write_series(tmp_path / "P1", STANDARD)
+    (volume,) = find_volumes(tmp_path / "P1").volumes
+    segmentation = write_segmentation(tmp_path / "seg.dcm", volume)
+    assert segmentation.value_names() == {1: "one", 2: "two"}
+    edit_file(tmp_path / "seg.dcm", SegmentSequence=None)
+    with pytest.raises(DataError, match=r"the segments of .*seg\.dcm cannot be read"):
+        segmentation.value_names()
+    (labels,) = write_labels(tmp_path, "P1")
+    assert labels.value_names() == {}
