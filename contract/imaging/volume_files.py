@@ -157,16 +157,16 @@ def find_volumes(source: Path, on_progress: ProgressCallback = no_progress) -> V
     if not source.exists():
         raise DataError(f"there is no file or folder {source}.")
     files = sorted(iterate_visible_files(source)) if source.is_dir() else [source]
-    found = _FoundFiles(source)
+    contents = _FoundFiles(source)
     for done, file in enumerate(files, start=1):
-        found.add(file)
+        contents.add(file)
         on_progress(done, len(files), "")
-    if found.ignored:
-        log.info("%d files in %s are not volumes and are ignored", found.ignored, source)
-    slices = [header for header in found.headers if header.modality != SEGMENTATION]
-    segmentations = [header for header in found.headers if header.modality == SEGMENTATION]
+    if contents.ignored:
+        log.info("%d files in %s are not volumes and are ignored", contents.ignored, source)
+    slices = [header for header in contents.headers if header.modality != SEGMENTATION]
+    segmentations = [header for header in contents.headers if header.modality == SEGMENTATION]
     return VolumeFolder(
-        [*found.volumes, *_name_series(slices, source, found.damaged)], segmentations
+        [*contents.volumes, *_name_series(slices, source, contents.damaged)], segmentations
     )
 
 

@@ -232,11 +232,11 @@ def _exit_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
 
-    def watch() -> None:
+    def exit_after_parent() -> None:
         parent.join()
         os._exit(1)
 
-    Thread(target=watch, name="parent", daemon=True).start()
+    Thread(target=exit_after_parent, name="parent", daemon=True).start()
 
 
 def _check_output(sources: Sequence[Path], labels: Sequence[Path], output: Storage) -> None:

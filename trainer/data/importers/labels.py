@@ -96,19 +96,21 @@ def pair_labels(
     Returns:
         The pairs, the volumes without labels, and the labels that fit no volume.
     """
-    found: defaultdict[VolumeFile, list[LabelFile]] = defaultdict(list)
+    labels_of: defaultdict[VolumeFile, list[LabelFile]] = defaultdict(list)
     failures: dict[str, str] = {}
     for each in labels:
         try:
-            found[_find_volume(each, volumes, labels, ignore_origin=ignore_origin)].append(each)
+            labels_of[_find_volume(each, volumes, labels, ignore_origin=ignore_origin)].append(each)
         except DataError as error:
             failures[str(each.path)] = str(error)
-    for volume, files in found.items():
+    for volume, files in labels_of.items():
         if len(files) > 1:
             listed = " and ".join(str(file.path) for file in files)
             failures[volume.label] = f"{listed} are labels of one {volume.label}: give one of them."
-    pairs = [LabeledVolume(volume, files[0]) for volume, files in found.items() if len(files) == 1]
-    return Pairing(pairs, [volume for volume in volumes if volume not in found], failures)
+    pairs = [
+        LabeledVolume(volume, files[0]) for volume, files in labels_of.items() if len(files) == 1
+    ]
+    return Pairing(pairs, [volume for volume in volumes if volume not in labels_of], failures)
 
 
 def check_value_names(names: Iterable[tuple[str, Mapping[int, str]]]) -> None:
@@ -219,10 +221,10 @@ def _candidates(
     names = [each.name for each in all_labels if each.header is None]
     same_name = [volume for volume in volumes if volume.name == name]
     without_channel = [volume for volume in volumes if _CHANNEL.sub("", volume.name) == name]
-    if found := same_name or without_channel:
-        same_folder = [volume for volume in found if _is_same_folder(labels, volume)]
+    if same := same_name or without_channel:
+        same_folder = [volume for volume in same if _is_same_folder(labels, volume)]
         # With several files of one name, the folders say what belongs together.
-        return same_folder if same_folder or names.count(name) > 1 else found
+        return same_folder if same_folder or names.count(name) > 1 else same
     if _number_of(name) is not None and _has_unique_number(name, names):
         same_number = [each for each in volumes if _number_of(each.name) == _number_of(name)]
         if len({volume.name for volume in same_number}) == 1:

@@ -167,11 +167,11 @@ def _find_identifier(text: str, volume: VolumeFile) -> str | None:
 
 def _contains(text: str, identifier: str) -> bool:
     """Whether a text contains an identifier, whatever their case, accents and separators are."""
-    words, joined, wanted = _words(text), "".join(_words(text)), "".join(_words(identifier))
-    if len(wanted) < _MIN_CONTAINED:
-        is_all = wanted == re.sub(r"\d", "", joined)
-        return len(wanted) > 1 and (wanted in words or is_all)
-    return wanted in joined
+    words, joined, expected = _words(text), "".join(_words(text)), "".join(_words(identifier))
+    if len(expected) < _MIN_CONTAINED:
+        is_all = expected == re.sub(r"\d", "", joined)
+        return len(expected) > 1 and (expected in words or is_all)
+    return expected in joined
 
 
 def _words(text: str) -> list[str]:

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from contract.errors import DataError, UserError
 from contract.imaging.dicom_seg import encode_segmentation
 from contract.imaging.volume_files import find_volumes
 from contract.storage import LocalStorage, Storage, open_storage
+from tests import processes
 from tests.volumes import (
     BIRTH_DATE,
     PATIENT_ID,
@@ -167,6 +172,38 @@ def test_a_killed_process_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a process of the import was killed"):
         run_import(tasks, result, output)
     assert output.exists("volumes.json")
+
+
+def workers_of(process: int) -> list[Path]:
+    folders = [Path(f"/proc/{each}") for each in processes.titled(sys.executable, process)]
+    return [
+        each for each in folders if b"--multiprocessing-fork" in (each / "cmdline").read_bytes()
+    ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_an_import(sent: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of the terminal, also those that are still starting."""
+    write_tree(tmp_path, 5)
+    output = tmp_path / "dataset"
+    command = [sys.executable, "-m", "trainer", "import", str(tmp_path / "CT"), str(output)]
+    process = subprocess.Popen(
+        [*command, "--labels", str(tmp_path / "labels")],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    while len(workers_of(process.pid)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+    # The pipe is closed when the last process that can write to it has ended.
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    records = {path.stem for path in output.glob("volumes/*.json")}
+    if sent == signal.SIGINT:
+        assert set(read_volume_records(LocalStorage(output))) == records
 
 
 def test_a_dataset_can_be_in_an_object_store(tmp_path: Path, s3: str) -> None:
