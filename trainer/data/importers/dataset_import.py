@@ -17,7 +17,7 @@ import math
 import os
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -140,7 +140,8 @@ def run_import(
         output: Where the dataset is written.
         on_progress: Called after each volume.
     """
-    _write_manifest(output)
+    if not output.exists(MANIFEST):
+        _write_manifest(output)
     try:
         for done, (task, future) in enumerate(_run_tasks(tasks), start=1):
             _collect(task, future, result)
@@ -293,7 +294,14 @@ def _create_tasks(
     named = [item for item in named if item[0].volume.label not in failures]
     volumes = [(pair.volume, patient) for pair, patient in named]
     names = name_volumes(volumes, rule, existing_names)
-    _check_value_names([pair.labels for pair, _ in named], value_names, records, output)
+    kept = [record for record in records if record.name not in names]
+    labels = [pair.labels.path for pair, _ in named]
+    check_value_names(
+        [
+            *((f"{output.url}/{RECORDS}/{each.name}.json", each.label_names) for each in kept),
+            *((str(path), value_names[path]) for path in labels),
+        ]
+    )
     existing = _existing_files(output)
     return [
         VolumeTask(
@@ -302,23 +310,6 @@ def _create_tasks(
         )
         for (pair, patient), name in zip(named, names, strict=True)
     ]
-
-
-def _check_value_names(
-    labels: Sequence[LabelFile],
-    names: Mapping[Path, Mapping[int, str]],
-    records: Sequence[VolumeRecord],
-    output: Storage,
-) -> None:
-    """DataError if the names in two label files, or in other records, contradict each other."""
-    digests = {each.digest() for each in labels} if records else set()
-    others = [record for record in records if record.labels_digest not in digests]
-    check_value_names(
-        [
-            *((f"{output.url}/{RECORDS}/{each.name}.json", each.label_names) for each in others),
-            *((str(each.path), names[each.path]) for each in labels),
-        ]
-    )
 
 
 def _existing_files(output: Storage) -> defaultdict[str, set[str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from contract.errors import DataError
+from contract.errors import DataError, first_line
 from contract.imaging.dicom import SliceHeader, digest_files
 from contract.imaging.dicom_seg import read_segment_names, read_segmentation
 from contract.imaging.nifti import nifti_stem, read_nifti_geometry, read_nifti_labels
@@ -56,8 +56,14 @@ class LabelFile:
         return read_segment_names(self.path) if self.header else {}
 
     def digest(self) -> str:
-        """SHA-256 of its content."""
-        return digest_files([self.path])
+        """SHA-256 of its content; DataError if it cannot be read."""
+        try:
+            return digest_files([self.path])
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be read: {first_line(error)}; check the disk and its "
+                "permissions."
+            ) from error
 
 
 @dataclass(frozen=True)

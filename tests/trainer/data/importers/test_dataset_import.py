@@ -254,6 +254,14 @@ def test_segments_have_the_same_names_in_all_volumes(tmp_path: Path) -> None:
     assert manifest["volumes"][0]["label_names"] == {"1": "one", "2": "two"}
     with pytest.raises(DataError, match=r"the label 1 is 'one' in .*/volumes/P1\.json and 'two'"):
         run(tmp_path / "B", tmp_path / "out")
+    # The labels of all volumes may be replaced together.
+    for path in (tmp_path / "A").glob("*/seg.dcm"):
+        dataset = pydicom.dcmread(path)
+        for segment, label in zip(dataset.SegmentSequence, ("two", "one"), strict=True):
+            segment.SegmentLabel = label
+        dataset.save_as(path)
+    code, printed, _ = run(tmp_path / "A", tmp_path / "out")
+    assert (code, printed.splitlines()[3]) == (0, "labels: 1 two, 2 one")
 
 
 def test_an_error_of_any_type_is_that_of_its_volume(tmp_path: Path) -> None:

@@ -267,3 +267,6 @@ def test_values_are_named_by_segmentations_alone(tmp_path: Path) -> None:
         segmentation.value_names()
     (labels,) = write_labels(tmp_path, "P1")
     assert labels.value_names() == {}
+    labels.path.unlink()
+    with pytest.raises(DataError, match=r"P1\.nii\.gz cannot be read: .*No such file"):
+        labels.digest()
