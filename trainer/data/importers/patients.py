@@ -50,9 +50,12 @@ class PatientRule:
         what = _find_identifier(raw, volume) or _find_identifier(patient, volume)
         is_chosen = what == "PatientID" and self.source == "patient-id" and self.regex is None
         if what and not is_chosen:
+            remedy = "--patient-from or --patient-id-regex"
+            if what == "PatientID":
+                remedy = "--patient-from patient-id if it is a pseudonym"
             raise DataError(
                 f"the patient {patient} of {volume.label} contains the {what} in its DICOM header: "
-                "rename the folder, or choose --patient-from or --patient-id-regex."
+                f"rename the folder, or choose {remedy}."
             )
         return patient
 

@@ -85,7 +85,11 @@ def test_names_are_found_in_any_notation(name: str, folders: list[str], tmp_path
         check_names(["liver", f"tumor of {folders[0]}"], volume)
 
 
-def test_patient_ids_are_patients_of_pseudonyms(tmp_path: Path) -> None:
+def test_patient_ids_are_patients_of_pseudonyms_or_if_they_are_chosen(tmp_path: Path) -> None:
+    volume = series_named(tmp_path / "x" / PATIENT_ID)
+    with pytest.raises(DataError, match="or choose --patient-from patient-id if it is a pseudon"):
+        PatientRule().patient(volume)
+    assert PatientRule("patient-id").patient(volume) == PATIENT_ID
     volume = series_named(tmp_path / PATIENT_ID, PatientName="Anonymous^Patient 7")
     assert PatientRule().patient(volume) == PATIENT_ID
 
