@@ -293,6 +293,9 @@ def _report_import(result: "ImportResult", url: str) -> None:
     """Print what was imported, skipped and not imported; exit with 1 if there are failures."""
     patients = {record.patient for record in result.records}
     slices = sum(record.slices for record in result.records)
+    names = {
+        value: f" {name}" for each in result.records for value, name in each.label_names.items()
+    }
     values = sorted({value for record in result.records for value in record.labels})
     if result.skipped:
         typer.echo(f"{result.skipped} of {len(result.records)} volumes exist already: skipped")
@@ -303,7 +306,8 @@ def _report_import(result: "ImportResult", url: str) -> None:
         typer.echo(f"patients: {len(patients)}")
         typer.echo(f"volumes: {len(result.records)}")
         typer.echo(f"slices: {slices}")
-        typer.echo(f"labels: {', '.join(map(str, values)) or 'none'}")
+        listed = ", ".join(f"{value}{names.get(value, '')}" for value in values)
+        typer.echo(f"labels: {listed or 'none'}")
         typer.echo(f"dataset: {url}")
     for reason in result.failures.values():
         typer.echo(f"error: {reason}", err=True)

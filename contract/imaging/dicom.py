@@ -67,7 +67,11 @@ _DECODERS = {
     "202": "pylibjpeg and pylibjpeg-openjpeg",
     "203": "pylibjpeg and pylibjpeg-openjpeg",
 }
-_PSEUDONYM = re.compile(r"(anon|pseudo|de-?ident|patient|case|phantom|unknown|none)", re.IGNORECASE)
+# A word of a name that identifies no person.
+_PSEUDONYM = re.compile(
+    r"((anon(ym\w*)?|pseudo(nym\w*)?|de-?ident\w*|patient|case|phantom|unknown|none)[-.]?\d*|\d+)",
+    re.IGNORECASE,
+)
 # In mm, and as a fraction of the distance between slices: positions are rounded in the files.
 _POSITION_TOLERANCE_MM, _POSITION_TOLERANCE = 0.02, 0.01
 # What padding becomes in CT: the lowest value of most scanners.
@@ -264,10 +268,11 @@ def _parse_header(path: Path, dataset: Any) -> SliceHeader:
     name = str(dataset.get("PatientName") or "")
     patient_id = str(dataset.get("PatientID") or "")
     # Public collections repeat the pseudonym of the patient as the name.
-    is_pseudonym = _letters(name) == _letters(patient_id) or bool(_PSEUDONYM.match(name))
-    is_removed = dataset.get("PatientIdentityRemoved") == "YES"
-    words = [] if is_pseudonym or is_removed else re.split(r"[\^=\s]+", name)
-    birth_date = str(dataset.get("PatientBirthDate") or "")
+    words = [word for word in re.split(r"[\^=\s_]+", name) if word]
+    is_pseudonym = _letters(name) == _letters(patient_id) or all(map(_PSEUDONYM.fullmatch, words))
+    if is_pseudonym or dataset.get("PatientIdentityRemoved") == "YES":
+        words = []
+    birth_date = re.sub(r"\D", "", str(dataset.get("PatientBirthDate") or ""))
     referenced = dataset.get("ReferencedSeriesSequence") or []
     spacing = dataset.get("SpacingBetweenSlices") or dataset.get("SliceThickness")
     image_type = dataset.get("ImageType") or []
@@ -279,7 +284,7 @@ def _parse_header(path: Path, dataset: Any) -> SliceHeader:
         study=str(dataset.get("StudyInstanceUID") or ""),
         series=str(dataset.get("SeriesInstanceUID") or ""),
         patient_id=patient_id,
-        identifiers=tuple(word for word in [*words, birth_date] if len(word) > 2),
+        identifiers=tuple(word for word in [*words, birth_date] if len(_letters(word)) > 1),
         position=_numbers(dataset.get("ImagePositionPatient"), 3),
         row_direction=orientation and orientation[:3],
         column_direction=orientation and orientation[3:],

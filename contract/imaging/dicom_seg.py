@@ -158,6 +158,28 @@ def read_segmentation(path: Path) -> Segmentation:
     return Segmentation(path, segments, frames)
 
 
+def read_segment_names(path: Path) -> dict[int, str]:
+    """The labels that a SEG file gives to its segments, by their number, from its header alone.
+
+    Raises DataError naming the file if it is damaged.
+    """
+    import pydicom
+
+    try:
+        dataset = pydicom.dcmread(
+            path, specific_tags=["SegmentSequence"], stop_before_pixels=True, force=True
+        )
+        segments = {
+            int(item.SegmentNumber): str(item.get("SegmentLabel") or "").strip()
+            for item in dataset.SegmentSequence
+        }
+    except Exception as error:  # pydicom raises errors of every type for damaged files
+        raise DataError(
+            f"the segments of {path} cannot be read: {first_line(error)}; export it again."
+        ) from error
+    return {number: name for number, name in segments.items() if name}
+
+
 def encode_segmentation(
     series: DicomSeries, labels: NDArray[np.uint8], classes: Sequence[str]
 ) -> bytes:

@@ -29,6 +29,7 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
 from trainer.data.foreground_intensities import IntensityCounts, foreground_scaling
+from trainer.data.importers.existing_volumes import check_records
 from trainer.data.pair_checks import (
     CheckedPair,
     DecodedPair,
@@ -290,6 +291,7 @@ def _load_or_index(
 ) -> Dataset:
     """The dataset from the index, or checked now and indexed."""
     files = list_files(data, source)
+    check_records(source, (info.key for info in files))
     indexed = _load_index(folder, _stamp(data, seed, files, folder))
     if indexed is not None:
         _log.info(

@@ -290,7 +290,9 @@ def test_truncated_and_foreign_files_are_errors(tmp_path: Path) -> None:
 def test_identifiers_are_words_of_the_name_and_the_birth_date(tmp_path: Path) -> None:
     (path, *_) = write_series(tmp_path, STANDARD)
     assert read_header(path).identifiers == ("Doe", "Jane", BIRTH_DATE)
-    for name in ("COLLECTION_7", "Collection^7", "Anonymized"):
+    edit_file(path, PatientName="Li^Casey^A")
+    assert read_header(path).identifiers == ("Li", "Casey", BIRTH_DATE)
+    for name in ("COLLECTION_7", "Collection^7", "Anonymized", "Anonymous^Patient12", "Case-7"):
         edit_file(path, PatientName=name, PatientID="COLLECTION_7", PatientBirthDate="")
         assert read_header(path).identifiers == ()
     edit_file(path, PatientName="Doe", PatientIdentityRemoved="YES")

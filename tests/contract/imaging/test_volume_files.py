@@ -48,7 +48,7 @@ def test_nifti_files_are_named_by_themselves_and_hidden_files_are_ignored(tmp_pa
     assert same.digest() == volume.digest()
 
 
-def test_segmentations_reports_and_damaged_files_are_not_volumes(
+def test_segmentations_and_reports_are_not_volumes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = write_series(tmp_path / "P7", STANDARD)
@@ -57,16 +57,82 @@ def test_segmentations_reports_and_damaged_files_are_not_volumes(
     content = encode_segmentation(volume.series, label_array(), ("one", "two"))
     (tmp_path / "P7/seg.dcm").write_bytes(content)
     write_series(tmp_path / "P7/report", standard_volume((1, 4, 4)), Modality="SR")
-    (tmp_path / "P7/damaged.dcm").write_bytes(b"damaged")
+    (tmp_path / "P7/other").mkdir()
+    (tmp_path / "P7/other/damaged.dcm").write_bytes(b"damaged")
     shutil.copy(real_files.FOLDERS["pydicom"] / "dicomdirtests/DICOMDIR", tmp_path / "P7")
     folder = find_volumes(tmp_path / "P7")
     (volume,) = folder.volumes
     assert len(volume.files) == len(paths)
     assert [header.path.name for header in folder.segmentations] == ["seg.dcm"]
-    assert "damaged.dcm is not a valid DICOM image and is ignored" in caplog.text
+    assert volume.geometry().shape == STANDARD.voxels.shape
+    assert "damaged.dcm is not a DICOM image" in caplog.text
     assert "DICOMDIR" not in caplog.text
     with pytest.raises(DataError, match=r"damaged\.dcm"):
-        find_volumes(tmp_path / "P7/damaged.dcm")
+        find_volumes(tmp_path / "P7/other/damaged.dcm")
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 128 + b"DICM"])
+def test_a_damaged_slice_fails_its_series_and_renames_no_other(
+    content: bytes, tmp_path: Path
+) -> None:
+    """A series without its last slice has no gap."""
+    for name in ("P1", "P2"):
+        paths = write_series(tmp_path / name, STANDARD, PatientID=name)
+    paths[-1].write_bytes(content)
+    first, second = find_volumes(tmp_path).volumes
+    assert (first.name, first.geometry().shape) == ("P1", STANDARD.voxels.shape)
+    message = r"P2/\d+\.dcm cannot be read and may be a slice of .*P2: replace it"
+    for read in (second.geometry, second.read):
+        with pytest.raises(DataError, match=message):
+            read()
+    for path in paths:
+        path.write_bytes(content)
+    assert [volume.name for volume in find_volumes(tmp_path).volumes] == ["P1"]
+
+
+@pytest.mark.parametrize(
+    ("study", "patient"), [("", ""), ("1.2.3", ""), ("", "ANON"), ("1.2.3", None)]
+)
+def test_folders_without_identifiers_of_their_own_are_several_patients(
+    study: str, patient: str | None, tmp_path: Path
+) -> None:
+    for name in ("P1", "P2"):
+        identifier = name if patient is None else patient
+        write_series(tmp_path / name, STANDARD, StudyInstanceUID=study, PatientID=identifier)
+    assert [volume.name for volume in find_volumes(tmp_path).volumes] == ["P1", "P2"]
+
+
+def test_folders_of_one_study_are_one_patient(tmp_path: Path) -> None:
+    for name in ("arterial", "venous"):
+        write_series(tmp_path / "P7" / name, STANDARD, StudyInstanceUID="1.2.3")
+    assert [volume.name for volume in find_volumes(tmp_path / "P7").volumes] == ["P7", "P7"]
+
+
+def test_series_of_one_folder_are_called_by_their_files(tmp_path: Path) -> None:
+    for number in range(2):
+        for path in write_series(tmp_path / str(number), STANDARD, StudyInstanceUID="1.2.3"):
+            (tmp_path / "P1").mkdir(exist_ok=True)
+            path.rename(tmp_path / f"P1/{number}{path.name}")
+    assert [volume.label for volume in find_volumes(tmp_path / "P1").volumes] == [
+        str(tmp_path / "P1/0000.dcm"),
+        str(tmp_path / "P1/1000.dcm"),
+    ]
+
+
+@pytest.mark.parametrize("slope", ["", 1])
+def test_invalid_values_and_files_that_cannot_be_read_are_explained(
+    slope: object, tmp_path: Path
+) -> None:
+    paths = write_series(tmp_path / "P1", STANDARD)
+    (volume,) = find_volumes(tmp_path).volumes
+    if slope == "":
+        edit_file(paths[0], RescaleSlope=slope)
+        with pytest.raises(DataError, match=r"P1"):
+            volume.read()
+    else:
+        paths[0].unlink()
+        with pytest.raises(DataError, match=r"P1 cannot be read: .*No such file"):
+            volume.digest()
 
 
 def test_a_single_dicom_file_is_a_volume(tmp_path: Path) -> None:

@@ -5,36 +5,49 @@ Output files below OUTPUT, for slice 7 of a patient P1:
     images/P1-0007.tif     intensities as int16, lossless
     masks/P1-0007.png      label values, 0 for background
     volumes/P1.json        the record of the volume; written after its slices
-    volumes.json           the records of all volumes; written last
+    volumes.json           the records of all volumes
 
 A volume whose slices exist with the digests of its record is skipped, so that an interrupted import
-can be resumed.
+can be resumed. volumes.json exists from the start, and contains the finished volumes at the end,
+also after an error or Ctrl-C.
 """
 
 import logging
 import math
+import os
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
+from threading import Thread
 from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from contract.errors import DataError, UserError
+from contract.errors import DataError, UserError, first_line
 from contract.host_info import cpu_count
 from contract.imaging.volume_files import VolumeFile, VolumeFolder, find_volumes
 from contract.progress import ProgressCallback, no_progress
 from contract.state_files import read_json
 from contract.storage import LocalStorage, Storage
-from trainer.data.importers.labels import LabelFile, Pairing, pair_labels, segmentation_file
-from trainer.data.importers.patients import PatientRule, name_volumes
+from trainer.data.importers.existing_volumes import list_records, match_records
+from trainer.data.importers.labels import (
+    LabeledVolume,
+    LabelFile,
+    Pairing,
+    check_value_names,
+    pair_labels,
+    segmentation_file,
+)
+from trainer.data.importers.patients import PatientRule, check_names, name_volumes
 from trainer.data.importers.slice_files import (
     IMAGES,
+    MANIFEST,
     MASKS,
     RECORDS,
     ImportOptions,
@@ -44,7 +57,6 @@ from trainer.data.importers.slice_files import (
     volume_of_file,
 )
 
-MANIFEST = "volumes.json"
 SCHEMA_VERSION: Final = 1
 
 log = logging.getLogger(__name__)
@@ -128,22 +140,15 @@ def run_import(
         output: Where the dataset is written.
         on_progress: Called after each volume.
     """
-    for done, (task, future) in enumerate(_run_tasks(tasks), start=1):
-        try:
-            record, existed = future.result()
-        except UserError as error:
-            result.failures[task.source.volume.label] = str(error)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process of the import was killed, probably because the memory was full: run "
-                "the command again, which continues with the volumes that are missing."
-            ) from error
-        else:
-            result.records.append(record)
-            result.skipped += existed
-        on_progress(done, len(tasks), task.name)
+    if not output.exists(MANIFEST):
+        _write_manifest(output)
+    try:
+        for done, (task, future) in enumerate(_run_tasks(tasks), start=1):
+            _collect(task, future, result)
+            on_progress(done, len(tasks), task.name)
+    finally:
+        _write_manifest(output)
     result.records.sort(key=lambda record: record.name)
-    _write_manifest(output)
 
 
 def read_volume_records(dataset: Storage) -> dict[str, VolumeRecord]:
@@ -157,6 +162,32 @@ def read_volume_records(dataset: Storage) -> dict[str, VolumeRecord]:
     return {record.name: record for record in manifest.volumes}
 
 
+def _collect(
+    task: VolumeTask, future: "Future[tuple[VolumeRecord, bool]]", result: ImportResult
+) -> None:
+    """Add the record of a volume, or the reason why there is none, to the result."""
+    label = task.source.volume.label
+    try:
+        record, existed = future.result()
+    except UserError as error:
+        result.failures[label] = str(error)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process of the import was killed, probably because the memory was full: run "
+            "the command again, which continues with the volumes that are missing."
+        ) from error
+    except Exception as error:
+        # Whatever one volume contains, the others are imported.
+        log.debug("the import of %s failed", label, exc_info=error)
+        result.failures[label] = (
+            f"{label} cannot be imported ({type(error).__name__}: {first_line(error)}): --verbose "
+            "shows where."
+        )
+    else:
+        result.records.append(record)
+        result.skipped += existed
+
+
 def _run_tasks(
     tasks: Sequence[VolumeTask],
 ) -> Iterator[tuple[VolumeTask, "Future[tuple[VolumeRecord, bool]]"]]:
@@ -167,24 +198,46 @@ def _run_tasks(
             future: Future[tuple[VolumeRecord, bool]] = Future()
             try:
                 future.set_result(import_volume(task))
-            except UserError as error:
+            except Exception as error:
                 future.set_exception(error)
             yield task, future
         return
     # A forked process could inherit locks of the threads of this one.
     context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts) as pool:
-        futures = {pool.submit(import_volume, task): task for task in tasks}
+    with ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
         try:
+            with _block_interrupts():
+                futures = {pool.submit(import_volume, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the main process, which lets the workers finish their volumes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _block_interrupts() -> Iterator[None]:
+    """Processes that are started here never get Ctrl-C; this one gets it afterwards.
+
+    Ctrl-C is for this process, which lets the others finish their volumes.
+    """
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _exit_with_parent() -> None:
+    """End this process as soon as the main process has been killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def exit_after_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=exit_after_parent, name="parent", daemon=True).start()
 
 
 def _check_output(sources: Sequence[Path], labels: Sequence[Path], output: Storage) -> None:
@@ -213,7 +266,7 @@ def _label_files(
     for folder in label_folders:
         for volume in folder.volumes:
             if volume.nifti:
-                yield LabelFile(volume.nifti)
+                yield LabelFile(volume.nifti, folder=volume.path.rpartition("/")[0])
 
 
 def _create_tasks(
@@ -223,17 +276,38 @@ def _create_tasks(
     options: ImportOptions,
     result: ImportResult,
 ) -> list[VolumeTask]:
-    existing = _existing_files(output)
-    named = []
+    named: list[tuple[LabeledVolume, str]] = []
+    value_names: dict[Path, dict[int, str]] = {}
     for pair in pairing.pairs:
         try:
-            named.append((pair, rule.patient(pair.volume)))
+            patient = rule.patient(pair.volume)
+            value_names[pair.labels.path] = pair.labels.value_names()
+            check_names(value_names[pair.labels.path].values(), pair.volume)
+            named.append((pair, patient))
         except DataError as error:
             result.failures[pair.volume.label] = str(error)
     named.sort(key=lambda item: (item[1], item[0].volume.path))
-    names = name_volumes([(pair.volume, patient) for pair, patient in named])
+    records = list_records(output)
+    volumes = [(pair.volume, patient) for pair, patient in named]
+    existing_names, failures = match_records(volumes, records, output.url)
+    result.failures |= failures
+    named = [item for item in named if item[0].volume.label not in failures]
+    volumes = [(pair.volume, patient) for pair, patient in named]
+    names = name_volumes(volumes, rule, existing_names)
+    kept = [record for record in records if record.name not in names]
+    labels = [pair.labels.path for pair, _ in named]
+    check_value_names(
+        [
+            *((f"{output.url}/{RECORDS}/{each.name}.json", each.label_names) for each in kept),
+            *((str(path), value_names[path]) for path in labels),
+        ]
+    )
+    existing = _existing_files(output)
     return [
-        VolumeTask(name, patient, pair, options, output, frozenset(existing[name]))
+        VolumeTask(
+            *(name, patient, pair, options, output, frozenset(existing[name])),
+            label_names=value_names[pair.labels.path],
+        )
         for (pair, patient), name in zip(named, names, strict=True)
     ]
 

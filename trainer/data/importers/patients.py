@@ -5,8 +5,9 @@ a second volume of a patient is <patient>-v2-<slice>.
 """
 
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ PatientSource = Literal["name", "patient-id"]
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9_.]+")
 # A shorter name may be part of another word.
 _MIN_CONTAINED = 4
-_DATE = re.compile(r"^\d{8}$")
+_DATE = re.compile(r"^(\d{4})(\d\d)(\d\d)$")
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,30 @@ class PatientRule:
         """The patient of a volume, with letters, digits, "_" and "." only.
 
         Raises:
-            DataError: There is none, or it contains the name or the birth date of the patient.
+            DataError: There is none, or it contains the name or the birth date of the patient; or
+                PatientID, which is not chosen, although the name is not a pseudonym.
         """
-        raw = self._raw_patient(volume)
+        raw = self.raw_patient(volume)
         patient = _NOT_ALLOWED.sub("_", raw).strip("_.")
         if not patient:
             raise DataError(
                 f"{volume.label}: there is no letter or digit in its patient {raw!r}: rename the "
                 "folder, or choose --patient-id-regex."
             )
-        _check_identifiers(patient, volume)
+        what = _find_identifier(raw, volume) or _find_identifier(patient, volume)
+        is_chosen = what == "PatientID" and self.source == "patient-id" and self.regex is None
+        if what and not is_chosen:
+            remedy = "--patient-from or --patient-id-regex"
+            if what == "PatientID":
+                remedy = "--patient-from patient-id if it is a pseudonym"
+            raise DataError(
+                f"the patient {patient} of {volume.label} contains the {what} in its DICOM header: "
+                f"rename the folder, or choose {remedy}."
+            )
         return patient
 
-    def _raw_patient(self, volume: VolumeFile) -> str:
+    def raw_patient(self, volume: VolumeFile) -> str:
+        """The patient of a volume as it is written; DataError if there is none."""
         if self.regex is not None:
             patient = find_patient(volume.path, self.regex)
             if patient is None:
@@ -78,40 +90,95 @@ def check_regex(pattern: str | None) -> None:
         ) from error
 
 
-def name_volumes(volumes: Sequence[tuple[VolumeFile, str]]) -> list[str]:
+def name_volumes(
+    volumes: Sequence[tuple[VolumeFile, str]], rule: PatientRule, existing: Mapping[VolumeFile, str]
+) -> list[str]:
     """The name of each volume in the dataset: its patient, with -v2 for a second volume.
 
     Args:
         volumes: Each volume and its patient.
+        rule: How the patients were found.
+        existing: The names of volumes that the dataset has already.
 
     Raises:
-        DataError: Volumes of different patients, as their PatientID says, have one name.
+        DataError: Volumes of different patients would have one name.
     """
     seen: defaultdict[str, list[VolumeFile]] = defaultdict(list)
+    taken = set(existing.values())
     names = []
     for volume, patient in volumes:
-        seen[patient].append(volume)
-        identifiers = {each.series.headers[0].patient_id for each in seen[patient] if each.series}
-        if len(identifiers) > 1:
-            raise DataError(
-                f"{seen[patient][0].label} and {volume.label} would both be the patient {patient}, "
-                "but have different PatientIDs: choose --patient-from patient-id or "
-                "--patient-id-regex."
-            )
-        names.append(patient if len(seen[patient]) == 1 else f"{patient}-v{len(seen[patient])}")
+        others = seen[patient.casefold()]
+        for other in others:
+            if reason := _are_different(other, volume, rule):
+                raise DataError(
+                    f"{other.label} and {volume.label} would both be the patient {patient}, but "
+                    f"{reason}: choose --patient-from patient-id or --patient-id-regex."
+                )
+        others.append(volume)
+        name = existing.get(volume) or _free_name(patient, taken)
+        taken.add(name)
+        names.append(name)
     return names
 
 
-def _check_identifiers(patient: str, volume: VolumeFile) -> None:
-    """DataError if a patient's identifier contains a word of the name, or the birth date."""
-    if not volume.series:
-        return
-    words = {part.lower() for part in re.split(r"[_.]", patient)}
-    for identifier in map(str.lower, volume.series.headers[0].identifiers):
-        is_contained = identifier in patient.lower() and len(identifier) >= _MIN_CONTAINED
-        if is_contained or identifier in words:
-            what = "birth date" if _DATE.match(identifier) else "name"
+def _free_name(patient: str, taken: Collection[str]) -> str:
+    names = (patient, *(f"{patient}-v{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
+def _are_different(first: VolumeFile, second: VolumeFile, rule: PatientRule) -> str:
+    """Why two volumes of one name are of different patients; empty if nothing says so."""
+    if rule.raw_patient(first) != rule.raw_patient(second):
+        return f"are named {rule.raw_patient(first)!r} and {rule.raw_patient(second)!r}"
+    if first.series and second.series:
+        identifiers = {each.headers[0].patient_id for each in (first.series, second.series)}
+        return "have different PatientIDs" if len(identifiers) > 1 else ""
+    if first.nifti and second.nifti and rule.regex is None:
+        return "" if first.nifti.parent == second.nifti.parent else "are in different folders"
+    return ""
+
+
+def check_names(names: Iterable[str], volume: VolumeFile) -> None:
+    """DataError if the names of segments contain the name or the birth date of the patient."""
+    for name in names:
+        if (what := _find_identifier(name, volume)) in ("name", "birth date"):
             raise DataError(
-                f"the patient {patient} of {volume.label} contains the {what} in its DICOM header: "
-                "rename the folder, or choose --patient-from or --patient-id-regex."
+                f"the segment {name!r} of {volume.label} contains the {what} in its DICOM header: "
+                "rename the segment."
             )
+
+
+def _find_identifier(text: str, volume: VolumeFile) -> str | None:
+    """What of a patient's name, birth date and PatientID a text contains; None for nothing.
+
+    PatientID is an identifier if the header also has a name, which is not a pseudonym.
+    """
+    if not volume.series:
+        return None
+    header = volume.series.headers[0]
+    names = [each for each in header.identifiers if not _DATE.match(each)]
+    if any(_contains(text, part) for name in names for part in (name, *_words(name))):
+        return "name"
+    digits = re.sub(r"\D", "", text)
+    for date in header.identifiers:
+        if match := _DATE.match(date):
+            year, month, day = match.groups()
+            if any(form in digits for form in (date, day + month + year, month + day + year)):
+                return "birth date"
+    return "PatientID" if names and _contains(text, header.patient_id) else None
+
+
+def _contains(text: str, identifier: str) -> bool:
+    """Whether a text contains an identifier, whatever their case, accents and separators are."""
+    words, joined, expected = _words(text), "".join(_words(text)), "".join(_words(identifier))
+    if len(expected) < _MIN_CONTAINED:
+        is_all = expected == re.sub(r"\d", "", joined)
+        return len(expected) > 1 and (expected in words or is_all)
+    return expected in joined
+
+
+def _words(text: str) -> list[str]:
+    """The words of letters and digits in a text, without case and accents."""
+    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    plain = "".join(each for each in decomposed if not unicodedata.combining(each))
+    return [word for word in re.split(r"[\W_]+", plain) if word]

@@ -2,9 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from contract.storage import Storage
 from trainer.data.importers.labels import LabeledVolume
 
 IMAGES, MASKS, RECORDS = "images", "masks", "volumes"
+MANIFEST = "volumes.json"
 # The margins of the center crops in pixels of a slice of 512 x 512.
 CROP_MARGINS, _CROP_REFERENCE = (40, 80), 512
 _NAME = re.compile(r"^(?P<volume>.+?)(-crop\d+)?-\d{4,}$")
@@ -41,7 +42,7 @@ class ImportOptions(BaseModel):
 
 
 class VolumeRecord(BaseModel):
-    """A volume of a dataset, as in volumes.json. It has no names, dates or identifiers of DICOM."""
+    """A volume of a dataset, as in volumes.json, with no headers but geometry and segment names."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -58,10 +59,14 @@ class VolumeRecord(BaseModel):
     """To which side of the patient slices, rows and columns grow."""
     source_orientation: str
     """The same of the files that it was imported from."""
-    source_digest: str
-    """SHA-256 of these files and of the labels."""
+    volume_digest: str
+    """SHA-256 of these files."""
+    labels_digest: str
+    """SHA-256 of the file of the labels."""
     labels: dict[int, int]
     """The number of voxels of each label but 0."""
+    label_names: dict[int, str] = {}
+    """The names that a DICOM segmentation gives to labels."""
     slices: int
     """The number of images that were written, center crops included."""
     options: ImportOptions
@@ -85,6 +90,8 @@ class VolumeTask:
     output: Storage
     existing: frozenset[str]
     """Files of slices of this name that exist already."""
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    """The names that a DICOM segmentation gives to labels."""
 
     @property
     def record_key(self) -> str:
@@ -101,12 +108,13 @@ def import_volume(task: VolumeTask) -> tuple[VolumeRecord, bool]:
     Raises:
         DataError: The volume or its labels cannot be read, or do not match.
     """
-    source_digest = _source_digest(task.source)
+    digests = task.source.volume.digest(), task.source.labels.digest()
     record = _read_record(task)
-    if record and _is_complete(task, record, source_digest):
+    if record and _is_complete(task, record, digests):
         return record, True
-    task.output.delete(task.record_key)
     image, labels, source_orientation = _read_pair(task)
+    # Whatever an error leaves without a record is not a volume of the dataset.
+    task.output.delete(task.record_key)
 
     def write_slice(index: int) -> dict[str, str]:
         files = dict(_slice_files(task, index, image.voxels[index], labels.voxels[index]))
@@ -118,12 +126,7 @@ def import_volume(task: VolumeTask) -> tuple[VolumeRecord, bool]:
         written = list(pool.map(write_slice, range(len(image.voxels))))
         files = {key: digest for each in written for key, digest in each.items()}
         list(pool.map(task.output.delete, task.existing - files.keys()))
-    if not files:
-        raise DataError(
-            f"the labels of {task.source.volume.label} have no foreground: leave out "
-            "--foreground-only."
-        )
-    record = _create_record(task, image, labels, source_orientation, source_digest, files)
+    record = _create_record(task, image, labels, source_orientation, digests, files)
     task.output.write(task.record_key, record.model_dump_json(indent=1).encode())
     return record, False
 
@@ -139,11 +142,6 @@ def is_center_crop(key: str) -> bool:
     return bool(_CROP.search(key.rpartition(".")[0]))
 
 
-def _source_digest(source: LabeledVolume) -> str:
-    digests = source.volume.digest() + source.labels.digest()
-    return hashlib.sha256(digests.encode()).hexdigest()
-
-
 def _read_record(task: VolumeTask) -> VolumeRecord | None:
     try:
         return VolumeRecord.model_validate_json(task.output.read(task.record_key))
@@ -151,10 +149,11 @@ def _read_record(task: VolumeTask) -> VolumeRecord | None:
         return None
 
 
-def _is_complete(task: VolumeTask, record: VolumeRecord, source_digest: str) -> bool:
+def _is_complete(task: VolumeTask, record: VolumeRecord, digests: tuple[str, str]) -> bool:
     """Whether the files of a record exist, are unchanged, and are what would be written now."""
-    expected = task.patient, task.options, source_digest
-    if (record.patient, record.options, record.source_digest) != expected:
+    if (record.patient, record.options) != (task.patient, task.options):
+        return False
+    if (record.volume_digest, record.labels_digest) != digests:
         return False
     if task.existing != record.files.keys():
         return False
@@ -180,8 +179,12 @@ def _read_pair(task: VolumeTask) -> tuple[Volume, Volume, str]:
                 "a --window."
             )
         voxels = voxels.astype(np.int16)
-    standard = Volume(voxels, image.affine).to_standard()
-    return standard, labels.read(geometry), geometry.orientation
+    mask = labels.read(geometry)
+    if task.options.foreground_only and not mask.voxels.any():
+        raise DataError(
+            f"the labels of {volume.label} have no foreground: leave out --foreground-only."
+        )
+    return Volume(voxels, image.affine).to_standard(), mask, geometry.orientation
 
 
 def _slice_files(
@@ -228,7 +231,7 @@ def _create_record(
     image: Volume,
     labels: Volume,
     source_orientation: str,
-    source_digest: str,
+    digests: tuple[str, str],
     files: dict[str, str],
 ) -> VolumeRecord:
     counts = np.bincount(labels.voxels.ravel())
@@ -241,8 +244,10 @@ def _create_record(
         affine=tuple(tuple(row) for row in geometry.affine.tolist()),
         orientation=geometry.orientation,
         source_orientation=source_orientation,
-        source_digest=source_digest,
+        volume_digest=digests[0],
+        labels_digest=digests[1],
         labels={value: int(counts[value]) for value in np.flatnonzero(counts).tolist() if value},
+        label_names=dict(task.label_names),
         slices=len(files) // 2,
         options=task.options,
         files=files,

@@ -2,12 +2,18 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from contract.config import Data
@@ -15,9 +21,11 @@ from contract.errors import DataError, UserError
 from contract.imaging.dicom_seg import encode_segmentation
 from contract.imaging.volume_files import find_volumes
 from contract.storage import LocalStorage, Storage, open_storage
+from tests import processes
 from tests.volumes import (
     BIRTH_DATE,
     PATIENT_ID,
+    edit_file,
     label_array,
     reorder,
     standard_labels,
@@ -27,7 +35,12 @@ from tests.volumes import (
 )
 from trainer.__main__ import app
 from trainer.data.dataset_index import prepare_dataset
-from trainer.data.importers.dataset_import import ImportResult, plan_import, run_import
+from trainer.data.importers.dataset_import import (
+    ImportResult,
+    plan_import,
+    read_volume_records,
+    run_import,
+)
 from trainer.data.importers.patients import PatientRule
 from trainer.data.importers.slice_files import ImportOptions
 
@@ -56,6 +69,18 @@ def run(*arguments: object) -> tuple[int, str, str]:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr
+
+
+def assert_absent(text: str, output: Path) -> None:
+    """No name and no content of a file has a text; TIFF and PNG are searched decompressed."""
+    for file in (each for each in output.rglob("*") if each.is_file()):
+        contents = [file.read_bytes(), file.name.encode()]
+        if file.suffix in (".tif", ".png"):
+            with Image.open(file) as image:
+                contents += [image.tobytes(), str(image.info).encode()]
+                contents.append(str(dict(image.getexif())).encode())
+        for content in contents:
+            assert text.lower().encode() not in content.lower(), file
 
 
 def import_tree(folder: Path, output: Storage) -> ImportResult:
@@ -91,11 +116,14 @@ def test_a_tree_becomes_a_dataset_that_can_be_prepared(tmp_path: Path) -> None:
     assert {each.patient for each in dataset.slices} == {
         f"PANCREAS_{number:04d}" for number in range(1, 6)
     }
-    # Nothing of the DICOM headers is left.
-    for file in output.rglob("*"):
-        content = file.read_bytes().lower() if file.is_file() else b""
-        for text in ("doe", "jane", BIRTH_DATE, PATIENT_ID.lower()):
-            assert text.encode() not in content, file
+    # The texts of the DICOM headers are not in any file or name.
+    (source, *_) = (tmp_path / "CT").rglob("*.dcm")
+    for element in pydicom.dcmread(source):
+        if element.VR in ("PN", "LO", "SH", "UI", "DA", "TM") and len(str(element.value)) > 3:
+            assert str(element.value).lower().encode() in source.read_bytes().lower()
+            assert_absent(str(element.value), output)
+    for text in ("doe", "jane", BIRTH_DATE, PATIENT_ID):
+        assert_absent(text, output)
 
     (output / "images/PANCREAS_0002-0001.tif").unlink()
     code, printed, _ = run(tmp_path / "CT", output, "--labels", tmp_path / "labels")
@@ -143,7 +171,39 @@ def test_a_killed_process_is_explained(tmp_path: Path) -> None:
     tasks[0] = replace(tasks[0], output=exiting)
     with pytest.raises(UserError, match="a process of the import was killed"):
         run_import(tasks, result, output)
-    assert not output.exists("volumes.json")
+    assert output.exists("volumes.json")
+
+
+def workers_of(process: int) -> list[Path]:
+    folders = [Path(f"/proc/{each}") for each in processes.titled(sys.executable, process)]
+    return [
+        each for each in folders if b"--multiprocessing-fork" in (each / "cmdline").read_bytes()
+    ]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_an_import(sent: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of the terminal, also those that are still starting."""
+    write_tree(tmp_path, 5)
+    output = tmp_path / "dataset"
+    command = [sys.executable, "-m", "trainer", "import", str(tmp_path / "CT"), str(output)]
+    process = subprocess.Popen(
+        [*command, "--labels", str(tmp_path / "labels")],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    while len(workers_of(process.pid)) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+    # The pipe is closed when the last process that can write to it has ended.
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    records = {path.stem for path in output.glob("volumes/*.json")}
+    if sent == signal.SIGINT:
+        assert set(read_volume_records(LocalStorage(output))) == records
 
 
 def test_a_dataset_can_be_in_an_object_store(tmp_path: Path, s3: str) -> None:
@@ -167,6 +227,59 @@ def test_segmentations_next_to_their_series_need_no_option(tmp_path: Path) -> No
     (record,) = result.records
     values, counts = np.unique(label_array(), return_counts=True)
     assert record.labels == dict(zip(values[1:].tolist(), counts[1:].tolist(), strict=True))
+
+
+def write_segmented(folder: Path, name: str, classes: dict[str, int], seed: int) -> None:
+    """A series with a segmentation; classes: the number of each segment in label_array."""
+    write_series(folder / name / "series", standard_volume(seed=seed), PatientID=f"MRN{name}")
+    (volume,) = find_volumes(folder / name).volumes
+    assert volume.series
+    numbers = np.array([0, *(classes[each] for each in ("one", "two"))], np.uint8)
+    content = encode_segmentation(
+        volume.series, numbers[label_array()], sorted(classes, key=classes.__getitem__)
+    )
+    (folder / name / "seg.dcm").write_bytes(content)
+
+
+def test_segments_have_the_same_names_in_all_volumes(tmp_path: Path) -> None:
+    classes = {"one": 1, "two": 2}
+    write_segmented(tmp_path / "A", "P1", classes, 1)
+    write_segmented(tmp_path / "A", "P2", classes, 2)
+    write_segmented(tmp_path / "B", "P3", {"one": 2, "two": 1}, 3)
+    with pytest.raises(DataError, match=r"the label 1 is 'two' in .*P3/seg\.dcm and 'one' in .*P1"):
+        run(tmp_path / "A", tmp_path / "B", tmp_path / "out")
+    code, printed, _ = run(tmp_path / "A", tmp_path / "out")
+    assert (code, printed.splitlines()[3]) == (0, "labels: 1 one, 2 two")
+    manifest = json.loads((tmp_path / "out/volumes.json").read_text())
+    assert manifest["volumes"][0]["label_names"] == {"1": "one", "2": "two"}
+    with pytest.raises(DataError, match=r"the label 1 is 'one' in .*/volumes/P1\.json and 'two'"):
+        run(tmp_path / "B", tmp_path / "out")
+    # The labels of all volumes may be replaced together.
+    for path in (tmp_path / "A").glob("*/seg.dcm"):
+        dataset = pydicom.dcmread(path)
+        for segment, label in zip(dataset.SegmentSequence, ("two", "one"), strict=True):
+            segment.SegmentLabel = label
+        dataset.save_as(path)
+    code, printed, _ = run(tmp_path / "A", tmp_path / "out")
+    assert (code, printed.splitlines()[3]) == (0, "labels: 1 two, 2 one")
+
+
+def test_an_error_of_any_type_is_that_of_its_volume(tmp_path: Path) -> None:
+    """A value that pydicom cannot process, and an error of the code."""
+    series = write_tree(tmp_path, 3)
+    edit_file(series[0][0], RescaleSlope="")
+    output = LocalStorage(tmp_path / "dataset")
+    tasks, result = plan_import(
+        [tmp_path / "CT"], [tmp_path / "labels"], output, PatientRule(), ImportOptions()
+    )
+    invalid: Any = None
+    tasks[1] = replace(tasks[1], options=invalid)
+    run_import(tasks, result, output)
+    assert [record.name for record in result.records] == ["PANCREAS_0003"]
+    first, second = result.failures.values()
+    assert "PANCREAS_0001" in first
+    assert "PANCREAS_0002/study/series cannot be imported (AttributeError: " in second
+    assert list(read_volume_records(output)) == ["PANCREAS_0003"]
 
 
 def test_images_and_labels_in_one_folder(tmp_path: Path) -> None:
