@@ -17,6 +17,7 @@ from tests.phantom_volumes import LOW, WIDTH, write_phantom_tree
 from trainer import __main__ as trainer_commands
 from trainer.data.dataset_index import prepare_dataset
 from trainer.evaluation.evaluate import evaluate
+from trainer.training import train_loop
 from tuning import best_trial
 from tuning.trainable import train_in_process
 
@@ -29,7 +30,11 @@ def run(app: object, *arguments: object) -> str:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom", "ignore::UserWarning:highdicom")
-def test_series_and_labels_become_a_bundle_and_a_segmentation(tmp_path: Path) -> None:
+def test_series_and_labels_become_a_bundle_and_a_segmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorFlow is initialized already, after which its threads cannot be configured.
+    monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
     tree, slices = tmp_path / "Pancreas", tmp_path / "slices"
     write_phantom_tree(
         tree,
