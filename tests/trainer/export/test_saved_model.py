@@ -14,7 +14,7 @@ from contract.imaging.intensity_scaling import IntensityScaling
 from tests.small import WINDOW, write_split
 from trainer.data.pipeline import WorkerRank, load_sample, validation_dataset
 from trainer.data.preprocessing import resize, resize_slices, standardize
-from trainer.export import saved_model, sliding_window
+from trainer.export import saved_model
 
 RANDOM = np.random.default_rng(0)
 SMALL = {"image_size": 32, "num_layers": 3, "base_filters": 4, "normalization": "batch"}
@@ -72,54 +72,6 @@ def test_the_graph_normalizes_like_the_pipeline(
     segmentation.forward = remember
     segmentation.segment(tf.constant(raw))
     assert np.array_equal(seen[0], images)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4])
-@pytest.mark.parametrize("shape", [(32, 32), (20, 50), (97, 64)])
-def test_tiles_of_a_constant_answer_blend_to_it(steps: int, shape: tuple[int, int]) -> None:
-    def constant(tiles: tf.Tensor) -> tf.Tensor:
-        return tf.zeros_like(tiles[:, :, :, :1]) + 0.3
-
-    images = tf.zeros((2, *shape, 3))
-    blended = sliding_window.blend_windows(images, constant, (32, 32), steps, 5, 1)
-    assert blended.shape == (2, *shape, 1)
-    assert np.allclose(blended, 0.3, atol=1e-6)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4])
-@pytest.mark.parametrize("window", [(16, 32), (32, 16)])
-def test_rectangular_tiles_put_every_pixel_back_in_its_place(
-    steps: int, window: tuple[int, int]
-) -> None:
-    shapes: list[tuple[int | None, ...]] = []
-
-    def probability(tiles: tf.Tensor) -> tf.Tensor:
-        shapes.append(tuple(tiles.shape[1:]))
-        return tiles
-
-    slices = RANDOM.random((2, 75, 41, 1), np.float32)
-    blended = sliding_window.blend_windows(tf.constant(slices), probability, window, steps, 5, 1)
-    assert np.abs(blended - slices).max() < 1e-5
-    assert set(shapes) == {(*window, 1)}
-
-
-@pytest.mark.parametrize("steps", [1, 2, 4])
-def test_tiles_put_every_pixel_back_in_its_place(steps: int) -> None:
-    slices = tf.constant(RANDOM.random((2, 75, 41, 3), np.float32))
-    blended = sliding_window.blend_windows(slices, lambda tiles: tiles, (16, 16), steps, 5, 3)
-    assert np.abs(blended - slices).max() < 1e-5
-
-
-def test_the_network_gets_no_more_tiles_at_once_than_it_may() -> None:
-    seen: list[int] = []
-
-    def probability(tiles: tf.Tensor) -> tf.Tensor:
-        seen.append(len(tiles))
-        return tiles
-
-    sliding_window.blend_windows(tf.zeros((2, 64, 48, 1)), probability, (16, 16), 2, 4, 1)
-    assert sum(seen) == 2 * 7 * 5
-    assert max(seen) == 4
 
 
 def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
