@@ -88,7 +88,11 @@ def test_several_classes_are_indices_of_the_most_probable(sliding_window: bool) 
     config = Config.model_validate(
         {
             "network": SMALL,
-            "data": {"classes": {"liver": 1, "kidney": 2}},
+            "data": {
+                "source": "folder",
+                "root": "/slices",
+                "classes": {"liver": 1, "kidney": 2},
+            },
             "predict": {"sliding_window": sliding_window},
         }
     )
