@@ -40,3 +40,8 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[2] == 1:
         return pixels
     return np.rint(pixels @ np.array(LUMA, np.float32))[..., None].astype(pixels.dtype)
+
+
+def format_size(pixels: np.ndarray) -> str:
+    """Width and height of an array [H, W, ...], for messages: "512 x 400"."""
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"

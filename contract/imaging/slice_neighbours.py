@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError
-from contract.imaging.arrays import to_grey
+from contract.imaging.arrays import format_size, to_grey
 
 _LAST_NUMBER = re.compile(r"([0-9]+)([^0-9/]*)$")
 _Key = tuple[str, str, str, int]
@@ -62,8 +62,8 @@ def stack_slices(slices: Sequence[NDArray], names: Sequence[str]) -> NDArray:
     for pixels, name in zip(slices, names, strict=True):
         if pixels.shape[:2] != slices[0].shape[:2]:
             raise DataError(
-                f"{name} has {_format_size(pixels)} pixels, but its neighbour {names[0]} "
-                f"{_format_size(slices[0])}: slices of a series must have one size."
+                f"{name} has {format_size(pixels)} pixels, but its neighbour {names[0]} "
+                f"{format_size(slices[0])}: slices of a series must have one size."
             )
     return np.concatenate([to_grey(pixels) for pixels in slices], axis=-1)
 
@@ -91,7 +91,3 @@ def _find_side(
             index = indices.get((*key[:3], key[3] + step * distance), index)
         side.append(index)
     return side
-
-
-def _format_size(pixels: NDArray) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"

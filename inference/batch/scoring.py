@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import numpy as np
-
 from contract.bundle import Manifest
 from contract.confusion import ConfusionCounts, class_counts, pooled_counts
 from contract.errors import ConfigError, DataError, UserError
+from contract.imaging.arrays import format_size
 from contract.imaging.decode import decode_mask
 from contract.imaging.file_names import normalized_stem
 from contract.imaging.mask_encoding import MaskEncoding, UnknownValuesError
@@ -83,8 +82,8 @@ class GroundTruth:
         prediction = job.read_mask(key)
         if prediction.shape != mask.shape:
             raise DataError(
-                f"{key}: its ground truth mask has {_format_size(mask)} pixels, the slice has "
-                f"{_format_size(prediction)}."
+                f"{key}: its ground truth mask has {format_size(mask)} pixels, the slice has "
+                f"{format_size(prediction)}."
             )
         return class_counts(prediction, mask, len(self.encoding.classes))
 
@@ -220,7 +219,3 @@ def scores_csv(
         for score in scores
     ]
     return to_csv((column, "dice", *by_class), rows)
-
-
-def _format_size(mask: np.ndarray) -> str:
-    return f"{mask.shape[0]} x {mask.shape[1]}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from contract.config import Data
 from contract.errors import DataError
+from contract.imaging.arrays import format_size
 from contract.imaging.decode import decode_image, decode_mask, is_in_color
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.mask_values import count_values
@@ -108,7 +109,7 @@ def _decode_pair(
         return str(error).removesuffix(".")
     if image.shape[:2] != mask.shape:
         return (
-            f"{pair.image} is {_format_size(image)} pixels, but {pair.mask} is {_format_size(mask)}"
+            f"{pair.image} is {format_size(image)} pixels, but {pair.mask} is {format_size(mask)}"
         )
     is_blank = image.min() == image.max()
     decoded = DecodedPair(
@@ -145,10 +146,6 @@ def class_fractions(values: Mapping[int, int], encoding: MaskEncoding) -> tuple[
         return (above / total,)
     indices = range(1, len(encoding.classes) + 1)
     return tuple(values.get(index, 0) / total for index in indices)
-
-
-def _format_size(pixels: np.ndarray) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]}"
 
 
 def assign_splits(

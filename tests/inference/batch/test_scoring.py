@@ -84,6 +84,6 @@ def test_written_masks_are_compared_with_the_ground_truth(tmp_path: Path) -> Non
     )
     assert counts == {"a.jpg": (ConfusionCounts(tp=4, fn=4, tn=8),)}
     assert set(failures) == {"b.jpg", "c.jpg"}
-    assert "3 x 4 pixels, the slice has 4 x 4" in failures["b.jpg"]
+    assert "4 x 3 pixels, the slice has 4 x 4" in failures["b.jpg"]
     assert "there is no ground truth mask c in" in failures["c.jpg"]
     assert progress == [1, 2, 3]
