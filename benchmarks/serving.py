@@ -78,8 +78,12 @@ metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=Non
     fingerprint=config.fingerprint(), dataset=dataset.fingerprint, patients={},
     image_size=config.network.image_shape,
     image_channels=config.network.image_channels,
+    neighbours=config.data.neighbours,
+    classes=config.data.segmentation_classes,
     intensity_scaling=IntensityScaling.from_window(
         config.data.intensity_low, config.data.intensity_high),
+    class_tolerance=config.data.class_tolerance,
+    other_values_are_background=config.data.other_values_are_background,
     threshold=config.predict.threshold, metrics={})
 model = saved_model.build_inference_model(config.network, 1, config.input_channels)
 saved_model.export_bundle(model, config, metadata, folder.child("bundle"))

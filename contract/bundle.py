@@ -71,15 +71,15 @@ class BundleMetadata(BaseModel):
     """Height and width of the network's input, in pixels."""
     image_channels: int
     """1: grey; 3: RGB. The SavedModel accepts both, unless it has neighbours."""
-    neighbours: int = 0
+    neighbours: int
     """How many slices on each side of a slice are further channels of its input (2.5D)."""
     classes: tuple[SegmentationClass, ...]
     """The classes of its masks; index 1 is the first."""
     intensity_scaling: IntensityScaling
     """How raw intensities become the input of the network; part of the SavedModel."""
-    class_tolerance: int | None = None
+    class_tolerance: int | None
     """data.class_tolerance, for masks to compare with."""
-    other_values_are_background: bool = False
+    other_values_are_background: bool
     """data.other_values_are_background, for masks to compare with."""
     threshold: float
     """With one class, a pixel is foreground where its probability is greater than this."""

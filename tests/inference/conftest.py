@@ -81,6 +81,8 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             neighbours=neighbours,
             classes=classes,
             intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
+            class_tolerance=None,
+            other_values_are_background=False,
             threshold=0.5,
             metrics={"val_dice_coef": level},
         )

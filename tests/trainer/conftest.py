@@ -131,8 +131,11 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patients={"train": ("a", "b", "c$"), "valid": ("d",)},
         image_size=(128, 128),
         image_channels=1,
+        neighbours=0,
         classes=single_foreground(),
         intensity_scaling=IntensityScaling.from_window(0.0, 255.0),
+        class_tolerance=None,
+        other_values_are_background=False,
         threshold=0.5,
         metrics={"val_dice_coef": 0.5},
     )

@@ -40,6 +40,7 @@ def record(name: str, patient: str, row_mm: float) -> VolumeRecord:
         volume_digest="",
         labels_digest="",
         labels={},
+        label_names={},
         slices=2,
         options=ImportOptions(),
         files={},

@@ -65,7 +65,7 @@ class VolumeRecord(BaseModel):
     """SHA-256 of the file of the labels."""
     labels: dict[int, int]
     """The number of voxels of each label but 0."""
-    label_names: dict[int, str] = {}
+    label_names: dict[int, str]
     """The names that a DICOM segmentation gives to labels."""
     slices: int
     """The number of images that were written, center crops included."""
