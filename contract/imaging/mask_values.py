@@ -1,5 +1,6 @@
 """Which values of masks are foreground, if no setting says so."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -21,6 +22,15 @@ def count_values(mask: np.ndarray) -> dict[int, int]:
         return {int(value): int(counts[value]) for value in values}
     values, counts = np.unique(mask, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def count_voxels(labels: np.ndarray) -> Counter[int]:
+    """The number of voxels of each value that labels [slices, rows, columns] have."""
+    # By slice, because bincount converts its input to 64 bits.
+    counts: Counter[int] = Counter()
+    for mask in labels:
+        counts.update(count_values(mask))
+    return counts
 
 
 def equivalent_threshold(threshold: int, thresholds: Iterable[int]) -> int:

@@ -28,6 +28,7 @@ from contract.errors import DataError, UserError, last_line
 from contract.imaging.arrays import to_slice
 from contract.imaging.dicom_seg import check_segmentation_source, encode_segmentation
 from contract.imaging.encode import value_table
+from contract.imaging.mask_values import count_voxels
 from contract.imaging.nifti import encode_nifti, is_nifti
 from contract.imaging.segmentation_class import SegmentationClass, VolumeFormat
 from contract.imaging.slice_neighbours import find_volume_neighbours
@@ -210,12 +211,9 @@ def _predict_volume(
     mask = Volume(geometry.from_standard(labels), geometry.affine)
     classes = predictor.manifest.classes
     job.output.write(job.mask_key(name), _encode_mask(job, name, mask, classes))
-    # By slice, because bincount converts its input to 64 bits.
-    by_slice = [np.bincount(each.ravel(), minlength=len(classes) + 1) for each in labels]
-    voxels = np.sum(by_slice, axis=0)
+    voxels = count_voxels(labels)
     ml = {
-        each.name: int(voxels[index]) * geometry.voxel_ml
-        for index, each in enumerate(classes, start=1)
+        each.name: voxels[index] * geometry.voxel_ml for index, each in enumerate(classes, start=1)
     }
     return Volumetry(name, len(labels), ml, job.volumes[name].digest())
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import DataError, NotFoundError
 from contract.imaging.encode import encode_int16, encode_labels
+from contract.imaging.mask_values import count_voxels
 from contract.imaging.volume import Geometry, Volume
 from contract.storage import Storage
 from trainer.data.importers.labels import LabeledVolume
@@ -234,7 +235,7 @@ def _create_record(
     digests: tuple[str, str],
     files: dict[str, str],
 ) -> VolumeRecord:
-    counts = np.bincount(labels.voxels.ravel())
+    voxels = count_voxels(labels.voxels)
     geometry = image.geometry
     return VolumeRecord(
         name=task.name,
@@ -246,7 +247,7 @@ def _create_record(
         source_orientation=source_orientation,
         volume_digest=digests[0],
         labels_digest=digests[1],
-        labels={value: int(counts[value]) for value in np.flatnonzero(counts).tolist() if value},
+        labels={value: voxels[value] for value in sorted(voxels) if value},
         label_names=dict(task.label_names),
         slices=len(files) // 2,
         options=task.options,
