@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError, first_line
-from contract.imaging.dicom import DicomSeries, SliceHeader, read_pixels
+from contract.imaging.dicom_files import SliceHeader, read_pixels
+from contract.imaging.dicom_series import DicomSeries
 from contract.imaging.volume import Geometry, Volume
 
 # Of a voxel: how far a pixel of a frame may be from the center of a voxel of the series.

@@ -4,6 +4,7 @@ The import of a dataset and prediction find, name and read volumes with these fu
 bundle predicts the voxels that it was trained on.
 """
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -13,15 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract.errors import DataError, first_line
-from contract.imaging.dicom import (
-    SEGMENTATION,
-    DicomSeries,
-    SliceHeader,
-    digest_files,
-    group_series,
-    is_dicom,
-    read_header,
-)
+from contract.imaging.dicom_files import SEGMENTATION, SliceHeader, is_dicom, read_header
+from contract.imaging.dicom_series import DicomSeries, group_series
 from contract.imaging.file_names import is_hidden, is_image_file
 from contract.imaging.nifti import is_nifti, nifti_stem, read_nifti, read_nifti_geometry
 from contract.imaging.volume import Geometry, Volume
@@ -214,6 +208,16 @@ def iterate_visible_files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield from (Path(parent, name) for name in sorted(names) if not is_hidden(name))
+
+
+def digest_files(paths: Sequence[Path]) -> str:
+    """SHA-256, in hex, of the content of files, whatever their names and order."""
+
+    def digest(path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return hashlib.sha256("".join(sorted(map(digest, paths))).encode()).hexdigest()
 
 
 def _name_series(

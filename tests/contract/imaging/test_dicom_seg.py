@@ -12,12 +12,13 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels.utils import pack_bits
 
 from contract.errors import DataError
-from contract.imaging.dicom import DicomSeries, group_series, read_header
+from contract.imaging.dicom_files import read_header
 from contract.imaging.dicom_seg import (
     check_segmentation_source,
     encode_segmentation,
     read_segmentation,
 )
+from contract.imaging.dicom_series import DicomSeries, group_series
 from contract.imaging.volume import Geometry, Volume
 from tests.volumes import (
     BIRTH_DATE,

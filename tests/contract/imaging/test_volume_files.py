@@ -12,7 +12,7 @@ import pytest
 
 from contract.errors import DataError
 from contract.imaging.dicom_seg import encode_segmentation
-from contract.imaging.volume_files import contains_volumes, find_volumes
+from contract.imaging.volume_files import contains_volumes, digest_files, find_volumes
 from tests import real_files
 from tests.volumes import edit_file, label_array, standard_volume, write_nifti, write_series
 
@@ -229,3 +229,12 @@ def test_a_real_oblique_volume_is_where_nibabel_places_it(name: str, tmp_path: P
     np.testing.assert_array_equal(standard.voxels, expected)
     corner = canonical.affine @ [canonical.shape[0] - 1, canonical.shape[1] - 1, 0, 1]
     np.testing.assert_allclose(standard.affine[:3, 3], corner[:3] * [-1, -1, 1], atol=1e-3)
+
+
+def test_a_digest_depends_on_the_content_alone(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, STANDARD)
+    digest = digest_files(paths)
+    renamed = [path.rename(path.with_name(f"x{path.name}")) for path in reversed(paths)]
+    assert digest_files(renamed) == digest
+    renamed[0].write_bytes(renamed[0].read_bytes() + b"\0")
+    assert digest_files(renamed) != digest

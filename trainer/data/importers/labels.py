@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from contract.errors import DataError, first_line
-from contract.imaging.dicom import SliceHeader, digest_files
+from contract.imaging.dicom_files import SliceHeader
 from contract.imaging.dicom_seg import read_segment_names, read_segmentation
 from contract.imaging.nifti import nifti_stem, read_nifti_geometry, read_nifti_labels
 from contract.imaging.volume import Geometry, Volume, list_differences
-from contract.imaging.volume_files import VolumeFile
+from contract.imaging.volume_files import VolumeFile, digest_files
 
 _CHANNEL = re.compile(r"_\d{4}$")
 _NUMBER = re.compile(r"\d+(?=\D*$)")
