@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,11 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--write", action="store_true", help="put the table into README.md")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; figures mean nothing")
     return parser
+
+
+def command(program: str, *words: object) -> list[str]:
+    """The command line that runs a module of benchmarks/programs."""
+    return [sys.executable, "-m", f"benchmarks.programs.{program}", *map(str, words)]
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

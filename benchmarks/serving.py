@@ -23,12 +23,12 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from benchmarks.record import arguments, publish, table
+from benchmarks.record import arguments, command, publish, table
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
 from contract.host_info import cpu_count
@@ -38,6 +38,12 @@ from contract.storage import open_storage
 IN_FLIGHT = (1, 8, 32)
 KERAS_WAY = "Keras `model.predict`"
 BARE_WAY = "bare loop, OpenVINO"
+LOOPS = {
+    KERAS_WAY: ("keras_loop",),
+    "bare loop, TensorFlow": ("engine_loop", "TensorFlow"),
+    BARE_WAY: ("engine_loop", "OpenVINO"),
+}
+"""The program of each loop, and what it needs besides the settings, the folder and the threads."""
 
 
 @dataclass(frozen=True)
@@ -50,101 +56,6 @@ class Round:
     """Slices a second."""
 
 
-PREPARE = """
-import sys
-import cv2
-from contract import bundle
-from contract.config.loader import load_config
-from contract.storage import open_storage
-from trainer.export import saved_model
-from trainer.data.dataset_index import prepare_dataset
-from contract.config import Config
-from contract.host_info import host_info
-from contract.imaging.decode import read_image
-from contract.imaging.intensity_scaling import IntensityScaling
-from contract.timestamps import utc_now
-
-config, folder = load_config(sys.argv[1]), open_storage(sys.argv[2])
-drawn = config.with_values({"data.source": "phantom", "data.root": None, "data.phantom.size": 512,
-    "data.phantom.train_patients": 1, "data.phantom.valid_patients": 1,
-    "data.phantom.test_patients": 1, "data.phantom.slices": 16})
-dataset = prepare_dataset(drawn.data, 0, folder)
-for number, record in enumerate(dataset.slices[:16]):
-    image = read_image(open_storage(dataset.root), record.image)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
-    folder.write(f"slices/{number:02}.jpg", cv2.imencode(".jpg", image, quality)[1].tobytes())
-metadata = bundle.BundleMetadata(name="benchmark", created=utc_now(), commit=None,
-    machine=host_info()["machine"],
-    fingerprint=config.fingerprint(), dataset=dataset.fingerprint, patients={},
-    image_size=config.network.image_shape,
-    image_channels=config.network.image_channels,
-    neighbours=config.data.neighbours,
-    classes=config.data.segmentation_classes,
-    intensity_scaling=IntensityScaling.from_window(
-        config.data.intensity_low, config.data.intensity_high),
-    class_tolerance=config.data.class_tolerance,
-    other_values_are_background=config.data.other_values_are_background,
-    threshold=config.predict.threshold, metrics={})
-model = saved_model.build_inference_model(config.network, 1, config.input_channels)
-saved_model.export_bundle(model, config, metadata, folder.child("bundle"))
-"""
-
-# Answers each line of seconds on its standard input with the seconds every slice took.
-LOOP = """
-import json, sys, time
-from itertools import cycle
-from pathlib import Path
-
-images = [file.read_bytes() for file in sorted(Path(sys.argv[2], "slices").glob("*.jpg"))]
-for data in images[:3]:
-    segment(data)
-print("ready", flush=True)
-for line in sys.stdin:
-    end, taken, turn = time.perf_counter() + float(line), [], cycle(images)
-    while (start := time.perf_counter()) < end:
-        segment(next(turn))
-        taken.append(time.perf_counter() - start)
-    print(json.dumps(taken), flush=True)
-"""
-
-KERAS = """
-import sys
-import cv2, numpy as np, tensorflow as tf
-from contract.config.loader import load_config
-from trainer.networks.registry import build_network
-
-config = load_config(sys.argv[1])
-tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
-model = build_network(config.network, 1, config.input_channels)
-height, width = config.network.image_shape
-low, high = config.data.intensity_low, config.data.intensity_high
-
-def segment(data):
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
-    batch = ((np.clip(small, low, high) - low) / (high - low))[None, ..., None]
-    maps = model.predict(batch, verbose=0)[0, ..., 0]
-    full = cv2.resize(maps, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    mask = (full > config.predict.threshold).astype(np.uint8) * 255
-    return cv2.imencode(".png", mask)[1].tobytes()
-"""
-
-BARE = """
-import sys
-from pathlib import Path
-from inference.engines import OpenVinoEngine, TensorFlowEngine
-from contract.imaging.decode import decode_image
-from contract.imaging.encode import encode_mask
-from contract.imaging.segmentation_class import single_foreground
-
-engine = {kind}(Path(sys.argv[2], "bundle"), int(sys.argv[3]))
-
-def segment(data):
-    mask = engine.infer(decode_image(data, "image")[None])[1][0]
-    return encode_mask(mask, single_foreground())
-"""
-
-
 def main() -> None:
     """Measure all ways round by round and publish speeds, latencies and ratios."""
     chosen = arguments(__doc__).parse_args()
@@ -152,12 +63,11 @@ def main() -> None:
     measured: dict[str, list[Round]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path, config = settings(Path(folder))
-        subprocess.run([sys.executable, "-c", PREPARE, str(path), folder], check=True)
+        subprocess.run(command("serving_files", path, folder), check=True)
         promote_bundle(config, folder)
         loops = {
-            KERAS_WAY: stack.enter_context(loop(KERAS, path, folder)),
-            "bare loop, TensorFlow": stack.enter_context(bare("TensorFlowEngine", path, folder)),
-            BARE_WAY: stack.enter_context(bare("OpenVinoEngine", path, folder)),
+            name: stack.enter_context(loop(program, path, folder, cpu_count(), *words))
+            for name, (program, *words) in LOOPS.items()
         }
         port = stack.enter_context(service(path))
         images = [file.read_bytes() for file in sorted(Path(folder, "slices").glob("*.jpg"))]
@@ -202,11 +112,10 @@ def promote_bundle(config: Config, folder: str) -> None:
 
 
 @contextmanager
-def loop(script: str, path: Path, folder: str) -> Iterator[subprocess.Popen[str]]:
+def loop(program: str, *words: object) -> Iterator[subprocess.Popen[str]]:
     """A process that measures a way whenever it is asked, ready when this returns."""
-    words = [sys.executable, "-c", script + LOOP, str(path), folder, str(cpu_count())]
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(program, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the loop did not start"
@@ -214,11 +123,6 @@ def loop(script: str, path: Path, folder: str) -> Iterator[subprocess.Popen[str]
             yield process
         finally:
             process.terminate()
-
-
-def bare(kind: str, path: Path, folder: str) -> AbstractContextManager[subprocess.Popen[str]]:
-    """The bare loop over an engine."""
-    return loop(BARE.replace("{kind}", kind), path, folder)
 
 
 def ask(process: subprocess.Popen[str], seconds: float) -> list[float]:

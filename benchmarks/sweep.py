@@ -13,14 +13,13 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import arguments, publish, table
+from benchmarks.record import arguments, command, publish, table
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
 from tuning import sweep
@@ -42,37 +41,6 @@ SPACE = {
     "network.base_kernels": {"choice": [3, 5]},
     "network.num_layers": {"choice": [2, 3, 4]},
 }
-
-PLAIN = """
-import json, sys, time
-began = time.monotonic()
-from contract.config.loader import load_config
-from contract.storage import open_storage
-from trainer.training import run_store
-from trainer.data.dataset_index import prepare_dataset
-from trainer.training.train_loop import WorkerContext, train
-from tuning.trial_store import TrialStore
-from tuning.scheduler import SweepScheduler
-from tuning.trainable import trial_config
-
-config = load_config(sys.argv[1])
-storage = open_storage(config.storage.root)
-dataset = prepare_dataset(config.data, config.run.seed, storage)
-store = TrialStore(storage.child("plain"))
-scheduler = SweepScheduler(config, store, 1)
-while trial := scheduler.next_trial():
-    def report(metrics):
-        time_s = time.monotonic() - began
-        epoch = {"trial": trial.number, "time_s": time_s, "metrics": dict(metrics)}
-        print("EPOCH", json.dumps(epoch), flush=True)
-
-    chosen = trial_config(config, trial.number, trial.values)
-    run = run_store.run_storage(chosen)
-    run_store.create_run(run, chosen, dataset)
-    train(chosen, dataset, run, WorkerContext(report_epoch=report))
-    store.finish(trial.number, "completed")
-print("END", json.dumps({"time_s": time.monotonic() - began}))
-"""
 
 
 def main() -> None:
@@ -126,7 +94,7 @@ def plain(config: Config, folder: Path) -> tuple[list[dict[str, Any]], float]:
     alone = config.with_values({"run.name": "plain", "train.cpus_per_worker": cpus})
     path.write_text(to_toml(alone), encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "-c", PLAIN, str(path)], check=True, capture_output=True, text=True
+        command("sequential_search", path), check=True, capture_output=True, text=True
     )
     lines = [line.split(" ", 1) for line in result.stdout.splitlines()]
     facts = [(word, json.loads(rest)) for word, rest in lines if word in ("EPOCH", "END")]

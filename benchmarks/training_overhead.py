@@ -13,51 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.record import arguments, publish, table
+from benchmarks.record import arguments, command, publish, table
 from contract.config import Augment, Config
 from contract.config.loader import load_config, to_toml
 from contract.storage import open_storage
-
-PLAIN = """
-import json, sys, time
-import numpy as np, tensorflow as tf, tf_keras as keras
-from contract.config.loader import load_config
-from trainer.networks.registry import build_network
-from trainer.components.metrics import SegmentationMetrics
-from trainer.components.losses import SegmentationLoss
-from trainer.networks.layers import bind_dropout
-
-config, folder = load_config(sys.argv[1]), sys.argv[2]
-tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
-model = build_network(config.network, 1, config.input_channels)
-model.compile(
-    keras.optimizers.AdamW(config.train.learning_rate),
-    SegmentationLoss(config.train.loss),
-    weighted_metrics=[SegmentationMetrics(["foreground"])],
-)
-bind_dropout(model, config.run.seed)
-names = ("train_x", "train_y", "valid_x", "valid_y")
-data = {name: np.load(f"{folder}/{name}.npy") for name in names}
-batch = config.train.batch_size
-
-
-class Clock(keras.callbacks.Callback):
-    seconds = []
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.monotonic() - self.began)
-
-
-model.fit(
-    data["train_x"], data["train_y"], batch_size=batch, epochs=config.train.epochs,
-    validation_data=(data["valid_x"], data["valid_y"]), validation_batch_size=batch,
-    verbose=0, callbacks=[Clock()],
-)
-print(json.dumps(Clock.seconds))
-"""
 
 
 def main() -> None:
@@ -108,7 +67,7 @@ def plain(config: Config, folder: str) -> float:
     path = Path(folder) / "plain.toml"
     path.write_text(to_toml(config), encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "-c", PLAIN, str(path), folder], check=True, capture_output=True, text=True
+        command("plain_fit", path, folder), check=True, capture_output=True, text=True
     )
     return samples / statistics.median(json.loads(result.stdout.splitlines()[-1])[1:])
 

@@ -1,0 +1,1 @@
+"""Programs that the benchmarks measure or need, each for a process of its own."""
