@@ -26,12 +26,12 @@ def main() -> None:
         "building the network": "start Ray and the workers, import TensorFlow, cache the slices"
     }
 
-    def watch(done: int, total: int | None, note: str) -> None:
+    def on_progress(done: int, total: int | None, note: str) -> None:
         name = names.pop(note, None) if not done else "build the network, first step"
         if name and name not in dict(marks):
             marks.append((name, time.monotonic()))
 
-    launcher.run_training(config, watch)
+    launcher.run_training(config, on_progress)
     for (name, at), before in zip(marks, [began, *(at for _, at in marks)], strict=False):
         print(f"PHASE\t{name}\t{at - before:.2f}")
 
