@@ -154,17 +154,20 @@ def value_table(classes: Sequence[SegmentationClass]) -> np.ndarray:
     return np.array([0, *values], np.uint8 if max(values) < 256 else np.uint16)
 
 
-def encode_probability(
-    probability: np.ndarray, classes: Sequence[SegmentationClass]
-) -> tuple[bytes, str]:
-    """The probabilities [H, W, K] of a slice as a file, and its suffix.
+def probability_suffix(classes: Sequence[SegmentationClass]) -> str:
+    """The suffix of the files that encode_probability returns."""
+    return ".png" if len(classes) == 1 else ".npz"
+
+
+def encode_probability(probability: np.ndarray, classes: Sequence[SegmentationClass]) -> bytes:
+    """The probabilities [H, W, K] of a slice as a file.
 
     One class: a grey PNG of 16 bits, whose value is 65535 times the probability. Several: an NPZ
     file of NumPy with the arrays probability, float32 [H, W, K], and classes, the names.
     """
     if len(classes) == 1:
         scaled = (probability[..., 0] * 65535.0).round().astype(np.uint16)
-        return encode_png(scaled, *_OVERLAY_OPTIONS), ".png"
+        return encode_png(scaled, *_OVERLAY_OPTIONS)
     names = np.array([each.name for each in classes])
     stream = io.BytesIO()
     # The fastest level: NumPy's own takes a second for a slice of one megapixel and three classes.
@@ -172,7 +175,7 @@ def encode_probability(
         for name, array in (("probability", probability), ("classes", names)):
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
-    return stream.getvalue(), ".npz"
+    return stream.getvalue()
 
 
 def encode_overlay(

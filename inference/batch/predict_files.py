@@ -33,6 +33,7 @@ from contract.imaging.encode import (
     encode_mask,
     encode_overlay,
     encode_probability,
+    probability_suffix,
 )
 from contract.imaging.file_names import IMAGE_SUFFIXES, is_hidden, is_image_file, normalized_stem
 from contract.imaging.segmentation_class import MaskFormat, SegmentationClass
@@ -108,8 +109,8 @@ class PredictionJob:
         """Write the output files of a slice; the mask last, because it marks the slice as done."""
         stem, mask, classes = stem_of(key), segmentation.mask, self.files.classes
         if segmentation.probability is not None:
-            content, suffix = encode_probability(segmentation.probability, classes)
-            self.output.write(f"{PROBABILITIES}/{stem}{suffix}", content)
+            content = encode_probability(segmentation.probability, classes)
+            self.output.write(f"{PROBABILITIES}/{stem}{probability_suffix(classes)}", content)
         if self.files.overlays:
             shown = center_slice(image, self.stack_size)
             overlay = encode_overlay(shown, mask, classes, self.files.window)
@@ -128,8 +129,7 @@ class PredictionJob:
         if self.files.overlays:
             keys.add(f"{OVERLAYS}/{stem}.png")
         if self.files.probabilities:
-            suffix = ".png" if len(self.files.classes) == 1 else ".npz"
-            keys.add(f"{PROBABILITIES}/{stem}{suffix}")
+            keys.add(f"{PROBABILITIES}/{stem}{probability_suffix(self.files.classes)}")
         return keys
 
 

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.config import Serve
-from contract.imaging.encode import encode_mask, encode_probability
+from contract.imaging.encode import encode_mask, encode_probability, probability_suffix
 from contract.imaging.segmentation_class import MaskFormat
 from inference.predictor import Segmentation
 from inference.serving.model_manager import LoadedModel
@@ -265,8 +265,8 @@ def _encode_response(mask: np.ndarray, model: LoadedModel, seconds: float) -> st
 def _encode_probability(segmentation: Segmentation, model: LoadedModel) -> Response:
     assert segmentation.probability is not None, "it was requested"
     classes = model.predictor.manifest.classes
-    content, suffix = encode_probability(segmentation.probability, classes)
-    content_type = PNG if suffix == ".png" else NPZ
+    content = encode_probability(segmentation.probability, classes)
+    content_type = PNG if probability_suffix(classes) == ".png" else NPZ
     return Response(content, 200, {MODEL_HEADER: model.label}, content_type)
 
 

@@ -19,6 +19,7 @@ from contract.imaging.encode import (
     encode_overlay,
     encode_png,
     encode_probability,
+    probability_suffix,
 )
 from contract.imaging.segmentation_class import (
     MaskFormat,
@@ -98,15 +99,15 @@ def test_a_mask_of_classes_is_a_palette_or_values_or_colors() -> None:
 
 def test_probabilities_of_one_class_have_16_bits() -> None:
     probability = np.array([[[0.0], [0.25], [1.0]]], np.float32)
-    data, suffix = encode_probability(probability, single_foreground())
-    assert suffix == ".png"
+    assert probability_suffix(single_foreground()) == ".png"
+    data = encode_probability(probability, single_foreground())
     assert decode_image(data, "probability")[..., 0].tolist() == [[0, 16384, 65535]]
 
 
 def test_probabilities_of_classes_are_arrays() -> None:
     probability = np.random.default_rng(0).random((3, 4, 2)).astype(np.float32)
-    data, suffix = encode_probability(probability, BY_VALUE)
-    assert suffix == ".npz"
+    assert probability_suffix(BY_VALUE) == ".npz"
+    data = encode_probability(probability, BY_VALUE)
     with np.load(io.BytesIO(data)) as arrays:
         np.testing.assert_array_equal(arrays["probability"], probability)
         assert arrays["classes"].tolist() == ["liver", "kidney"]
