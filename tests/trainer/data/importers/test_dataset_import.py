@@ -200,9 +200,10 @@ def test_no_process_outlives_an_import(sent: signal.Signals, tmp_path: Path) -> 
     # The pipe is closed when the last process that can write to it has ended.
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "Traceback" not in errors
-    records = {path.stem for path in output.glob("volumes/*.json")}
+    # An interpreter that is still starting when its parent is killed prints a traceback of Python.
     if sent == signal.SIGINT:
+        assert "Traceback" not in errors
+        records = {path.stem for path in output.glob("volumes/*.json")}
         assert set(read_volume_records(LocalStorage(output))) == records
 
 
