@@ -30,8 +30,8 @@ def main() -> None:
 
 # The settings that differ from those of the demo, by the size of the network's input.
 SIZES = {
-    64: {},
-    256: {"network.image_size": 256, "data.phantom.size": 256, "data.phantom.train_patients": 4},
+    64: {"data.phantom.train_patients": 24},
+    256: {"network.image_size": 256, "data.phantom.size": 256, "data.phantom.train_patients": 6},
 }
 
 

@@ -21,6 +21,7 @@ and the same gradient.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -124,8 +125,18 @@ def batch_sums(
 
 
 def all_reduce_sum(values: tf.Tensor) -> tf.Tensor:
-    """The sum of a tensor over all workers, through which gradients flow."""
+    """The sum of a tensor over all workers, through which gradients flow.
+
+    Every worker must compute the same value from the sum. Then its gradient is the same on every
+    worker too, and their sum, which the gradient of an all-reduce is, needs no collective.
+    """
     replica = tf.distribute.get_replica_context()
     if replica is None or replica.num_replicas_in_sync == 1:
         return values
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    @tf.custom_gradient
+    def reduce(local: tf.Tensor) -> Any:
+        total = replica.all_reduce(tf.distribute.ReduceOp.SUM, local)
+        return total, lambda gradient: gradient * replica.num_replicas_in_sync
+
+    return reduce(values)

@@ -58,7 +58,8 @@ class SegmentationMetrics(keras.metrics.Metric):
 
     def reset_state(self) -> None:
         """Reset the sums; the method of Keras assigns a scalar, which fails for a matrix."""
-        self.sums.assign(tf.zeros_like(self.sums))
+        # Reading the sums, also as the result of an assignment, would be a collective.
+        self.sums.assign(tf.zeros(self.sums.shape), read_value=False)
 
     def result(self) -> dict[str, tf.Tensor]:
         """Every metric over everything added since the start of the epoch, by name."""

@@ -141,11 +141,12 @@ def training_dataset(
         return standardize(images, scaling), maps
 
     return (
-        tf.data.Dataset.range(first_epoch, train.epochs)
+        tf.data.Dataset.counter(first_epoch)
         .flat_map(epoch_sample_order)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         .prefetch(tf.data.AUTOTUNE)
     )
 

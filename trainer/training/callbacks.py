@@ -13,7 +13,7 @@ from contract.progress import ProgressCallback, no_progress
 from trainer.components import lr_schedule
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import RunLogger
-from trainer.training.model_cache import state_variables
+from trainer.training.model_state import StateReader
 from trainer.training.watchdog import Watchdog
 
 # Reading the loss waits for the device.
@@ -36,7 +36,6 @@ class TrainingCallback(keras.callbacks.Callback):
         train: Train,
         history: Sequence[EpochMetrics],
         steps_per_epoch: int,
-        world_size: int = 1,
         report_epoch: Callable[[EpochMetrics], None] = ignore_epoch,
         report_progress: ProgressCallback = no_progress,
         run_logger: RunLogger | None = None,
@@ -46,7 +45,6 @@ class TrainingCallback(keras.callbacks.Callback):
         train: The training settings.
         history: The metrics of the epochs before the one to resume with.
         steps_per_epoch: Training steps of an epoch.
-        world_size: Number of workers.
         report_epoch: Called on every rank after each epoch; may end the training by raising.
         report_progress: Called after each step.
         run_logger: Records each epoch; only rank 0 has one.
@@ -56,7 +54,7 @@ class TrainingCallback(keras.callbacks.Callback):
         # Keras then passes tensors and does not wait for the device after every step to read them.
         # Not a public name: a Keras without it passes numbers, which a test would notice.
         self._supports_tf_logs = True
-        self.train_settings, self.world_size, self.run_logger = train, world_size, run_logger
+        self.train_settings, self.run_logger = train, run_logger
         self.history = list(history)
         self.steps_per_epoch = steps_per_epoch
         self.report_epoch, self.report_progress = report_epoch, report_progress
@@ -69,6 +67,10 @@ class TrainingCallback(keras.callbacks.Callback):
     def total_steps(self) -> int:
         """Training steps of all epochs."""
         return self.train_settings.epochs * self.steps_per_epoch
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Prepare to read the state of the model."""
+        self._state_reader = StateReader(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock of the epoch."""
@@ -88,8 +90,7 @@ class TrainingCallback(keras.callbacks.Callback):
             return
         self._last_report = now
         done = len(self.history) * self.steps_per_epoch + batch + 1
-        # In the logs of a batch, and only there, Keras adds up the losses of all workers.
-        loss = float((logs or {})["loss"]) / self.world_size
+        loss = float((logs or {})["loss"])
         self.report_progress(done, self.total_steps, f"loss {loss:.4f}")
 
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -104,8 +105,8 @@ class TrainingCallback(keras.callbacks.Callback):
         metrics["seconds"] = time.monotonic() - self.epoch_start
         check_finite_metrics(metrics)
         self.history.append(metrics)
-        # Reading a variable may be a collective (batch normalization statistics): on every rank.
-        state = [variable.numpy() for variable in state_variables(self.model)]
+        # On every rank, because it may be a collective.
+        state = self._state_reader.read()
         if self.run_logger:
             self.run_logger.log_epoch(state, self.history)
         self.model.stop_training = is_finished(self.history, self.train_settings)

@@ -226,7 +226,6 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
         ctx = WorkerContext(
             rank=WorkerRank(context.get_world_rank(), context.get_world_size()),
             broadcast=broadcast_from_rank_zero,
-            report_epoch=lambda metrics: ray.train.report(dict(metrics)),
             report_progress=report_progress,
             report_stall=report_progress.report_stall,
         )

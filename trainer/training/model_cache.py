@@ -7,12 +7,13 @@ part of a graph) share one network; it starts with the same initial weights each
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import tf_keras as keras
 from numpy.typing import NDArray
 
 from contract.config import Config
+from trainer.training.model_state import state_variables
 
 # Limits for kept weights and optimizer variables, and for networks: a graph takes about 12 MB.
 _MAX_BYTES, _MAX_MODELS = 256 * 2**20, 8
@@ -80,11 +81,6 @@ class ModelCache:
 
     def _total_bytes(self) -> int:
         return sum(compiled.size for compiled in self._models)
-
-
-def state_variables(model: keras.Model) -> list[Any]:
-    """The variables that training resumes from, weights first; a loss scale recovers by itself."""
-    return [*model.weights, *model.optimizer.variables]
 
 
 def _cache_key(config: Config, policy: str) -> str:

@@ -26,6 +26,7 @@ from trainer.components.class_maps import predicted_mask
 from trainer.components.losses import SegmentationLoss
 from trainer.components.metrics import SegmentationMetrics
 from trainer.components.optimizers import build_optimizer
+from trainer.components.segmentation_model import SegmentationModel
 from trainer.data import cache, pipeline
 from trainer.data.cache import CachedSplit
 from trainer.data.dataset_index import Dataset, SliceRecord, intensity_scaling
@@ -39,7 +40,8 @@ from trainer.training import checkpoints
 from trainer.training.callbacks import TrainingCallback, ignore_epoch, ignore_stall, is_finished
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, RunLogger
-from trainer.training.model_cache import ModelCache, state_variables
+from trainer.training.model_cache import ModelCache
+from trainer.training.model_state import state_variables
 
 
 def return_value(value: Any) -> Any:
@@ -130,7 +132,6 @@ def train(
         config.train,
         history,
         pipeline.steps_per_epoch(config.train, cached["train"].num_samples),
-        ctx.rank.world_size,
         ctx.report_epoch,
         report_progress,
         run_logger,
@@ -183,7 +184,8 @@ def build_compiled_model(config: Config) -> keras.Model:
     """
     classes = [each.name for each in config.data.segmentation_classes]
     with seeded_initializers(config.run.seed):
-        model = build_network(config.network, len(classes), config.input_channels)
+        network = build_network(config.network, len(classes), config.input_channels)
+    model = SegmentationModel(network.inputs, network.outputs, name=network.name)
     weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
     loss = SegmentationLoss(config.train.loss, weights)
     metrics = SegmentationMetrics(classes)

@@ -34,7 +34,6 @@ def test_progress_counts_the_steps_of_earlier_epochs() -> None:
         Train(epochs=3),
         history,
         steps_per_epoch=5,
-        world_size=2,
         report_progress=lambda *progress: reports.append(progress),
     )
     for batch in (1, 2, 4):
@@ -42,8 +41,8 @@ def test_progress_counts_the_steps_of_earlier_epochs() -> None:
     callback.on_train_end()
     # The first step and the last of an epoch are always reported, others not at once after one.
     assert reports == [
-        (7, 15, "loss 0.2500"),
-        (10, 15, "loss 0.2500"),
+        (7, 15, "loss 0.5000"),
+        (10, 15, "loss 0.5000"),
         (15, 15, "exporting the bundle"),
     ]
 

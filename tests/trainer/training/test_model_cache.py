@@ -6,7 +6,8 @@ import tf_keras as keras
 
 from contract.config import Config
 from tests.small import NETWORK
-from trainer.training.model_cache import CompiledModel, ModelCache, state_variables
+from trainer.training.model_cache import CompiledModel, ModelCache
+from trainer.training.model_state import state_variables
 from trainer.training.train_loop import build_compiled_model
 
 CONFIG = Config.model_validate({"network": NETWORK, "train": {"num_workers": 1}})
