@@ -82,7 +82,21 @@ def leaderboard_text(trials: Sequence[Trial], monitor: str) -> str:
     ]
     failed = [trial for trial in trials if trial.status == "failed"]
     errors = [f"trial {trial.number} failed: {trial.error}" for trial in failed]
-    return "\n".join([*lines, *errors])
+    return "\n".join([*lines, *describe_networks(trials, monitor), *errors])
+
+
+def describe_networks(trials: Sequence[Trial], monitor: str) -> list[str]:
+    """A line for each network, if network.name was searched; trials and lines: best first."""
+    names = dict.fromkeys(trial.values.get("network.name") for trial in trials)
+    lines = []
+    for name in names:
+        own = [trial for trial in trials if trial.values.get("network.name") == name]
+        best = own[0].best_epoch(monitor)
+        score = f"{best[monitor]:.4f} (trial {own[0].number})" if best else "none"
+        seconds = sum(training_seconds(trial) for trial in own)
+        count = f"{len(own)} trial{'' if len(own) == 1 else 's'}"
+        lines.append(f"{name}: best {monitor} {score}, {count}, {seconds:.0f} s")
+    return lines if None not in names else []
 
 
 def _text_row(rank: int, trial: Trial, monitor: str, settings: Sequence[str]) -> list[str]:

@@ -34,6 +34,8 @@ _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
 }
+# What other settings may depend on.
+_NETWORK = "network.name"
 # Attempts to find new values for a trial before the search space counts as exhausted.
 _MAX_ATTEMPTS = 100
 # Random trials before TPE uses results; Optuna's default of 10 is a complete small sweep.
@@ -70,7 +72,9 @@ def check_space(config: Config) -> None:
         )
     training_settings = flatten(config.training_settings())
     for key in config.sweep.space:
-        if key not in training_settings or key in _NOT_SEARCHABLE:
+        # Config has checked that a setting of a network is one of a searched network.
+        known = key in training_settings or key.startswith("network.")
+        if not known or key in _NOT_SEARCHABLE:
             reason = _NOT_SEARCHABLE.get(key, "does not change what is trained")
             raise ConfigError(f"sweep.space: {key} {reason} and cannot be searched.")
         if not key.startswith(_SEARCHABLE):
@@ -86,12 +90,19 @@ def check_space(config: Config) -> None:
             )
 
 
-def create_distributions(space: Mapping[str, ParameterSpec]) -> dict[str, BaseDistribution]:
+def create_distributions(
+    space: Mapping[str, ParameterSpec], network: SettingValue | None = None
+) -> dict[str, BaseDistribution]:
     """The search space in Optuna's terms, sorted by the names of the settings.
 
-    A choice is the index of its value, because Optuna has no choices that are pairs.
+    Without those that do not count for a network. A choice is the index of its value, because
+    Optuna has no choices that are pairs.
     """
-    return {key: _create_distribution(space[key]) for key in sorted(space)}
+    return {
+        key: _create_distribution(space[key])
+        for key in sorted(space)
+        if (networks := space[key].networks) is None or network in networks
+    }
 
 
 def _create_distribution(spec: ParameterSpec) -> BaseDistribution:
@@ -122,21 +133,41 @@ def suggest(
         {"section.key": value}, or None if every attempt repeats the values of an earlier trial.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = create_distributions(sweep.space)
     use_scores = sweep.search_algorithm == "tpe"
-    frozen_trials = (
-        [_freeze(seen, sweep.space, distributions) for seen in history] if use_scores else []
-    )
+    frozen_trials = [_freeze(seen, sweep.space) for seen in history] if use_scores else []
     tried = [dict(seen.values) for seen in history]
     for attempt in range(_MAX_ATTEMPTS):
         sampler = _create_sampler(sweep.search_algorithm, (seed, number, attempt))
         study = optuna.create_study(sampler=sampler, direction=direction)
         study.add_trials(frozen_trials)
-        params = study.ask(distributions).params
-        values = {key: _from_param(sweep.space[key], param) for key, param in params.items()}
+        values = _sample(study, sweep.space)
         if values not in tried:
             return values
     return None
+
+
+def _sample(study: optuna.Study, space: Mapping[str, ParameterSpec]) -> dict[str, SettingValue]:
+    """The values of a new trial: the network if it is searched, then what counts for it."""
+    network = {key: value for key, value in space.items() if key == _NETWORK}
+    trial = study.ask(create_distributions(network))
+    values = {key: _from_param(space[key], param) for key, param in trial.params.items()}
+    for key, distribution in create_distributions(space, values.get(_NETWORK)).items():
+        if key not in values:
+            values[key] = _from_param(space[key], _suggest(trial, key, distribution))
+    return dict(sorted(values.items()))
+
+
+def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution():
+            return trial.suggest_categorical(key, distribution.choices)
+        case FloatDistribution():
+            low, high = distribution.low, distribution.high
+            return trial.suggest_float(key, low, high, log=distribution.log)
+        case IntDistribution():
+            return trial.suggest_int(key, distribution.low, distribution.high)
+        case _:
+            raise AssertionError(distribution)
 
 
 def _create_sampler(algorithm: SearchAlgorithm, key: tuple[int, int, int]) -> BaseSampler:
@@ -156,17 +187,13 @@ def _to_param(spec: ParameterSpec, value: SettingValue) -> Any:
     return value if spec.choice is None else [*map(repr, spec.choice)].index(repr(value))
 
 
-def _freeze(
-    seen: Observation,
-    space: Mapping[str, ParameterSpec],
-    distributions: Mapping[str, BaseDistribution],
-) -> FrozenTrial:
+def _freeze(seen: Observation, space: Mapping[str, ParameterSpec]) -> FrozenTrial:
     state = _OPTUNA_STATES[seen.status]
     if state is TrialState.PRUNED and seen.best is None:
         state = TrialState.FAIL
     return create_trial(
         params={key: _to_param(space[key], value) for key, value in seen.values.items()},
-        distributions=dict(distributions),
+        distributions=create_distributions(space, seen.values.get(_NETWORK)),
         value=seen.best if state in (TrialState.COMPLETE, TrialState.PRUNED) else None,
         intermediate_values=dict(enumerate(seen.scores, start=1)),
         state=state,

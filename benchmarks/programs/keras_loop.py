@@ -19,7 +19,7 @@ def main() -> None:
     """Build the network and run the loop."""
     config = load_config(sys.argv[1])
     tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[3]))
-    model = build_network(config.network, 1, config.input_channels)
+    model = build_network(config.network, 1, config.input_channels).inference_model
     height, width = config.network.image_shape
     low, high = config.data.intensity_low, config.data.intensity_high
 

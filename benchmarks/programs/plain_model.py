@@ -13,7 +13,7 @@ from trainer.networks.registry import build_network
 
 def build_plain_model(config: Config) -> Any:
     """The compiled model of one class."""
-    model = build_network(config.network, 1, config.input_channels)
+    model = build_network(config.network, 1, config.input_channels).inference_model
     model.compile(
         keras.optimizers.AdamW(config.train.learning_rate),
         SegmentationLoss(config.train.loss),

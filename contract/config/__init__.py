@@ -5,7 +5,7 @@ One file per section. May import contract.errors and contract.imaging.segmentati
 
 from contract.config.cluster import Cloud, Cluster, Kubernetes
 from contract.config.data import Augment, Data, Phantom
-from contract.config.network import Network, UNet
+from contract.config.network import NETWORKS, Network, UNet, network_name
 from contract.config.predict import Predict
 from contract.config.root import (
     Config,
@@ -24,6 +24,7 @@ from contract.config.sweep import ParameterSpec, Sweep
 from contract.config.train import Train
 
 __all__ = [
+    "NETWORKS",
     "Augment",
     "Cloud",
     "Cluster",
@@ -44,6 +45,7 @@ __all__ = [
     "UNet",
     "closest_match",
     "describe_error",
+    "network_name",
     "sections",
     "set_value",
     "setting_types",

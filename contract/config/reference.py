@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from contract.config import ParameterSpec, Section, sections
+from contract.config import Network, ParameterSpec, Section, network_name, sections
 
 _INTRODUCTION = """\
 # Settings
@@ -41,13 +41,20 @@ _TYPES = {
 
 def render_settings_reference() -> str:
     """The page in Markdown: one chapter per section, and one row of its table per setting."""
-    chapters = [_render_section(section_key, section) for section_key, section in sections()]
+    chapters = [_render_section(_heading(key, section), section) for key, section in sections()]
     space = [section_key for section_key, _ in sections()].index("sweep") + 1
-    chapters.insert(space, _render_section('sweep.space."section.key"', ParameterSpec))
+    chapters.insert(space, _render_section('[sweep.space."section.key"]', ParameterSpec))
     return "\n".join([_INTRODUCTION, *chapters])
 
 
-def _render_section(section_key: str, section: type[Section]) -> str:
+def _heading(section_key: str, section: type[Section]) -> str:
+    """The heading of a section; each network has one of its own."""
+    if issubclass(section, Network):
+        return f'[{section_key}] with name = "{network_name(section)}"'
+    return f"[{section_key}]"
+
+
+def _render_section(heading: str, section: type[Section]) -> str:
     """Heading, meaning and table of one section."""
     table = [
         "| Setting | Values | Default | Meaning |",
@@ -55,7 +62,7 @@ def _render_section(section_key: str, section: type[Section]) -> str:
         *_render_rows(section),
     ]
     meaning = " ".join((section.__doc__ or "").split())
-    return "\n".join([f"## [{section_key}]", "", meaning, "", *table, ""])
+    return "\n".join([f"## {heading}", "", meaning, "", *table, ""])
 
 
 def _render_rows(section: type[Section]) -> Iterator[str]:

@@ -10,13 +10,21 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError, create_model, field_validator, model_validator
 
 from contract.config.cluster import Cluster
 from contract.config.data import Data
-from contract.config.network import Network, UNet, check_divisible, section_classes
+from contract.config.network import (
+    NETWORKS,
+    NetworkUnion,
+    UNet,
+    check_divisible,
+    find_networks,
+    network_name,
+    section_classes,
+)
 from contract.config.predict import Predict
 from contract.config.run import Run
 from contract.config.section import Section, SettingValue
@@ -56,11 +64,20 @@ class Config(Section):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     data: Data = Data()
-    network: Network = UNet()
+    network: NetworkUnion = UNet()
     train: Train = Train()
     predict: Predict = Predict()
     sweep: Sweep = Sweep()
     serve: Serve = Serve()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _add_network_name(cls, tree: Any) -> Any:
+        """The name by which pydantic selects the class of [network]; absent: the default."""
+        network = tree.get("network") if isinstance(tree, Mapping) else None
+        if isinstance(network, Mapping) and "name" not in network:
+            return {**tree, "network": {"name": network_name(NETWORKS[0]), **network}}
+        return tree
 
     @field_validator("sweep")
     @classmethod
@@ -80,9 +97,32 @@ class Config(Section):
     @model_validator(mode="after")
     def _validate_search_space_types(self) -> Self:
         for key, values in self.sweep.space.items():
-            section, _, rest = key.partition(".")
             for value in values.examples():
-                _check_value(getattr(self, section), rest.split("."), key, value)
+                _check_value(key, value)
+        return self
+
+    @model_validator(mode="after")
+    def _validate_searched_networks(self) -> Self:
+        candidates = self.sweep.networks or (self.network.name,)
+        for key, values in self.sweep.space.items():
+            section, _, name = key.partition(".")
+            if section != "network" or name == "name":
+                if values.networks is not None:
+                    raise ValueError(f"sweep.space: {key} does not depend on the network")
+                continue
+            having = find_networks(name)
+            for network in values.networks or ():
+                if network not in candidates:
+                    raise ValueError(
+                        f"sweep.space: {key} counts for {network}, but no trial has this network: "
+                        f"they have {', '.join(candidates)} (network.name)"
+                    )
+            for network in values.networks or candidates:
+                if network not in having:
+                    raise ValueError(
+                        f"sweep.space: {key} is not a setting of {network}: name the networks that "
+                        f"it counts for, such as networks = [{json.dumps(having[0])}]"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -133,10 +173,14 @@ class Config(Section):
     def with_values(self, values: Mapping[str, Any]) -> "Config":
         """A copy with some settings changed, validated as a whole.
 
-        values: {"train.learning_rate": 1e-3, …}. Raises ConfigError for an unknown key or a
-        value that does not fit.
+        values: {"train.learning_rate": 1e-3, …}. Another "network.name" keeps the settings that
+        the two networks share. Raises ConfigError for an unknown key or a value that does not fit.
         """
         tree = self.model_dump(mode="json")
+        if (name := values.get("network.name", self.network.name)) != self.network.name:
+            tree["network"] = {
+                key: value for key, value in tree["network"].items() if name in find_networks(key)
+            }
         for key, value in values.items():
             set_value(tree, key, value)
         return validate(tree, origin="settings")
@@ -166,21 +210,27 @@ class Config(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _check_value(section: Section, path: list[str], key: str, value: SettingValue) -> None:
+def _check_value(key: str, value: SettingValue) -> None:
     """Raise ValueError for a searched value of the wrong type.
 
     A value that is only incompatible with another setting is a failed trial, not an error.
     """
-    for part in path[:-1]:
-        section = getattr(section, part)
-    field = type(section).model_fields[path[-1]]
-    annotation: Any = field.annotation
-    alone = create_model("Setting", __base__=Section, value=(annotation, field))
-    try:
-        alone.model_validate({"value": value})
-    except ValidationError as error:
-        reason = _describe_value(key, value, error.errors()[0]["msg"])
-        raise ValueError(f"sweep.space: {reason}") from error
+    path, _, name = key.rpartition(".")
+    errors = []
+    for section in [each for known, each in sections() if known == path]:
+        if (field := section.model_fields.get(name)) is None:
+            continue
+        annotation: Any = field.annotation
+        if key == "network.name":
+            annotation = Literal[tuple(map(network_name, NETWORKS))]
+        alone = create_model("Setting", __base__=Section, value=(annotation, field))
+        try:
+            alone.model_validate({"value": value})
+        except ValidationError as error:
+            errors.append(_describe_value(key, value, error.errors()[0]["msg"]))
+        else:
+            return
+    raise ValueError(f"sweep.space: {errors[0]}")
 
 
 def sections(
@@ -237,7 +287,19 @@ def validate(tree: Mapping[str, Any], origin: str) -> Config:
 
 def describe_error(details: Any) -> str:
     """One clause for one of pydantic's errors: the key, the value, what was expected."""
-    key = ".".join(str(part) for part in details["loc"])
+    location = details["loc"]
+    if details["type"] == "union_tag_invalid":
+        known = [network_name(each) for each in NETWORKS]
+        name = details["ctx"]["tag"]
+        return (
+            f"network.name = {name!r} is not one of the networks {', '.join(known)}"
+            f"{closest_match(name, known)}"
+        )
+    # The class of a union that pydantic selected is not part of the key.
+    network = location[1] if location[:1] == ("network",) and len(location) > 1 else None
+    key = ".".join(str(part) for part in location if part is not network)
+    if details["type"] == "extra_forbidden" and network and (others := find_networks(location[2])):
+        return f"{key} is not a setting of {network}, but of {', '.join(others)}"
     if details["type"] == "extra_forbidden":
         known = [*setting_types(), *(name for name, _ in sections())]
         return f"there is no setting {key}{closest_match(key, known)}"

@@ -22,10 +22,13 @@ class ParameterSpec(Section):
         default=None, alias="int"
     )
     """Any whole number from low to high, both included."""
+    networks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
+    """For a setting of [network]: the networks that it counts for, in a sweep over network.name;
+    absent: all of the sweep."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = list(self.model_dump(exclude_none=True))
+        given = list(self.model_dump(exclude_none=True, exclude={"networks"}))
         if len(given) != 1:
             raise ValueError("give exactly one of choice, uniform, loguniform, int")
         if self.choice is not None:
@@ -68,3 +71,9 @@ class Sweep(Section):
     """ASHA: one trial in this many continues at each rung."""
     space: Mapping[str, ParameterSpec] = {}
     """Settings searched, as "section.key" = { choice | uniform | loguniform | int = [...] }."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks of the trials, if network.name is searched; else none."""
+        names = self.space["network.name"].choice if "network.name" in self.space else None
+        return tuple(str(name) for name in names or ())

@@ -42,7 +42,7 @@ def test_what_cannot_be_built_is_a_failed_trial_with_its_reason(tmp_path) -> Non
         t.values["network.num_layers"]: t.error for t in trial_store.trials if t.status == "failed"
     }
     assert set(failed) == {7, 8}
-    assert "must be divisible by 64" in str(failed[7])
+    assert "must be at least 64 pixels" in str(failed[7])
 
 
 def test_an_exhausted_space_ends_the_draws(tmp_path) -> None:

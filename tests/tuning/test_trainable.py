@@ -21,7 +21,7 @@ def test_a_trial_may_have_fewer_workers_than_a_training() -> None:
 
 
 def test_values_that_do_not_fit_each_other_are_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"image_size = 128 must be divisible by 256"):
+    with pytest.raises(ConfigError, match=r"image_size must be at least 256 pixels"):
         trial_config(CONFIG, 1, {"network.num_layers": 9})
 
 

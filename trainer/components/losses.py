@@ -26,6 +26,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer.networks.outputs import OutputLayout
+
 # Keeps log() finite; float32 cannot hold 1 - 1e-8.
 _EPSILON = 1e-7
 _SMOOTH = 1.0
@@ -34,25 +36,49 @@ _SMOOTH = 1.0
 class SegmentationLoss(keras.losses.Loss):
     """One of the losses above, by its name in the settings.
 
-    y_true: [B, H, W, K] of 0 and 1; y_pred: probabilities [B, H, W, K]. A sample weight of 0
-    excludes a sample (the padding of the last validation batch).
+    y_true: [B, H, W, K] of 0 and 1; y_pred: probabilities, of which OutputLayout says where the
+    outputs of the network are: [B, H, W, K] if it has one. With deep supervision the loss is the
+    weighted mean over the outputs; the presence of a class in a slice adds its binary
+    cross-entropy. A sample weight of 0 excludes a sample: the padding of the last batch.
     """
 
-    def __init__(self, name: str, class_weights: Sequence[float] = (1.0, 1.0)) -> None:
-        """class_weights: of the background and of each class, K + 1 numbers."""
+    def __init__(
+        self,
+        name: str,
+        class_weights: Sequence[float] = (1.0, 1.0),
+        layout: OutputLayout | None = None,
+    ) -> None:
+        """Args:
+        name: The name of the loss.
+        class_weights: Of the background and of each class, K + 1 numbers.
+        layout: Where the outputs of the network are; absent: it has one.
+        """
         # With this reduction Keras divides by the number of workers whose gradients it adds up.
         super().__init__(reduction=keras.losses.Reduction.SUM_OVER_BATCH_SIZE, name=name)
         self.class_weights = tuple(class_weights)
+        self.layout = layout or OutputLayout(len(self.class_weights) - 1)
 
     def __call__(
         self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """The loss over the global batch, the same value on every worker."""
-        mask, probability = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
+        """The loss over the batches of all workers, a scalar."""
+        mask, maps = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
         weight = tf.ones(tf.shape(mask)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])
-        sums = batch_sums(mask, probability, weight, self.name, self.class_weights)
-        return self.combine_sums(all_reduce_sum(sums))
+        sums = [
+            batch_sums(mask, probability, weight, self.name, self.class_weights)
+            for probability in self.layout.split_probabilities(maps)
+        ]
+        if self.layout.has_presence:
+            sums.append(presence_sums(mask, self.layout.presence(maps), weight))
+        totals = tf.split(all_reduce_sum(tf.concat(sums, 0)), [each.shape[0] for each in sums])
+        losses = [
+            share * self.combine_sums(total)
+            for share, total in zip(self.layout.weights, totals, strict=False)
+        ]
+        if self.layout.has_presence:
+            losses.append(totals[-1][0] / totals[-1][1])
+        return tf.add_n(losses)
 
     def combine_sums(self, total: tf.Tensor) -> tf.Tensor:
         """The mean of the loss's terms, from the [4 + 3 K] sums over all workers."""
@@ -122,6 +148,16 @@ def batch_sums(
     return tf.stack(
         [tf.add_n(pixels), tf.add_n(entropy), tf.reduce_sum(weight), similarity, *by_class]
     )
+
+
+def presence_sums(mask: tf.Tensor, presence: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """[2] this worker's binary cross-entropy of the presence [B, K], and how many it adds up."""
+    present = tf.reduce_max(mask, axis=[1, 2])
+    entropy = -present * tf.math.log(tf.maximum(presence, _EPSILON)) - (
+        1.0 - present
+    ) * tf.math.log(tf.maximum(1.0 - presence, _EPSILON))
+    sample_weight = tf.reshape(weight, [-1, 1]) * tf.ones_like(present)
+    return tf.stack([tf.reduce_sum(sample_weight * entropy), tf.reduce_sum(sample_weight)])
 
 
 def all_reduce_sum(values: tf.Tensor) -> tf.Tensor:

@@ -41,8 +41,12 @@ class SegmentationMetrics(keras.metrics.Metric):
     def update_state(
         self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None = None
     ) -> None:
-        """Add a batch: masks and probabilities [B, H, W, K]; samples of weight 0 do not count."""
-        mask, probability = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
+        """Add a batch: masks and probabilities [B, H, W, K]; samples of weight 0 do not count.
+
+        Further channels of y_pred are the side outputs of a network, which are not measured.
+        """
+        mask = tf.cast(y_true, tf.float32)
+        probability = tf.cast(y_pred[..., : len(self.classes)], tf.float32)
         weight = tf.ones(tf.shape(mask)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])
         predicted = one_hot(class_indices(probability), len(self.classes))

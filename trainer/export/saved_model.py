@@ -32,7 +32,7 @@ def build_inference_model(
 ) -> keras.Model:
     """The network in float32, outside any strategy, with the weights at the start of a state."""
     keras.mixed_precision.set_global_policy("float32")
-    model = build_network(network, num_classes, input_channels)
+    model = build_network(network, num_classes, input_channels).inference_model
     if state is not None:
         model.set_weights(state[: len(model.weights)])
     return model

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from contract.config import Network
+from contract.config.network.unet import Activation, Normalization
 
 Layer = Callable[[tf.Tensor], tf.Tensor]
 
@@ -75,7 +75,9 @@ def _create_seed_function(
     return seed_function
 
 
-def probability_output(x: tf.Tensor, num_classes: int) -> tf.Tensor:
+def probability_output(
+    x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability"
+) -> tf.Tensor:
     """The probability of each class in each pixel, in float32 whatever the network's precision.
 
     One class has a sigmoid; several have a softmax over the background and the classes, of which
@@ -84,33 +86,38 @@ def probability_output(x: tf.Tensor, num_classes: int) -> tf.Tensor:
     4.1).
     """
     if num_classes == 1:
-        return _output_layer(1, "sigmoid", [_FOREGROUND_LOGIT])(x)
-    background_logit = math.log(num_classes) - _FOREGROUND_LOGIT
-    bias = [background_logit, *[0.0] * num_classes]
-    probabilities = _output_layer(num_classes + 1, "softmax", bias)(x)
-    return keras.layers.Lambda(lambda maps: maps[..., 1:], dtype="float32")(probabilities)
-
-
-def _output_layer(filters: int, activation: str, bias: list[float]) -> Layer:
-    return keras.layers.Conv2D(
-        filters,
-        1,
+        activation, bias = "sigmoid", [_FOREGROUND_LOGIT]
+    else:
+        activation, bias = "softmax", [math.log(num_classes) - _FOREGROUND_LOGIT]
+        bias += [0.0] * num_classes
+    maps = keras.layers.Conv2D(
+        len(bias),
+        kernel_size,
+        padding="same",
         activation=activation,
         bias_initializer=keras.initializers.Constant(bias),
         dtype="float32",
-        name="probability",
+        name=name,
+    )(x)
+    if num_classes == 1:
+        return maps
+    drop_background = keras.layers.Lambda(
+        lambda values: values[..., 1:], dtype="float32", name=f"{name}_classes"
     )
+    return drop_background(maps)
 
 
-def create_normalization(network: Network, filters: int) -> Layer:
+def create_normalization(
+    normalization: Normalization, filters: int, name: str | None = None
+) -> Layer:
     """The normalization after a convolution with this many filters."""
-    match network.normalization:
+    match normalization:
         case "batch":
-            return keras.layers.BatchNormalization(momentum=0.9)
+            return keras.layers.BatchNormalization(momentum=0.9, name=name)
         case "sync_batch":
-            return keras.layers.BatchNormalization(momentum=0.9, synchronized=True)
+            return keras.layers.BatchNormalization(momentum=0.9, synchronized=True, name=name)
         case "group":
-            return keras.layers.GroupNormalization(count_groups(filters))
+            return keras.layers.GroupNormalization(count_groups(filters), name=name)
         case "none":
             return tf.identity
 
@@ -120,8 +127,8 @@ def count_groups(filters: int) -> int:
     return next(number for number in range(8, 0, -1) if filters % number == 0)
 
 
-def create_activation(network: Network) -> Layer:
-    """The activation after each convolution; mish is Misra 2019, arXiv:1908.08681."""
-    if network.activation == "leaky_relu":
-        return keras.layers.LeakyReLU(0.01)
-    return keras.layers.Activation(network.activation)
+def create_activation(activation: Activation, name: str | None = None) -> Layer:
+    """The activation after a convolution; mish is Misra 2019, arXiv:1908.08681."""
+    if activation == "leaky_relu":
+        return keras.layers.LeakyReLU(0.01, name=name)
+    return keras.layers.Activation(activation, name=name)

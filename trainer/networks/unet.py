@@ -5,51 +5,93 @@ size of the slice; normalization and dropout are settings; kernel size and dilat
 the first levels, from which they shrink level by level (by 2 down to 3, and by 1 down to 1).
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 import tf_keras as keras
 
-from contract.config import Network
+from contract.config.network.unet import UNetSection
 from trainer.networks.layers import (
     Dropout,
     create_activation,
     create_normalization,
     probability_output,
 )
+from trainer.networks.outputs import NetworkOutputs
+
+SkipConnection = Callable[[UNetSection, int, tf.Tensor, tf.Tensor], tf.Tensor]
+"""skip(network, level, features, coarser): what the decoder gets of the encoder's features of a
+level; coarser: the decoder's features of the next level, before they are upsampled."""
 
 
-def build(network: Network, num_classes: int, input_channels: int) -> keras.Model:
-    """[B, H, W, C] normalized intensities to [B, H, W, num_classes] probabilities, float32.
-
-    H and W are network.image_shape, C is input_channels.
-    """
-    inputs = keras.Input((*network.image_shape, input_channels), name="slices")
-    outputs = probability_output(decoder(network, encoder(network, inputs)), num_classes)
-    return keras.Model(inputs, outputs, name="unet")
-
-
-def encoder(network: Network, inputs: tf.Tensor) -> list[tf.Tensor]:
-    """The features of every level, finest first."""
-    features = [conv_block(network, 0, inputs)]
-    for level in range(1, network.num_layers):
-        features.append(conv_block(network, level, keras.layers.MaxPool2D()(features[-1])))
+def pass_features(
+    network: UNetSection, level: int, features: tf.Tensor, coarser: tf.Tensor
+) -> tf.Tensor:
+    """The skip connection of the UNet: the features themselves."""
     return features
 
 
-def decoder(network: Network, features: list[tf.Tensor]) -> tf.Tensor:
-    """The features of the first level after upsampling through all levels."""
-    x = features[-1]
+def build(
+    network: UNetSection,
+    slices: tf.Tensor,
+    num_classes: int,
+    skip: SkipConnection = pass_features,
+) -> NetworkOutputs:
+    """[B, H, W, C] normalized intensities to the probabilities of the classes."""
+    levels = decoder(network, encoder(network, slices), skip)
+    probability = probability_output(levels[0], num_classes)
+    if not network.deep_supervision:
+        return NetworkOutputs(probability)
+    # As in nnU-Net (Isensee 2021): not of the deepest level of the decoder.
+    side = [
+        side_output(levels[level], level, num_classes)
+        for level in range(1, max(len(levels) - 1, min(2, len(levels))))
+    ]
+    return NetworkOutputs(probability, side, [0.5**level for level in range(1, len(side) + 1)])
+
+
+def side_output(x: tf.Tensor, level: int, num_classes: int) -> tf.Tensor:
+    """The probabilities that a coarser level computes, in the size of the first level."""
+    maps = probability_output(x, num_classes, name=f"side_{level}_probability")
+    upsample = keras.layers.UpSampling2D(
+        2**level, interpolation="bilinear", dtype="float32", name=f"side_{level}_upsample"
+    )
+    return upsample(maps)
+
+
+def encoder(network: UNetSection, slices: tf.Tensor) -> list[tf.Tensor]:
+    """The features of every level, finest first."""
+    features = [conv_block(network, 0, slices, "encoder_0")]
+    for level in range(1, network.num_layers):
+        coarser = keras.layers.MaxPool2D(name=f"encoder_{level}_pool")(features[-1])
+        features.append(conv_block(network, level, coarser, f"encoder_{level}"))
+    return features
+
+
+def decoder(
+    network: UNetSection, features: Sequence[tf.Tensor], skip: SkipConnection
+) -> list[tf.Tensor]:
+    """The decoder's features of every level but the deepest, finest first."""
+    x, levels = features[-1], []
     for level in reversed(range(network.num_layers - 1)):
-        filters = level_filters(network, level)
-        upsample = keras.layers.Conv2DTranspose(filters, 2, strides=2, padding="same")
-        x = keras.layers.Concatenate()([features[level], upsample(x)])
-        x = conv_block(network, level, x)
-    return x
+        filters, stage = level_filters(network, level), f"decoder_{level}"
+        upsampled = keras.layers.Conv2DTranspose(
+            filters, 2, strides=2, padding="same", name=f"{stage}_upsample"
+        )(x)
+        skipped = skip(network, level, features[level], x)
+        x = keras.layers.Concatenate(name=f"{stage}_concatenate")([skipped, upsampled])
+        x = conv_block(network, level, x, stage)
+        levels.append(x)
+    return levels[::-1]
 
 
-def conv_block(network: Network, level: int, x: tf.Tensor) -> tf.Tensor:
-    """Two convolutions, each with normalization and activation, then dropout."""
+def conv_block(network: UNetSection, level: int, x: tf.Tensor, stage: str) -> tf.Tensor:
+    """Two convolutions, each with normalization and activation, then dropout.
+
+    stage: the beginning of the names of its layers, such as "encoder_0".
+    """
     filters = level_filters(network, level)
-    for _ in range(2):
+    for number in (1, 2):
         x = keras.layers.Conv2D(
             filters,
             level_kernel_size(network, level),
@@ -57,27 +99,29 @@ def conv_block(network: Network, level: int, x: tf.Tensor) -> tf.Tensor:
             padding="same",
             use_bias=network.normalization == "none",
             kernel_initializer="he_normal",
+            name=f"{stage}_conv_{number}",
         )(x)
-        x = create_activation(network)(create_normalization(network, filters)(x))
-    return Dropout(level_dropout(network, level))(x)
+        x = create_normalization(network.normalization, filters, f"{stage}_norm_{number}")(x)
+        x = create_activation(network.activation, f"{stage}_activation_{number}")(x)
+    return Dropout(level_dropout(network, level), name=f"{stage}_dropout")(x)
 
 
-def level_filters(network: Network, level: int) -> int:
+def level_filters(network: UNetSection, level: int) -> int:
     """Filters of a level: they double with each level, up to network.max_filters if it is set."""
     doubled = network.base_filters * 2**level
     return doubled if network.max_filters is None else min(doubled, network.max_filters)
 
 
-def level_kernel_size(network: Network, level: int) -> int:
+def level_kernel_size(network: UNetSection, level: int) -> int:
     """Kernel size of a level: smaller by 2 with each level, down to 3 (or to base_kernels = 1)."""
     return max(network.base_kernels - 2 * level, min(3, network.base_kernels))
 
 
-def level_dilation(network: Network, level: int) -> int:
+def level_dilation(network: UNetSection, level: int) -> int:
     """Dilation of a level: smaller by 1 with each level, down to 1."""
     return max(network.dilation - level, 1)
 
 
-def level_dropout(network: Network, level: int) -> float:
+def level_dropout(network: UNetSection, level: int) -> float:
     """Dropout rate of a level: proportional to the level, at most 0.5."""
     return min(network.dropout_rate * level, 0.5)

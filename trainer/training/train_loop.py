@@ -184,10 +184,11 @@ def build_compiled_model(config: Config) -> keras.Model:
     """
     classes = [each.name for each in config.data.segmentation_classes]
     with seeded_initializers(config.run.seed):
-        network = build_network(config.network, len(classes), config.input_channels)
+        built = build_network(config.network, len(classes), config.input_channels)
+    network = built.training_model
     model = SegmentationModel(network.inputs, network.outputs, name=network.name)
     weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
-    loss = SegmentationLoss(config.train.loss, weights)
+    loss = SegmentationLoss(config.train.loss, weights, built.layout)
     metrics = SegmentationMetrics(classes)
     model.compile(build_optimizer(config.train), loss, weighted_metrics=[metrics])
     model.optimizer.build(model.trainable_variables)

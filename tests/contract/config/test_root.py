@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from contract.config import (
     Config,
     Data,
-    Network,
     Predict,
     Run,
     Train,
+    UNet,
     closest_match,
     sections,
     setting_types,
@@ -69,9 +69,17 @@ class TestFaults:
             ({"train": {"epochs": 0}}, "train.epochs = 0 must be greater than or equal to 1."),
             ({"train": 3}, "train = 3 must be "),
             (
-                {"network": {"image_size": 100}},
-                "network.image_size = 100 must be divisible by 16 (2^(num_layers-1) with "
-                "network.num_layers = 5): use 96 or 112.",
+                {"network": {"image_size": 30, "num_layers": 6}},
+                "network.image_size must be at least 32 pixels (2^(num_layers-1) with "
+                "network.num_layers = 6), not 30.",
+            ),
+            (
+                {"network": {"name": "attention"}},
+                "network.name = 'attention' is not one of the networks unet, attention_unet, ",
+            ),
+            (
+                {"network": {"name": "sharp_unet", "windows": 7}},
+                "there is no setting network.windows",
             ),
             ({"network": {"base_kernels": 4}}, "network.base_kernels = 4 must be odd"),
             (
@@ -243,7 +251,7 @@ class TestFingerprint:
         lambda seed, epochs, rate, layers, threshold: Config(
             run=Run(seed=seed),
             train=Train(epochs=epochs, learning_rate=rate),
-            network=Network(num_layers=layers),
+            network=UNet(num_layers=layers),
             predict=Predict(threshold=threshold),
         ),
         st.integers(0, 2**31 - 1),

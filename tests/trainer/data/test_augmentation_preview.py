@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contract.config import Augment, Config, Data, Network
+from contract.config import Augment, Config, Data, UNet
 from contract.imaging.encode import decode_png
 from contract.storage import open_storage
 from trainer.data.augmentation import PROBABILITIES
@@ -19,7 +19,7 @@ def draw(prepared, **augment: float) -> bytes | None:
     data = data.model_copy(update={"augment": Augment.model_validate(changed)})
     dataset: Dataset = prepared.dataset
     return draw_augmentation_preview(
-        dataset, data, Network(image_size=32), 1, open_storage(dataset.root)
+        dataset, data, UNet(image_size=32), 1, open_storage(dataset.root)
     )
 
 

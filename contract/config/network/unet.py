@@ -1,0 +1,57 @@
+"""The settings of the flexible UNet and of the networks that change only its skip connections."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from contract.config.network.network import Network
+
+Normalization = Literal["none", "batch", "sync_batch", "group"]
+Activation = Literal["relu", "leaky_relu", "elu", "mish", "silu"]
+
+
+class UNetSection(Network):
+    """The settings of a UNet whose levels follow the rules of the flexible UNet."""
+
+    base_filters: Annotated[int, Field(ge=1, le=512)] = 16
+    """Filters of the first level; they double with each level."""
+    max_filters: Annotated[int, Field(ge=1)] | None = None
+    """Cap on the filters of a level; absent: none."""
+    base_kernels: Annotated[int, Field(ge=1, le=31)] = 3
+    """Kernel size of the first level; it shrinks by 2 with each level down to 3. Odd."""
+    num_layers: Annotated[int, Field(ge=2, le=10)] = 5
+    """Levels of the network, the deepest included."""
+    dilation: Annotated[int, Field(ge=1, le=16)] = 1
+    """Dilation of the first level; it shrinks by 1 with each level down to 1."""
+    dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """The dropout rate of a level is this times its index (0 for the first), at most 0.5."""
+    normalization: Normalization = "group"
+    """batch: statistics per worker; sync_batch: over all workers; group: per sample."""
+    activation: Activation = "relu"
+    """Activation after each convolution."""
+    deep_supervision: bool = False
+    """Whether the coarser levels of the decoder are trained on the masks too, each with half the
+    weight of the level above it."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.base_kernels % 2 == 0:
+            raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")
+        return self
+
+    @property
+    def size_multiple(self) -> int:
+        """Each level but the first halves the sides."""
+        return 2 ** (self.num_layers - 1)
+
+    @property
+    def size_reason(self) -> str:
+        """The levels."""
+        return f" (2^(num_layers-1) with network.num_layers = {self.num_layers})"
+
+
+class UNet(UNetSection):
+    """The network that maps a slice to the probability of each class."""
+
+    name: Literal["unet"] = "unet"
+    """The flexible UNet (Ronneberger 2015)."""
