@@ -71,13 +71,14 @@ class SegmentationLoss(keras.losses.Loss):
         ]
         if self.layout.has_presence:
             sums.append(presence_sums(mask, self.layout.presence(maps), weight))
-        totals = tf.split(all_reduce_sum(tf.concat(sums, 0)), [each.shape[0] for each in sums])
+        total = all_reduce_sum(tf.concat(sums, 0))
+        size = 4 + 3 * self.layout.num_classes
         losses = [
-            share * self.combine_sums(total)
-            for share, total in zip(self.layout.weights, totals, strict=False)
+            share * self.combine_sums(total[index * size : (index + 1) * size])
+            for index, share in enumerate(self.layout.weights)
         ]
         if self.layout.has_presence:
-            losses.append(totals[-1][0] / totals[-1][1])
+            losses.append(total[-2] / total[-1])
         return tf.add_n(losses)
 
     def combine_sums(self, total: tf.Tensor) -> tf.Tensor:

@@ -46,7 +46,7 @@ class SegmentationMetrics(keras.metrics.Metric):
         Further channels of y_pred are the side outputs of a network, which are not measured.
         """
         mask = tf.cast(y_true, tf.float32)
-        probability = tf.cast(y_pred[..., : len(self.classes)], tf.float32)
+        probability = tf.cast(y_pred[:, :, :, : len(self.classes)], tf.float32)
         weight = tf.ones(tf.shape(mask)[:1]) if sample_weight is None else sample_weight
         weight = tf.reshape(tf.cast(weight, tf.float32), [-1, 1, 1, 1])
         predicted = one_hot(class_indices(probability), len(self.classes))

@@ -45,21 +45,21 @@ class OutputLayout:
     def split_probabilities(self, maps: tf.Tensor) -> list[tf.Tensor]:
         """The probability and the side outputs, each [B, H, W, K]."""
         count = self.num_classes
-        return [maps[..., i * count : (i + 1) * count] for i in range(len(self.weights))]
+        return [maps[:, :, :, i * count : (i + 1) * count] for i in range(len(self.weights))]
 
     def presence(self, maps: tf.Tensor) -> tf.Tensor:
         """The presence, [B, K]."""
         return maps[:, 0, 0, -self.num_classes :]
 
 
-def pack_outputs(outputs: NetworkOutputs) -> tuple[tf.Tensor, OutputLayout]:
+def pack_outputs(outputs: NetworkOutputs, num_classes: int) -> tuple[tf.Tensor, OutputLayout]:
     """All outputs as one tensor, and where each is in it."""
     maps = [outputs.probability, *outputs.side]
     if outputs.presence is not None:
         maps.append(_SpreadPresence(dtype="float32")([outputs.presence, outputs.probability]))
     total = 1.0 + sum(outputs.side_weights)
     weights = tuple(weight / total for weight in (1.0, *outputs.side_weights))
-    layout = OutputLayout(outputs.probability.shape[-1], weights, outputs.presence is not None)
+    layout = OutputLayout(num_classes, weights, outputs.presence is not None)
     if len(maps) == 1:
         return outputs.probability, layout
     return keras.layers.Concatenate(dtype="float32", name="outputs")(maps), layout

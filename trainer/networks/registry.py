@@ -51,7 +51,7 @@ def build_network(network: Network, num_classes: int, input_channels: int) -> Bu
     margins = [find_margins(side, network.size_multiple) for side in network.image_shape]
     has_margins = any(sum(pair) for pair in margins)
     padded = keras.layers.ZeroPadding2D(margins, name="pad")(slices) if has_margins else slices
-    maps, layout = pack_outputs(BUILDERS[network.name](network, padded, num_classes))
+    maps, layout = pack_outputs(BUILDERS[network.name](network, padded, num_classes), num_classes)
     if has_margins:
         maps = keras.layers.Cropping2D(margins, dtype="float32", name="crop")(maps)
     training_model = keras.Model(slices, maps, name=network.name)

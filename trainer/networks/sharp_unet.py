@@ -32,7 +32,6 @@ class Sharpening(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """The sharpened channels."""
-        channels = inputs.shape[-1]
-        kernel = np.broadcast_to(_KERNEL[:, :, None, None], (3, 3, channels, 1))
-        filters = tf.constant(kernel, inputs.dtype)
+        kernel = tf.constant(_KERNEL[:, :, None, None], inputs.dtype)
+        filters = tf.tile(kernel, tf.stack([1, 1, tf.shape(inputs)[3], 1]))
         return tf.nn.depthwise_conv2d(inputs, filters, [1, 1, 1, 1], "SAME")

@@ -66,7 +66,8 @@ def check_divisible(image_size: int | tuple[int, int], step: int, reason: str) -
 class Network(Section):
     """The settings that every network has. A subclass is one network."""
 
-    name: str
+    # Any, because each network has a literal type of its own.
+    name: Any
     """Which network: its name."""
     image_size: ImageSize = 128
     """Height and width that slices are resized to: one number for both, or [height, width]. A
