@@ -63,6 +63,29 @@ def test_a_choice_may_be_a_number_or_a_pair(search_algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
+def test_a_setting_is_drawn_for_the_networks_that_it_counts_for(search_algorithm: str) -> None:
+    space = {
+        "network.name": ParameterSpec(choice=("unet", "sharp_unet", "attention_unet")),
+        "network.base_filters": ParameterSpec(choice=(4, 8), networks=("unet", "sharp_unet")),
+        "network.num_layers": ParameterSpec.model_validate(
+            {"int": [2, 3], "networks": ["attention_unet"]}
+        ),
+    }
+    history: list[Observation] = []
+    while values := suggest_values(
+        len(history) + 1, history, space=space, search_algorithm=search_algorithm
+    ):
+        history.append(Observation(values, "completed", (0.5,), 0.5))
+    drawn = {tuple(sorted((k, str(v)) for k, v in seen.values.items())) for seen in history}
+    # TPE may give up before it draws the last of the six.
+    assert len(drawn) == len(history) >= 5
+    for seen in history:
+        is_attention = seen.values["network.name"] == "attention_unet"
+        assert ("network.num_layers" in seen.values) == is_attention
+        assert ("network.base_filters" in seen.values) != is_attention
+
+
+@pytest.mark.parametrize("search_algorithm", ["random", "tpe"])
 def test_no_values_come_twice_and_a_small_space_is_exhausted(search_algorithm: str) -> None:
     space = {
         "network.base_kernels": ParameterSpec(choice=(3, 5)),

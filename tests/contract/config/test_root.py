@@ -110,6 +110,32 @@ class TestFaults:
         assert text[-1] in ".?"
         assert "\n" not in text
 
+    @pytest.mark.parametrize(
+        ("space", "message"),
+        [
+            (
+                {"network.num_layers": {"choice": [3], "networks": ["sharp_unet"]}},
+                "network.num_layers counts for sharp_unet, but no trial has this network: they "
+                "have unet (network.name)",
+            ),
+            (
+                {
+                    "network.name": {"choice": ["unet", "sharp_unet"]},
+                    "train.epochs": {"choice": [3], "networks": ["unet"]},
+                },
+                "train.epochs does not depend on the network",
+            ),
+            (
+                {"network.name": {"choice": ["unet", "unett"]}},
+                "network.name = 'unett' must be ",
+            ),
+        ],
+    )
+    def test_a_search_space_names_networks_that_have_the_setting(
+        self, space: dict[str, Any], message: str
+    ) -> None:
+        assert message in rejected({"sweep": {"space": space}})
+
     def test_without_tiles_their_steps_do_not_matter(self) -> None:
         network = {"image_size": 50, "num_layers": 2}
         validate({"network": network, "predict": {"overlap": 0.75}}, origin="a.toml")
