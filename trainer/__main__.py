@@ -1,4 +1,4 @@
-"""`segfleet import|prepare|inspect|preview|train|evaluate`: from volumes and slices to a bundle."""
+"""`segfleet import|prepare|inspect|preview|networks|train|evaluate`: from slices to a bundle."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -22,12 +22,14 @@ from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ConfigError
 from contract.storage import open_storage
+from trainer.network_commands import networks_app
 
 if TYPE_CHECKING:
     from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
 
 app = create_app("Import volumes, train a network on Ray, and evaluate it by patient.")
+app.add_typer(networks_app, name="networks")
 
 
 class PatientFrom(StrEnum):

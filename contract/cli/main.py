@@ -46,6 +46,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "prepare": LazyCommand("trainer", "prepare"),
         "inspect": LazyCommand("trainer", "inspect"),
         "preview": LazyCommand("trainer", "preview"),
+        "networks": LazyCommand("trainer", "networks"),
         "train": LazyCommand("trainer", "train"),
         "evaluate": LazyCommand("trainer", "evaluate"),
     },

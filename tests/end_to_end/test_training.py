@@ -169,6 +169,8 @@ def test_a_run_leaves_what_its_user_expects_though_a_worker_was_lost(trained: Tr
         "train_metrics.png",
         "train_losses.csv",
         "train_losses.png",
+        "network.svg",
+        "network.txt",
         # A preview follows its checkpoint: that of the epoch with the kill may be missing.
         "previews/epoch-0005.png",
         "previews/epochs.png",

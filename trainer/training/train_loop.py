@@ -25,6 +25,7 @@ from trainer.components import precision
 from trainer.components.class_maps import predicted_mask
 from trainer.components.losses import SegmentationLoss
 from trainer.components.metrics import SegmentationMetrics
+from trainer.components.network_summary import draw_network, layer_table
 from trainer.components.optimizers import build_optimizer
 from trainer.components.segmentation_model import SegmentationModel
 from trainer.data import cache, pipeline
@@ -126,6 +127,8 @@ def train(
         )
         model = compiled.model if compiled else build_compiled_model(config)
         history = restore_checkpoint(model, run, ctx)
+    if ctx.is_chief and not history:
+        write_network_files(model, run)
     if is_finished(history, config.train):
         return history
     callback = TrainingCallback(
@@ -210,6 +213,12 @@ def seeded_initializers(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+def write_network_files(model: keras.Model, run: Storage) -> None:
+    """Write the drawing of a network and the table of its layers to a run."""
+    run.write("network.svg", draw_network(model).encode())
+    run.write("network.txt", layer_table(model).encode())
 
 
 def restore_checkpoint(
