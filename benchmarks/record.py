@@ -35,21 +35,22 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def publish(script: str, text: str, write: bool) -> None:
-    """Print a benchmark's result; with write, put it between its marks in README.md.
+def publish(script: str, text: str, write: bool, file: Path = README) -> None:
+    """Print a benchmark's result; with write, put it between its marks in a page.
 
-    script: the file's name without .py, which names the section.
+    script: the file's name without .py, which names the section. file: benchmarks/README.md unless
+    another page has the section.
     """
     env = host_info()
     made = f"{datetime.now(UTC):%Y-%m-%d}, commit {(env['commit'] or 'unknown')[:12]}"
     body = f"Measured {made} on {env['machine']}.\n\n{text}"
     print(body)
     if write:
-        page = README.read_text(encoding="utf-8")
+        page = file.read_text(encoding="utf-8")
         marks = f"<!-- {script} -->", f"<!-- end of {script} -->"
         section = f"{marks[0]}\n{body}\n{marks[1]}"
         pattern = re.escape(marks[0]) + ".*?" + re.escape(marks[1])
         page, count = re.subn(pattern, lambda _: section, page, flags=re.DOTALL)
         if not count:
-            raise SystemExit(f"{README} has no marks for {script}: add {' and '.join(marks)}")
-        README.write_text(page, encoding="utf-8")
+            raise SystemExit(f"{file} has no marks for {script}: add {' and '.join(marks)}")
+        file.write_text(page, encoding="utf-8")
