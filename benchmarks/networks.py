@@ -53,7 +53,9 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
             "train.preview_images": 0,
         }
         config = config.with_values(values)
-        defaults = type(config.network).model_validate({}).model_dump(mode="json") | {"image_size": 96}
+        defaults = type(config.network).model_validate({}).model_dump(mode="json") | {
+            "image_size": 96
+        }
         config = config.with_values({f"network.{key}": v for key, v in defaults.items()})
         path = Path(folder) / "network.toml"
         path.write_text(to_toml(config), encoding="utf-8")

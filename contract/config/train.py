@@ -55,6 +55,8 @@ class Train(Section):
     """lr_schedule = "plateau": the factor of each reduction."""
     plateau_patience: Annotated[int, Field(ge=1)] = 4
     """lr_schedule = "plateau": epochs without improvement before a reduction."""
+    plateau_min_lr: Annotated[float, Field(ge=0.0)] = 0.0
+    """lr_schedule = "plateau": the learning rate that is not reduced further."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without improvement before training stops early; absent: never."""
     monitor: Literal["val_loss", "val_dice_coef", "val_iou_coef", "val_binary_accuracy"] = (
@@ -81,6 +83,11 @@ class Train(Section):
             )
         if self.clip_value is not None and self.clip_norm is not None:
             raise ValueError("set train.clip_value or train.clip_norm, not both")
+        if self.plateau_min_lr > self.learning_rate:
+            raise ValueError(
+                f"train.plateau_min_lr = {self.plateau_min_lr} must not be above "
+                f"train.learning_rate = {self.learning_rate}"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError("train.warmup_epochs must be below train.epochs")
         return self

@@ -52,7 +52,8 @@ def learning_rate(progress: float, scores: Sequence[float], train: Train) -> flo
         case "constant":
             factor = 1.0
         case "plateau":
-            factor = train.plateau_factor ** count_reductions(scores, train)
+            reduced = train.plateau_factor ** count_reductions(scores, train)
+            factor = max(reduced, train.plateau_min_lr / train.learning_rate)
         case "polynomial":
             factor = remaining**0.9
         case "cosine":

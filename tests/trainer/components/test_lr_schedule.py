@@ -30,6 +30,18 @@ def test_plateau_cuts_after_each_patience_and_starts_to_wait_again() -> None:
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25]
 
 
+def test_the_plateau_does_not_cut_below_the_minimum() -> None:
+    train = Train(
+        lr_schedule="plateau",
+        plateau_patience=1,
+        plateau_factor=0.1,
+        learning_rate=1.0,
+        plateau_min_lr=0.05,
+    )
+    rates = [lr_schedule.learning_rate(float(n), [0.5] * n, train) for n in range(4)]
+    assert rates == pytest.approx([1.0, 1.0, 0.1, 0.05])
+
+
 def test_a_better_score_keeps_the_plateau_from_cutting() -> None:
     train = Train(lr_schedule="plateau", plateau_patience=2)
     assert lr_schedule.count_reductions([0.1, 0.1, 0.2, 0.2, 0.3], train) == 0
