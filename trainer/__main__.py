@@ -19,16 +19,22 @@ from contract.cli.options import (
     Verbose,
 )
 from contract.cli.progress_bar import progress_bar
-from contract.config import Config
-from contract.errors import ConfigError
+from contract.config import NETWORKS, Config, Network, closest_match, network_name, validate
+from contract.config.loader import parse_override
+from contract.errors import ConfigError, as_sentence
 from contract.storage import open_storage
-from trainer.network_commands import networks_app
 
 if TYPE_CHECKING:
     from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
 
 app = create_app("Import volumes, train a network on Ray, and evaluate it by patient.")
+networks_app = typer.Typer(
+    help="List the networks, and show the layers of one.",
+    epilog=example_epilog("segfleet networks --image-size 512"),
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 app.add_typer(networks_app, name="networks")
 
 
@@ -105,6 +111,16 @@ SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predict
 Output = Annotated[
     str | None,
     typer.Option("--output", help="Where to write; absent: next to the bundle's run."),
+]
+
+ImageSizeOption = Annotated[
+    int, typer.Option("--image-size", help="Height and width of the slices, in pixels.", min=16)
+]
+NetworkOrConfig = Annotated[
+    str, typer.Argument(metavar="NAME|CONFIG", help="A network with its defaults, or a TOML file.")
+]
+NetworkOutput = Annotated[
+    str, typer.Option("--output", help="Folder or s3:// prefix for the files.")
 ]
 
 
@@ -236,6 +252,57 @@ def preview(
     typer.echo(f"image: {destination.url}/augmentation.png")
 
 
+@networks_app.callback()
+def list_networks(
+    ctx: typer.Context, image_size: ImageSizeOption = 256, verbose: Verbose = False
+) -> None:
+    """List the networks with their sizes for one grey slice and default settings, or show one."""
+    if ctx.invoked_subcommand:
+        return
+    from trainer.components.network_summary import format_count, measure_network
+    from trainer.networks.registry import build_network
+
+    typer.echo(f"{'name':22} {'parameters':>10} {'multiply-adds':>13}  paper and settings")
+    for section in NETWORKS:
+        network = section.model_validate({"name": network_name(section), "image_size": image_size})
+        size = measure_network(build_network(network, 1, network.image_channels).inference_model)
+        counts = f"{format_count(size.parameters):>10} {format_count(size.multiply_adds):>13}"
+        typer.echo(f"{network.name:22} {counts}  {section.model_fields['name'].description}")
+        typer.echo(f"{'':48}{', '.join(_own_settings(section))}")
+
+
+@networks_app.command(epilog=example_epilog("segfleet networks show unet network.num_layers=4"))
+def show(
+    network: NetworkOrConfig,
+    overrides: Overrides = None,
+    output: NetworkOutput = ".",
+    verbose: Verbose = False,
+) -> None:
+    """Draw a network and write the table of its layers.
+
+    Writes NAME.svg and NAME.txt; every run has the same two files of its network.
+    """
+    from trainer.components.network_summary import (
+        draw_network,
+        format_count,
+        layer_table,
+        measure_network,
+    )
+    from trainer.networks.registry import build_network
+
+    config = _load_network(network, overrides or [])
+    classes = len(config.data.segmentation_classes)
+    model = build_network(config.network, classes, config.input_channels).inference_model
+    size, destination = measure_network(model), open_storage(output)
+    destination.write(f"{model.name}.svg", draw_network(model).encode())
+    destination.write(f"{model.name}.txt", layer_table(model).encode())
+    typer.echo(f"input: {' x '.join(str(side) for side in model.input_shape[1:])}")
+    typer.echo(f"trainable parameters: {size.parameters} ({format_count(size.parameters)})")
+    typer.echo(f"multiply-adds of a slice: {format_count(size.multiply_adds)}")
+    typer.echo(f"graph: {destination.url}/{model.name}.svg")
+    typer.echo(f"layers: {destination.url}/{model.name}.txt")
+
+
 @app.command(epilog=example_epilog("segfleet train configs/demo.toml train.epochs=3"))
 def train(
     config: ConfigFile,
@@ -289,6 +356,26 @@ def evaluate(
     )
     typer.echo(format_table(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+def _own_settings(section: type[Network]) -> list[str]:
+    return [name for name in section.model_fields if name not in Network.model_fields]
+
+
+def _load_network(network: str, overrides: list[str]) -> Config:
+    """The settings of a network by its name, or of a file."""
+    names = [network_name(section) for section in NETWORKS]
+    if network in names:
+        defaults = validate({"network": {"name": network}}, origin="defaults")
+        return defaults.with_values(dict(map(parse_override, overrides)))
+    if not Path(network).exists():
+        raise ConfigError(
+            as_sentence(
+                f"{network} is neither a file nor one of the networks {', '.join(names)}"
+                f"{closest_match(network, names)}"
+            )
+        )
+    return load_settings(Path(network), overrides)
 
 
 def _report_import(result: "ImportResult", url: str) -> None:

@@ -132,8 +132,8 @@ def find_stages(model: keras.Model) -> list[Stage]:
 
 def stage_name(layer_name: str) -> str:
     """The stage of a layer: encoder_0 of encoder_0_conv_1."""
-    found = _STAGE.match(layer_name)
-    return found[0] if found else layer_name
+    match = _STAGE.match(layer_name)
+    return match[0] if match else layer_name
 
 
 def _sources(layer: Any) -> Iterator[str]:

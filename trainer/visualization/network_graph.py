@@ -31,18 +31,18 @@ class Stage:
 
 def render_network_graph(title: str, stages: Sequence[Stage]) -> str:
     """The drawing as an SVG document. stages: in the order of computation."""
-    places = _place(stages)
-    columns = 1 + max(column for column, _ in places.values())
-    rows = 1 + max(row for _, row in places.values())
+    cells = _assign_cells(stages)
+    columns = 1 + max(column for column, _ in cells.values())
+    rows = 1 + max(row for _, row in cells.values())
     width = 2 * _MARGIN + columns * (_BOX_WIDTH + _GAP_X)
     height = 3 * _MARGIN + rows * (_BOX_HEIGHT + _GAP_Y)
     edges = [
-        _draw_edge(places[source], places[stage.name])
+        _draw_edge(cells[source], cells[stage.name])
         for stage in stages
         for source in stage.inputs
-        if source in places
+        if source in cells
     ]
-    boxes = [_draw_box(stage, places[stage.name]) for stage in stages]
+    boxes = [_draw_box(stage, cells[stage.name]) for stage in stages]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -60,7 +60,7 @@ def render_network_graph(title: str, stages: Sequence[Stage]) -> str:
     )
 
 
-def _place(stages: Sequence[Stage]) -> Mapping[str, tuple[int, int]]:
+def _assign_cells(stages: Sequence[Stage]) -> Mapping[str, tuple[int, int]]:
     """Column and row of each stage: later ones further right, coarser ones further down.
 
     Stages of one column and row get rows of their own below.
@@ -79,20 +79,20 @@ def _place(stages: Sequence[Stage]) -> Mapping[str, tuple[int, int]]:
         level: sum(heights[finer] for finer in heights if finer < level) for level in heights
     }
     used: dict[tuple[int, int], int] = {}
-    places = {}
+    cells = {}
     for stage in stages:
         cell = columns[stage.name], levels[stage.name]
-        places[stage.name] = cell[0], first_row[cell[1]] + used.get(cell, 0)
+        cells[stage.name] = cell[0], first_row[cell[1]] + used.get(cell, 0)
         used[cell] = used.get(cell, 0) + 1
-    return places
+    return cells
 
 
 def _count(columns: Mapping[str, int], levels: Mapping[str, int], column: int, level: int) -> int:
     return sum(columns[name] == column and levels[name] == level for name in columns)
 
 
-def _corner(place: tuple[int, int]) -> tuple[int, int]:
-    column, row = place
+def _corner(cell: tuple[int, int]) -> tuple[int, int]:
+    column, row = cell
     return (
         _MARGIN + column * (_BOX_WIDTH + _GAP_X),
         2 * _MARGIN + row * (_BOX_HEIGHT + _GAP_Y),
@@ -113,8 +113,8 @@ def _draw_edge(source: tuple[int, int], target: tuple[int, int]) -> str:
     )
 
 
-def _draw_box(stage: Stage, place: tuple[int, int]) -> str:
-    x, y = _corner(place)
+def _draw_box(stage: Stage, cell: tuple[int, int]) -> str:
+    x, y = _corner(cell)
     middle = x + _BOX_WIDTH / 2
     texts = [
         f'<text x="{middle}" y="{y + 17}" font-size="12" font-weight="bold" fill="{_INK}" '

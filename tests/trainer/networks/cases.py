@@ -1,4 +1,4 @@
-"""The table of the contract test of all networks (test_contract.py): one row per network."""
+"""The table of the contract test of all networks (test_registry.py): one row per network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One of the two workers of test_contract.py: trains every network for two steps.
+"""One of the two workers of test_registry.py: trains every network for two steps.
 
 Prints the losses of the steps by network as JSON.
 """
