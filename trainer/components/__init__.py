@@ -1,1 +1,3 @@
-"""Losses, metrics, optimizers, learning rate schedules and precision; imports contract only."""
+"""Losses, metrics, optimizers, learning rate schedules, precision, and the summary of a network.
+
+May import contract, networks and visualization."""
