@@ -119,7 +119,7 @@ class ClassProbabilities(keras.layers.Layer):
         """inputs: logits."""
         if inputs.shape[-1] == 1:
             return tf.sigmoid(inputs)
-        return tf.nn.softmax(inputs)[..., 1:]
+        return tf.nn.softmax(inputs)[:, :, :, 1:]
 
 
 def upsample_bilinear(x: tf.Tensor, factor: int, name: str, dtype: str | None = None) -> tf.Tensor:

@@ -33,11 +33,13 @@ CASES: Mapping[str, NetworkCase] = {
         {**_UNET, "deep_supervision": True, "classification_guided": True},
         26_964_097,
         _UNET_REFERENCE,
+        steps=40,
     ),
     "u2_net": NetworkCase(
-        {"variant": "small", "base_filters": 16, "normalization": "batch"},
+        {"variant": "small", "base_filters": 16, "normalization": "none"},
         43_994_317,
         {"normalization": "batch"},
         steps=40,
+        learning_rate=3e-3,
     ),
 }

@@ -97,10 +97,11 @@ def test_a_network_starts_at_a_foreground_of_five_percent(num_classes: int) -> N
 
 
 def test_upsampling_interpolates_between_the_centers_of_pixels() -> None:
+    inputs = keras.Input((2, 1, 1))
+    model = keras.Model(inputs, upsample_bilinear(inputs, 2, "upsample"))
     values = np.array([0.0, 4.0], np.float32).reshape(1, 2, 1, 1)
-    upsampled = upsample_bilinear(values, 2, "upsample")
-    assert upsampled[0, :, 0, 0].numpy().tolist() == [0.0, 1.0, 3.0, 4.0]
-    assert upsample_bilinear(values, 1, "upsample") is values
+    assert model(values).numpy()[0, :, 0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
+    assert upsample_bilinear(inputs, 1, "upsample") is inputs
 
 
 @pytest.mark.parametrize("normalization", ["none", "batch"])
