@@ -78,33 +78,81 @@ def _create_seed_function(
 def probability_output(
     x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability"
 ) -> tf.Tensor:
-    """The probability of each class in each pixel, in float32 whatever the network's precision.
+    """The probability of each class in each pixel, in float32 whatever the network's precision."""
+    logits = logit_output(x, num_classes, kernel_size, name)
+    return ClassProbabilities(dtype="float32", name=f"{name}_classes")(logits)
 
-    One class has a sigmoid; several have a softmax over the background and the classes, of which
-    the background is dropped. The bias starts at a foreground of 5 %: starting at one half, the
-    first epochs only learn that most of a slice is background (Lin 2017, arXiv:1708.02002, section
-    4.1).
+
+def logit_output(x: tf.Tensor, num_classes: int, kernel_size: int, name: str) -> tf.Tensor:
+    """The logits of ClassProbabilities, float32 [B, H, W, count_logits(num_classes)].
+
+    The bias starts at a foreground of 5 %: starting at one half, the first epochs only learn that
+    most of a slice is background (Lin 2017, arXiv:1708.02002, section 4.1).
     """
-    if num_classes == 1:
-        activation, bias = "sigmoid", [_FOREGROUND_LOGIT]
-    else:
-        activation, bias = "softmax", [math.log(num_classes) - _FOREGROUND_LOGIT]
-        bias += [0.0] * num_classes
-    maps = keras.layers.Conv2D(
-        len(bias),
+    channels = count_logits(num_classes)
+    bias = [_FOREGROUND_LOGIT]
+    if num_classes > 1:
+        bias = [math.log(num_classes) - _FOREGROUND_LOGIT] + [0.0] * num_classes
+    return keras.layers.Conv2D(
+        channels,
         kernel_size,
         padding="same",
-        activation=activation,
         bias_initializer=keras.initializers.Constant(bias),
         dtype="float32",
         name=name,
     )(x)
-    if num_classes == 1:
-        return maps
-    drop_background = keras.layers.Lambda(
-        lambda values: values[..., 1:], dtype="float32", name=f"{name}_classes"
-    )
-    return drop_background(maps)
+
+
+def count_logits(num_classes: int) -> int:
+    """The channels of logit_output: one for one class, otherwise one more than classes."""
+    return 1 if num_classes == 1 else num_classes + 1
+
+
+class ClassProbabilities(keras.layers.Layer):
+    """The probability of each class [B, H, W, K] from the logits of logit_output.
+
+    One class has a sigmoid; several have a softmax over the background and the classes, of which
+    the background is dropped.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """inputs: logits."""
+        if inputs.shape[-1] == 1:
+            return tf.sigmoid(inputs)
+        return tf.nn.softmax(inputs)[:, :, :, 1:]
+
+
+def upsample_bilinear(x: tf.Tensor, factor: int, name: str, dtype: str | None = None) -> tf.Tensor:
+    """[B, H, W, C] to [B, factor H, factor W, C]; the input itself if the factor is 1."""
+    if factor == 1:
+        return x
+    return keras.layers.UpSampling2D(factor, interpolation="bilinear", dtype=dtype, name=name)(x)
+
+
+def conv_norm_activation(
+    x: tf.Tensor,
+    filters: int,
+    normalization: Normalization,
+    activation: Activation,
+    stage: str,
+    kernel_size: int = 3,
+    dilation: int = 1,
+) -> tf.Tensor:
+    """A convolution with normalization and activation, [B, H, W, C] to [B, H, W, filters].
+
+    stage: the beginning of the names of its layers, such as "encoder_0".
+    """
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        dilation_rate=dilation,
+        padding="same",
+        use_bias=normalization == "none",
+        kernel_initializer="he_normal",
+        name=f"{stage}_conv",
+    )(x)
+    x = create_normalization(normalization, filters, f"{stage}_norm")(x)
+    return create_activation(activation, f"{stage}_activation")(x)
 
 
 def create_normalization(

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks import attention_unet, sharp_unet, unet
+from trainer.networks import attention_unet, sharp_unet, u2_net, unet, unet3_plus
 from trainer.networks.outputs import NetworkOutputs, OutputLayout, pack_outputs
 
 Builder = Callable[[Any, tf.Tensor, int], NetworkOutputs]
@@ -21,6 +21,8 @@ BUILDERS: dict[str, Builder] = {
     "unet": unet.build,
     "attention_unet": attention_unet.build,
     "sharp_unet": sharp_unet.build,
+    "unet3_plus": unet3_plus.build,
+    "u2_net": u2_net.build,
 }
 
 

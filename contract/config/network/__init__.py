@@ -11,10 +11,12 @@ from pydantic import Field
 from contract.config.network.attention_unet import AttentionUNet
 from contract.config.network.network import Network, check_divisible, image_sides
 from contract.config.network.sharp_unet import SharpUNet
+from contract.config.network.u2_net import U2Net
 from contract.config.network.unet import UNet
+from contract.config.network.unet3_plus import UNet3Plus
 from contract.config.section import Section
 
-NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet)
+NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet, UNet3Plus, U2Net)
 """The section class of every network, the default first."""
 
 
@@ -50,7 +52,9 @@ __all__ = [
     "Network",
     "NetworkUnion",
     "SharpUNet",
+    "U2Net",
     "UNet",
+    "UNet3Plus",
     "check_divisible",
     "find_networks",
     "image_sides",

@@ -29,4 +29,17 @@ CASES: Mapping[str, NetworkCase] = {
     "unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
     "attention_unet": NetworkCase({**_UNET, "deep_supervision": True}, 32_432_965, _UNET_REFERENCE),
     "sharp_unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
+    "unet3_plus": NetworkCase(
+        {**_UNET, "deep_supervision": True, "classification_guided": True},
+        26_964_097,
+        _UNET_REFERENCE,
+        steps=40,
+    ),
+    "u2_net": NetworkCase(
+        {"variant": "small", "base_filters": 16, "normalization": "none"},
+        43_994_317,
+        {"normalization": "batch"},
+        steps=40,
+        learning_rate=3e-3,
+    ),
 }

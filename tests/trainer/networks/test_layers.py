@@ -1,11 +1,20 @@
-"""What dropout draws, and that it draws the same again."""
+"""Dropout draws the same numbers again; the other layers that the networks share."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.networks.layers import Dropout, bind_dropout, count_groups, find_dropout_layers
+from contract.config.network.unet import Normalization
+from trainer.networks.layers import (
+    Dropout,
+    bind_dropout,
+    conv_norm_activation,
+    count_groups,
+    find_dropout_layers,
+    probability_output,
+    upsample_bilinear,
+)
 
 # Not TensorFlow's: it would begin to work when the tests are collected, and could then no longer be
 # given its threads.
@@ -75,3 +84,35 @@ def test_dropout_in_nested_models_is_bound() -> None:
 
 def test_groups_divide_the_filters() -> None:
     assert [count_groups(filters) for filters in (1, 4, 6, 12, 16, 7)] == [1, 4, 6, 6, 8, 7]
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_a_network_starts_at_a_foreground_of_five_percent(num_classes: int) -> None:
+    keras.mixed_precision.set_global_policy("float32")
+    inputs = keras.Input((4, 4, 2))
+    outputs = probability_output(inputs, num_classes)
+    probability = keras.Model(inputs, outputs)(np.zeros([1, 4, 4, 2], np.float32)).numpy()
+    assert probability.shape == (1, 4, 4, num_classes)
+    assert probability.sum(axis=-1) == pytest.approx(0.05, abs=0.003)
+
+
+def test_upsampling_interpolates_between_the_centers_of_pixels() -> None:
+    inputs = keras.Input((2, 1, 1))
+    model = keras.Model(inputs, upsample_bilinear(inputs, 2, "upsample"))
+    values = np.array([0.0, 4.0], np.float32).reshape(1, 2, 1, 1)
+    assert model(values).numpy()[0, :, 0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
+    assert upsample_bilinear(inputs, 1, "upsample") is inputs
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_a_convolution_has_a_bias_unless_normalization_follows(
+    normalization: Normalization,
+) -> None:
+    inputs = keras.Input((8, 8, 2))
+    outputs = conv_norm_activation(inputs, 4, normalization, "relu", "stage", 5, 2)
+    model = keras.Model(inputs, outputs)
+    conv = model.get_layer("stage_conv")
+    assert conv.use_bias == (normalization == "none")
+    assert (conv.kernel_size, conv.dilation_rate) == ((5, 5), (2, 2))
+    assert model.output_shape == (None, 8, 8, 4)
+    assert (model(np.random.default_rng(0).normal(size=(1, 8, 8, 2))).numpy() >= 0).all()
