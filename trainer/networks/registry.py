@@ -8,7 +8,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks import attention_unet, sharp_unet, unet
+from trainer.networks import (
+    attention_unet,
+    multires_unet,
+    pyramid_pooling_unet,
+    sharp_unet,
+    unet,
+)
 from trainer.networks.outputs import NetworkOutputs, OutputLayout, pack_outputs
 
 Builder = Callable[[Any, tf.Tensor, int], NetworkOutputs]
@@ -21,6 +27,8 @@ BUILDERS: dict[str, Builder] = {
     "unet": unet.build,
     "attention_unet": attention_unet.build,
     "sharp_unet": sharp_unet.build,
+    "multires_unet": multires_unet.build,
+    "pyramid_pooling_unet": pyramid_pooling_unet.build,
 }
 
 

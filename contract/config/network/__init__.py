@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import Field
 
 from contract.config.network.attention_unet import AttentionUNet
+from contract.config.network.multires_unet import MultiResUNet
 from contract.config.network.network import Network, check_divisible, image_sides
+from contract.config.network.pyramid_pooling_unet import PyramidPoolingUNet
 from contract.config.network.sharp_unet import SharpUNet
 from contract.config.network.unet import UNet
 from contract.config.section import Section
 
-NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet)
+NETWORKS: tuple[type[Network], ...] = (
+    UNet,
+    AttentionUNet,
+    SharpUNet,
+    MultiResUNet,
+    PyramidPoolingUNet,
+)
 """The section class of every network, the default first."""
 
 
@@ -47,8 +55,10 @@ else:
 __all__ = [
     "NETWORKS",
     "AttentionUNet",
+    "MultiResUNet",
     "Network",
     "NetworkUnion",
+    "PyramidPoolingUNet",
     "SharpUNet",
     "UNet",
     "check_divisible",

@@ -29,4 +29,8 @@ CASES: Mapping[str, NetworkCase] = {
     "unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
     "attention_unet": NetworkCase({**_UNET, "deep_supervision": True}, 32_432_965, _UNET_REFERENCE),
     "sharp_unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
+    "multires_unet": NetworkCase({"num_layers": 3, "base_filters": 8}, 7_244_528),
+    "pyramid_pooling_unet": NetworkCase(
+        {**_UNET, "deep_supervision": True}, 35_583_873, _UNET_REFERENCE
+    ),
 }
