@@ -8,7 +8,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks import attention_unet, sharp_unet, u2_net, unet, unet3_plus
+from trainer.networks import (
+    attention_unet,
+    multires_unet,
+    pyramid_pooling_unet,
+    sharp_unet,
+    u2_net,
+    unet,
+    unet3_plus,
+)
 from trainer.networks.outputs import NetworkOutputs, OutputLayout, pack_outputs
 
 Builder = Callable[[Any, tf.Tensor, int], NetworkOutputs]
@@ -23,6 +31,8 @@ BUILDERS: dict[str, Builder] = {
     "sharp_unet": sharp_unet.build,
     "unet3_plus": unet3_plus.build,
     "u2_net": u2_net.build,
+    "multires_unet": multires_unet.build,
+    "pyramid_pooling_unet": pyramid_pooling_unet.build,
 }
 
 

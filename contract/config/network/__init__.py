@@ -9,14 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import Field
 
 from contract.config.network.attention_unet import AttentionUNet
+from contract.config.network.multires_unet import MultiResUNet
 from contract.config.network.network import Network, check_divisible, image_sides
+from contract.config.network.pyramid_pooling_unet import PyramidPoolingUNet
 from contract.config.network.sharp_unet import SharpUNet
 from contract.config.network.u2_net import U2Net
 from contract.config.network.unet import UNet
 from contract.config.network.unet3_plus import UNet3Plus
 from contract.config.section import Section
 
-NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet, UNet3Plus, U2Net)
+NETWORKS: tuple[type[Network], ...] = (
+    UNet,
+    AttentionUNet,
+    MultiResUNet,
+    UNet3Plus,
+    U2Net,
+    SharpUNet,
+    PyramidPoolingUNet,
+)
 """The section class of every network, the default first."""
 
 
@@ -49,8 +59,10 @@ else:
 __all__ = [
     "NETWORKS",
     "AttentionUNet",
+    "MultiResUNet",
     "Network",
     "NetworkUnion",
+    "PyramidPoolingUNet",
     "SharpUNet",
     "U2Net",
     "UNet",

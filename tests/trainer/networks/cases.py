@@ -42,4 +42,8 @@ CASES: Mapping[str, NetworkCase] = {
         steps=40,
         learning_rate=3e-3,
     ),
+    "multires_unet": NetworkCase({"num_layers": 3, "base_filters": 8}, 7_244_528),
+    "pyramid_pooling_unet": NetworkCase(
+        {**_UNET, "deep_supervision": True}, 35_583_873, _UNET_REFERENCE
+    ),
 }

@@ -1,0 +1,172 @@
+"""The pyramid-pooling residual UNet, after Li et al. 2021, doi:10.1186/s12880-021-00694-1.
+
+The paper, "Accurate pancreas segmentation using multi-level pyramidal pooling residual U-Net with
+adversarial mechanism" (BMC Medical Imaging 21:168), adds three things to a UNet: residual learning;
+a module that gathers context by pyramid pooling, of which it compares four structures with
+different numbers of pooling blocks, and two types of blocks; and adversarial training. The first
+two are the network, and are here. Adversarial training, which needs a second network and its own
+loss, is out of scope.
+
+This network follows the paper's abstract, which leaves open the sizes of the layers and what
+the blocks consist of. So the number of parameters, 35,583,873 with 64 filters and batch
+normalization, is not that of the authors' network. The choices here:
+
+- A block of a level is the residual block of He 2015 (arXiv:1512.03385), with the filters, kernel
+  size and dilation of the flexible UNet (unet.py): relu(norm(conv(relu(norm(conv(x))))) + x), where
+  x is projected by a 1 x 1 convolution if it has another number of filters.
+- The module is that of PSPNet (Zhao 2017, arXiv:1612.01105) between encoder and decoder. Block i
+  pools the deepest features of F filters to n x n cells (n = 1, 2, 3, 6); a 1 x 1 convolution
+  reduces them to F / num_pooling_blocks filters; they are interpolated bilinearly to their size
+  before. A 1 x 1 convolution reduces the features and all blocks, concatenated, to F filters.
+- The cells are not normalized, because batch statistics of a single cell would be those of as few
+  values as there are slices in a batch; the result of the module is.
+- The two types of blocks take the average or the maximum of a cell.
+- Deep supervision is a setting, and off by default.
+"""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from contract.config.network.pyramid_pooling_unet import Pooling, PyramidPoolingUNet
+from trainer.networks import unet
+from trainer.networks.layers import (
+    Dropout,
+    create_activation,
+    create_normalization,
+    probability_output,
+)
+from trainer.networks.outputs import NetworkOutputs
+
+_GRIDS = (1, 2, 3, 6)
+
+
+def build(network: PyramidPoolingUNet, slices: tf.Tensor, num_classes: int) -> NetworkOutputs:
+    """[B, H, W, C] normalized intensities to the probabilities of the classes."""
+    features = encoder(network, slices)
+    features[-1] = pyramid_pooling(network, features[-1])
+    levels = decoder(network, features)
+    probability = probability_output(levels[0], num_classes)
+    if not network.deep_supervision:
+        return NetworkOutputs(probability)
+    # As in the flexible UNet: not of the deepest level of the decoder, unless there are only two.
+    side = [
+        unet.side_output(levels[level], level, num_classes)
+        for level in range(1, max(len(levels) - 1, min(2, len(levels))))
+    ]
+    return NetworkOutputs(probability, side, [0.5**level for level in range(1, len(side) + 1)])
+
+
+def encoder(network: PyramidPoolingUNet, slices: tf.Tensor) -> list[tf.Tensor]:
+    """The features of every level, finest first: [B, H / 2^level, W / 2^level, filters]."""
+    features = [residual_block(network, 0, slices, "encoder_0")]
+    for level in range(1, network.num_layers):
+        coarser = keras.layers.MaxPool2D(name=f"encoder_{level}_pool")(features[-1])
+        features.append(residual_block(network, level, coarser, f"encoder_{level}"))
+    return features
+
+
+def decoder(network: PyramidPoolingUNet, features: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The decoder's features of every level but the deepest, finest first."""
+    x, levels = features[-1], []
+    for level in reversed(range(network.num_layers - 1)):
+        stage = f"decoder_{level}"
+        upsampled = keras.layers.Conv2DTranspose(
+            unet.level_filters(network, level),
+            2,
+            strides=2,
+            padding="same",
+            name=f"{stage}_upsample",
+        )(x)
+        x = keras.layers.Concatenate(name=f"{stage}_concatenate")([features[level], upsampled])
+        x = residual_block(network, level, x, stage)
+        levels.append(x)
+    return levels[::-1]
+
+
+def residual_block(network: PyramidPoolingUNet, level: int, x: tf.Tensor, stage: str) -> tf.Tensor:
+    """Two convolutions with a residual connection around them, then dropout.
+
+    stage: the beginning of the names of its layers, such as "encoder_0".
+    """
+    filters, kernel_size = (
+        unet.level_filters(network, level),
+        unet.level_kernel_size(network, level),
+    )
+    shortcut = x
+    if x.shape[-1] != filters:
+        shortcut = conv_norm(network, x, filters, 1, 1, f"{stage}_shortcut")
+    dilation = unet.level_dilation(network, level)
+    x = conv_norm(network, x, filters, kernel_size, dilation, f"{stage}_1")
+    x = create_activation(network.activation, f"{stage}_1_activation")(x)
+    x = conv_norm(network, x, filters, kernel_size, dilation, f"{stage}_2")
+    x = keras.layers.Add(name=f"{stage}_add")([x, shortcut])
+    x = create_activation(network.activation, f"{stage}_activation")(x)
+    return Dropout(unet.level_dropout(network, level), name=f"{stage}_dropout")(x)
+
+
+def conv_norm(
+    network: PyramidPoolingUNet,
+    x: tf.Tensor,
+    filters: int,
+    kernel_size: int,
+    dilation: int,
+    stage: str,
+) -> tf.Tensor:
+    """A convolution and its normalization, without activation."""
+    x = keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        dilation_rate=dilation,
+        padding="same",
+        use_bias=network.normalization == "none",
+        kernel_initializer="he_normal",
+        name=f"{stage}_conv",
+    )(x)
+    return create_normalization(network.normalization, filters, f"{stage}_norm")(x)
+
+
+def pyramid_pooling(network: PyramidPoolingUNet, x: tf.Tensor) -> tf.Tensor:
+    """The deepest features and their context at several scales: the shape of x again."""
+    _, height, width, filters = keras.backend.int_shape(x)
+    branches = [x]
+    for grid in _GRIDS[: network.num_pooling_blocks]:
+        stage = f"pyramid_{grid}"
+        cells = GridPooling(grid, network.pooling, name=f"{stage}_pool")(x)
+        cells = keras.layers.Conv2D(
+            max(filters // network.num_pooling_blocks, 1),
+            1,
+            kernel_initializer="he_normal",
+            name=f"{stage}_conv",
+        )(cells)
+        cells = create_activation(network.activation, f"{stage}_activation")(cells)
+        branches.append(keras.layers.Resizing(height, width, name=f"{stage}_resize")(cells))
+    x = keras.layers.Concatenate(name="pyramid_concatenate")(branches)
+    x = conv_norm(network, x, filters, 1, 1, "pyramid")
+    return create_activation(network.activation, "pyramid_activation")(x)
+
+
+class GridPooling(keras.layers.Layer):
+    """Pools features of any size to a grid of cells: [B, H, W, C] to [B, grid, grid, C].
+
+    The cells cover all features. Where a side is not divisible by the grid, neighbouring cells
+    share a row or a column.
+    """
+
+    def __init__(self, grid: int, pooling: Pooling, **kwargs: object) -> None:
+        """grid: cells per side. pooling: what is computed of the features of a cell."""
+        super().__init__(**kwargs)
+        self.grid = grid
+        self.reduce = tf.reduce_max if pooling == "max" else tf.reduce_mean
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The cells."""
+        _, height, width, _ = keras.backend.int_shape(inputs)
+        rows = [self.reduce(inputs[:, a:b], axis=1) for a, b in cell_ranges(height, self.grid)]
+        x = tf.stack(rows, axis=1)
+        columns = [self.reduce(x[:, :, a:b], axis=2) for a, b in cell_ranges(width, self.grid)]
+        return tf.stack(columns, axis=2)
+
+
+def cell_ranges(side: int, grid: int) -> list[tuple[int, int]]:
+    """The first position of each cell of a side and the one after its last."""
+    return [(i * side // grid, -(-(i + 1) * side // grid)) for i in range(grid)]
