@@ -179,4 +179,14 @@ def create_activation(activation: Activation, name: str | None = None) -> Layer:
     """The activation after a convolution; mish is Misra 2019, arXiv:1908.08681."""
     if activation == "leaky_relu":
         return keras.layers.LeakyReLU(0.01, name=name)
-    return keras.layers.Activation(activation, name=name)
+    return keras.layers.Activation(mish if activation == "mish" else activation, name=name)
+
+
+def mish(x: tf.Tensor) -> tf.Tensor:
+    """x tanh(softplus(x)).
+
+    With tanh(y) written as (1 - z) / (1 + z), z = exp(-2y): TensorFlow's optimizer fuses the usual
+    form with the batch normalization before it, and then has no kernel for it on CPUs.
+    """
+    exponent = -2.0 * tf.math.softplus(x)
+    return -x * tf.math.expm1(exponent) / (1.0 + tf.exp(exponent))

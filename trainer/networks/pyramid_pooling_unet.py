@@ -29,12 +29,7 @@ import tf_keras as keras
 
 from contract.config.network.pyramid_pooling_unet import Pooling, PyramidPoolingUNet
 from trainer.networks import unet
-from trainer.networks.layers import (
-    Dropout,
-    create_activation,
-    create_normalization,
-    probability_output,
-)
+from trainer.networks.layers import Dropout, create_activation, create_normalization
 from trainer.networks.outputs import NetworkOutputs
 
 _GRIDS = (1, 2, 3, 6)
@@ -42,45 +37,9 @@ _GRIDS = (1, 2, 3, 6)
 
 def build(network: PyramidPoolingUNet, slices: tf.Tensor, num_classes: int) -> NetworkOutputs:
     """[B, H, W, C] normalized intensities to the probabilities of the classes."""
-    features = encoder(network, slices)
-    features[-1] = pyramid_pooling(network, features[-1])
-    levels = decoder(network, features)
-    probability = probability_output(levels[0], num_classes)
-    if not network.deep_supervision:
-        return NetworkOutputs(probability)
-    # As in the flexible UNet: not of the deepest level of the decoder, unless there are only two.
-    side = [
-        unet.side_output(levels[level], level, num_classes)
-        for level in range(1, max(len(levels) - 1, min(2, len(levels))))
-    ]
-    return NetworkOutputs(probability, side, [0.5**level for level in range(1, len(side) + 1)])
-
-
-def encoder(network: PyramidPoolingUNet, slices: tf.Tensor) -> list[tf.Tensor]:
-    """The features of every level, finest first: [B, H / 2^level, W / 2^level, filters]."""
-    features = [residual_block(network, 0, slices, "encoder_0")]
-    for level in range(1, network.num_layers):
-        coarser = keras.layers.MaxPool2D(name=f"encoder_{level}_pool")(features[-1])
-        features.append(residual_block(network, level, coarser, f"encoder_{level}"))
-    return features
-
-
-def decoder(network: PyramidPoolingUNet, features: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The decoder's features of every level but the deepest, finest first."""
-    x, levels = features[-1], []
-    for level in reversed(range(network.num_layers - 1)):
-        stage = f"decoder_{level}"
-        upsampled = keras.layers.Conv2DTranspose(
-            unet.level_filters(network, level),
-            2,
-            strides=2,
-            padding="same",
-            name=f"{stage}_upsample",
-        )(x)
-        x = keras.layers.Concatenate(name=f"{stage}_concatenate")([features[level], upsampled])
-        x = residual_block(network, level, x, stage)
-        levels.append(x)
-    return levels[::-1]
+    return unet.build(
+        network, slices, num_classes, block=residual_block, bottleneck=pyramid_pooling
+    )
 
 
 def residual_block(network: PyramidPoolingUNet, level: int, x: tf.Tensor, stage: str) -> tf.Tensor:
@@ -88,10 +47,8 @@ def residual_block(network: PyramidPoolingUNet, level: int, x: tf.Tensor, stage:
 
     stage: the beginning of the names of its layers, such as "encoder_0".
     """
-    filters, kernel_size = (
-        unet.level_filters(network, level),
-        unet.level_kernel_size(network, level),
-    )
+    filters = unet.level_filters(network, level)
+    kernel_size = unet.level_kernel_size(network, level)
     shortcut = x
     if x.shape[-1] != filters:
         shortcut = conv_norm(network, x, filters, 1, 1, f"{stage}_shortcut")

@@ -6,6 +6,7 @@ the first levels, from which they shrink level by level (by 2 down to 3, and by 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,30 +20,36 @@ from trainer.networks.layers import (
 )
 from trainer.networks.outputs import NetworkOutputs
 
-SkipConnection = Callable[[UNetSection, int, tf.Tensor, tf.Tensor], tf.Tensor]
+SkipConnection = Callable[[Any, int, tf.Tensor, tf.Tensor], tf.Tensor]
 """skip(network, level, features, coarser): what the decoder gets of the encoder's features of a
 level; coarser: the decoder's features of the next level, before they are upsampled."""
-
-
-def pass_features(
-    network: UNetSection, level: int, features: tf.Tensor, coarser: tf.Tensor
-) -> tf.Tensor:
-    """The skip connection of the UNet: the features themselves."""
-    return features
+Block = Callable[[Any, int, tf.Tensor, str], tf.Tensor]
+"""block(network, level, x, stage): the convolutions of a level of encoder or decoder."""
+Bottleneck = Callable[[Any, tf.Tensor], tf.Tensor]
+"""bottleneck(network, x): what the decoder gets of the deepest features."""
 
 
 def build(
     network: UNetSection,
     slices: tf.Tensor,
     num_classes: int,
-    skip: SkipConnection = pass_features,
+    skip: SkipConnection | None = None,
+    block: Block | None = None,
+    bottleneck: Bottleneck | None = None,
 ) -> NetworkOutputs:
-    """[B, H, W, C] normalized intensities to the probabilities of the classes."""
-    levels = decoder(network, encoder(network, slices), skip)
+    """[B, H, W, C] normalized intensities to the probabilities of the classes.
+
+    skip, block, bottleneck: what another network of this shape has in place of the UNet's.
+    """
+    block = block or conv_block
+    features = encoder(network, slices, block)
+    if bottleneck:
+        features[-1] = bottleneck(network, features[-1])
+    levels = decoder(network, features, skip, block)
     probability = probability_output(levels[0], num_classes)
     if not network.deep_supervision:
         return NetworkOutputs(probability)
-    # As in nnU-Net (Isensee 2021): not of the deepest level of the decoder.
+    # As in nnU-Net (Isensee 2021): not of the deepest level of the decoder, unless it has two.
     side = [
         side_output(levels[level], level, num_classes)
         for level in range(1, max(len(levels) - 1, min(2, len(levels))))
@@ -59,17 +66,17 @@ def side_output(x: tf.Tensor, level: int, num_classes: int) -> tf.Tensor:
     return upsample(maps)
 
 
-def encoder(network: UNetSection, slices: tf.Tensor) -> list[tf.Tensor]:
-    """The features of every level, finest first."""
-    features = [conv_block(network, 0, slices, "encoder_0")]
+def encoder(network: UNetSection, slices: tf.Tensor, block: Block) -> list[tf.Tensor]:
+    """The features of every level, finest first: [B, H / 2^level, W / 2^level, filters]."""
+    features = [block(network, 0, slices, "encoder_0")]
     for level in range(1, network.num_layers):
         coarser = keras.layers.MaxPool2D(name=f"encoder_{level}_pool")(features[-1])
-        features.append(conv_block(network, level, coarser, f"encoder_{level}"))
+        features.append(block(network, level, coarser, f"encoder_{level}"))
     return features
 
 
 def decoder(
-    network: UNetSection, features: Sequence[tf.Tensor], skip: SkipConnection
+    network: UNetSection, features: Sequence[tf.Tensor], skip: SkipConnection | None, block: Block
 ) -> list[tf.Tensor]:
     """The decoder's features of every level but the deepest, finest first."""
     x, levels = features[-1], []
@@ -78,9 +85,9 @@ def decoder(
         upsampled = keras.layers.Conv2DTranspose(
             filters, 2, strides=2, padding="same", name=f"{stage}_upsample"
         )(x)
-        skipped = skip(network, level, features[level], x)
+        skipped = skip(network, level, features[level], x) if skip else features[level]
         x = keras.layers.Concatenate(name=f"{stage}_concatenate")([skipped, upsampled])
-        x = conv_block(network, level, x, stage)
+        x = block(network, level, x, stage)
         levels.append(x)
     return levels[::-1]
 

@@ -47,7 +47,7 @@ _CLASSIFICATION_DROPOUT = 0.5
 
 def build(network: UNet3Plus, slices: tf.Tensor, num_classes: int) -> NetworkOutputs:
     """[B, H, W, C] normalized intensities to the probabilities of the classes."""
-    features = unet.encoder(network, slices)
+    features = unet.encoder(network, slices, unet.conv_block)
     levels = decoder(network, features)
     maps = [probability_output(levels[0], num_classes, 3)]
     if network.deep_supervision:

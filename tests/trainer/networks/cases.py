@@ -26,9 +26,12 @@ _UNET = {"num_layers": 3, "base_filters": 8, "normalization": "batch"}
 _UNET_REFERENCE = {"base_filters": 64, "normalization": "batch"}
 
 CASES: Mapping[str, NetworkCase] = {
-    "unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
-    "attention_unet": NetworkCase({**_UNET, "deep_supervision": True}, 32_432_965, _UNET_REFERENCE),
-    "sharp_unet": NetworkCase(_UNET, 31_036_481, _UNET_REFERENCE),
+    # Each activation occurs, because an engine may lack one of them.
+    "unet": NetworkCase({**_UNET, "activation": "mish"}, 31_036_481, _UNET_REFERENCE),
+    "attention_unet": NetworkCase(
+        {**_UNET, "deep_supervision": True, "activation": "silu"}, 32_432_965, _UNET_REFERENCE
+    ),
+    "sharp_unet": NetworkCase({**_UNET, "activation": "leaky_relu"}, 31_036_481, _UNET_REFERENCE),
     "unet3_plus": NetworkCase(
         {**_UNET, "deep_supervision": True, "classification_guided": True},
         26_964_097,
@@ -44,6 +47,6 @@ CASES: Mapping[str, NetworkCase] = {
     ),
     "multires_unet": NetworkCase({"num_layers": 3, "base_filters": 8}, 7_244_528),
     "pyramid_pooling_unet": NetworkCase(
-        {**_UNET, "deep_supervision": True}, 35_583_873, _UNET_REFERENCE
+        {**_UNET, "deep_supervision": True, "activation": "elu"}, 35_583_873, _UNET_REFERENCE
     ),
 }
