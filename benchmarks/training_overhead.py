@@ -5,8 +5,8 @@ a plain tf_keras fit on arrays in memory; `segfleet train` with one worker of al
 workers of half the CPUs each. All on the same phantom, network, batch size and augmentation off,
 and in turn, several times, because the speed of a shared machine changes within minutes.
 
-The last row is the network and batch of the experiment that segfleet grew from, with the precision
-that train.precision = "auto" selects.
+The last rows are of the network and batch of the experiment that segfleet grew from, with the
+precision that train.precision = "auto" selects.
 """
 
 import json

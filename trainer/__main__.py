@@ -114,7 +114,7 @@ Output = Annotated[
 ]
 
 ImageSizeOption = Annotated[
-    int, typer.Option("--image-size", help="Height and width of the slices, in pixels.", min=16)
+    int, typer.Option("--image-size", help="Height and width of the slices, in pixels.")
 ]
 NetworkOrConfig = Annotated[
     str, typer.Argument(metavar="NAME|CONFIG", help="A network with its defaults, or a TOML file.")
@@ -264,7 +264,8 @@ def list_networks(
 
     typer.echo(f"{'name':22} {'parameters':>10} {'multiply-adds':>13}  paper and settings")
     for section in NETWORKS:
-        network = section.model_validate({"name": network_name(section), "image_size": image_size})
+        settings = {"name": network_name(section), "image_size": image_size}
+        network = validate({"network": settings}, origin="--image-size").network
         size = measure_network(build_network(network, 1, network.image_channels).inference_model)
         counts = f"{format_count(size.parameters):>10} {format_count(size.multiply_adds):>13}"
         typer.echo(f"{network.name:22} {counts}  {section.model_fields['name'].description}")
@@ -292,8 +293,9 @@ def show(
 
     config = _load_network(network, overrides or [])
     classes = len(config.data.segmentation_classes)
-    model = build_network(config.network, classes, config.input_channels).inference_model
-    size, destination = measure_network(model), open_storage(output)
+    built = build_network(config.network, classes, config.input_channels)
+    model, size = built.training_model, measure_network(built.inference_model)
+    destination = open_storage(output)
     destination.write(f"{model.name}.svg", draw_network(model).encode())
     destination.write(f"{model.name}.txt", layer_table(model).encode())
     typer.echo(f"input: {' x '.join(str(side) for side in model.input_shape[1:])}")

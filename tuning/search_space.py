@@ -34,6 +34,13 @@ _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
 }
+# The loss, and the outputs of a network that it is computed from.
+_LOSS_SETTINGS = {
+    "train.loss",
+    "network.name",
+    "network.deep_supervision",
+    "network.classification_guided",
+}
 # What other settings may depend on.
 _NETWORK = "network.name"
 # Attempts to find new values for a trial before the search space counts as exhausted.
@@ -83,10 +90,10 @@ def check_space(config: Config) -> None:
                 "[network], [train] or [data.augment], data.normalize, data.intensity_low or "
                 "data.intensity_high."
             )
-        if key == "train.loss" and config.train.monitor == "val_loss":
+        if key in _LOSS_SETTINGS and config.train.monitor == "val_loss":
             raise ConfigError(
-                "sweep.space: train.loss determines what val_loss measures, so trials could not "
-                'be compared: set train.monitor to another score, such as "val_dice_coef".'
+                f"sweep.space: {key} determines what val_loss measures, so trials could not be "
+                'compared: set train.monitor to another score, such as "val_dice_coef".'
             )
 
 

@@ -15,6 +15,7 @@ import tf_keras as keras
 
 from benchmarks.programs.plain_model import build_plain_model
 from contract.config.loader import load_config
+from trainer.components import precision
 
 
 class EpochTimer(keras.callbacks.Callback):
@@ -38,6 +39,10 @@ def main() -> None:
     """Train for the epochs of the settings."""
     config, folder = load_config(sys.argv[1]), sys.argv[2]
     tf.config.threading.set_intra_op_parallelism_threads(config.train.cpus_per_worker)
+    policy = precision.select_policy(
+        config.train.precision, precision.read_cpu_flags(), precision.gpu_compute_capability()
+    )
+    keras.mixed_precision.set_global_policy(policy)
     model = build_plain_model(config)
     train_x, train_y, valid_x, valid_y = (
         np.load(f"{folder}/{name}.npy") for name in ("train_x", "train_y", "valid_x", "valid_y")

@@ -103,26 +103,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _validate_searched_networks(self) -> Self:
-        candidates = self.sweep.networks or (self.network.name,)
         for key, values in self.sweep.space.items():
             section, _, name = key.partition(".")
-            if section != "network" or name == "name":
-                if values.networks is not None:
-                    raise ValueError(f"sweep.space: {key} does not depend on the network")
-                continue
-            having = find_networks(name)
-            for network in values.networks or ():
-                if network not in candidates:
-                    raise ValueError(
-                        f"sweep.space: {key} counts for {network}, but no trial has this network: "
-                        f"they have {', '.join(candidates)} (network.name)"
-                    )
-            for network in values.networks or candidates:
-                if network not in having:
-                    raise ValueError(
-                        f"sweep.space: {key} is not a setting of {network}: name the networks that "
-                        f"it counts for, such as networks = [{json.dumps(having[0])}]"
-                    )
+            if section == "network" and name != "name":
+                _check_networks(key, values.networks, self.sweep.networks, self.network.name)
+            elif values.networks is not None:
+                raise ValueError(f"sweep.space: {key} does not depend on the network")
         return self
 
     @model_validator(mode="after")
@@ -208,6 +194,33 @@ class Config(Section):
         """Twelve hex digits that identify the training settings."""
         text = json.dumps(self.training_settings(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _check_networks(
+    key: str, named: tuple[str, ...] | None, searched: tuple[str, ...], default: str
+) -> None:
+    """Raise ValueError if a searched setting of [network] does not fit the networks of the trials.
+
+    named: the networks that it counts for; searched: those of network.name in the search space;
+    default: network.name.
+    """
+    if named is not None and not searched:
+        raise ValueError(
+            f"sweep.space: {key} names networks, but all trials have {default}: remove networks, "
+            "or search network.name too"
+        )
+    for network in set(named or ()) - set(searched):
+        raise ValueError(
+            f"sweep.space: {key} counts for {network}, but no trial has this network: they have "
+            f"{', '.join(searched)} (network.name)"
+        )
+    having = find_networks(key.partition(".")[2])
+    for network in named or searched or (default,):
+        if network not in having:
+            raise ValueError(
+                f"sweep.space: {key} is not a setting of {network}: name the networks that it "
+                f"counts for, such as networks = [{json.dumps(having[0])}]"
+            )
 
 
 def _check_value(key: str, value: SettingValue) -> None:

@@ -28,7 +28,7 @@ _SMOOTH = 1.0
 class SegmentationMetrics(keras.metrics.Metric):
     """All metrics above, made of sums over pixels, which add up exactly over batches and workers.
 
-    One object for all, because every variable of a metric costs a collective in each step.
+    One object for all, because reading a variable of a metric is a collective.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:

@@ -41,7 +41,10 @@ def count_parameters(variables: Sequence[Any]) -> int:
 
 
 def count_multiply_adds(model: keras.Model) -> int:
-    """The multiply-adds of the convolutions and matrix products for one slice."""
+    """The multiply-adds of the convolutions and matrix products for one slice.
+
+    Those that TensorFlow computes: with dilation a few more, for sides that it pads.
+    """
     spec = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)
     forward = tf.function(lambda slices: model(slices, training=False), autograph=False)
     graph = forward.get_concrete_function(spec).graph

@@ -1,4 +1,7 @@
-"""The Keras model that is trained: a network whose training step waits for other workers twice."""
+"""The Keras model that is trained: a network whose training step waits for other workers twice.
+
+Once for the loss and once for the gradients; synchronized batch normalization waits in addition.
+"""
 
 import tensorflow as tf
 import tf_keras as keras

@@ -113,7 +113,7 @@ def training_dataset(
     rank: WorkerRank,
     first_epoch: int,
 ) -> tf.data.Dataset:
-    """This worker's training batches, from an epoch to the last.
+    """This worker's training batches, from an epoch on, without end.
 
     Images [b, H, W, C] and masks [b, H, W, K] of 0 and 1, a channel for each of the K classes; b is
     train.batch_size divided by the number of workers. All of it is TensorFlow's: slices are read in

@@ -167,7 +167,7 @@ def create_normalization(
         case "group":
             return keras.layers.GroupNormalization(count_groups(filters), name=name)
         case "none":
-            return tf.identity
+            return lambda x: x
 
 
 def count_groups(filters: int) -> int:

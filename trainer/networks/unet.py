@@ -49,7 +49,7 @@ def build(
     probability = probability_output(levels[0], num_classes)
     if not network.deep_supervision:
         return NetworkOutputs(probability)
-    # As in nnU-Net (Isensee 2021): not of the deepest level of the decoder, unless it has two.
+    # As in nnU-Net (Isensee 2021): not of the deepest of three or more levels of the decoder.
     side = [
         side_output(levels[level], level, num_classes)
         for level in range(1, max(len(levels) - 1, min(2, len(levels))))

@@ -30,13 +30,18 @@ class UNetSection(Network):
     activation: Activation = "relu"
     """Activation after each convolution."""
     deep_supervision: bool = False
-    """Whether the coarser levels of the decoder are trained on the masks too, each with half the
-    weight of the level above it."""
+    """Whether the coarser levels of the decoder, but the deepest of three or more, are trained on
+    the masks too, each with half the weight of the level above it. Needs three levels."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.base_kernels % 2 == 0:
             raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")
+        if self.deep_supervision and self.num_layers < 3:
+            raise ValueError(
+                "network.deep_supervision needs a coarser level of the decoder: set "
+                f"network.num_layers to 3 or more, not {self.num_layers}"
+            )
         return self
 
     @property

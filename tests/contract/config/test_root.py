@@ -114,9 +114,25 @@ class TestFaults:
         ("space", "message"),
         [
             (
-                {"network.num_layers": {"choice": [3], "networks": ["sharp_unet"]}},
-                "network.num_layers counts for sharp_unet, but no trial has this network: they "
-                "have unet (network.name)",
+                {"network.num_layers": {"choice": [3], "networks": ["unet"]}},
+                "network.num_layers names networks, but all trials have unet: remove networks, or "
+                "search network.name too",
+            ),
+            (
+                {
+                    "network.name": {"choice": ["unet", "sharp_unet"]},
+                    "network.num_layers": {"choice": [3], "networks": ["attention_unet"]},
+                },
+                "network.num_layers counts for attention_unet, but no trial has this network: they "
+                "have unet, sharp_unet (network.name)",
+            ),
+            (
+                {
+                    "network.name": {"choice": ["unet", "u2_net"]},
+                    "network.num_layers": {"choice": [3]},
+                },
+                "network.num_layers is not a setting of u2_net: name the networks that it counts "
+                'for, such as networks = ["unet"]',
             ),
             (
                 {

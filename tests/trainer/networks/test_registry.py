@@ -123,31 +123,61 @@ def test_what_a_network_learns_is_what_its_bundle_serves(name: str, tmp_path: Pa
     assert np.abs(tensorflow[0][..., 0][differs] - 0.5).max(initial=0.0) < 1e-3
 
 
-def test_every_network_trains_on_two_workers_in_mixed_precision() -> None:
-    """Two processes, one MultiWorkerMirroredStrategy: both compute the same, finite loss."""
+def run_workers(count: int) -> list[dict[str, Any]]:
+    """What each of the workers of two_workers.py finds, all at once."""
     ports = []
-    for _ in range(2):
+    for _ in range(count):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
     workers = [f"127.0.0.1:{port}" for port in ports]
     processes = []
-    for rank in range(2):
+    for rank in range(count):
         task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+        environment = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.trainer.networks.two_workers"],
-                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                env={**os.environ, **environment},
                 stdout=subprocess.PIPE,
                 text=True,
             )
         )
     printed = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    first, second = (json.loads(text.splitlines()[-1]) for text in printed)
+    assert [process.returncode for process in processes] == [0] * count
+    return [json.loads(text.splitlines()[-1]) for text in printed]
+
+
+@pytest.fixture(scope="module")
+def pair() -> list[dict[str, Any]]:
+    return run_workers(2)
+
+
+def test_every_network_trains_on_two_workers_in_mixed_precision(
+    pair: list[dict[str, Any]],
+) -> None:
+    first, second = (each["losses"] for each in pair)
     assert first == second
     assert set(first) == set(BUILDERS)
     assert all(np.isfinite(losses).all() and len(losses) == 2 for losses in first.values())
+
+
+def test_two_workers_compute_the_gradient_of_one(pair: list[dict[str, Any]]) -> None:
+    (alone,) = run_workers(1)
+    for each in pair:
+        assert each["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+        assert each["weights"] == pytest.approx(alone["weights"], rel=1e-5)
+
+
+def test_a_step_of_two_workers_waits_for_loss_and_gradients_only(
+    pair: list[dict[str, Any]],
+) -> None:
+    assert [each["collectives"] for each in pair] == [2, 2]
+
+
+def test_the_state_has_the_mean_of_the_moving_statistics(pair: list[dict[str, Any]]) -> None:
+    assert [each["state differs"] for each in pair] == [[], []]
+    assert pair[0]["moving mean"] == pair[1]["moving mean"]
 
 
 def test_a_network_without_further_outputs_is_one_model() -> None:

@@ -1,11 +1,13 @@
-"""One of the two workers of test_registry.py: trains every network for two steps.
+"""One of the two workers of test_registry.py, or one worker alone.
 
-Prints the losses of the steps by network as JSON.
+Trains every network for two steps in mixed precision, then one network in float32 as a training
+does. Prints what it finds as JSON. The samples of two workers together are those of one alone.
 """
 
 import json
 import os
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,29 +17,74 @@ from contract.config import Config
 from tests.trainer.networks.cases import CASES
 from trainer.data.pipeline import WorkerRank
 from trainer.training import train_loop
+from trainer.training.model_state import StateReader, state_variables
+
+SAMPLES = 4
 
 
 def main() -> None:
-    """Train every network of the table."""
+    """Train, and print the results."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    strategy = train_loop.create_strategy(WorkerRank(rank, 2))
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    random = np.random.default_rng(rank)
-    images = random.random((2, 32, 32, 1), np.float32)
-    masks = (random.random((2, 32, 32, 1)) > 0.8).astype(np.float32)
-    losses = {}
-    for name, case in CASES.items():
-        network = {"name": name, "image_size": 32, **case.small}
-        config = Config.model_validate({"network": network, "train": {"batch_size": 4}})
-        with strategy.scope():
-            model = train_loop.build_compiled_model(config)
-        model.optimizer.learning_rate = 1e-3
-        data = tf.data.Dataset.from_tensors((images, masks)).repeat()
-        distributed = strategy.distribute_datasets_from_function(lambda _, data=data: data)
-        history = model.fit(distributed, steps_per_epoch=1, epochs=2, verbose=0)
-        losses[name] = history.history["loss"]
-    sys.stdout.write(json.dumps(losses) + "\n")
+    tf_config = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    rank = WorkerRank(tf_config["task"]["index"], 2) if tf_config else WorkerRank()
+    strategy = train_loop.create_strategy(rank)
+    results: dict[str, Any] = {}
+    if tf_config:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        results["losses"] = {
+            name: train(dict(case.small), strategy, rank, name=name).history.history["loss"]
+            for name, case in CASES.items()
+        }
+        keras.mixed_precision.set_global_policy("float32")
+    results["collectives"] = count_collectives(train({}, strategy, rank))
+    batch = train({"normalization": "batch"}, strategy, rank)
+    state = StateReader(batch).read()
+    expected = [variable.numpy() for variable in state_variables(batch)]
+    results["state differs"] = [
+        index for index, (a, b) in enumerate(zip(state, expected, strict=True)) if (a != b).any()
+    ]
+    moving = next(v for v in batch.weights if "moving_mean" in v.name)
+    results["moving mean"] = moving.numpy().tolist()
+    # With sgd a gradient of the wrong size changes the weights, with adam hardly.
+    plain = train({}, strategy, rank, optimizer="sgd", steps=5)
+    results["weights"] = [float(np.abs(value).sum()) for value in plain.get_weights()]
+    results["loss"] = plain.history.history["loss"]
+    sys.stdout.write(json.dumps(results) + "\n")
+
+
+def train(
+    settings: dict[str, Any],
+    strategy: tf.distribute.Strategy,
+    rank: WorkerRank,
+    name: str = "unet",
+    optimizer: str = "adamw",
+    steps: int = 2,
+) -> keras.Model:
+    """A network after some steps on this worker's samples, an epoch each."""
+    small = settings or {"num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
+    network = {"name": name, "image_size": 32, **small}
+    config = Config.model_validate(
+        {"network": network, "train": {"batch_size": SAMPLES, "optimizer": optimizer}}
+    )
+    with strategy.scope():
+        model = train_loop.build_compiled_model(config)
+    model.optimizer.learning_rate = 1e-2
+    random = np.random.default_rng(0)
+    images = random.random((SAMPLES, 32, 32, 1), np.float32)
+    masks = (random.random((SAMPLES, 32, 32, 1)) > 0.8).astype(np.float32)
+    own = slice(
+        rank.rank * SAMPLES // rank.world_size, (rank.rank + 1) * SAMPLES // rank.world_size
+    )
+    data = tf.data.Dataset.from_tensors((images[own], masks[own])).repeat()
+    distributed = strategy.distribute_datasets_from_function(lambda _: data)
+    model.fit(distributed, steps_per_epoch=1, epochs=steps, verbose=0)
+    return model
+
+
+def count_collectives(model: keras.Model) -> int:
+    """The collectives in the graph of a training step."""
+    (function,) = model.train_tf_function._list_all_concrete_functions()
+    return sum(each.type.startswith("Collective") for each in function.graph.get_operations())
 
 
 if __name__ == "__main__":
