@@ -11,10 +11,18 @@ from pydantic import Field
 from contract.config.network.attention_unet import AttentionUNet
 from contract.config.network.network import Network, check_divisible, image_sides
 from contract.config.network.sharp_unet import SharpUNet
+from contract.config.network.swin_unet import SwinUNet
+from contract.config.network.trans_unet import TransUNet
 from contract.config.network.unet import UNet
 from contract.config.section import Section
 
-NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet)
+NETWORKS: tuple[type[Network], ...] = (
+    UNet,
+    AttentionUNet,
+    SharpUNet,
+    SwinUNet,
+    TransUNet,
+)
 """The section class of every network, the default first."""
 
 
@@ -50,6 +58,8 @@ __all__ = [
     "Network",
     "NetworkUnion",
     "SharpUNet",
+    "SwinUNet",
+    "TransUNet",
     "UNet",
     "check_divisible",
     "find_networks",
