@@ -1,7 +1,7 @@
 """Layers and parts that the networks share: dropout, normalization, activation, output."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -25,22 +25,34 @@ class Dropout(keras.layers.Layer):
     uninterrupted run. `bind_dropout` sets what the numbers depend on.
     """
 
-    def __init__(self, rate: float, **kwargs: Any) -> None:
-        """rate: the fraction of features that is set to 0 in training."""
+    def __init__(
+        self, rate: float, noise_shape: Sequence[int | None] | None = None, **kwargs: Any
+    ) -> None:
+        """rate: the fraction of features that is set to 0 in training.
+
+        noise_shape: as in Keras, 1 for each axis along which all features are set to 0 together,
+        and None for the others: (None, 1, 1, 1) is stochastic depth (Huang 2016,
+        arXiv:1603.09382).
+        """
         super().__init__(**kwargs)
         self.rate = rate
+        self.noise_shape = noise_shape
         self.seed_function: Callable[[], tf.Tensor] | None = None
         """Returns two integers that determine the random numbers of this step."""
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """[B, H, W, C] to the same shape; the input itself outside of training."""
+        """Any shape [B, ..., C] to the same; the input itself outside of training."""
         if not training or not self.rate:
             return inputs
         assert self.seed_function, "bind_dropout() must be called before training"
         # Drawn in float32: in bfloat16 a rate of 0.05 would become 0.055. Multiplied, because
         # TensorFlow's layout optimizer skips a graph with a select, which tf.nn.dropout uses: on a
         # GPU the convolutions would run in the slower layout (docs/lab-notes.md).
-        kept = tf.random.stateless_uniform(tf.shape(inputs), self.seed_function()) >= self.rate
+        shape = tf.shape(inputs)
+        if self.noise_shape:
+            sizes = zip(self.noise_shape, tf.unstack(shape, len(self.noise_shape)), strict=True)
+            shape = tf.stack([actual if size is None else size for size, actual in sizes])
+        kept = tf.random.stateless_uniform(shape, self.seed_function()) >= self.rate
         return inputs * (tf.cast(kept, inputs.dtype) / (1.0 - self.rate))
 
 
@@ -170,9 +182,9 @@ def create_normalization(
             return lambda x: x
 
 
-def count_groups(filters: int) -> int:
-    """Groups of a group normalization: the largest number up to 8 that divides the filters."""
-    return next(number for number in range(8, 0, -1) if filters % number == 0)
+def count_groups(filters: int, limit: int = 8) -> int:
+    """Groups of a group normalization: the largest divisor of the filters up to a limit."""
+    return next(number for number in range(limit, 0, -1) if filters % number == 0)
 
 
 def create_activation(activation: Activation, name: str | None = None) -> Layer:

@@ -13,6 +13,8 @@ from trainer.networks import (
     multires_unet,
     pyramid_pooling_unet,
     sharp_unet,
+    swin_unet,
+    trans_unet,
     u2_net,
     unet,
     unet3_plus,
@@ -33,6 +35,8 @@ BUILDERS: dict[str, Builder] = {
     "u2_net": u2_net.build,
     "multires_unet": multires_unet.build,
     "pyramid_pooling_unet": pyramid_pooling_unet.build,
+    "swin_unet": swin_unet.build,
+    "trans_unet": trans_unet.build,
 }
 
 

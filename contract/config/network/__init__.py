@@ -13,6 +13,8 @@ from contract.config.network.multires_unet import MultiResUNet
 from contract.config.network.network import Network, check_divisible, image_sides
 from contract.config.network.pyramid_pooling_unet import PyramidPoolingUNet
 from contract.config.network.sharp_unet import SharpUNet
+from contract.config.network.swin_unet import SwinUNet
+from contract.config.network.trans_unet import TransUNet
 from contract.config.network.u2_net import U2Net
 from contract.config.network.unet import UNet
 from contract.config.network.unet3_plus import UNet3Plus
@@ -25,6 +27,8 @@ NETWORKS: tuple[type[Network], ...] = (
     UNet3Plus,
     U2Net,
     SharpUNet,
+    SwinUNet,
+    TransUNet,
     PyramidPoolingUNet,
 )
 """The section class of every network, the default first."""
@@ -64,6 +68,8 @@ __all__ = [
     "NetworkUnion",
     "PyramidPoolingUNet",
     "SharpUNet",
+    "SwinUNet",
+    "TransUNet",
     "U2Net",
     "UNet",
     "UNet3Plus",

@@ -24,6 +24,17 @@ class NetworkCase:
 
 _UNET = {"num_layers": 3, "base_filters": 8, "normalization": "batch"}
 _UNET_REFERENCE = {"base_filters": 64, "normalization": "batch"}
+_SWIN = {"patch_size": 2, "embed_dim": 16, "depths": [2, 1], "num_heads": [2, 4], "window_size": 4}
+_TRANS = {
+    "base_filters": 4,
+    "encoder_depths": [1, 1, 1],
+    "hidden_size": 16,
+    "num_transformer_layers": 1,
+    "num_heads": 2,
+    "mlp_dim": 32,
+    "decoder_filters": [16, 16, 8, 8],
+    "normalization": "batch",
+}
 
 CASES: Mapping[str, NetworkCase] = {
     # Each activation occurs, because an engine may lack one of them.
@@ -48,5 +59,10 @@ CASES: Mapping[str, NetworkCase] = {
     "multires_unet": NetworkCase({"num_layers": 3, "base_filters": 8}, 7_244_528),
     "pyramid_pooling_unet": NetworkCase(
         {**_UNET, "deep_supervision": True, "activation": "elu"}, 35_583_873, _UNET_REFERENCE
+    ),
+    "swin_unet": NetworkCase({**_SWIN, "drop_path_rate": 0.1}, 27_165_061, learning_rate=3e-3),
+    # The network of the default settings has 11 more layers in its transformer: 105,315,729.
+    "trans_unet": NetworkCase(
+        _TRANS, 27_349_137, {"num_transformer_layers": 1}, learning_rate=5e-3
     ),
 }

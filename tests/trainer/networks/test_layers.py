@@ -59,6 +59,14 @@ def test_the_rate_holds_in_few_digits() -> None:
     assert kept.mean() == pytest.approx(0.95, abs=0.001)
 
 
+def test_a_noise_shape_drops_whole_samples() -> None:
+    layer = Dropout(0.25, noise_shape=(None, 1, 1, 1))
+    layer.seed_function = lambda: tf.constant([1, 2])
+    means = layer(np.ones([400, 2, 2, 3], np.float32), training=True).numpy().mean(axis=(1, 2, 3))
+    assert np.unique(means) == pytest.approx([0, 1 / 0.75])
+    assert (means > 0).mean() == pytest.approx(0.75, abs=0.06)
+
+
 def test_nothing_is_dropped_where_nothing_is_trained() -> None:
     assert np.array_equal(network()(ONES, training=False), ONES)
     never = network(rate=0.0)
@@ -84,6 +92,7 @@ def test_dropout_in_nested_models_is_bound() -> None:
 
 def test_groups_divide_the_filters() -> None:
     assert [count_groups(filters) for filters in (1, 4, 6, 12, 16, 7)] == [1, 4, 6, 6, 8, 7]
+    assert [count_groups(filters, 32) for filters in (8, 48, 64)] == [8, 24, 32]
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
