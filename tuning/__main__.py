@@ -12,15 +12,17 @@ app = create_app("Search settings with Ray Tune, and register the best network."
 @app.command(epilog=example_epilog("segfleet sweep configs/demo.toml sweep.num_samples=4"))
 def sweep(
     config: ConfigFile,
+    Lenient,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Run or resume a sweep, and register its best network.
 
     The trials are those of [sweep] in CONFIG.
     """
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     from tuning import report
 
     try:
@@ -49,13 +51,14 @@ def leaderboard(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Show the trials of a sweep, running or finished.
 
     Does not need a cluster.
     """
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     from tuning import report
     from tuning.sweep import read_leaderboard
 
