@@ -370,7 +370,7 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def _follow_up_arguments(path: Path, words: Sequence[str], lenient: bool) -> str:
-    """CONFIG as it is read, and the overrides that determine where the jobs of the run are found."""
+    """CONFIG, how it is read, and the overrides that determine where the jobs of the run are."""
     sections = ("run.", "storage.", "cluster.")
     overrides = [word for word in words if _is_override(word) and word.startswith(sections)]
     return shlex.join([str(path), *overrides, *(["--lenient"] if lenient else [])])

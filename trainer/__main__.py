@@ -1,4 +1,4 @@
-"""`segfleet import|convert|prepare|inspect|preview|train|evaluate`: from volumes and slices to a bundle."""
+"""`segfleet import|convert|prepare|inspect|preview|train|evaluate`: from volumes to a bundle."""
 
 from collections.abc import Iterable
 from enum import StrEnum

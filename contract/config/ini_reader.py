@@ -13,7 +13,7 @@ from typing import Any
 
 from contract.config.ini.augment_rules import translate_augmentation
 from contract.config.ini.folder_rules import translate_folders, translate_masks
-from contract.config.ini.keys import ALIASES, KEYS, KeyName, Status, describe_key
+from contract.config.ini.keys import ALIASES, KEYS, KeyName, Status, describe_key, write_literal
 from contract.config.ini.network_rules import translate_network
 from contract.config.ini.outcome import Outcome, TranslationError, Values
 from contract.config.ini.syntax import Entry, IniSyntaxError, parse_ini, read_literal
@@ -186,9 +186,10 @@ def _read_entry(reading: _Reading, entry: Entry, lenient: bool) -> None:
             text = f"{fault.reason}; {_describe_default(name)}"
             reading.notes.append(Note(key, entry.line, "default", {}, text))
             return
-        shown = re.sub(r"\s+", " ", entry.text)
+        text = re.sub(r"\s+", " ", entry.text)
+        shown = f"= {text:.60} " if text else ""
         reading.faults.append(
-            f"{key} (line {fault.line}, column {fault.column}) = {shown[:60]} {fault.reason}"
+            f"{key} (line {fault.line}, column {fault.column}) {shown}{fault.reason}"
             f" ({_describe_default(name)})"
         )
         return
@@ -210,14 +211,7 @@ def _read_value(name: KeyName, entry: Entry) -> Any:
 
 def _describe_default(name: KeyName) -> str:
     default = KEYS[name].default
-    return "no default" if default is None else f"default {_write_literal(default)}"
-
-
-def _write_literal(value: Any) -> str:
-    """A default as the dialect writes it."""
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_write_literal, value))}]"
-    return f"{value:g}" if isinstance(value, float) else repr(value)
+    return "no default" if default is None else f"default {write_literal(default)}"
 
 
 def _suggest(name: KeyName) -> str:

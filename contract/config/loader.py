@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def load_config(
     if is_ini(path):
         ini = read_ini_file(path, values, lenient)
         log_notes(path, ini.notes)
-        return create_config(ini.settings | values, path, ini.lines.get, values)
+        return create_config({**ini.settings, **values}, path, ini.lines.get, values)
     if lenient:
         raise ConfigError(
             f"{path} is a TOML file, which has no values to be lenient about: remove --lenient."
@@ -83,7 +84,8 @@ def create_config(
     """
     tree = {} if tree is None else tree
     for key, value in values.items():
-        set_value(tree, key, value)
+        # A later value may be set inside this one.
+        set_value(tree, key, deepcopy(value))
     try:
         config = validate(tree, origin=str(path))
     except ConfigError as error:

@@ -80,7 +80,7 @@ def _probability_names() -> list[str]:
 
 
 def _count_copies(values: Values) -> dict[str, int]:
-    """How many copies of a slice each augmentation makes; one more copy is the slice itself."""
+    """How many copies of a slice each augmentation makes, besides the slice itself."""
 
     def get(key: str) -> Any:
         return values.get("augmentor", key)
@@ -93,6 +93,7 @@ def _count_copies(values: Values) -> dict[str, int]:
     # Each sheared copy is flipped, too.
     flips = (1 + get("hflip")) * (1 + get("vflip"))
     return {
+        "unchanged": len([angle for angle in angles if angle % 360 == 0]),
         "flip_horizontal": int(get("hflip")),
         "flip_vertical": int(get("vflip")),
         "right_angles": len([angle for angle in right if angle % 360]),

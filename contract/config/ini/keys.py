@@ -308,3 +308,10 @@ ALIASES: Mapping[KeyName, KeyName] = {
 def describe_key(name: KeyName) -> str:
     """A key as it is named in messages: [train] epochs."""
     return f"[{name[0]}] {name[1]}"
+
+
+def write_literal(value: Any) -> str:
+    """A default as the dialect writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(write_literal, value))}]"
+    return f"{value:g}" if isinstance(value, float) else repr(value)

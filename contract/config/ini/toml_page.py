@@ -8,7 +8,7 @@ import tomli_w
 
 from contract.config.ini_reader import SUFFIXES, IniSettings, Note, is_ini
 from contract.config.loader import create_config, parse_values, read_ini_file
-from contract.config.root import sections
+from contract.config.root import sections, setting_types
 from contract.errors import ConfigError
 
 _WIDTH = 96
@@ -25,19 +25,33 @@ _HEADINGS = {
 def convert_to_toml(path: Path, overrides: Iterable[str] = (), *, lenient: bool = False) -> str:
     """The settings of a .config or .ini file as TOML that load_config reads as the same settings.
 
-    Settings that neither the file nor an override determines are left out. Raises ConfigError as load_config does.
+    Settings that neither the file nor an override determines are left out. Raises ConfigError as
+    load_config does.
     """
     if not is_ini(path):
         raise ConfigError(f"{path} is not a {' or '.join(SUFFIXES)} file: TOML is read as it is.")
     values = parse_values(tuple(overrides), {})
     ini = read_ini_file(path, values, lenient)
-    config = create_config(ini.settings | values, path, ini.lines.get, values)
+    config = create_config({**ini.settings, **values}, path, ini.lines.get, values)
     tree = config.model_dump(mode="json", exclude_none=True)
-    chosen = {key: _find_value(tree, key) for key in [*ini.settings, *values]}
+    overridden = list(dict.fromkeys(_find_setting(key) for key in values))
+    # The classes as the file is translated: colors as text, not as lists of numbers.
+    chosen = {
+        key: value if isinstance(value, Mapping) else _find_value(tree, key)
+        for key, value in ini.settings.items()
+    } | {key: _find_value(tree, key) for key in overridden}
     lines = [f"# The settings of {_comment(str(path))}, converted by segfleet.", ""]
     lines += _render_notes(ini)
-    lines += _render_tables(chosen, ini.notes, values)
+    lines += _render_tables(chosen, ini.notes, overridden)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _find_setting(key: str) -> str:
+    """The setting of an override: sweep.space of sweep.space.train.epochs."""
+    known = setting_types()
+    while key not in known:
+        key = key.rpartition(".")[0]
+    return key
 
 
 def _find_value(tree: Mapping[str, Any], key: str) -> Any:
@@ -59,14 +73,14 @@ def _render_notes(ini: IniSettings) -> Iterator[str]:
 
 
 def _render_tables(
-    chosen: Mapping[str, Any], notes: Iterable[Note], overrides: Mapping[str, Any]
+    chosen: Mapping[str, Any], notes: Iterable[Note], overridden: Iterable[str]
 ) -> Iterator[str]:
     """The tables in the order of the sections, the plain values of each before its subtables."""
     comments: dict[str, list[str]] = {}
     for note in notes:
         for key in note.settings:
             comments.setdefault(key, []).append(_describe_note(note))
-    comments |= {key: ["given when the file was converted"] for key in overrides}
+    comments |= {key: ["given when the file was converted"] for key in overridden}
     for section in dict.fromkeys(name for name, _ in sections()):
         keys = [key for key in chosen if key.rpartition(".")[0] == section]
         keys = [key for key in keys if chosen[key] is not None]
@@ -82,7 +96,7 @@ def _render_tables(
 
 def _render_value(section: str, name: str, value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"[{section}.{name}]\n{tomli_w.dumps(value).rstrip()}"
+        return tomli_w.dumps({section: {name: value}}).rstrip()
     return tomli_w.dumps({name: value}).rstrip()
 
 
