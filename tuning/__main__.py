@@ -4,7 +4,7 @@ from typer import Exit, echo
 
 import tuning
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
-from contract.cli.options import ConfigFile, Overrides, ShowConfig, Verbose
+from contract.cli.options import ConfigFile, Lenient, Overrides, ShowConfig, Verbose
 
 app = create_app("Search settings with Ray Tune, and register the best network.")
 
@@ -12,7 +12,6 @@ app = create_app("Search settings with Ray Tune, and register the best network."
 @app.command(epilog=example_epilog("segfleet sweep configs/demo.toml sweep.num_samples=4"))
 def sweep(
     config: ConfigFile,
-    Lenient,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
     lenient: Lenient = False,

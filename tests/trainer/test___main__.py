@@ -111,7 +111,7 @@ def test_a_config_file_of_another_project_is_prepared_from_any_folder(
     words = ["prepare", "../project/train_eval_infer.config", "train.batch_size=4"]
     strict = CliRunner().invoke(app, words)
     assert isinstance(strict.exception, ConfigError)
-    assert "[augmentor] angles (line 16, column 11) = [90. 180]" in str(strict.exception)
+    assert "[augmentor] angles (line 15, column 11) = [90. 180]" in str(strict.exception)
     lenient = CliRunner().invoke(app, [*words, "--lenient"])
     assert lenient.exit_code == 0, lenient.output
     assert lenient.stdout.splitlines()[0] == "train      2 patients      8 slices"
@@ -124,7 +124,7 @@ def test_a_config_file_is_converted(ini_file: Path, tmp_path: Path) -> None:
     settings = tomllib.loads(result.stdout)
     assert settings["train"]["epochs"] == 3
     assert settings["run"]["name"] == "project"
-    assert "#   [augmentor] angles (line 16): is not a Python literal" in result.stdout
+    assert "#   [augmentor] angles (line 15): is not a Python literal" in result.stdout
 
 
 def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Path) -> None:

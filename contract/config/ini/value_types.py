@@ -68,14 +68,6 @@ def numbers(value: Any) -> tuple[float, ...]:
         raise ValueError("must be a list of numbers") from error
 
 
-def names(value: Any) -> tuple[str, ...]:
-    """A list of names."""
-    items = _as_items(value)
-    if not all(isinstance(each, str) for each in items):
-        raise ValueError("must be a list of names in quotes")
-    return tuple(items)
-
-
 def points(value: Any) -> tuple[tuple[float, ...], ...]:
     """A list of points (x, y)."""
     items = _as_items(value)

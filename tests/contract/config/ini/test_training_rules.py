@@ -17,7 +17,8 @@ from contract.config.ini.training_rules import (
 def apply(rule: Callable[[Values], Iterator[Outcome]], **keys: Any) -> dict[str, Any]:
     """The settings of a rule; keys: section__key=value."""
     settings: dict[str, Any] = {}
-    for outcome in rule(Values({tuple(k.split("__")): v for k, v in keys.items()})):
+    given = {(name.split("__")[0], name.split("__")[1]): value for name, value in keys.items()}
+    for outcome in rule(Values(given)):
         settings |= outcome.settings
     return settings
 
