@@ -159,7 +159,9 @@ def convert(
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
-    """Print a .config file as TOML, with a comment for each of its keys.
+    """Print a .config file as TOML.
+
+    Each of its keys has a comment that says what becomes of it.
 
     Files with the suffixes .config and .ini are those of the Antillia
     Tensorflow-Image-Segmentation projects (docs/from-antillia.md).

@@ -157,11 +157,11 @@ def _read_values(text: str, lenient: bool) -> _Reading:
     reading = _Reading({}, {}, [], [])
     entries, faults = parse_ini(text)
     for fault in faults:
-        place = f"line {fault.line}"
+        source = f"line {fault.line}"
         if lenient:
-            reading.notes.append(Note(place, fault.line, "default", {}, fault.reason))
+            reading.notes.append(Note(source, fault.line, "default", {}, fault.reason))
         else:
-            reading.faults.append(f"{place}, column {fault.column} {fault.reason}")
+            reading.faults.append(f"{source}, column {fault.column} {fault.reason}")
     for entry in entries:
         _read_entry(reading, entry, lenient)
     return reading

@@ -56,8 +56,8 @@ def translate_folders(
         is_used = section in ("train", "test", validation)
         for key in _KEYS:
             name = (section, key)
-            if found := settings.get(name):
-                yield Outcome(name, found)
+            if chosen := settings.get(name):
+                yield Outcome(name, chosen)
             elif values.has(section, key) and not is_used:
                 yield Outcome(name, status="not applicable", text=f"[{validation}] is used")
     yield from _translate_splitter(values, validation)
@@ -152,7 +152,7 @@ def _arrange(values: Values, folder: Path, validation: str) -> Settings:
     if "test" not in pairs:
         for section in (validation, "test"):
             settings[section] |= {"data.test_dir": _NO_TEST_SPLIT}
-    return {(section, key): found for section, found in settings.items() for key in _KEYS}
+    return {(section, key): chosen for section, chosen in settings.items() for key in _KEYS}
 
 
 def _arrange_unsplit(train: Pair) -> Settings:
@@ -211,11 +211,11 @@ def _find_layout(pairs: Mapping[str, Pair], validation: str) -> _Layout:
         section: [_relative(each, directories[section]) for each in pair]
         for section, pair in pairs.items()
     }
-    for section, found in names.items():
-        if found != names["train"]:
+    for section, ends in names.items():
+        if ends != names["train"]:
             raise TranslationError(
                 (section, "image_datapath"),
-                f"and mask_datapath end in {' and '.join(found)}, those of [train] in "
+                f"and mask_datapath end in {' and '.join(ends)}, those of [train] in "
                 f"{' and '.join(names['train'])}: rename the folders, or set data.root",
             )
     images, masks = names["train"]

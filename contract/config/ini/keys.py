@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from contract.config.ini import value_types as types
-from contract.config.ini.network_keys import NETWORK_KEYS, NETWORK_NAMES
+from contract.config.ini.network_keys import (
+    NETWORK_KEYS,
+    NETWORK_NAMES,
+    describe_network_key,
+)
 
 Status = Literal[
     "translated", "not applicable", "not supported", "default", "replaced", "repeated", "unknown"
@@ -81,8 +85,10 @@ _MODEL: Mapping[str, Key] = {
         types.whole_number, "data.classes, from [mask] rgb_map; 1 needs no setting", default=1
     ),
     **{
-        name: Key(read, " or ".join(f"network.{each}" for each in settings))
-        for name, (read, settings) in NETWORK_KEYS.items()
+        name: Key(
+            key.read, describe_network_key(name), "translated" if key.settings else "not supported"
+        )
+        for name, key in NETWORK_KEYS.items()
     },
     "learning_rate": _same("train.learning_rate", types.number),
     "clipvalue": Key(types.number, "train.clip_value", default=0.2),

@@ -58,8 +58,8 @@ def test_without_augmentation_nothing_has_a_probability() -> None:
 
 
 def test_the_defaults_are_those_of_the_projects() -> None:
-    found = probabilities(augment({}))
-    assert found == pytest.approx(
+    shares = probabilities(augment({}))
+    assert shares == pytest.approx(
         {
             "flip_horizontal": 1 / 7,
             "flip_vertical": 1 / 7,

@@ -50,17 +50,21 @@ def test_folders_below_the_splits_and_other_names() -> None:
         "train": pair("/d/train/A", "image", "mask"),
         "valid": pair("/d/v/A", "image", "mask"),
     }
-    found = settings_of(folders)
-    assert (found["root"], found["train_dir"], found["valid_dir"]) == ("/d", "train/A", "v/A")
-    assert (found["images_dir"], found["masks_dir"]) == ("image", "mask")
+    settings = settings_of(folders)
+    assert (settings["root"], settings["train_dir"], settings["valid_dir"]) == (
+        "/d",
+        "train/A",
+        "v/A",
+    )
+    assert (settings["images_dir"], settings["masks_dir"]) == ("image", "mask")
 
 
 @pytest.mark.parametrize("test", [{}, {"test": pair("/d/test")}])
 def test_one_folder_for_validation_and_test_is_for_validation(
     test: dict[str, tuple[str, str]],
 ) -> None:
-    found = settings_of({"train": pair("/d/train"), "eval": pair("/d/test")} | test)
-    assert (found["valid_dir"], found["test_dir"]) == ("test", "no-test-split")
+    settings = settings_of({"train": pair("/d/train"), "eval": pair("/d/test")} | test)
+    assert (settings["valid_dir"], settings["test_dir"]) == ("test", "no-test-split")
 
 
 def test_valid_is_used_before_eval() -> None:

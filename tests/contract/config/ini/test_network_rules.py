@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from contract.config.ini.network_keys import NETWORK_KEYS, NETWORK_NAMES
+from contract.config.ini.network_keys import ACTIVE_KEYS, NETWORK_KEYS, NETWORK_NAMES
 from contract.config.ini.network_rules import translate_network
 from contract.config.ini.outcome import Outcome, TranslationError, Values
-from contract.config.network import NETWORKS, network_name
+from contract.config.network import NETWORKS, find_networks, network_name
 
 AVAILABLE = {network_name(each): each for each in NETWORKS}
 
@@ -40,17 +40,41 @@ def test_every_network_of_the_projects(model: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
-def test_keys_are_settings_of_the_network_or_named_as_not_applicable(name: str) -> None:
+def test_a_key_is_a_setting_of_the_network_or_has_a_reason(name: str) -> None:
     values: dict[str, Any] = dict.fromkeys(NETWORK_KEYS, 3) | {"normalization": True}
     values |= {"activation": "mish", "efficientnet": "B3", "dropout_rate": 0.1}
     for outcome in outcomes_of(name=name, **values):
         key = outcome.name[1]
         if key not in NETWORK_KEYS:
             continue
-        has_one = any(each in AVAILABLE[name].model_fields for each in NETWORK_KEYS[key][1])
-        assert bool(outcome.settings) == has_one, key
-        if not has_one:
-            assert outcome.text.startswith(f"not a setting of {name}")
+        settings = NETWORK_KEYS[key].settings
+        has_setting = any(each in AVAILABLE[name].model_fields for each in settings)
+        is_active = key in ACTIVE_KEYS.get(name, NETWORK_KEYS)
+        assert bool(outcome.settings) == (has_setting and is_active), key
+        assert outcome.settings or outcome.text
+
+
+def test_every_setting_exists_once_all_networks_do() -> None:
+    if missing := set(NETWORK_NAMES.values()) - AVAILABLE.keys():
+        pytest.skip(f"this version does not have {', '.join(sorted(missing))}")
+    for key, network_key in NETWORK_KEYS.items():
+        assert all(map(find_networks, network_key.settings)), key
+        networks = [name for name, keys in ACTIVE_KEYS.items() if key in keys]
+        having = {each for name in network_key.settings for each in find_networks(name)}
+        assert not network_key.settings or having & set(networks), key
+
+
+@pytest.mark.skipif("swin_unet" not in AVAILABLE, reason="this version does not have swin_unet")
+def test_the_keys_of_a_transformer() -> None:
+    keys = {"depth": 3, "stack_num_down": 4, "patch_size": 4, "filter_num_begin": 64}
+    settings = settings_of(model="TensorflowSwinUNet", **keys, num_heads=[2, 4, 8])
+    assert settings["network.depths"] == [4, 4, 4]
+    assert settings["network.embed_dim"] == 64
+    assert settings["network.num_heads"] == [2, 4, 8]
+    by_level = outcomes_of(model="TensorflowSwinUNet", window_size=[4, 2, 2, 2])
+    assert "not supported" in [outcome.status for outcome in by_level]
+    uniform = settings_of(model="TensorflowSwinUNet", window_size=[4, 4, 4, 4])
+    assert uniform["network.window_size"] == 4
 
 
 def test_another_network_may_be_chosen() -> None:

@@ -51,8 +51,8 @@ def apply(rule: Callable[[Values], Iterator[Outcome]], **keys: Any) -> dict[str,
     ],
 )
 def test_training(keys: dict[str, Any], settings: dict[str, Any]) -> None:
-    found = apply(translate_training, **keys)
-    assert {key: found.get(key) for key in settings} == settings
+    translated = apply(translate_training, **keys)
+    assert {key: translated.get(key) for key in settings} == settings
 
 
 @pytest.mark.parametrize(
