@@ -14,9 +14,7 @@ from contract.config.ini.network_keys import (
     describe_network_key,
 )
 
-Status = Literal[
-    "translated", "not applicable", "not supported", "default", "replaced", "repeated", "unknown"
-]
+Status = Literal["translated", "not applicable", "not supported", "default", "repeated", "unknown"]
 KeyName = tuple[str, str]
 """Section and key."""
 
