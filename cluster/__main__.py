@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
-from contract.cli.options import ConfigFile, Overrides, Verbose
+from contract.cli.options import ConfigFile, Lenient, Overrides, Verbose
 from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ClusterError, StorageError
@@ -50,6 +50,7 @@ def check(
         Path | None,
         typer.Option("--file", help="Check the cluster of a cluster file, at its maximum size."),
     ] = None,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Check whether the cluster has the resources of CONFIG.
@@ -61,7 +62,7 @@ def check(
     from cluster.aws import launcher
     from cluster.connection import has_address
 
-    config, initial_nodes = load_settings(path, overrides), None
+    config, initial_nodes = load_settings(path, overrides, lenient=lenient), None
     if cloud:
         tree = launcher.read_cluster_file(file or launcher.CLUSTER_FILE)
         filled = launcher.fill_cluster_file(tree, config.cluster.cloud, launcher.PLACEHOLDER)
@@ -107,6 +108,7 @@ def submit(
         Path | None,
         typer.Option("--write", help="Write a RayJob manifest for KubeRay and submit nothing."),
     ] = None,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Run a segfleet command as a job, and follow its log.
@@ -119,9 +121,9 @@ def submit(
     # The parser removes the --, which separates the overrides from the command.
     overrides = list(takewhile(_is_override, words or ()))
     config, command = job_package.parse_job_command(
-        load_settings(path, overrides), (words or [])[len(overrides) :], str(path)
+        load_settings(path, overrides, lenient=lenient), (words or [])[len(overrides) :], str(path)
     )
-    arguments = _follow_up_arguments(path, words or ())
+    arguments = _follow_up_arguments(path, words or (), lenient)
     job_package.check_folders(config, shared)
     if write:
         from cluster.kubernetes import object_name, rayjob_yaml
@@ -146,7 +148,12 @@ def submit(
 
 
 @app.command(epilog=example_epilog("segfleet status configs/cloud.toml"))
-def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def status(
+    path: ConfigFile,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
     """List the jobs of a run, including finished ones.
 
     If no cluster responds, the jobs are read from the storage of the run. The exit code is 1 if the
@@ -154,7 +161,7 @@ def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = Fal
     """
     from cluster.jobs.client import TokenError
 
-    config = load_settings(path, overrides)
+    config = load_settings(path, overrides, lenient=lenient)
     statuses, error = _list_jobs(config)
     for item in statuses:
         code = "" if item.exit_code is None else f" (exit code {item.exit_code})"
@@ -168,7 +175,12 @@ def status(path: ConfigFile, overrides: Overrides = None, verbose: Verbose = Fal
 
 
 @app.command(epilog=example_epilog("segfleet logs configs/cloud.toml"))
-def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = False) -> None:
+def logs(
+    path: ConfigFile,
+    words: OverridesAndJob = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
     """Print the log of a job, and follow it while the job runs.
 
     A finished job needs no cluster. The exit code is that of the job, or 1 if it is not known.
@@ -176,10 +188,10 @@ def logs(path: ConfigFile, words: OverridesAndJob = None, verbose: Verbose = Fal
     from cluster.jobs import client, job_store
 
     overrides, job = _split_words(words or ())
-    config = load_settings(path, overrides)
+    config = load_settings(path, overrides, lenient=lenient)
     selected = _select_job(config, job)
     if selected.is_active:
-        arguments = _follow_up_arguments(path, overrides)
+        arguments = _follow_up_arguments(path, overrides, lenient)
         _follow(client.JobClient(config.cluster), config, selected.job, arguments)
         return
     sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), selected.job))
@@ -197,6 +209,7 @@ def stop(
         typer.Option("--timeout", min=0, help="Seconds to wait for the next checkpoint."),
     ] = 900.0,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for a checkpoint.")] = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Stop a job after its next checkpoint.
@@ -206,7 +219,7 @@ def stop(
     from cluster.jobs import client, job_store
 
     overrides, job = _split_words(words or ())
-    config = load_settings(path, overrides)
+    config = load_settings(path, overrides, lenient=lenient)
     selected = _select_job(config, job)
     record = job_store.read_job(job_store.jobs_storage(config), selected.job)
     if not selected.is_active and not selected.status.startswith("running"):
@@ -218,7 +231,7 @@ def stop(
     job_store.request_stop(job_store.jobs_storage(config), selected.job, timeout)
     typer.echo(
         f"job {selected.job} will stop after its next checkpoint, or after {timeout:.0f} s; "
-        f"follow it with `segfleet logs {_follow_up_arguments(path, overrides)}`."
+        f"follow it with `segfleet logs {_follow_up_arguments(path, overrides, lenient)}`."
     )
 
 
@@ -239,6 +252,7 @@ def up(
             "node.",
         ),
     ] = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Start the cluster of [cluster.cloud] on AWS.
@@ -247,7 +261,7 @@ def up(
     """
     from cluster.aws import instances, launcher, resources
 
-    config = load_settings(path, overrides)
+    config = load_settings(path, overrides, lenient=lenient)
     cloud, source = config.cluster.cloud, file or launcher.CLUSTER_FILE
     launcher.check_ready(config, source)
     if not dry_run:
@@ -279,19 +293,23 @@ def up(
         f"  ray dashboard {written}\n"
         "then, in this one:\n"
         "  export RAY_AUTH_MODE=token\n"
-        f"  segfleet submit {path} -- train\n"
-        f"and when finished: segfleet down {path}"
+        f"  segfleet submit {_follow_up_arguments(path, (), lenient)} -- train\n"
+        f"and when finished: segfleet down {_follow_up_arguments(path, (), lenient)}"
     )
 
 
 @app.command(epilog=example_epilog("segfleet down configs/cloud.toml"))
 def down(
-    path: ConfigFile, overrides: Overrides = None, yes: Yes = False, verbose: Verbose = False
+    path: ConfigFile,
+    overrides: Overrides = None,
+    yes: Yes = False,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
 ) -> None:
     """Terminate all nodes, and check that none is left."""
     from cluster.aws import launcher, resources
 
-    config = load_settings(path, overrides)
+    config = load_settings(path, overrides, lenient=lenient)
     cloud = config.cluster.cloud
     name = launcher.cluster_name(cloud)
     nodes = resources.list_instances(name, cloud.region)
@@ -351,11 +369,11 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
     return overrides, next(iter(jobs), None)
 
 
-def _follow_up_arguments(path: Path, words: Sequence[str]) -> str:
-    """CONFIG and those overrides that determine where the jobs of the run are found."""
+def _follow_up_arguments(path: Path, words: Sequence[str], lenient: bool) -> str:
+    """CONFIG, how it is read, and the overrides that determine where the jobs of the run are."""
     sections = ("run.", "storage.", "cluster.")
     overrides = [word for word in words if _is_override(word) and word.startswith(sections)]
-    return shlex.join([str(path), *overrides])
+    return shlex.join([str(path), *overrides, *(["--lenient"] if lenient else [])])
 
 
 def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:

@@ -13,6 +13,7 @@ from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
     BundleReference,
     ConfigFile,
+    Lenient,
     Overrides,
     ShowConfig,
     StorageRoot,
@@ -188,6 +189,7 @@ def deploy(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Write a RayService manifest for KubeRay instead.")
     ] = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve the model of serve.model over HTTP.
@@ -201,7 +203,7 @@ def deploy(
         wait_for_signal,
     )
 
-    settings = load_settings(config, overrides, show_config)
+    settings = load_settings(config, overrides, show_config, lenient=lenient)
     if kubernetes and not write:
         raise typer.BadParameter("needs --write FILE", param_hint="--kubernetes")
     if write:
@@ -229,9 +231,14 @@ def deploy(
 
 
 @app.command(epilog=example_epilog("segfleet shutdown configs/cloud.toml"))
-def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def shutdown(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
     """End the service on the cluster of CONFIG or RAY_ADDRESS."""
-    settings = load_settings(config, overrides)
+    settings = load_settings(config, overrides, lenient=lenient)
     from cluster.connection import has_address, ray_session
     from inference.serving.service import stop_service
 
@@ -245,14 +252,19 @@ def shutdown(config: ConfigFile, overrides: Overrides = None, verbose: Verbose =
 
 
 @app.command(epilog=example_epilog("segfleet service configs/demo.toml serve.port=8080"))
-def service(config: ConfigFile, overrides: Overrides = None, verbose: Verbose = False) -> None:
+def service(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
     """Print the model and the status of a running service.
 
     It is the service at serve.host and serve.port.
     """
     from inference.serving.client import create_service_client
 
-    settings = load_settings(config, overrides)
+    settings = load_settings(config, overrides, lenient=lenient)
     client = create_service_client(settings.serve)
     model, current = client.model(), client.status()
     rows = {

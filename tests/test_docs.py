@@ -14,7 +14,7 @@ from contract.config import validate
 from contract.config.loader import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs/cluster.md", ROOT / "docs/cloud.md", ROOT / "docs/data.md"]
+PAGES = [ROOT / f"docs/{name}.md" for name in ("cluster", "cloud", "data", "from-antillia")]
 # Code blocks that are indented by four spaces, and code in a line.
 CODE = re.compile(r"^    .*$|`[^`\n]+`", re.MULTILINE)
 ROOMS = ("cluster", "trainer", "tuning", "inference")

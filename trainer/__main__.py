@@ -1,4 +1,4 @@
-"""`segfleet import|prepare|inspect|preview|networks|train|evaluate`: from slices to a bundle."""
+"""The commands of training: from volumes and slices to a bundle that is evaluated by patient."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -13,6 +13,7 @@ from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
     BundleReference,
     ConfigFile,
+    Lenient,
     Overrides,
     ShowConfig,
     StorageRoot,
@@ -99,6 +100,9 @@ IgnoreOrigin = Annotated[
     ),
 ]
 
+OriginalFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The .config file (docs/from-antillia.md).")
+]
 SplitName = Annotated[str, typer.Option("--split", help="Which split: train, valid or test.")]
 BundleOverrides = Annotated[
     list[str] | None,
@@ -166,11 +170,31 @@ def import_volumes(
     _report_import(result, storage.url)
 
 
+@app.command(epilog=example_epilog("segfleet convert train_eval_infer.config"))
+def convert(
+    file: OriginalFile,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
+    """Print a .config file as TOML.
+
+    Each of its keys has a comment that says what becomes of it.
+
+    Files with the suffixes .config and .ini are those of the Antillia
+    Tensorflow-Image-Segmentation projects (docs/from-antillia.md).
+    """
+    from contract.config.ini.toml_page import convert_to_toml
+
+    typer.echo(convert_to_toml(file, overrides or (), lenient=lenient), nl=False)
+
+
 @app.command(epilog=example_epilog("segfleet prepare configs/demo.toml"))
 def prepare(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Check all slices and masks, and split them by patient.
@@ -184,7 +208,7 @@ def prepare(
         intensity_scaling,
     )
 
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     dataset = trainer.prepare(chosen)
     check_tile_sizes(dataset, chosen.network, chosen.predict)
     check_neighbours(dataset, chosen.data.neighbours)
@@ -205,12 +229,13 @@ def inspect(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Count patients, slices and foreground, and draw examples."""
     from trainer.data.dataset_report import create_report
 
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     dataset = trainer.prepare(chosen)
     destination = open_storage(chosen.storage.root).child(f"inspections/{chosen.run.name}")
     with progress_bar("inspecting slices", len(dataset.slices)) as bar:
@@ -229,6 +254,7 @@ def preview(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Draw a training slice next to augmented copies.
@@ -237,7 +263,7 @@ def preview(
     """
     from trainer.data.augmentation_preview import draw_augmentation_preview
 
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     dataset = trainer.prepare(chosen)
     png = draw_augmentation_preview(
         dataset, chosen.data, chosen.network, chosen.run.seed, open_storage(dataset.root)
@@ -310,13 +336,14 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a network on Ray, or resume the run of this name.
 
     Writes a bundle at the end.
     """
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     try:
         result = trainer.train(chosen)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ from typer import Exit, echo
 
 import tuning
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
-from contract.cli.options import ConfigFile, Overrides, ShowConfig, Verbose
+from contract.cli.options import ConfigFile, Lenient, Overrides, ShowConfig, Verbose
 
 app = create_app("Search settings with Ray Tune, and register the best network.")
 
@@ -14,13 +14,14 @@ def sweep(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Run or resume a sweep, and register its best network.
 
     The trials are those of [sweep] in CONFIG.
     """
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     from tuning import report
 
     try:
@@ -49,13 +50,14 @@ def leaderboard(
     config: ConfigFile,
     overrides: Overrides = None,
     show_config: ShowConfig = False,
+    lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
     """Show the trials of a sweep, running or finished.
 
     Does not need a cluster.
     """
-    chosen = load_settings(config, overrides, show_config)
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
     from tuning import report
     from tuning.sweep import read_leaderboard
 

@@ -65,6 +65,8 @@ def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[
         if any(not word.startswith("-") for word in arguments):
             return config, list(words)
         arguments.insert(0, file)
+    # The settings that are sent are TOML, whatever the file was.
+    arguments = [word for word in arguments if word != "--lenient"]
     settings = config.with_values(dict(parse_override(word) for word in overrides))
     return settings, [
         package,

@@ -68,9 +68,11 @@ def example_epilog(command: str) -> str:
     return f"\b\nExample: {command}"
 
 
-def load_settings(path: Path, overrides: Sequence[str] | None, show: bool = False) -> Config:
+def load_settings(
+    path: Path, overrides: Sequence[str] | None, show: bool = False, *, lenient: bool = False
+) -> Config:
     """The settings of a command; if show, print them as TOML and exit with 0."""
-    config = load_config(path, overrides or ())
+    config = load_config(path, overrides or (), lenient=lenient)
     if show:
         typer.echo(to_toml(config), nl=False)
         raise typer.Exit

@@ -43,6 +43,7 @@ MODEL_COMMANDS = {
 SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Train a network": {
         "import": LazyCommand("trainer", "import"),
+        "convert": LazyCommand("trainer", "convert"),
         "prepare": LazyCommand("trainer", "prepare"),
         "inspect": LazyCommand("trainer", "inspect"),
         "preview": LazyCommand("trainer", "preview"),

@@ -11,7 +11,18 @@ from contract.config import Storage
 DEFAULT_STORAGE_ROOT = Storage().root
 
 ConfigFile = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The TOML file of settings (docs/settings.md).")
+    Path,
+    typer.Argument(
+        metavar="CONFIG",
+        help="The TOML file of settings (docs/settings.md), or a .config file "
+        "(docs/from-antillia.md).",
+    ),
+]
+Lenient = Annotated[
+    bool,
+    typer.Option(
+        "--lenient", help="Take defaults for values of a .config file that cannot be read."
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

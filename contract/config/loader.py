@@ -1,9 +1,10 @@
-"""From a TOML file and overrides to a Config, and back to TOML."""
+"""From a settings file and overrides to a Config, and back to TOML."""
 
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,26 @@ from typing import Any
 import tomli_w
 
 from contract.config import Config, set_value, setting_types, validate
+from contract.config.ini_reader import IniSettings, is_ini, log_notes, read_ini
 from contract.errors import ConfigError
 
+FindLine = Callable[[str], int | None]
+"""The line of the settings file that sets a setting."""
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Config:
-    """Load the settings of a TOML file.
+
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, lenient: bool = False, **settings: Any
+) -> Config:
+    """Load the settings of a TOML file, or of a .config or .ini file (docs/from-antillia.md).
 
     Relative folders are taken from the current folder and made absolute, because Ray's workers
-    run elsewhere.
+    run elsewhere. Those of a .config or .ini file are taken from its own folder.
 
     Args:
-        path: The TOML file.
+        path: The settings file.
         overrides: Settings that replace those of the file, as on the command line:
             ["train.epochs=3"].
+        lenient: Take defaults for values of a .config or .ini file that cannot be read.
         **settings: Settings that replace those of the file, as values: train={"epochs": 3}, or
             **{"train.epochs": 3}.
 
@@ -31,21 +39,57 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), **settings: Any
         The validated settings.
 
     Raises:
-        ConfigError: There is an unknown key, an invalid value or invalid TOML; the message names
+        ConfigError: There is an unknown key, an invalid value or invalid syntax; the message names
             file and line.
 
     Example:
         >>> config = load_config("configs/demo.toml", train={"epochs": 3, "batch_size": 4})
     """
-    text = _read(Path(path))
+    path, values = Path(path), parse_values(overrides, settings)
+    if is_ini(path):
+        ini = read_ini_file(path, values, lenient)
+        log_notes(path, ini.notes)
+        return create_config({**ini.settings, **values}, path, ini.lines.get, values)
+    if lenient:
+        raise ConfigError(
+            f"{path} is a TOML file, which has no values to be lenient about: remove --lenient."
+        )
+    text = _read(path)
     tree = parse_toml(text, origin=str(path))
-    values = dict(parse_override(override) for override in overrides) | flatten_settings(settings)
+    return create_config(values, path, lambda key: find_line(key, text), values, tree)
+
+
+def parse_values(overrides: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of load_config's overrides and settings, by section.key."""
+    return dict(parse_override(override) for override in overrides) | flatten_settings(settings)
+
+
+def read_ini_file(path: Path, overrides: Mapping[str, Any], lenient: bool) -> IniSettings:
+    """The settings of a .config or .ini file; ConfigError if it cannot be read."""
+    return read_ini(_read(path), path, overrides, lenient)
+
+
+def create_config(
+    values: Mapping[str, Any],
+    path: Path,
+    find: FindLine,
+    overridden: Collection[str] = (),
+    tree: dict[str, Any] | None = None,
+) -> Config:
+    """The validated settings of a file, with absolute folders.
+
+    values: settings by section.key, which replace those of the tree; tree: the tables of the file;
+    overridden: the settings whose value is not from the file. Raises ConfigError, whose message
+    names file and line.
+    """
+    tree = {} if tree is None else tree
     for key, value in values.items():
-        set_value(tree, key, value)
+        # A later value may be set inside this one.
+        set_value(tree, key, deepcopy(value))
     try:
         config = validate(tree, origin=str(path))
     except ConfigError as error:
-        raise ConfigError(add_line_numbers(str(error), text, values)) from error
+        raise ConfigError(add_line_numbers(str(error), find, overridden)) from error
     return _with_absolute_folders(config)
 
 
@@ -122,7 +166,7 @@ def find_line(key: str, text: str) -> int | None:
     return None
 
 
-def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) -> str:
+def add_line_numbers(message: str, find: FindLine, overridden: Collection[str] = ()) -> str:
     """The message, each setting it names followed by its line in the file.
 
     overridden: the settings whose value is not from the file.
@@ -131,7 +175,7 @@ def add_line_numbers(message: str, text: str, overridden: Collection[str] = ()) 
     def add(key: re.Match[str]) -> str:
         if key[0] in overridden:
             return f"{key[0]} (override)"
-        line = find_line(key[0], text)
+        line = find(key[0])
         return f"{key[0]} (line {line})" if line else key[0]
 
     return re.sub(r"\b[a-z_]+(?:\.[a-z_]+)+\b", add, message)

@@ -73,6 +73,60 @@ def test_the_training_foreground_is_printed_if_it_normalizes(settings: Path) -> 
     )
 
 
+INI = """
+[model]
+image_width = 32
+image_height = 32
+num_layers = 3
+generator = True
+[train]
+epochs = 2
+image_datapath = "../slices/train/images/"
+mask_datapath = "../slices/train/masks/"
+[eval]
+image_datapath = "../slices/valid/images/"
+mask_datapath = "../slices/valid/masks/"
+[augmentor]
+angles = [90. 180]
+"""
+
+
+@pytest.fixture
+def ini_file(tmp_path: Path) -> Path:
+    """A file of the Antillia dialect with a value that cannot be read, in a project folder."""
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project/train_eval_infer.config"
+    path.write_text(INI)
+    return path
+
+
+def test_a_config_file_of_another_project_is_prepared_from_any_folder(
+    ini_file: Path, settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = CliRunner().invoke(app, ["prepare", str(settings)])
+    phantom = prepared.stdout.splitlines()[-1].removeprefix("slices: ")
+    (tmp_path / "slices").symlink_to(phantom)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words = ["prepare", "../project/train_eval_infer.config", "train.batch_size=4"]
+    strict = CliRunner().invoke(app, words)
+    assert isinstance(strict.exception, ConfigError)
+    assert "[augmentor] angles (line 15, column 11) = [90. 180]" in str(strict.exception)
+    lenient = CliRunner().invoke(app, [*words, "--lenient"])
+    assert lenient.exit_code == 0, lenient.output
+    assert lenient.stdout.splitlines()[0] == "train      2 patients      8 slices"
+
+
+def test_a_config_file_is_converted(ini_file: Path, tmp_path: Path) -> None:
+    words = ["convert", str(ini_file), "train.epochs=3", "--lenient"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    settings = tomllib.loads(result.stdout)
+    assert settings["train"]["epochs"] == 3
+    assert settings["run"]["name"] == "project"
+    assert "#   [augmentor] angles (line 15): is not a Python literal" in result.stdout
+
+
 def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Path) -> None:
     result = CliRunner().invoke(app, ["prepare", str(settings), "predict.sliding_window=true"])
     assert isinstance(result.exception, DataError)

@@ -93,6 +93,25 @@ def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     assert sent.storage.root == "s3://b"
 
 
+def test_a_config_file_is_sent_as_toml(tmp_path: Path) -> None:
+    file = tmp_path / "train_eval_infer.config"
+    file.write_text(
+        "[model]\nnum_layers = 4\n[train]\nepochs = what\n"
+        'image_datapath = "s3://b/train/images"\nmask_datapath = "s3://b/train/masks"\n',
+        encoding="utf-8",
+    )
+    words = ["train", str(file), "train.epochs=3", "--lenient"]
+    config, command = job_package.parse_job_command(
+        load_config(file, ["storage.root=s3://b/runs"], lenient=True), words, str(file)
+    )
+    assert command == ["trainer", "train", "settings.toml"]
+    job_package.check_folders(config, shared=False)
+    packaged = job_package.build(tmp_path / "job", config)
+    sent = load_config(packaged.folder / "settings.toml")
+    assert (sent.train.epochs, sent.network.model_dump()["num_layers"]) == (3, 4)
+    assert sent.data.root == "s3://b/train"
+
+
 def test_folders_of_this_machine_are_rejected_unless_shared() -> None:
     config = Config().with_values({"storage.root": "/home/me/runs"})
     with pytest.raises(ClusterError, match=r"storage\.root = '/home/me/runs' is a folder of this"):

@@ -75,7 +75,8 @@ def test_values_of_python_replace_those_of_the_file(tmp_path: Path) -> None:
     assert (config.train.epochs, config.train.batch_size) == (5, 4)
     assert config.data.augment.rotation == 0.0
     assert config.sweep.space["train.learning_rate"].choice == (1e-3, 1e-2)
-    assert load_config(path, [], **{"train.epochs": 6}).train.epochs == 6
+    by_key: dict[str, Any] = {"train.epochs": 6}
+    assert load_config(path, [], **by_key).train.epochs == 6
     with pytest.raises(ConfigError, match=r"train\.epochs \(override\) = 'x'"):
         load_config(path, train={"epochs": "x"})
     with pytest.raises(ConfigError, match=r"no setting 'train\.epoch'; did you mean train\.epochs"):

@@ -1,0 +1,116 @@
+"""Translation of [model]: which network, its settings and its input."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError, create_model
+
+from contract.config.ini.network_keys import ACTIVE_KEYS, NETWORK_KEYS, NETWORK_NAMES
+from contract.config.ini.outcome import Outcome, TranslationError, Values
+from contract.config.network import NETWORKS, Network, find_networks, network_name
+from contract.config.section import Section
+
+# Blocks of a level and levels of TensorflowSwinUNet, if they are not given.
+_BLOCKS, _LEVELS, _MAX_LEVELS = 2, 4, 16
+# TensorflowEfficientNetB7UNet is one network with a fixed encoder.
+_B7_SETTINGS = {"variant": "b7", "trainable_encoder_layers": 61}
+
+
+def translate_network(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
+    """The settings of [network]; TranslationError if this version does not have the network."""
+    class_name = values.get("model", "model")
+    name = str(overrides.get("network.name") or NETWORK_NAMES[class_name])
+    section = _find_section(name)
+    if section is None:
+        raise TranslationError(
+            ("model", "model"),
+            f"is the network {name}, which this version does not have: set network.name to one of "
+            + ", ".join(map(network_name, NETWORKS)),
+        )
+    settings: dict[str, Any] = {"network.name": name}
+    if "B7" in class_name:
+        settings |= {
+            f"network.{key}": value
+            for key, value in _B7_SETTINGS.items()
+            if key in section.model_fields
+        }
+    yield Outcome(("model", "model"), settings)
+    yield from _translate_image_size(values)
+    for key in NETWORK_KEYS:
+        if values.has("model", key):
+            yield _translate_key(section, key, values)
+    if name == "unet" and not values.has("model", "normalization"):
+        yield Outcome(("model", "normalization"), {"network.normalization": "none"})
+
+
+def _find_section(name: str) -> type[Network] | None:
+    return next((each for each in NETWORKS if network_name(each) == name), None)
+
+
+def _translate_image_size(values: Values) -> Iterator[Outcome]:
+    height, width = (values.get("model", f"image_{side}") for side in ("height", "width"))
+    if height is None and width is None:
+        return
+    height, width = height or width, width or height
+    size = {"network.image_size": height if height == width else [height, width]}
+    for key in ("image_width", "image_height"):
+        if values.has("model", key):
+            yield Outcome(("model", key), size)
+
+
+def _translate_key(section: type[Network], key: str, values: Values) -> Outcome:
+    """The setting of the network that takes a key, or why there is none."""
+    name, network = ("model", key), network_name(section)
+    if key not in ACTIVE_KEYS.get(network, NETWORK_KEYS):
+        text = f"no effect on {network} there"
+        return Outcome(name, status="not applicable", text=text)
+    candidates = NETWORK_KEYS[key].settings
+    setting = next((each for each in candidates if each in section.model_fields), None)
+    if setting is None:
+        text = NETWORK_KEYS[key].without or _describe_others(network, candidates)
+        return Outcome(name, status="not supported", text=text)
+    value = _convert(setting, key, values)
+    fitted = _fit_value(section, setting, value)
+    if fitted is None:
+        text = f"network.{setting} has another form: set it instead of {value!r:.60}"
+        return Outcome(name, status="not supported", text=text)
+    return Outcome(name, {f"network.{setting}": fitted})
+
+
+def _describe_others(network: str, settings: tuple[str, ...]) -> str:
+    others = dict.fromkeys(each for setting in settings for each in find_networks(setting))
+    return f"not a setting of {network}" + (f", but of {', '.join(others)}" if others else "")
+
+
+def _convert(setting: str, key: str, values: Values) -> Any:
+    """The value of a key in the meaning of its setting."""
+    value = values.get("model", key)
+    if setting == "normalization":
+        return "batch" if value else "none"
+    if setting == "variant":
+        return value.lower()
+    if setting == "depths":
+        # The same number of blocks at each level.
+        blocks, levels = (values.get("model", name) for name in ("stack_num_down", "depth"))
+        return [blocks or _BLOCKS] * min(levels or _LEVELS, _MAX_LEVELS)
+    return value
+
+
+def _fit_value(section: type[Section], name: str, value: Any) -> Any:
+    """The spelling of a value that the setting accepts: 4 or [4, 4] for a pair.
+
+    None for a list that the setting does not accept. Another value is unchanged: whether it is
+    within its limits is checked with all settings.
+    """
+    items = list(value) if isinstance(value, tuple | list) else [value, value]
+    field = section.model_fields[name]
+    annotation: Any = field.annotation
+    alone = create_model("Setting", __base__=Section, value=(annotation, field))
+    is_uniform = bool(items) and all(each == items[0] for each in items)
+    for candidate in [value, items, *items[: int(is_uniform)]]:
+        try:
+            alone.model_validate({"value": candidate})
+        except ValidationError:
+            continue
+        return candidate
+    return None if isinstance(value, tuple | list) else value
