@@ -98,7 +98,7 @@ _MODEL: Mapping[str, Key] = {
     ),
     "final_activation": _unused("sigmoid for one class, softmax for several"),
     "dropout_seed_fixing": _unused("dropout always depends on run.seed"),
-    "show_summary": _unused("no summary of the layers is printed"),
+    "show_summary": _unused("every run writes the table of its layers, network.txt"),
     "show_history": _unused("the curves of a run are always written"),
 }
 _DATASET: Mapping[str, Key] = {
