@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Network
-from trainer.networks import attention_unet, sharp_unet, unet
+from trainer.networks import attention_unet, deeplab_v3_plus, efficient_unet, sharp_unet, unet
 from trainer.networks.outputs import NetworkOutputs, OutputLayout, pack_outputs
 
 Builder = Callable[[Any, tf.Tensor, int], NetworkOutputs]
@@ -21,6 +21,8 @@ BUILDERS: dict[str, Builder] = {
     "unet": unet.build,
     "attention_unet": attention_unet.build,
     "sharp_unet": sharp_unet.build,
+    "efficient_unet": efficient_unet.build,
+    "deeplab_v3_plus": deeplab_v3_plus.build,
 }
 
 

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import Field
 
 from contract.config.network.attention_unet import AttentionUNet
+from contract.config.network.deeplab_v3_plus import DeepLabV3Plus
+from contract.config.network.efficient_unet import EfficientUNet
 from contract.config.network.network import Network, check_divisible, image_sides
+from contract.config.network.pretrained import PretrainedEncoderSection, encoder_weights
 from contract.config.network.sharp_unet import SharpUNet
 from contract.config.network.unet import UNet
 from contract.config.section import Section
 
-NETWORKS: tuple[type[Network], ...] = (UNet, AttentionUNet, SharpUNet)
+NETWORKS: tuple[type[Network], ...] = (
+    UNet,
+    AttentionUNet,
+    SharpUNet,
+    EfficientUNet,
+    DeepLabV3Plus,
+)
 """The section class of every network, the default first."""
 
 
@@ -47,11 +56,15 @@ else:
 __all__ = [
     "NETWORKS",
     "AttentionUNet",
+    "DeepLabV3Plus",
+    "EfficientUNet",
     "Network",
     "NetworkUnion",
+    "PretrainedEncoderSection",
     "SharpUNet",
     "UNet",
     "check_divisible",
+    "encoder_weights",
     "find_networks",
     "image_sides",
     "network_name",
