@@ -12,8 +12,8 @@ About 40 million parameters, of which ResNet-50 has 23.5 million. (The paper rep
 with ResNet-101 and Xception.)
 
 Deviations: those of encoders.py; the mean over the image is spread over the grid whatever its size;
-the probabilities and not the logits are interpolated to the size of the slice; normalization,
-activation and dropout are settings of the pyramid pooling and the decoder alone.
+the rates and the number of filters are settings; normalization, activation and dropout are settings
+of the pyramid pooling and the decoder alone.
 """
 
 import tensorflow as tf
@@ -29,9 +29,8 @@ from trainer.networks.layers import (
 )
 from trainer.networks.outputs import NetworkOutputs
 
-RATES = (6, 12, 18)
-"""The atrous rates of the pyramid pooling at output stride 16."""
-FILTERS, LOW_LEVEL_FILTERS = 256, 48
+LOW_LEVEL_FILTERS = 48
+"""Filters that the decoder gets of the low-level features."""
 
 
 def build(network: DeepLabV3Plus, slices: tf.Tensor, num_classes: int) -> NetworkOutputs:
@@ -39,24 +38,21 @@ def build(network: DeepLabV3Plus, slices: tf.Tensor, num_classes: int) -> Networ
     encoder = encoders.create_atrous_resnet50(["conv2_block3_out", "conv5_block3_out"])
     low_level, features = encoder(encoders.scale_to_caffe(encoders.to_rgb(slices)))
     x = decoder(network, low_level, pyramid_pooling(network, features))
-    maps = probability_output(x, num_classes, name="coarse_probability")
-    upsample = keras.layers.UpSampling2D(
-        4, interpolation="bilinear", dtype="float32", name="probability"
-    )
-    return NetworkOutputs(upsample(maps))
+    return NetworkOutputs(probability_output(x, num_classes, scale=4))
 
 
 def pyramid_pooling(network: DeepLabV3Plus, features: tf.Tensor) -> tf.Tensor:
-    """Atrous spatial pyramid pooling, [B, H, W, C] to [B, H, W, FILTERS]."""
-    branches = [conv(network, features, FILTERS, "aspp_1x1", kernel_size=1)]
-    for rate in RATES:
-        branches.append(conv(network, features, FILTERS, f"aspp_rate_{rate}", rate=rate))
+    """Atrous spatial pyramid pooling, [B, H, W, C] to [B, H, W, network.decoder_filters]."""
+    filters = network.decoder_filters
+    branches = [conv(network, features, filters, "aspp_1x1", kernel_size=1)]
+    for index, rate in enumerate(network.atrous_rates, start=1):
+        branches.append(conv(network, features, filters, f"aspp_atrous_{index}", rate=rate))
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool_mean")(features)
-    pooled = conv(network, mean, FILTERS, "aspp_pool", kernel_size=1)
+    pooled = conv(network, mean, filters, "aspp_pool", kernel_size=1)
     size = tuple(features.shape[1:3])
     branches.append(keras.layers.UpSampling2D(size, name="aspp_pool_upsample")(pooled))
     x = keras.layers.Concatenate(name="aspp_concatenate")(branches)
-    x = conv(network, x, FILTERS, "aspp_projection", kernel_size=1)
+    x = conv(network, x, filters, "aspp_projection", kernel_size=1)
     return Dropout(network.dropout_rate, name="aspp_dropout")(x)
 
 
@@ -66,7 +62,7 @@ def decoder(network: DeepLabV3Plus, low_level: tf.Tensor, x: tf.Tensor) -> tf.Te
     x = keras.layers.UpSampling2D(4, interpolation="bilinear", name="decoder_upsample")(x)
     x = keras.layers.Concatenate(name="decoder_concatenate")([skipped, x])
     for number in (1, 2):
-        x = conv(network, x, FILTERS, f"decoder_{number}")
+        x = conv(network, x, network.decoder_filters, f"decoder_{number}")
     return x
 
 

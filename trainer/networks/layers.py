@@ -76,9 +76,11 @@ def _create_seed_function(
 
 
 def probability_output(
-    x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability"
+    x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability", scale: int = 1
 ) -> tf.Tensor:
     """The probability of each class in each pixel, in float32 whatever the network's precision.
+
+    scale: by how much the output is larger than x, by bilinear interpolation of the logits.
 
     One class has a sigmoid; several have a softmax over the background and the classes, of which
     the background is dropped. The bias starts at a foreground of 5 %: starting at one half, the
@@ -94,11 +96,16 @@ def probability_output(
         len(bias),
         kernel_size,
         padding="same",
-        activation=activation,
+        activation=activation if scale == 1 else None,
         bias_initializer=keras.initializers.Constant(bias),
         dtype="float32",
-        name=name,
+        name=name if scale == 1 else f"{name}_logits",
     )(x)
+    if scale > 1:
+        maps = keras.layers.UpSampling2D(
+            scale, interpolation="bilinear", dtype="float32", name=f"{name}_upsample"
+        )(maps)
+        maps = keras.layers.Activation(activation, dtype="float32", name=name)(maps)
     if num_classes == 1:
         return maps
     drop_background = keras.layers.Lambda(
