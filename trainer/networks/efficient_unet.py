@@ -8,8 +8,8 @@ the decoder, from 4 (stride 16) to 0 (stride 1, which has no skip connection):
     x = concatenate(skip(n), upsample(x));  twice: x = activation(normalization(conv 3 x 3 (x)))
 
 The published encoders have 5.3 M (B0) to 66 M (B7) parameters, of which 1.3 M and 2.6 M are in the
-classification layer; the encoder B0 has 4,007,548 here. The paper has no decoder: its filters,
-16 to 256, are a common choice for such encoders.
+classification layer; the encoder B0 has 4,007,548 here and the network 10,071,373. The paper has no
+decoder; 16 to 256 filters are a common choice for such encoders.
 
 Deviations: those of encoders.py; normalization, activation and dropout are settings of the decoder
 alone.

@@ -32,6 +32,7 @@ def to_rgb(slices: tf.Tensor) -> tf.Tensor:
     starts as the mean of the channels.
     """
     channels = slices.shape[-1]
+    assert channels, "the channels of a slice are known when a network is built"
     if channels == 3:
         return slices
     if channels == 1:
@@ -67,8 +68,15 @@ def create_efficientnet(variant: str, features: Sequence[str]) -> keras.Model:
     the variance.
     """
     create = getattr(keras.applications, f"EfficientNet{variant.upper()}")
-    model = create(include_top=False, weights=None, drop_connect_rate=0.0)
-    return _create_encoder(model, model.get_layer("stem_conv_pad").input, features)
+    policy = keras.mixed_precision.global_policy()
+    # In bfloat16 Normalization would have variables that workers cannot send to each other.
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        model = create(include_top=False, weights=None, drop_connect_rate=0.0)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    encoder = _create_encoder(model, model.get_layer("stem_conv_pad").input, features)
+    return encoder if policy.name == "float32" else _clone_in_precision(encoder, policy.name)
 
 
 def create_atrous_resnet50(features: Sequence[str]) -> keras.Model:
@@ -77,7 +85,7 @@ def create_atrous_resnet50(features: Sequence[str]) -> keras.Model:
     Its last stage has stride 1 and the atrous rate 2; the weights are those of ResNet-50.
     """
     model = keras.applications.ResNet50(include_top=False, weights=None)
-    # A model calls its layers anew when it is called as a part of another one.
+    # A network that contains this model calls its layers again, with these attributes.
     for name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
         model.get_layer(name).strides = (1, 1)
     for block in (1, 2, 3):
@@ -91,6 +99,13 @@ def _create_encoder(model: keras.Model, inputs: tf.Tensor, features: Sequence[st
             layer.momentum = _MOMENTUM
     outputs = [model.get_layer(name).output for name in features]
     return keras.Model(inputs, outputs, name=ENCODER)
+
+
+def _clone_in_precision(encoder: keras.Model, policy: str) -> keras.Model:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": policy})
+
+    return keras.models.clone_model(encoder, clone_function=clone)
 
 
 def freeze_all_but_last(encoder: keras.Model, count: int) -> None:

@@ -107,3 +107,15 @@ def test_any_number_of_channels_becomes_three(channels: int) -> None:
     else:
         mean = slices.mean(axis=-1, keepdims=True)
         assert np.allclose(rgb, np.repeat(mean, 3, axis=-1), atol=1e-6)
+
+
+def test_efficientnet_computes_in_the_precision_of_the_network() -> None:
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        encoder = encoders.create_efficientnet("b0", ["top_activation"])
+        assert keras.mixed_precision.global_policy().name == "mixed_bfloat16"
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    layer = encoder.get_layer("block3a_project_conv")
+    assert (layer.compute_dtype, layer.kernel.dtype) == ("bfloat16", "float32")
+    assert encoder.get_layer("stem_bn").momentum == 0.9
