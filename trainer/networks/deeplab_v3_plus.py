@@ -8,8 +8,8 @@ it by 4, concatenates 48 channels that a 1 x 1 convolution computes from the low
 stride 4, and applies two 3 x 3 convolutions of 256 channels and the output, which is upsampled by
 4. All upsampling is bilinear.
 
-40,373,601 parameters, of which ResNet-50 has 23.5 million. The paper has results with ResNet-101 and
-Xception, and no number of parameters.
+40,373,601 parameters, of which ResNet-50 has 23.5 million. The paper has results with ResNet-101
+and Xception, and no number of parameters.
 
 Deviations: those of encoders.py; the mean over the image is spread over the grid whatever its size;
 the rates and the number of filters are settings; normalization, activation and dropout are settings
