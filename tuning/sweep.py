@@ -31,6 +31,7 @@ from contract.temp_folders import folder_prefix
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
+from trainer.training.encoder_weights import check_encoder_weights
 from trainer.training.run_lease import run_lease
 from tuning import asha, report, search_space
 from tuning.best_trial import (
@@ -154,6 +155,7 @@ def check_resumable(sweep: Storage, config: Config, dataset: Dataset) -> None:
     """TrainingError if the sweep was started with other settings or slices."""
     name, is_empty = f"sweep {config.run.name!r}", not read_trials(sweep)
     run_store.check_same_settings(name, sweep, config, dataset, sweep_settings, is_empty)
+    check_encoder_weights(name, sweep, config.network, is_needed=True)
 
 
 def sweep_settings(config: Config) -> dict[str, Any]:

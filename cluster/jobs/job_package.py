@@ -13,7 +13,7 @@ from pathlib import Path
 import contract
 from cluster.connection import PACKAGES
 from contract.cli.main import module_command
-from contract.config import Config
+from contract.config import Config, encoder_weights
 from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
 from contract.host_info import COMMIT_FILE, code_commit
@@ -98,14 +98,18 @@ def build(folder: Path, config: Config) -> JobPackage:
 
 
 def check_folders(config: Config, shared: bool) -> None:
-    """ClusterError if settings name folders of this machine, which the nodes do not have.
+    """ClusterError if settings name folders or files of this machine, which the nodes do not have.
 
     shared: every node has them, according to the user.
     """
-    folders = {"storage.root": config.storage.root, "data.root": config.data.root}
-    for key, folder in folders.items():
-        if folder is not None and "://" not in folder and not shared:
+    paths = {
+        "storage.root": (config.storage.root, "folder"),
+        "data.root": (config.data.root, "folder"),
+        "network.encoder_weights": (encoder_weights(config.network), "file"),
+    }
+    for key, (path, kind) in paths.items():
+        if path is not None and "://" not in path and not shared:
             raise ClusterError(
-                f"{key} = {folder!r} is a folder of this machine, which a job cannot read: use an "
-                "s3:// URL, or --shared if every node has that folder."
+                f"{key} = {path!r} is a {kind} of this machine, which a job cannot read: use an "
+                f"s3:// URL, or --shared if every node has that {kind}."
             )

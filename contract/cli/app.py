@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _EXTRA_MODULES = {
     "cv2",
     "fastapi",
+    "h5py",
     "highdicom",
     "jinja2",
     "matplotlib",

@@ -5,7 +5,7 @@ One file per section. May import contract.errors and contract.imaging.segmentati
 
 from contract.config.cluster import Cloud, Cluster, Kubernetes
 from contract.config.data import Augment, Data, Phantom
-from contract.config.network import NETWORKS, Network, UNet, network_name
+from contract.config.network import NETWORKS, Network, UNet, encoder_weights, network_name
 from contract.config.predict import Predict
 from contract.config.root import (
     Config,
@@ -45,6 +45,7 @@ __all__ = [
     "UNet",
     "closest_match",
     "describe_error",
+    "encoder_weights",
     "network_name",
     "sections",
     "set_value",

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from contract.config import Config, set_value, setting_types, validate
+from contract.config import Config, encoder_weights, set_value, setting_types, validate
 from contract.config.ini_reader import IniSettings, is_ini, log_notes, read_ini
 from contract.errors import ConfigError
 
@@ -24,7 +24,7 @@ def load_config(
 ) -> Config:
     """Load the settings of a TOML file, or of a .config or .ini file (docs/from-antillia.md).
 
-    Relative folders are taken from the current folder and made absolute, because Ray's workers
+    Relative paths are taken from the current folder and made absolute, because Ray's workers
     run elsewhere. Those of a .config or .ini file are taken from its own folder.
 
     Args:
@@ -90,7 +90,7 @@ def create_config(
         config = validate(tree, origin=str(path))
     except ConfigError as error:
         raise ConfigError(add_line_numbers(str(error), find, overridden)) from error
-    return _with_absolute_folders(config)
+    return _with_absolute_paths(config)
 
 
 def parse_toml(text: str, origin: str) -> dict[str, Any]:
@@ -199,12 +199,16 @@ def _read(path: Path) -> str:
         raise ConfigError(f"the settings file {path} is not text in UTF-8: {error}.") from error
 
 
-def _with_absolute_folders(config: Config) -> Config:
-    folders = {"storage.root": config.storage.root, "data.root": config.data.root}
+def _with_absolute_paths(config: Config) -> Config:
+    paths = {
+        "storage.root": config.storage.root,
+        "data.root": config.data.root,
+        "network.encoder_weights": encoder_weights(config.network),
+    }
     return config.with_values(
         {
-            key: str(Path(folder).expanduser().absolute())
-            for key, folder in folders.items()
-            if folder is not None and "://" not in folder
+            key: str(Path(path).expanduser().absolute())
+            for key, path in paths.items()
+            if path is not None and "://" not in path
         }
     )

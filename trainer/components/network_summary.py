@@ -105,7 +105,12 @@ _SUM_LENGTHS = {
 def layer_table(model: keras.Model) -> str:
     """Every layer with the shape of its output, its parameters and its inputs, as plain text."""
     lines: list[str] = []
-    model.summary(line_length=130, positions=[0.4, 0.62, 0.72, 1.0], print_fn=lines.append)
+    model.summary(
+        line_length=130,
+        positions=[0.4, 0.62, 0.72, 1.0],
+        print_fn=lines.append,
+        expand_nested=True,
+    )
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

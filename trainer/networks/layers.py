@@ -88,10 +88,14 @@ def _create_seed_function(
 
 
 def probability_output(
-    x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability"
+    x: tf.Tensor, num_classes: int, kernel_size: int = 1, name: str = "probability", scale: int = 1
 ) -> tf.Tensor:
-    """The probability of each class in each pixel, in float32 whatever the network's precision."""
+    """The probability of each class in each pixel, in float32 whatever the network's precision.
+
+    scale: by how much the output is larger than x, by bilinear interpolation of the logits.
+    """
     logits = logit_output(x, num_classes, kernel_size, name)
+    logits = upsample_bilinear(logits, scale, f"{name}_upsample", "float32")
     return ClassProbabilities(dtype="float32", name=f"{name}_classes")(logits)
 
 

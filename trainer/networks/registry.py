@@ -10,6 +10,8 @@ import tf_keras as keras
 from contract.config import Network
 from trainer.networks import (
     attention_unet,
+    deeplab_v3_plus,
+    efficient_unet,
     multires_unet,
     pyramid_pooling_unet,
     sharp_unet,
@@ -37,6 +39,8 @@ BUILDERS: dict[str, Builder] = {
     "pyramid_pooling_unet": pyramid_pooling_unet.build,
     "swin_unet": swin_unet.build,
     "trans_unet": trans_unet.build,
+    "efficient_unet": efficient_unet.build,
+    "deeplab_v3_plus": deeplab_v3_plus.build,
 }
 
 

@@ -1,6 +1,7 @@
 """A run: the folder or prefix <storage.root>/runs/<name> and its records.
 
-dataset.json and then config.toml are written when the run starts, run.json when it is finished.
+dataset.json, encoder_weights.json if the encoder has pre-trained weights, and then config.toml are
+written when the run starts, run.json when it is finished.
 Between the two, the latest checkpoint says how far it has trained.
 """
 
@@ -25,6 +26,7 @@ from trainer.data.dataset_index import (
     intensity_scaling,
 )
 from trainer.training import checkpoints
+from trainer.training.encoder_weights import check_encoder_weights, record_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
 
 RUN_RECORD = "run.json"
@@ -87,6 +89,7 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
+    check_encoder_weights(name, run, config.network, is_empty)
 
 
 def check_batch_size(dataset: Dataset, train: Train) -> None:
@@ -152,12 +155,13 @@ def check_storage_visible(run: Storage) -> None:
 
 
 def write_run_metadata(storage: Storage, config: Config, dataset: Dataset) -> None:
-    """Write the dataset and the settings of a new run or sweep, config.toml last."""
+    """Write the dataset, the digest of the encoder's weights and the settings, config.toml last."""
     if not storage.exists(_CONFIG):
         patients = {split: dataset.patients(split) for split in ("train", "valid")}
         scaling = intensity_scaling(dataset, config.data)
         info = TrainingDataInfo(dataset.fingerprint, patients, scaling)
         storage.write(_DATASET, TypeAdapter(TrainingDataInfo).dump_json(info, indent=1))
+        record_encoder_weights(storage, config.network)
         storage.write(_CONFIG, to_toml(config).encode())
 
 

@@ -39,6 +39,7 @@ from trainer.networks.layers import bind_dropout
 from trainer.networks.registry import build_network
 from trainer.training import checkpoints
 from trainer.training.callbacks import TrainingCallback, ignore_epoch, ignore_stall, is_finished
+from trainer.training.encoder_weights import load_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, RunLogger
 from trainer.training.model_cache import ModelCache
@@ -92,7 +93,8 @@ def train(
         The metrics of every epoch.
 
     Raises:
-        TrainingError: A metric became NaN or infinite, or a checkpoint cannot be read.
+        TrainingError: A metric became NaN or infinite, or a checkpoint or the pre-trained weights
+            cannot be read.
     """
     configure_process(config.train)
     strategy = create_strategy(ctx.rank)
@@ -127,6 +129,8 @@ def train(
         )
         model = compiled.model if compiled else build_compiled_model(config)
         history = restore_checkpoint(model, run, ctx)
+        if not history:
+            load_encoder_weights(model, config, run)
     if ctx.is_chief and not history:
         write_network_files(model, run)
     if is_finished(history, config.train):

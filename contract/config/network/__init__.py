@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 from pydantic import Field
 
 from contract.config.network.attention_unet import AttentionUNet
+from contract.config.network.deeplab_v3_plus import DeepLabV3Plus
+from contract.config.network.efficient_unet import EfficientUNet
 from contract.config.network.multires_unet import MultiResUNet
 from contract.config.network.network import Network, check_divisible, image_sides
+from contract.config.network.pretrained import PretrainedEncoderSection, encoder_weights
 from contract.config.network.pyramid_pooling_unet import PyramidPoolingUNet
 from contract.config.network.sharp_unet import SharpUNet
 from contract.config.network.swin_unet import SwinUNet
@@ -24,11 +27,13 @@ NETWORKS: tuple[type[Network], ...] = (
     UNet,
     AttentionUNet,
     MultiResUNet,
+    EfficientUNet,
     UNet3Plus,
     U2Net,
     SharpUNet,
     SwinUNet,
     TransUNet,
+    DeepLabV3Plus,
     PyramidPoolingUNet,
 )
 """The section class of every network, the default first."""
@@ -63,9 +68,12 @@ else:
 __all__ = [
     "NETWORKS",
     "AttentionUNet",
+    "DeepLabV3Plus",
+    "EfficientUNet",
     "MultiResUNet",
     "Network",
     "NetworkUnion",
+    "PretrainedEncoderSection",
     "PyramidPoolingUNet",
     "SharpUNet",
     "SwinUNet",
@@ -74,6 +82,7 @@ __all__ = [
     "UNet",
     "UNet3Plus",
     "check_divisible",
+    "encoder_weights",
     "find_networks",
     "image_sides",
     "network_name",

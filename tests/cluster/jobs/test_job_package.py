@@ -120,6 +120,13 @@ def test_folders_of_this_machine_are_rejected_unless_shared() -> None:
     away = {"storage.root": "s3://b/runs", "data.source": "folder", "data.root": "/slices"}
     with pytest.raises(ClusterError, match=r"data\.root"):
         job_package.check_folders(Config().with_values(away), shared=False)
+    network = {"network.name": "efficient_unet", "network.encoder_weights": "/b0.h5"}
+    with pytest.raises(
+        ClusterError, match=r"encoder_weights = '/b0\.h5' is a file of this machine"
+    ):
+        job_package.check_folders(
+            Config().with_values({"storage.root": "s3://b/runs", **network}), shared=False
+        )
 
 
 def test_too_much_to_send_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.config import Config, validate
+from contract.config import Config, encoder_weights, validate
 from contract.config.loader import find_line, load_config, parse_override, parse_toml, to_toml
 from contract.errors import ConfigError
 
@@ -48,7 +48,7 @@ class TestLoading:
         assert load_config(file, ["train.patience=3"]).train.patience == 3
         assert load_config(file, ["train.patience=3", "train.patience="]).train.patience is None
 
-    def test_folders_become_absolute(
+    def test_paths_become_absolute(
         self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -59,6 +59,8 @@ class TestLoading:
         assert config.storage.root == str(tmp_path / "here")
         assert config.data.root == "/home/me/slices"
         assert load_config(file, ["storage.root=s3://b/p"]).storage.root == "s3://b/p"
+        network = ["network.name=efficient_unet", "network.encoder_weights=b0.h5"]
+        assert encoder_weights(load_config(file, network).network) == str(tmp_path / "b0.h5")
 
     def test_an_empty_file_is_all_defaults(self, tmp_path: Path) -> None:
         (tmp_path / "empty.toml").touch()

@@ -54,6 +54,10 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 ) -> None:
     # TensorFlow is initialized already, after which its threads cannot be configured.
     monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        train_loop, "load_encoder_weights", lambda model, config, run: loaded.append(run.url)
+    )
     config = small_config(tmp_path / "uninterrupted", 2)
     dataset = prepare_dataset(config.data, 3, LocalStorage(tmp_path / "data"))
     run = run_storage(config)
@@ -73,6 +77,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     resumed = train_loop.train(config, dataset, interrupted, ctx)
     assert [metrics["epoch"] for metrics in reported] == [2.0]
     assert without_seconds(resumed) == without_seconds(expected)
+    # Pre-trained weights are for a network without a checkpoint.
+    assert loaded == [run.url, interrupted.url]
 
 
 def test_previews_are_predicted_as_training_sees_them() -> None:
