@@ -115,11 +115,9 @@ def test_what_a_network_learns_is_what_its_bundle_serves(name: str, tmp_path: Pa
     data = tf.data.Dataset.from_tensors((images, masks)).repeat()
     model.fit(data, steps_per_epoch=case.steps, epochs=1, verbose=0)
 
-    trained = model.get_weights()
-    exported = saved_model.build_inference_model(config.network, 1, 1, trained)
+    exported = saved_model.build_inference_model(config.network, 1, 1, model.get_weights())
     probability = exported(images, training=False).numpy()
-    again = saved_model.build_inference_model(config.network, 1, 1, trained)
-    assert np.array_equal(again(images, training=False).numpy(), probability)
+    assert np.array_equal(model(images, training=False)[..., :1].numpy(), probability)
     dice = 2 * (masks * (probability > 0.5)).sum() / (masks.sum() + (probability > 0.5).sum())
     assert dice > 0.9
 

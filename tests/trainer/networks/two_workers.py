@@ -20,6 +20,7 @@ from trainer.training import train_loop
 from trainer.training.model_state import StateReader, state_variables
 
 SAMPLES = 4
+_SMALL = {"num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
 
 
 def main() -> None:
@@ -36,8 +37,8 @@ def main() -> None:
             for name, case in CASES.items()
         }
         keras.mixed_precision.set_global_policy("float32")
-    results["collectives"] = count_collectives(train({}, strategy, rank))
-    batch = train({"normalization": "batch"}, strategy, rank)
+    results["collectives"] = count_collectives(train(_SMALL, strategy, rank))
+    batch = train({**_SMALL, "normalization": "batch"}, strategy, rank)
     state = StateReader(batch).read()
     expected = [variable.numpy() for variable in state_variables(batch)]
     results["state differs"] = [
@@ -46,7 +47,7 @@ def main() -> None:
     moving = next(v for v in batch.weights if "moving_mean" in v.name)
     results["moving mean"] = moving.numpy().tolist()
     # With sgd a gradient of the wrong size changes the weights, with adam hardly.
-    plain = train({}, strategy, rank, optimizer="sgd", steps=5)
+    plain = train(_SMALL, strategy, rank, optimizer="sgd", steps=5)
     results["weights"] = [float(np.abs(value).sum()) for value in plain.get_weights()]
     results["loss"] = plain.history.history["loss"]
     sys.stdout.write(json.dumps(results) + "\n")
@@ -61,8 +62,7 @@ def train(
     steps: int = 2,
 ) -> keras.Model:
     """A network after some steps on this worker's samples, an epoch each."""
-    small = settings or {"num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
-    network = {"name": name, "image_size": 32, **small}
+    network = {"name": name, "image_size": 32, **settings}
     config = Config.model_validate(
         {"network": network, "train": {"batch_size": SAMPLES, "optimizer": optimizer}}
     )
