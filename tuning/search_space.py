@@ -33,6 +33,7 @@ _SEARCHABLE = ("network.", "train.", "data.augment.", "data.intensity_", "data.n
 _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
+    "network.encoder_weights": "is a file that fits one encoder",
 }
 # The loss, and the outputs of a network that it is computed from.
 _LOSS_SETTINGS = {

@@ -155,7 +155,7 @@ def check_resumable(sweep: Storage, config: Config, dataset: Dataset) -> None:
     """TrainingError if the sweep was started with other settings or slices."""
     name, is_empty = f"sweep {config.run.name!r}", not read_trials(sweep)
     run_store.check_same_settings(name, sweep, config, dataset, sweep_settings, is_empty)
-    check_encoder_weights(name, sweep, config.network, is_needed=True)
+    check_encoder_weights(name, sweep, config.network, is_needed=is_empty)
 
 
 def sweep_settings(config: Config) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from contract.config.cluster import Cluster
 from contract.config.data import Data
 from contract.config.network import (
     NETWORKS,
+    Network,
     NetworkUnion,
     UNet,
     check_divisible,
@@ -160,13 +161,12 @@ class Config(Section):
         """A copy with some settings changed, validated as a whole.
 
         values: {"train.learning_rate": 1e-3, …}. Another "network.name" keeps the settings that
-        the two networks share. Raises ConfigError for an unknown key or a value that does not fit.
+        differ from their defaults and that the other network has too. Raises ConfigError for an
+        unknown key or a value that does not fit.
         """
         tree = self.model_dump(mode="json")
         if (name := values.get("network.name", self.network.name)) != self.network.name:
-            tree["network"] = {
-                key: value for key, value in tree["network"].items() if name in find_networks(key)
-            }
+            tree["network"] = _shared_settings(self.network, name)
         for key, value in values.items():
             set_value(tree, key, value)
         return validate(tree, origin="settings")
@@ -194,6 +194,24 @@ class Config(Section):
         """Twelve hex digits that identify the training settings."""
         text = json.dumps(self.training_settings(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _shared_settings(network: Network, name: str) -> dict[str, Any]:
+    """The settings of a network that are not defaults, as far as another has them.
+
+    Not those that mean something else there, or are of a file that fits one encoder only.
+    """
+    other = next((each for each in NETWORKS if network_name(each) == name), None)
+    fields = other.model_fields if other else {}
+    defaults = type(network).model_validate({}).model_dump(mode="json")
+    return {
+        key: value
+        for key, value in network.model_dump(mode="json").items()
+        if key in fields
+        and value != defaults[key]
+        and fields[key].annotation == type(network).model_fields[key].annotation
+        and key != "encoder_weights"
+    }
 
 
 def _check_networks(

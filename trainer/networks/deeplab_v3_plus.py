@@ -8,10 +8,11 @@ it by 4, concatenates 48 channels that a 1 x 1 convolution computes from the low
 stride 4, and applies two 3 x 3 convolutions of 256 channels and the output, which is upsampled by
 4. All upsampling is bilinear.
 
-40,373,601 parameters, of which ResNet-50 has 23.5 million. The paper has results with ResNet-101
+40,373,345 parameters, of which ResNet-50 has 23.5 million. The paper has results with ResNet-101
 and Xception, and no number of parameters.
 
-Deviations: those of encoders.py; the mean over the image is spread over the grid whatever its size;
+Deviations: those of encoders.py; the mean over the image is spread over the grid whatever its size,
+and not normalized, because one position has too few values for statistics;
 the rates and the number of filters are settings; normalization, activation and dropout are settings
 of the pyramid pooling and the decoder alone.
 """
@@ -48,7 +49,10 @@ def pyramid_pooling(network: DeepLabV3Plus, features: tf.Tensor) -> tf.Tensor:
     for index, rate in enumerate(network.atrous_rates, start=1):
         branches.append(conv(network, features, filters, f"aspp_atrous_{index}", rate=rate))
     mean = keras.layers.GlobalAveragePooling2D(keepdims=True, name="aspp_pool_mean")(features)
-    pooled = conv(network, mean, filters, "aspp_pool", kernel_size=1)
+    pooled = keras.layers.Conv2D(filters, 1, kernel_initializer="he_normal", name="aspp_pool_conv")(
+        mean
+    )
+    pooled = create_activation(network.activation, "aspp_pool_activation")(pooled)
     size = tuple(features.shape[1:3])
     branches.append(keras.layers.UpSampling2D(size, name="aspp_pool_upsample")(pooled))
     x = keras.layers.Concatenate(name="aspp_concatenate")(branches)

@@ -139,7 +139,10 @@ def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 class StandardizedConv2D(keras.layers.Conv2D):
-    """A convolution whose filters are standardized, in float32, before they are used."""
+    """A convolution whose filters are standardized before they are used.
+
+    The mean and the variance are computed in float32, of weights in the precision of the network.
+    """
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """The convolution with the standardized kernel."""

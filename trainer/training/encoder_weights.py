@@ -65,7 +65,7 @@ def check_encoder_weights(name: str, storage: Storage, network: Network, is_need
             raise
         return
     if storage.exists(RECORD):
-        _check_digest(name, digest, storage, network)
+        _check_digest(name, digest, storage, network, is_empty=is_needed)
 
 
 def warn_of_frozen_random_weights(network: Network) -> None:
@@ -98,7 +98,7 @@ def load_encoder_weights(model: "keras.Model", config: Config, run: Storage) -> 
     from trainer.networks import encoders
 
     with _local_copy(network) as file:
-        _check_digest(f"run {config.run.name!r}", _digest(file), run, network)
+        _check_digest(f"run {config.run.name!r}", _digest(file), run, network, is_empty=True)
         weights = _read_weights(file, network)
     try:
         encoders.load_encoder_weights(model, weights)
@@ -141,13 +141,16 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _check_digest(name: str, digest: str, storage: Storage, network: Network) -> None:
+def _check_digest(
+    name: str, digest: str, storage: Storage, network: Network, is_empty: bool
+) -> None:
     recorded = read_json(storage, RECORD, EncoderWeightsRecord, _RESTORE_HINT)["sha256"]
     if digest != recorded:
         raise TrainingError(
             f"network.encoder_weights = {encoder_weights(network)!r} is not the file that {name} "
             f"in {storage.url} was started with (SHA-256 {recorded[:12]}…, now {digest[:12]}…): "
-            "restore that file on every node, or set run.name to a new name."
+            "restore that file on every node, set run.name to a new name"
+            + (f", or delete {storage.url}, which contains no epoch yet." if is_empty else ".")
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.config.ini import value_types as types
+from contract.config.network import find_networks
 
 NETWORK_NAMES: Mapping[str, str] = {
     "TensorflowUNet": "unet",
@@ -34,6 +35,7 @@ class NetworkKey:
     """Why no network has such a setting."""
 
 
+# Of two keys with the same setting the first is used.
 NETWORK_KEYS: Mapping[str, NetworkKey] = {
     "base_filters": NetworkKey(types.whole_number, ("base_filters",)),
     "num_layers": NetworkKey(types.whole_number, ("num_layers", "num_transformer_layers")),
@@ -56,10 +58,10 @@ NETWORK_KEYS: Mapping[str, NetworkKey] = {
     "num_heads": NetworkKey(types.anything, ("num_heads",)),
     "window_size": NetworkKey(types.anything, ("window_size",)),
     "shift_window": NetworkKey(types.flag, without="every second block has a shifted window"),
-    "num_mlp": NetworkKey(types.whole_number, ("mlp_dim",)),
     "mlp_dim": NetworkKey(types.whole_number, ("mlp_dim",)),
-    "embed_dim": NetworkKey(types.whole_number, ("hidden_size",)),
+    "num_mlp": NetworkKey(types.whole_number, ("mlp_dim",)),
     "hidden_size": NetworkKey(types.whole_number, ("hidden_size",)),
+    "embed_dim": NetworkKey(types.whole_number, ("hidden_size",)),
     "num_transformer": NetworkKey(types.whole_number, ("num_transformer_layers",)),
     "decoder_channels": NetworkKey(types.anything, ("decoder_filters",)),
     "filter_num": NetworkKey(types.anything, without="the encoder is a ResNet of fixed stages"),
@@ -121,5 +123,8 @@ def describe_network_key(name: str) -> str:
     """The settings of a key and the networks that it counts for, or why there is none."""
     key = NETWORK_KEYS[name]
     settings = " or ".join(f"network.{each}" for each in key.settings)
-    networks = ", ".join(network for network, keys in ACTIVE_KEYS.items() if name in keys)
+    having = {network for each in key.settings for network in find_networks(each)}
+    networks = ", ".join(
+        network for network, keys in ACTIVE_KEYS.items() if name in keys and network in having
+    )
     return f"{settings}, for {networks}" if settings else key.without

@@ -12,8 +12,12 @@ from contract.config.section import Section
 
 # Blocks of a level and levels of TensorflowSwinUNet, if they are not given.
 _BLOCKS, _LEVELS, _MAX_LEVELS = 2, 4, 16
-# TensorflowEfficientNetB7UNet is one network with a fixed encoder.
-_B7_SETTINGS = {"variant": "b7", "trainable_encoder_layers": 61}
+# The layers of its fixed encoder that TensorflowEfficientNetB7UNet trains.
+_B7_LAYERS = 61
+_B7_TEXT = (
+    "there the encoder has ImageNet weights, and its last 61 layers are trained; here all are, "
+    "unless network.encoder_weights names a file with those weights"
+)
 
 
 def translate_network(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
@@ -27,20 +31,30 @@ def translate_network(values: Values, overrides: Mapping[str, Any]) -> Iterator[
             f"is the network {name}, which this version does not have: set network.name to one of "
             + ", ".join(map(network_name, NETWORKS)),
         )
-    settings: dict[str, Any] = {"network.name": name}
-    if "B7" in class_name:
-        settings |= {
-            f"network.{key}": value
-            for key, value in _B7_SETTINGS.items()
-            if key in section.model_fields
-        }
-    yield Outcome(("model", "model"), settings)
+    yield _translate_name(name, class_name, overrides)
     yield from _translate_image_size(values)
-    for key in NETWORK_KEYS:
-        if values.has("model", key):
-            yield _translate_key(section, key, values)
+    used: dict[str, tuple[str, Any]] = {}
+    for key in (each for each in NETWORK_KEYS if values.has("model", each)):
+        outcome = _translate_key(section, key, values)
+        for setting, value in outcome.settings.items():
+            first, first_value = used.setdefault(setting, (key, value))
+            if first_value != value:
+                text = f"{first} is used"
+                outcome = Outcome(outcome.name, status="not applicable", text=text)
+        yield outcome
     if name == "unet" and not values.has("model", "normalization"):
         yield Outcome(("model", "normalization"), {"network.normalization": "none"})
+
+
+def _translate_name(name: str, class_name: str, overrides: Mapping[str, Any]) -> Outcome:
+    settings: dict[str, Any] = {"network.name": name}
+    if name != "efficient_unet" or "B7" not in class_name:
+        return Outcome(("model", "model"), settings)
+    settings["network.variant"] = "b7"
+    # Layers with random weights must not be frozen.
+    if overrides.get("network.encoder_weights"):
+        settings["network.trainable_encoder_layers"] = _B7_LAYERS
+    return Outcome(("model", "model"), settings, text=_B7_TEXT)
 
 
 def _find_section(name: str) -> type[Network] | None:

@@ -39,11 +39,6 @@ class DeepLabV3Plus(PretrainedEncoderSection):
         return 16
 
     @property
-    def size_reason(self) -> str:
-        """The encoder."""
-        return " (the encoder divides the sides by 16)"
-
-    @property
     def encoder_weights_file(self) -> str:
         """The name of the file with ImageNet weights that Keras publishes for this encoder."""
         return "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"

@@ -37,12 +37,17 @@ class UNetSection(Network):
     def _check(self) -> Self:
         if self.base_kernels % 2 == 0:
             raise ValueError(f"network.base_kernels = {self.base_kernels} must be odd")
-        if self.deep_supervision and self.num_layers < 3:
+        if self.deep_supervision and self.num_layers < 3 and not self.supervises_deepest_level:
             raise ValueError(
                 "network.deep_supervision needs a coarser level of the decoder: set "
                 f"network.num_layers to 3 or more, not {self.num_layers}"
             )
         return self
+
+    @property
+    def supervises_deepest_level(self) -> bool:
+        """Whether deep supervision has an output of the deepest level too."""
+        return False
 
     @property
     def size_multiple(self) -> int:

@@ -24,3 +24,8 @@ class UNet3Plus(UNetSection):
     """Whether a classifier of the deepest level is trained on which classes a slice contains
     (classification-guided module). In validation and inference, a class that it does not find has
     probability 0 in the whole slice or window."""
+
+    @property
+    def supervises_deepest_level(self) -> bool:
+        """UNet 3+ does."""
+        return True

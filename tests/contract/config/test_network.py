@@ -27,6 +27,14 @@ def test_another_name_keeps_the_settings_that_both_networks_have() -> None:
     assert (other.network.base_filters, other.network.num_layers) == (8, 4)
 
 
+@pytest.mark.parametrize("first", map(network_name, NETWORKS))
+@pytest.mark.parametrize("second", map(network_name, NETWORKS))
+def test_another_network_has_its_own_defaults(first: str, second: str) -> None:
+    config = validate({"network": {"name": first, "image_size": 256}}, "a.toml")
+    expected = validate({"network": {"name": second, "image_size": 256}}, "a.toml")
+    assert config.with_values({"network.name": second}) == expected
+
+
 def test_the_classes_of_a_section_are_found() -> None:
     assert section_classes(Config.model_fields["network"].annotation) == NETWORKS
 

@@ -103,3 +103,18 @@ def test_normalization(given: bool, name: str) -> None:
 
 def test_a_value_that_fits_in_no_form_is_left_to_the_settings() -> None:
     assert settings_of(base_filters=10**6)["network.base_filters"] == 10**6
+
+
+def test_of_two_keys_for_one_setting_the_first_is_used() -> None:
+    outcomes = {
+        outcome.name[1]: outcome
+        for outcome in outcomes_of(name="trans_unet", hidden_size=96, embed_dim=64, mlp_dim=128)
+    }
+    assert outcomes["hidden_size"].settings == {"network.hidden_size": 96}
+    assert outcomes["embed_dim"].text == "hidden_size is used"
+    assert outcomes["mlp_dim"].settings == {"network.mlp_dim": 128}
+
+
+def test_an_encoder_without_weights_is_not_frozen() -> None:
+    b7 = settings_of(model="TensorflowEfficientNetB7UNet")
+    assert b7 == {"network.name": "efficient_unet", "network.variant": "b7"}
