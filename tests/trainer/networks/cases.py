@@ -1,4 +1,7 @@
-"""The table of the contract test of all networks (test_registry.py): one row per network."""
+"""The table of the contract of all networks: one row per network.
+
+tests/trainer/networks/test_registry.py and tests/end_to_end/test_networks.py use it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,10 +1,8 @@
-"""The contract of every network: shapes, gradients, training, export, and what it can learn."""
+"""The contract of every network: its shapes, gradients and size.
 
-import json
-import os
-import socket
-import subprocess
-import sys
+What it learns and serves is in tests/end_to_end/test_networks.py.
+"""
+
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,10 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from contract.config import NETWORKS, Config, Network, network_name
-from inference.engines import OpenVinoEngine, TensorFlowEngine
-from tests.small import WINDOW
+from contract.config import NETWORKS, Network, network_name
 from tests.trainer.networks.cases import CASES
-from trainer.export import saved_model
 from trainer.networks.layers import find_dropout_layers
 from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network
-from trainer.training.train_loop import build_compiled_model
 
 SECTIONS = {network_name(section): section for section in NETWORKS}
 
@@ -30,20 +24,6 @@ def section(name: str, **settings: Any) -> Network:
     return SECTIONS[name].model_validate(
         {"name": name, "image_size": 32, **CASES[name].small, **settings}
     )
-
-
-def disks(count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noisy slices [n, H, W, 1] in 0..1 with a bright disk each, and its masks."""
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[:height, :width]
-    images, masks = [], []
-    for _ in range(count):
-        y, x = random.uniform(10, height - 10), random.uniform(10, width - 10)
-        mask = (rows - y) ** 2 + (columns - x) ** 2 < random.uniform(5, 8) ** 2
-        images.append(0.3 + 0.3 * mask + random.normal(0, 0.1, mask.shape))
-        masks.append(mask)
-    stacked = np.clip(np.array(images), 0, 1), np.array(masks)
-    return stacked[0][..., None].astype(np.float32), stacked[1][..., None].astype(np.float32)
 
 
 def test_every_network_is_in_the_tables() -> None:
@@ -97,95 +77,6 @@ def test_the_documented_numbers_are_those_of_the_table() -> None:
 def count_parameters(model: keras.Model) -> int:
     """The trainable parameters of a model."""
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-@pytest.mark.parametrize("name", sorted(BUILDERS))
-def test_what_a_network_learns_is_what_its_bundle_serves(name: str, tmp_path: Path) -> None:
-    """It overfits four slices; its weights survive the file; both engines serve its masks."""
-    case = CASES[name]
-    config = Config.model_validate(
-        {
-            "network": {"name": name, "image_size": 32, "dropout_rate": 0.0, **case.small},
-            "train": {"batch_size": 4, "num_workers": 1, "precision": "float32"},
-        }
-    )
-    images, masks = disks(4, 32, 32)
-    model = build_compiled_model(config)
-    model.optimizer.learning_rate = case.learning_rate
-    data = tf.data.Dataset.from_tensors((images, masks)).repeat()
-    model.fit(data, steps_per_epoch=case.steps, epochs=1, verbose=0)
-
-    exported = saved_model.build_inference_model(config.network, 1, 1, model.get_weights())
-    probability = exported(images, training=False).numpy()
-    assert np.array_equal(model(images, training=False)[..., :1].numpy(), probability)
-    dice = 2 * (masks * (probability > 0.5)).sum() / (masks.sum() + (probability > 0.5).sum())
-    assert dice > 0.9
-
-    module = saved_model.SegmentationModule(exported, config.network, WINDOW, config.predict, 1, 1)
-    saved_model.save_graph(module, tmp_path / "saved_model")
-    raw = np.round(images * 255).astype(np.uint8)
-    tensorflow = TensorFlowEngine(tmp_path, 1).infer(raw)
-    openvino = OpenVinoEngine(tmp_path, 1).infer(raw)
-    assert np.abs(tensorflow[0] - openvino[0]).max() < 1e-3
-    differs = tensorflow[1] != openvino[1]
-    assert np.abs(tensorflow[0][..., 0][differs] - 0.5).max(initial=0.0) < 1e-3
-
-
-def run_workers(count: int) -> list[dict[str, Any]]:
-    """What each of the workers of two_workers.py finds, all at once."""
-    ports = []
-    for _ in range(count):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    workers = [f"127.0.0.1:{port}" for port in ports]
-    processes = []
-    for rank in range(count):
-        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
-        environment = {"TF_CONFIG": json.dumps(task)} if count > 1 else {}
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.trainer.networks.two_workers"],
-                env={**os.environ, **environment},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-    printed = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * count
-    return [json.loads(text.splitlines()[-1]) for text in printed]
-
-
-@pytest.fixture(scope="module")
-def pair() -> list[dict[str, Any]]:
-    return run_workers(2)
-
-
-def test_every_network_trains_on_two_workers_in_mixed_precision(
-    pair: list[dict[str, Any]],
-) -> None:
-    first, second = (each["losses"] for each in pair)
-    assert first == second
-    assert set(first) == set(BUILDERS)
-    assert all(np.isfinite(losses).all() and len(losses) == 2 for losses in first.values())
-
-
-def test_two_workers_compute_the_gradient_of_one(pair: list[dict[str, Any]]) -> None:
-    (alone,) = run_workers(1)
-    for each in pair:
-        assert each["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-        assert each["weights"] == pytest.approx(alone["weights"], rel=1e-5)
-
-
-def test_a_step_of_two_workers_waits_for_loss_and_gradients_only(
-    pair: list[dict[str, Any]],
-) -> None:
-    assert [each["collectives"] for each in pair] == [2, 2]
-
-
-def test_the_state_has_the_mean_of_the_moving_statistics(pair: list[dict[str, Any]]) -> None:
-    assert [each["state differs"] for each in pair] == [[], []]
-    assert pair[0]["moving mean"] == pair[1]["moving mean"]
 
 
 def test_a_network_without_further_outputs_is_one_model() -> None:

@@ -1,4 +1,4 @@
-"""One of the two workers of test_registry.py, or one worker alone.
+"""One of the two workers of tests/end_to_end/test_networks.py, or one worker alone.
 
 Trains every network for two steps in mixed precision, then one network in float32 as a training
 does. Prints what it finds as JSON. The samples of two workers together are those of one alone.
