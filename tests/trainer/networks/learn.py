@@ -62,7 +62,7 @@ def learn(name: str, case: NetworkCase, images: np.ndarray, masks: np.ndarray) -
     exported = saved_model.build_inference_model(config.network, 1, 1, model.get_weights())
     probability = exported(images, training=False).numpy()
     trained = model(images, training=False)[..., :1].numpy()
-    found = probability > 0.5
+    predicted = probability > 0.5
     module = saved_model.SegmentationModule(exported, config.network, WINDOW, config.predict, 1, 1)
     with tempfile.TemporaryDirectory() as folder:
         saved_model.save_graph(module, Path(folder) / "saved_model")
@@ -71,7 +71,7 @@ def learn(name: str, case: NetworkCase, images: np.ndarray, masks: np.ndarray) -
         openvino = OpenVinoEngine(Path(folder), 1).infer(raw)
     differs = tensorflow[1] != openvino[1]
     return {
-        "dice": float(2 * (masks * found).sum() / (masks.sum() + found.sum())),
+        "dice": float(2 * (masks * predicted).sum() / (masks.sum() + predicted.sum())),
         "is_equal": bool(np.array_equal(trained, probability)),
         "engines": float(np.abs(tensorflow[0] - openvino[0]).max()),
         # Where the masks of the engines differ, the probability is the threshold.

@@ -14,6 +14,7 @@ from contract.errors import DataError, StorageError, TrainingError
 from contract.host_info import host_info
 from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import Storage, open_storage
+from tests.damage import truncate
 from trainer.data.dataset_index import Dataset, SliceRecord, Split, intensity_scaling
 from trainer.training import checkpoints, run_store
 
@@ -84,7 +85,7 @@ def test_a_batch_larger_than_the_training_split_is_rejected(run: Storage) -> Non
 
 
 def damaged_versions(content: bytes) -> list[bytes]:
-    return [content[: len(content) // 2], b"", b"\xff\xfe\0garbled", b"[]", b"x = 1"]
+    return [truncate(content), b"", b"\xff\xfe\0garbled", b"[]", b"x = 1"]
 
 
 def check_resumable(run: Storage) -> None:
