@@ -249,7 +249,7 @@ def test_a_network_is_drawn_and_its_layers_are_listed(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert "input: 128 x 128 x 1" in done.stdout
     assert "trainable parameters: 117073 (117.1 k)" in done.stdout
-    assert "encoder_2_conv_2" in (tmp_path / "unet.txt").read_text()
+    assert "encoder_2_2_conv" in (tmp_path / "unet.txt").read_text()
     assert (tmp_path / "unet.svg").read_text().startswith("<svg")
 
 

@@ -12,7 +12,7 @@ import tf_keras as keras
 
 from trainer.visualization.network_graph import Stage, render_network_graph
 
-# encoder_0_conv_1 belongs to encoder_0, block2a_expand_conv to block2a, probability to itself.
+# encoder_0_1_conv belongs to encoder_0, block2a_expand_conv to block2a, probability to itself.
 _STAGE = re.compile(r"^(?:[a-z]+(?:_[a-z]+)*?_?\d+[a-z]?(?:_block\d+)?(?=_|$)|[a-z]+)")
 
 
@@ -139,7 +139,7 @@ def find_stages(model: keras.Model) -> list[Stage]:
 
 
 def stage_name(layer_name: str) -> str:
-    """The stage of a layer: encoder_0 of encoder_0_conv_1."""
+    """The stage of a layer: encoder_0 of encoder_0_1_conv."""
     match = _STAGE.match(layer_name)
     return match[0] if match else layer_name
 

@@ -24,8 +24,8 @@ from contract.config.network.deeplab_v3_plus import DeepLabV3Plus
 from trainer.networks import encoders
 from trainer.networks.layers import (
     Dropout,
+    conv_norm_activation,
     create_activation,
-    create_normalization,
     probability_output,
 )
 from trainer.networks.outputs import NetworkOutputs
@@ -79,14 +79,6 @@ def conv(
     rate: int = 1,
 ) -> tf.Tensor:
     """A convolution with normalization and activation; rate: its atrous rate."""
-    x = keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        dilation_rate=rate,
-        padding="same",
-        use_bias=network.normalization == "none",
-        kernel_initializer="he_normal",
-        name=f"{stage}_conv",
-    )(x)
-    x = create_normalization(network.normalization, filters, f"{stage}_norm")(x)
-    return create_activation(network.activation, f"{stage}_activation")(x)
+    return conv_norm_activation(
+        x, filters, network.normalization, network.activation, stage, kernel_size, rate
+    )

@@ -22,8 +22,9 @@ from contract.config.network.efficient_unet import EfficientUNet
 from trainer.networks import encoders
 from trainer.networks.layers import (
     Dropout,
-    create_activation,
-    create_normalization,
+    conv_norm_activation,
+    level_dropout,
+    level_filters,
     probability_output,
 )
 from trainer.networks.outputs import NetworkOutputs
@@ -51,22 +52,10 @@ def build(network: EfficientUNet, slices: tf.Tensor, num_classes: int) -> Networ
 
 def conv_block(network: EfficientUNet, level: int, x: tf.Tensor) -> tf.Tensor:
     """Two convolutions, each with normalization and activation, then dropout."""
-    filters, stage = level_filters(network, level), f"decoder_{level}"
+    stage = f"decoder_{level}"
+    filters = level_filters(network.base_filters, network.max_filters, level)
     for number in (1, 2):
-        x = keras.layers.Conv2D(
-            filters,
-            3,
-            padding="same",
-            use_bias=network.normalization == "none",
-            kernel_initializer="he_normal",
-            name=f"{stage}_conv_{number}",
-        )(x)
-        x = create_normalization(network.normalization, filters, f"{stage}_norm_{number}")(x)
-        x = create_activation(network.activation, f"{stage}_activation_{number}")(x)
-    return Dropout(min(network.dropout_rate * level, 0.5), name=f"{stage}_dropout")(x)
-
-
-def level_filters(network: EfficientUNet, level: int) -> int:
-    """Filters of a level: they double with each level, up to network.max_filters if it is set."""
-    doubled = network.base_filters * 2**level
-    return doubled if network.max_filters is None else min(doubled, network.max_filters)
+        x = conv_norm_activation(
+            x, filters, network.normalization, network.activation, f"{stage}_{number}"
+        )
+    return Dropout(level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)

@@ -145,16 +145,15 @@ def upsample_bilinear(x: tf.Tensor, factor: int, name: str, dtype: str | None = 
     return keras.layers.UpSampling2D(factor, interpolation="bilinear", dtype=dtype, name=name)(x)
 
 
-def conv_norm_activation(
+def conv_norm(
     x: tf.Tensor,
     filters: int,
     normalization: Normalization,
-    activation: Activation,
     stage: str,
     kernel_size: int = 3,
     dilation: int = 1,
 ) -> tf.Tensor:
-    """A convolution with normalization and activation, [B, H, W, C] to [B, H, W, filters].
+    """A convolution and its normalization, [B, H, W, C] to [B, H, W, filters].
 
     stage: the beginning of the names of its layers, such as "encoder_0".
     """
@@ -167,8 +166,32 @@ def conv_norm_activation(
         kernel_initializer="he_normal",
         name=f"{stage}_conv",
     )(x)
-    x = create_normalization(normalization, filters, f"{stage}_norm")(x)
+    return create_normalization(normalization, filters, f"{stage}_norm")(x)
+
+
+def conv_norm_activation(
+    x: tf.Tensor,
+    filters: int,
+    normalization: Normalization,
+    activation: Activation,
+    stage: str,
+    kernel_size: int = 3,
+    dilation: int = 1,
+) -> tf.Tensor:
+    """conv_norm and an activation."""
+    x = conv_norm(x, filters, normalization, stage, kernel_size, dilation)
     return create_activation(activation, f"{stage}_activation")(x)
+
+
+def level_filters(base_filters: int, max_filters: int | None, level: int) -> int:
+    """Filters of a level: they double with each level, up to max_filters if it is set."""
+    doubled = base_filters * 2**level
+    return doubled if max_filters is None else min(doubled, max_filters)
+
+
+def level_dropout(dropout_rate: float, level: int) -> float:
+    """Dropout rate of a level: proportional to the level, at most 0.5."""
+    return min(dropout_rate * level, 0.5)
 
 
 def create_normalization(

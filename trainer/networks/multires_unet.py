@@ -26,10 +26,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.multires_unet import MultiResUNet
+from trainer.networks import layers
 from trainer.networks.layers import (
     Dropout,
+    conv_norm,
+    conv_norm_activation,
     create_activation,
     create_normalization,
+    level_dropout,
     probability_output,
 )
 from trainer.networks.outputs import NetworkOutputs
@@ -72,16 +76,17 @@ def multires_block(network: MultiResUNet, level: int, x: tf.Tensor, stage: str) 
     stage: the beginning of the names of its layers, such as "encoder_0".
     """
     filters = block_filters(network, level)
-    shortcut = conv_norm(network, x, sum(filters), 1, f"{stage}_shortcut")
+    shortcut = conv_norm(x, sum(filters), network.normalization, f"{stage}_shortcut", 1)
     branches = []
     for number, count in enumerate(filters, start=1):
-        x = conv_norm(network, x, count, 3, f"{stage}_{number}")
-        x = create_activation(network.activation, f"{stage}_{number}_activation")(x)
+        x = conv_norm_activation(
+            x, count, network.normalization, network.activation, f"{stage}_{number}"
+        )
         branches.append(x)
     x = keras.layers.Concatenate(name=f"{stage}_branches")(branches)
     x = create_normalization(network.normalization, sum(filters), f"{stage}_branches_norm")(x)
     x = add_shortcut(network, x, shortcut, sum(filters), stage)
-    return Dropout(min(network.dropout_rate * level, 0.5), name=f"{stage}_dropout")(x)
+    return Dropout(level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)
 
 
 def res_path(network: MultiResUNet, level: int, x: tf.Tensor) -> tf.Tensor:
@@ -89,26 +94,10 @@ def res_path(network: MultiResUNet, level: int, x: tf.Tensor) -> tf.Tensor:
     filters = level_filters(network, level)
     for number in range(1, network.num_layers - level):
         stage = f"decoder_{level}_path_{number}"
-        shortcut = conv_norm(network, x, filters, 1, f"{stage}_shortcut")
-        x = conv_norm(network, x, filters, 3, stage)
-        x = create_activation(network.activation, f"{stage}_activation")(x)
+        shortcut = conv_norm(x, filters, network.normalization, f"{stage}_shortcut", 1)
+        x = conv_norm_activation(x, filters, network.normalization, network.activation, stage)
         x = add_shortcut(network, x, shortcut, filters, f"{stage}_sum")
     return x
-
-
-def conv_norm(
-    network: MultiResUNet, x: tf.Tensor, filters: int, kernel_size: int, stage: str
-) -> tf.Tensor:
-    """A convolution and its normalization, without activation."""
-    x = keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        padding="same",
-        use_bias=network.normalization == "none",
-        kernel_initializer="he_normal",
-        name=f"{stage}_conv",
-    )(x)
-    return create_normalization(network.normalization, filters, f"{stage}_norm")(x)
 
 
 def add_shortcut(
@@ -122,7 +111,7 @@ def add_shortcut(
 
 def level_filters(network: MultiResUNet, level: int) -> int:
     """The filters U of a level of the UNet: they double with each level."""
-    return network.base_filters * 2**level
+    return layers.level_filters(network.base_filters, None, level)
 
 
 def block_filters(network: MultiResUNet, level: int) -> tuple[int, ...]:

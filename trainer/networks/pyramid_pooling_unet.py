@@ -29,7 +29,13 @@ import tf_keras as keras
 
 from contract.config.network.pyramid_pooling_unet import Pooling, PyramidPoolingUNet
 from trainer.networks import unet
-from trainer.networks.layers import Dropout, create_activation, create_normalization
+from trainer.networks.layers import (
+    Dropout,
+    conv_norm,
+    conv_norm_activation,
+    create_activation,
+    level_dropout,
+)
 from trainer.networks.outputs import NetworkOutputs
 
 _GRIDS = (1, 2, 3, 6)
@@ -51,35 +57,16 @@ def residual_block(network: PyramidPoolingUNet, level: int, x: tf.Tensor, stage:
     kernel_size = unet.level_kernel_size(network, level)
     shortcut = x
     if x.shape[-1] != filters:
-        shortcut = conv_norm(network, x, filters, 1, 1, f"{stage}_shortcut")
+        shortcut = conv_norm(x, filters, network.normalization, f"{stage}_shortcut", 1)
     dilation = unet.level_dilation(network, level)
-    x = conv_norm(network, x, filters, kernel_size, dilation, f"{stage}_1")
-    x = create_activation(network.activation, f"{stage}_1_activation")(x)
-    x = conv_norm(network, x, filters, kernel_size, dilation, f"{stage}_2")
+    normalization, activation = network.normalization, network.activation
+    x = conv_norm_activation(
+        x, filters, normalization, activation, f"{stage}_1", kernel_size, dilation
+    )
+    x = conv_norm(x, filters, normalization, f"{stage}_2", kernel_size, dilation)
     x = keras.layers.Add(name=f"{stage}_add")([x, shortcut])
     x = create_activation(network.activation, f"{stage}_activation")(x)
-    return Dropout(unet.level_dropout(network, level), name=f"{stage}_dropout")(x)
-
-
-def conv_norm(
-    network: PyramidPoolingUNet,
-    x: tf.Tensor,
-    filters: int,
-    kernel_size: int,
-    dilation: int,
-    stage: str,
-) -> tf.Tensor:
-    """A convolution and its normalization, without activation."""
-    x = keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        dilation_rate=dilation,
-        padding="same",
-        use_bias=network.normalization == "none",
-        kernel_initializer="he_normal",
-        name=f"{stage}_conv",
-    )(x)
-    return create_normalization(network.normalization, filters, f"{stage}_norm")(x)
+    return Dropout(level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)
 
 
 def pyramid_pooling(network: PyramidPoolingUNet, x: tf.Tensor) -> tf.Tensor:
@@ -98,8 +85,9 @@ def pyramid_pooling(network: PyramidPoolingUNet, x: tf.Tensor) -> tf.Tensor:
         cells = create_activation(network.activation, f"{stage}_activation")(cells)
         branches.append(keras.layers.Resizing(height, width, name=f"{stage}_resize")(cells))
     x = keras.layers.Concatenate(name="pyramid_concatenate")(branches)
-    x = conv_norm(network, x, filters, 1, 1, "pyramid")
-    return create_activation(network.activation, "pyramid_activation")(x)
+    return conv_norm_activation(
+        x, filters, network.normalization, network.activation, "pyramid", kernel_size=1
+    )
 
 
 class GridPooling(keras.layers.Layer):

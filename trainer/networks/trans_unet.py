@@ -33,8 +33,8 @@ import tf_keras as keras
 from contract.config.network.trans_unet import TransUNet
 from trainer.networks.layers import (
     Dropout,
+    conv_norm_activation,
     count_groups,
-    create_normalization,
     probability_output,
 )
 from trainer.networks.outputs import NetworkOutputs
@@ -109,29 +109,20 @@ def transformer(network: TransUNet, features: tf.Tensor) -> tf.Tensor:
 
 def decoder(network: TransUNet, x: tf.Tensor, skips: Sequence[tf.Tensor]) -> tf.Tensor:
     """The decoder's features in the size of the slices; skips: the ResNet's, finest first."""
-    x = decoder_conv(network, x, 2 * network.decoder_filters[0], "decoder_4_conv")
+    x = decoder_conv(network, x, 2 * network.decoder_filters[0], "decoder_4")
     for level, filters in zip(reversed(range(4)), network.decoder_filters, strict=True):
         stage = f"decoder_{level}"
         x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"{stage}_upsample")(x)
         if level > 0:
             x = keras.layers.Concatenate(name=f"{stage}_concatenate")([x, skips[level - 1]])
-        x = decoder_conv(network, x, filters, f"{stage}_conv_1")
-        x = decoder_conv(network, x, filters, f"{stage}_conv_2")
+        x = decoder_conv(network, x, filters, f"{stage}_1")
+        x = decoder_conv(network, x, filters, f"{stage}_2")
     return x
 
 
-def decoder_conv(network: TransUNet, x: tf.Tensor, filters: int, name: str) -> tf.Tensor:
+def decoder_conv(network: TransUNet, x: tf.Tensor, filters: int, stage: str) -> tf.Tensor:
     """A convolution of the decoder with normalization and activation."""
-    x = keras.layers.Conv2D(
-        filters,
-        3,
-        padding="same",
-        use_bias=network.normalization == "none",
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
-    x = create_normalization(network.normalization, filters, f"{name}_norm")(x)
-    return _relu(x, f"{name}_activation")
+    return conv_norm_activation(x, filters, network.normalization, "relu", stage)
 
 
 def _relu(x: tf.Tensor, name: str) -> tf.Tensor:

@@ -34,6 +34,7 @@ from trainer.networks.layers import (
     Dropout,
     conv_norm_activation,
     count_logits,
+    level_dropout,
     logit_output,
     upsample_bilinear,
 )
@@ -145,7 +146,7 @@ def residual_u_block(network: U2Net, level: int, x: tf.Tensor, side: str) -> tf.
     features = inner_encoder(network, size, residual, stage)
     x = inner_decoder(network, size, features, stage)
     x = keras.layers.Add(name=f"{stage}_add")([x, residual])
-    return Dropout(min(network.dropout_rate * level, 0.5), name=f"{stage}_dropout")(x)
+    return Dropout(level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)
 
 
 def inner_encoder(network: U2Net, size: BlockSize, x: tf.Tensor, stage: str) -> list[tf.Tensor]:

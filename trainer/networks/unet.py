@@ -12,12 +12,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.unet import UNetSection
-from trainer.networks.layers import (
-    Dropout,
-    create_activation,
-    create_normalization,
-    probability_output,
-)
+from trainer.networks import layers
+from trainer.networks.layers import Dropout, conv_norm_activation, probability_output
 from trainer.networks.outputs import NetworkOutputs
 
 SkipConnection = Callable[[Any, int, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -51,19 +47,12 @@ def build(
         return NetworkOutputs(probability)
     # As in nnU-Net (Isensee 2021): not of the deepest of three or more levels of the decoder.
     side = [
-        side_output(levels[level], level, num_classes)
+        probability_output(
+            levels[level], num_classes, name=f"side_{level}_probability", scale=2**level
+        )
         for level in range(1, max(len(levels) - 1, min(2, len(levels))))
     ]
     return NetworkOutputs(probability, side, [0.5**level for level in range(1, len(side) + 1)])
-
-
-def side_output(x: tf.Tensor, level: int, num_classes: int) -> tf.Tensor:
-    """The probabilities that a coarser level computes, in the size of the first level."""
-    maps = probability_output(x, num_classes, name=f"side_{level}_probability")
-    upsample = keras.layers.UpSampling2D(
-        2**level, interpolation="bilinear", dtype="float32", name=f"side_{level}_upsample"
-    )
-    return upsample(maps)
 
 
 def encoder(network: UNetSection, slices: tf.Tensor, block: Block) -> list[tf.Tensor]:
@@ -97,26 +86,22 @@ def conv_block(network: UNetSection, level: int, x: tf.Tensor, stage: str) -> tf
 
     stage: the beginning of the names of its layers, such as "encoder_0".
     """
-    filters = level_filters(network, level)
     for number in (1, 2):
-        x = keras.layers.Conv2D(
-            filters,
+        x = conv_norm_activation(
+            x,
+            level_filters(network, level),
+            network.normalization,
+            network.activation,
+            f"{stage}_{number}",
             level_kernel_size(network, level),
-            dilation_rate=level_dilation(network, level),
-            padding="same",
-            use_bias=network.normalization == "none",
-            kernel_initializer="he_normal",
-            name=f"{stage}_conv_{number}",
-        )(x)
-        x = create_normalization(network.normalization, filters, f"{stage}_norm_{number}")(x)
-        x = create_activation(network.activation, f"{stage}_activation_{number}")(x)
-    return Dropout(level_dropout(network, level), name=f"{stage}_dropout")(x)
+            level_dilation(network, level),
+        )
+    return Dropout(layers.level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)
 
 
 def level_filters(network: UNetSection, level: int) -> int:
-    """Filters of a level: they double with each level, up to network.max_filters if it is set."""
-    doubled = network.base_filters * 2**level
-    return doubled if network.max_filters is None else min(doubled, network.max_filters)
+    """Filters of a level of a UNet."""
+    return layers.level_filters(network.base_filters, network.max_filters, level)
 
 
 def level_kernel_size(network: UNetSection, level: int) -> int:
@@ -127,8 +112,3 @@ def level_kernel_size(network: UNetSection, level: int) -> int:
 def level_dilation(network: UNetSection, level: int) -> int:
     """Dilation of a level: smaller by 1 with each level, down to 1."""
     return max(network.dilation - level, 1)
-
-
-def level_dropout(network: UNetSection, level: int) -> float:
-    """Dropout rate of a level: proportional to the level, at most 0.5."""
-    return min(network.dropout_rate * level, 0.5)

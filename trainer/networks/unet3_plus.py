@@ -33,10 +33,9 @@ import tf_keras as keras
 from contract.config.network.unet3_plus import UNet3Plus
 from trainer.networks import unet
 from trainer.networks.layers import (
-    ClassProbabilities,
     Dropout,
     conv_norm_activation,
-    logit_output,
+    level_dropout,
     probability_output,
     upsample_bilinear,
 )
@@ -52,7 +51,8 @@ def build(network: UNet3Plus, slices: tf.Tensor, num_classes: int) -> NetworkOut
     maps = [probability_output(levels[0], num_classes, 3)]
     if network.deep_supervision:
         for level in range(1, network.num_layers):
-            maps.append(side_output(levels[level], level, num_classes))
+            name = f"side_{level}_probability"
+            maps.append(probability_output(levels[level], num_classes, 3, name, 2**level))
     presence = None
     if network.classification_guided:
         presence = classify(features[-1], num_classes)
@@ -84,7 +84,7 @@ def fuse_scales(network: UNet3Plus, level: int, sources: list[tf.Tensor]) -> tf.
     ]
     x = keras.layers.Concatenate(name=f"{stage}_concatenate")(scales)
     x = convolve(network, level, x, filters * len(scales), f"{stage}_fuse")
-    return Dropout(unet.level_dropout(network, level), name=f"{stage}_dropout")(x)
+    return Dropout(level_dropout(network.dropout_rate, level), name=f"{stage}_dropout")(x)
 
 
 def resample(x: tf.Tensor, source: int, level: int) -> tf.Tensor:
@@ -106,13 +106,6 @@ def convolve(network: UNet3Plus, level: int, x: tf.Tensor, filters: int, stage: 
         unet.level_kernel_size(network, level),
         unet.level_dilation(network, level),
     )
-
-
-def side_output(x: tf.Tensor, level: int, num_classes: int) -> tf.Tensor:
-    """The probabilities that a coarser level computes, in the size of the first level."""
-    logits = logit_output(x, num_classes, 3, f"side_{level}_logits")
-    logits = upsample_bilinear(logits, 2**level, f"side_{level}_upsample", "float32")
-    return ClassProbabilities(dtype="float32", name=f"side_{level}_probability")(logits)
 
 
 def classify(x: tf.Tensor, num_classes: int) -> tf.Tensor:

@@ -5,7 +5,7 @@ The table of docs/from-antillia.md is generated from this one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from contract.config.ini import value_types as types
 from contract.config.ini.network_keys import (
@@ -13,6 +13,7 @@ from contract.config.ini.network_keys import (
     NETWORK_NAMES,
     describe_network_key,
 )
+from contract.config.train import Train
 
 Status = Literal["translated", "not applicable", "not supported", "default", "repeated", "unknown"]
 KeyName = tuple[str, str]
@@ -46,17 +47,10 @@ def _unsupported(reason: str, read: types.Reader = types.anything) -> Key:
 
 
 # With several classes, "binary_crossentropy" is the categorical cross-entropy (docs/trainer.md).
-_LOSSES = {
-    name: name
-    for name in (
-        "binary_crossentropy",
-        "dice_loss",
-        "bce_dice_loss",
-        "iou_loss",
-        "bce_iou_loss",
-        "basnet_hybrid_loss",
-    )
-} | {"categorical_crossentropy": "binary_crossentropy", "dice_loss_multiclass": "dice_loss"}
+_LOSSES = {name: name for name in get_args(Train.model_fields["loss"].annotation)} | {
+    "categorical_crossentropy": "binary_crossentropy",
+    "dice_loss_multiclass": "dice_loss",
+}
 _OPTIMIZERS = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
 
 _FOLDERS = "data.root, data.{0}_dir, data.images_dir, data.masks_dir"

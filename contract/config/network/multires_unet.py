@@ -4,19 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contract.config.network.network import Network
+from contract.config.network.network import LevelNetwork
 from contract.config.network.unet import Activation, Normalization
 
 
-class MultiResUNet(Network):
+class MultiResUNet(LevelNetwork):
     """A UNet of MultiRes blocks, whose skip connections are paths of residual convolutions."""
 
     name: Literal["multires_unet"] = "multires_unet"
     """The MultiResUNet (Ibtehaz & Rahman 2019)."""
     base_filters: Annotated[int, Field(ge=1, le=512)] = 32
     """Filters U of the first level; they double with each level."""
-    num_layers: Annotated[int, Field(ge=2, le=10)] = 5
-    """Levels of the network, the deepest included."""
     alpha: Annotated[float, Field(gt=0.0, le=10.0)] = 1.67
     """The three convolutions of a MultiRes block have alpha x U filters in all: about a sixth, a
     third and half of them."""
@@ -26,13 +24,3 @@ class MultiResUNet(Network):
     """batch: statistics per worker; sync_batch: over all workers; group: per sample."""
     activation: Activation = "relu"
     """Activation after each convolution and each addition."""
-
-    @property
-    def size_multiple(self) -> int:
-        """Each level but the first halves the sides."""
-        return 2 ** (self.num_layers - 1)
-
-    @property
-    def size_reason(self) -> str:
-        """The levels."""
-        return f" (2^(num_layers-1) with network.num_layers = {self.num_layers})"

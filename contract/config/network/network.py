@@ -99,3 +99,20 @@ class Network(Section):
     def size_reason(self) -> str:
         """Which settings determine size_multiple, in words that follow the number, or ""."""
         return ""
+
+
+class LevelNetwork(Network):
+    """The settings of a network whose number of levels is a setting."""
+
+    num_layers: Annotated[int, Field(ge=2, le=10)] = 5
+    """Levels of the network, the deepest included."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Each level but the first halves the sides."""
+        return 2 ** (self.num_layers - 1)
+
+    @property
+    def size_reason(self) -> str:
+        """The levels."""
+        return f" (2^(num_layers-1) with network.num_layers = {self.num_layers})"

@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from contract.config.network.network import Network
+from contract.config.network.network import LevelNetwork
 
 Normalization = Literal["none", "batch", "sync_batch", "group"]
 Activation = Literal["relu", "leaky_relu", "elu", "mish", "silu"]
 
 
-class UNetSection(Network):
+class UNetSection(LevelNetwork):
     """The settings of a UNet whose levels follow the rules of the flexible UNet."""
 
     base_filters: Annotated[int, Field(ge=1, le=512)] = 16
@@ -19,8 +19,6 @@ class UNetSection(Network):
     """Cap on the filters of a level; absent: none."""
     base_kernels: Annotated[int, Field(ge=1, le=31)] = 3
     """Kernel size of the first level; it shrinks by 2 with each level down to 3. Odd."""
-    num_layers: Annotated[int, Field(ge=2, le=10)] = 5
-    """Levels of the network, the deepest included."""
     dilation: Annotated[int, Field(ge=1, le=16)] = 1
     """Dilation of the first level; it shrinks by 1 with each level down to 1."""
     dropout_rate: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
@@ -48,16 +46,6 @@ class UNetSection(Network):
     def supervises_deepest_level(self) -> bool:
         """Whether deep supervision has an output of the deepest level too."""
         return False
-
-    @property
-    def size_multiple(self) -> int:
-        """Each level but the first halves the sides."""
-        return 2 ** (self.num_layers - 1)
-
-    @property
-    def size_reason(self) -> str:
-        """The levels."""
-        return f" (2^(num_layers-1) with network.num_layers = {self.num_layers})"
 
 
 class UNet(UNetSection):

@@ -48,7 +48,9 @@ def error_of(text: str, lenient: bool = False) -> str:
 
 class TestEveryKey:
     def test_the_settings(self) -> None:
-        settings = read_ini(EVERY_KEY.read_text(), Path("/work/project/every_key.config")).settings
+        settings = read_ini(
+            EVERY_KEY.read_text(), Path("/home/u/project/every_key.config")
+        ).settings
         # One slice, 1 flip, 2 right angles, 2 angles, 2 sizes, 1 shear and its flip, and so on.
         share = 1 / 18
         expected: dict[str, Any] = {
@@ -79,7 +81,7 @@ class TestEveryKey:
             "train.plateau_patience": 2,
             "train.preview_images": 4,
             "data.source": "folder",
-            "data.root": "/work/data",
+            "data.root": "/home/u/data",
             "data.train_dir": "train",
             "data.valid_dir": "valid",
             "data.test_dir": "test",

@@ -44,11 +44,11 @@ def test_multiply_adds_are_counted(layer: Layer, expected: int) -> None:
 @pytest.mark.parametrize(
     ("layer", "stage"),
     [
-        ("encoder_0_conv_1", "encoder_0"),
+        ("encoder_0_1_conv", "encoder_0"),
         ("encoder_12", "encoder_12"),
         ("decoder_1_attention_psi", "decoder_1"),
         ("side_1_probability", "side_1"),
-        ("res_path_2_conv_1", "res_path_2"),
+        ("res_path_2_1_conv", "res_path_2"),
         ("block2a_expand_conv", "block2a"),
         ("conv2_block1_1_conv", "conv2_block1"),
         ("probability", "probability"),

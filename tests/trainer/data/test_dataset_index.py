@@ -301,11 +301,11 @@ def test_a_damaged_phantom_is_drawn_again(home: Storage) -> None:
 def test_the_phantom_is_the_same_in_s3(home: Storage, s3: str) -> None:
     here, there = (
         prepare_dataset(PHANTOM, 0, home),
-        prepare_dataset(PHANTOM, 0, open_storage(f"{s3}/root")),
+        prepare_dataset(PHANTOM, 0, open_storage(f"{s3}/store")),
     )
     assert there.fingerprint == here.fingerprint
     assert there.slices == here.slices
-    assert there.root.startswith(f"{s3}/root/datasets/phantom-")
+    assert there.root.startswith(f"{s3}/store/datasets/phantom-")
 
 
 # -- real slices -------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import pytest
 import tf_keras as keras
 
 from contract.config.network import EfficientUNet
-from trainer.networks import efficient_unet
 from trainer.networks.registry import build_network
 
 
@@ -30,10 +29,10 @@ def test_the_last_layers_of_the_encoder_and_the_decoder_are_trained(model: keras
     trained = {variable.name.split("/")[0] for variable in model.trainable_variables}
     encoder = {name for name in trained if not name.startswith(("decoder", "probability"))}
     assert encoder == {"top_conv", "top_bn"}
-    assert "decoder_4_conv_1" in trained
+    assert "decoder_4_1_conv" in trained
 
 
 def test_dropout_grows_with_the_level(model: keras.Model) -> None:
     rates = [model.get_layer(f"decoder_{level}_dropout").rate for level in range(5)]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
-    assert efficient_unet.level_filters(EfficientUNet(), 4) == 256
+    assert model.get_layer("decoder_4_2_conv").filters == 256

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
 
 from contract.config import NETWORKS, Network, network_name
 from tests.trainer.networks.cases import CASES
+from trainer.components.network_summary import count_parameters
 from trainer.networks.layers import find_dropout_layers
 from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network
 
@@ -61,7 +61,7 @@ def test_a_network_has_the_documented_number_of_parameters(name: str) -> None:
     case = CASES[name]
     settings = {"name": name, "image_size": 256, **case.reference}
     model = build_network(SECTIONS[name].model_validate(settings), 1, 1).inference_model
-    assert count_parameters(model) == case.parameters
+    assert count_parameters(model.trainable_variables) == case.parameters
 
 
 def test_the_documented_numbers_are_those_of_the_table() -> None:
@@ -72,11 +72,6 @@ def test_the_documented_numbers_are_those_of_the_table() -> None:
     # Its case has one of the twelve layers of the transformer, because building it takes seconds.
     counts["trans_unet"] += 11 * 7_087_872
     assert [name for name, count in counts.items() if f"{count:,}" not in rows[name]] == []
-
-
-def count_parameters(model: keras.Model) -> int:
-    """The trainable parameters of a model."""
-    return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
 def test_a_network_without_further_outputs_is_one_model() -> None:

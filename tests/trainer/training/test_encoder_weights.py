@@ -58,7 +58,7 @@ def test_every_worker_loads_the_weights_of_the_file(
     start(config, run)
     encoder = network.get_layer(ENCODER)
     encoder.set_weights([np.zeros_like(value) for value in encoder.get_weights()])
-    decoder = network.get_layer("decoder_0_conv_1").get_weights()
+    decoder = network.get_layer("decoder_0_1_conv").get_weights()
     encoder_weights.load_encoder_weights(network, config, run)
     expected = keras.applications.EfficientNetB0(include_top=False, weights=None)
     expected.load_weights(weights)
@@ -66,7 +66,7 @@ def test_every_worker_loads_the_weights_of_the_file(
         loaded = encoder.get_layer(name).get_weights()
         for value, other in zip(loaded, expected.get_layer(name).get_weights(), strict=True):
             assert np.array_equal(value, other)
-    assert np.array_equal(network.get_layer("decoder_0_conv_1").get_weights()[0], decoder[0])
+    assert np.array_equal(network.get_layer("decoder_0_1_conv").get_weights()[0], decoder[0])
 
 
 def small_file(folder: Path, filters: int) -> Path:
