@@ -4,6 +4,7 @@ import pytest
 import tf_keras as keras
 
 from contract.config.network import EfficientUNet
+from trainer.networks.layers import level_filters
 from trainer.networks.registry import build_network
 
 
@@ -16,7 +17,7 @@ def model() -> keras.Model:
 
 def test_each_level_of_the_decoder_has_the_skip_of_its_stride(model: keras.Model) -> None:
     for level, filters in enumerate((16, 32, 64, 64, 64)):
-        shape = model.get_layer(f"decoder_{level}_activation_2").output_shape
+        shape = model.get_layer(f"decoder_{level}_2_activation").output_shape
         assert shape == (None, 64 >> level, 96 >> level, filters)
     skips = {96: 1, 144: 2, 240: 3, 672: 4}
     for channels, level in skips.items():
@@ -35,4 +36,5 @@ def test_the_last_layers_of_the_encoder_and_the_decoder_are_trained(model: keras
 def test_dropout_grows_with_the_level(model: keras.Model) -> None:
     rates = [model.get_layer(f"decoder_{level}_dropout").rate for level in range(5)]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
-    assert model.get_layer("decoder_4_2_conv").filters == 256
+    defaults = EfficientUNet()
+    assert level_filters(defaults.base_filters, defaults.max_filters, 4) == 256
