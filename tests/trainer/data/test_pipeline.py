@@ -48,9 +48,12 @@ def training_dataset(
     first_epoch: int,
     scaling: IntensityScaling = WINDOW,
 ) -> tf.data.Dataset:
-    return pipeline.training_dataset(
+    """The batches up to the last epoch: the dataset itself has no end."""
+    batches = pipeline.training_dataset(
         cached, config.data, scaling, config.train, config.run.seed, rank, first_epoch
     )
+    steps = pipeline.steps_per_epoch(config.train, cached.num_samples)
+    return batches.take((config.train.epochs - first_epoch) * steps)
 
 
 def test_every_sample_comes_once_before_any_comes_again() -> None:
