@@ -3,12 +3,15 @@
 What it learns and serves is in tests/end_to_end/test_networks.py.
 """
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from contract.config import NETWORKS, Network, network_name
 from tests.trainer.networks.cases import CASES
@@ -17,6 +20,14 @@ from trainer.networks.layers import find_dropout_layers
 from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network
 
 SECTIONS = {network_name(section): section for section in NETWORKS}
+
+
+@pytest.fixture(autouse=True)
+def free_memory() -> Iterator[None]:
+    """Delete a test's networks after it: together they take gigabytes."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 def section(name: str, **settings: Any) -> Network:
