@@ -111,6 +111,12 @@ BundleOverrides = Annotated[
         help="Settings that replace those of the bundle: data.*, storage.*, predict.batch_size.",
     ),
 ]
+PredictOverrides = Annotated[
+    list[str], typer.Argument(metavar="PREDICT.KEY=VALUE...", help="Settings of the prediction.")
+]
+BundleOutput = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the new bundle.")
+]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
 Output = Annotated[
     str | None,
@@ -385,6 +391,32 @@ def evaluate(
     )
     typer.echo(format_table(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+@app.command(
+    epilog=example_epilog(
+        "segfleet export demo@production windows predict.sliding_window=true predict.overlap=0.75"
+    )
+)
+def export(
+    reference: BundleReference,
+    output: BundleOutput,
+    overrides: PredictOverrides,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Write a bundle with the weights of another one and other settings of the prediction.
+
+    The settings are predict.threshold, predict.sliding_window, predict.overlap and
+    predict.batch_size; nothing is trained.
+    """
+    from contract.registry import open_bundle
+    from trainer.export.prediction_settings import export_with_settings, load_changed_config
+
+    bundle, destination = open_bundle(reference, storage), open_storage(output)
+    config = load_changed_config(bundle, overrides)
+    export_with_settings(bundle, config, destination)
+    typer.echo(f"bundle: {destination.url}")
 
 
 def _own_settings(section: type[Network]) -> list[str]:

@@ -50,6 +50,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "networks": LazyCommand("trainer", "networks"),
         "train": LazyCommand("trainer", "train"),
         "evaluate": LazyCommand("trainer", "evaluate"),
+        "export": LazyCommand("trainer", "export"),
     },
     "Search settings": {
         "sweep": LazyCommand("tuning", "sweep"),

@@ -165,7 +165,8 @@ def _inference(name: str) -> dict[str, Key]:
 _TILED: Mapping[str, Key] = {
     **_inference("tiledinfer"),
     "overlapping": Key(
-        types.whole_number, "predict.overlap: 0.0 or 0.5; counts with predict.sliding_window = true"
+        types.whole_number,
+        "predict.overlap: 0.0 or 0.5; counts with predict.sliding_window = true (segfleet export)",
     ),
     "split_size": _unsupported("a window has the size network.image_size"),
     "bitwise_blending": _unsupported("overlapping windows are averaged with Gaussian weights"),
