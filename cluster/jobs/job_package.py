@@ -106,6 +106,10 @@ def check_folders(config: Config, shared: bool) -> None:
         "storage.root": (config.storage.root, "folder"),
         "data.root": (config.data.root, "folder"),
         "network.encoder_weights": (encoder_weights(config.network), "file"),
+        "train.preview_source": (
+            config.train.preview_source if config.train.preview_images else None,
+            "folder",
+        ),
     }
     for key, (path, kind) in paths.items():
         if path is not None and "://" not in path and not shared:

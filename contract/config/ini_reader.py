@@ -238,7 +238,7 @@ def _translate(reading: _Reading, path: Path, overrides: Mapping[str, Any]) -> I
         lambda: translate_masks(values, overrides),
         lambda: translate_training(values),
         lambda: translate_augmentation(values),
-        lambda: translate_previews(values),
+        lambda: translate_previews(values, path.absolute().parent),
         lambda: translate_prediction(values),
         lambda: translate_image(values),
     )

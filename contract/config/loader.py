@@ -204,6 +204,7 @@ def _with_absolute_paths(config: Config) -> Config:
         "storage.root": config.storage.root,
         "data.root": config.data.root,
         "network.encoder_weights": encoder_weights(config.network),
+        "train.preview_source": config.train.preview_source,
     }
     return config.with_values(
         {

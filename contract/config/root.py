@@ -41,6 +41,7 @@ _RUNTIME_KEYS = {
     "cpus_per_worker",
     "gpus_per_worker",
     "preview_images",
+    "preview_source",
     "max_failures",
     "stall_timeout_s",
 }

@@ -69,6 +69,9 @@ class Train(Section):
     """auto: bfloat16 if it is faster on this hardware, float16 on older GPUs, else float32."""
     preview_images: Annotated[int, Field(ge=0, le=64)] = 6
     """Validation slices drawn after each epoch."""
+    preview_source: str | None = None
+    """Folder or s3:// prefix with images to draw after each epoch, instead of validation slices:
+    images alone, or the folders images and masks; a mask has the name of its image."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often the workers may fail and be restarted before the run fails."""
     stall_timeout_s: Annotated[float, Field(gt=0.0)] = 900.0

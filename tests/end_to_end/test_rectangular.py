@@ -1,5 +1,6 @@
 """A rectangular network from slices to masks: training, bundle, both engines, evaluation."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def write_slices(root: Path) -> None:
                 assert cv2.imwrite(str(root / split / kind / f"{name}.png"), pixels)
 
 
+def copy_two_slices(root: Path) -> str:
+    """A folder of two images, of which one has a mask."""
+    images, masks = root / "own" / "images", root / "own" / "masks"
+    shutil.copytree(root / "slices" / "test" / "images", images)
+    for image in sorted(images.iterdir())[2:]:
+        image.unlink()
+    masks.mkdir()
+    shutil.copy(root / "slices" / "test" / "masks" / min(images.iterdir()).name, masks)
+    return str(root / "own")
+
+
 @dataclass(frozen=True)
 class Trained:
     """A finished run and the slices that it was trained on."""
@@ -81,6 +93,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             },
         }
     ).with_values(VARIANTS[request.param])
+    if request.param == "foreground":
+        config = config.with_values({"train.preview_source": copy_two_slices(root)})
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
     run = run_storage(config)
     create_run(run, config, dataset)

@@ -320,19 +320,33 @@ def read_resized(
     network: Network,
     neighbours: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices.
+    """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices."""
+    image = read_resized_image(storage, record.image, network, neighbours)
+    return image, read_resized_mask(storage, record.mask, masks, network)
+
+
+def read_resized_image(
+    storage: Storage, key: str, network: Network, neighbours: int
+) -> NDArray[np.int32]:
+    """An image at the size of the network, raw intensities [H, W, C].
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md). With neighbours, color becomes
     grey before and not after the size changes, as in prediction.
     """
-    shape = network.image_shape
-    raw = read_image(storage, record.image)
+    raw = read_image(storage, key)
     if neighbours:
         raw = to_grey(raw)
-    full_mask = masks.read(storage, record.mask)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), shape, network.image_channels)[0]
+        image = resize_slices(tf.constant(raw[None]), network.image_shape, network.image_channels)
+    return image[0].numpy().astype(np.int32)
+
+
+def read_resized_mask(
+    storage: Storage, key: str, masks: MaskEncoding, network: Network
+) -> NDArray[np.uint8]:
+    """A mask at the size of the network, class indices [H, W]; on the CPU, as an image."""
+    full_mask = masks.read(storage, key)
+    with tf.device("CPU"):
         coverage = one_hot(tf.constant(full_mask[None]), len(masks.classes))
-        mask = class_indices(resize(coverage, *shape))[0]
-    return image.numpy().astype(np.int32), mask.numpy()
+        return class_indices(resize(coverage, *network.image_shape))[0].numpy()

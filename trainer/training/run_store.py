@@ -25,6 +25,7 @@ from trainer.data.dataset_index import (
     check_tile_sizes,
     intensity_scaling,
 )
+from trainer.data.preview_source import check_preview_source
 from trainer.training import checkpoints
 from trainer.training.encoder_weights import check_encoder_weights, record_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
@@ -86,6 +87,7 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     check_tile_sizes(dataset, config.network, config.predict)
     check_neighbours(dataset, config.data.neighbours)
     check_batch_size(dataset, config.train)
+    check_preview_source(config.train)
     intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)

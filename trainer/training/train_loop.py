@@ -5,7 +5,7 @@ in its own process; only the `WorkerContext` differs.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from contract.config import Config, Train
 from contract.errors import TrainingError
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import Storage
+from contract.storage import Storage, open_storage
 from trainer.components import precision
 from trainer.components.class_maps import predicted_mask
 from trainer.components.losses import SegmentationLoss
@@ -28,9 +28,9 @@ from trainer.components.metrics import SegmentationMetrics
 from trainer.components.network_summary import draw_network, layer_table
 from trainer.components.optimizers import build_optimizer
 from trainer.components.segmentation_model import SegmentationModel
-from trainer.data import cache, pipeline
+from trainer.data import cache, pipeline, preview_slices
 from trainer.data.cache import CachedSplit
-from trainer.data.dataset_index import Dataset, SliceRecord, intensity_scaling
+from trainer.data.dataset_index import Dataset, intensity_scaling
 from trainer.data.pipeline import WorkerRank
 from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import build_inference_model
@@ -116,9 +116,7 @@ def train(
     scaling = intensity_scaling(dataset, config.data)
     report_progress(0, None, "building the network")
     run_logger = (
-        create_run_logger(config, run, cached["valid"], dataset.select("valid"), scaling)
-        if ctx.is_chief
-        else None
+        create_run_logger(config, run, cached["valid"], dataset, scaling) if ctx.is_chief else None
     )
     keras.mixed_precision.set_global_policy(policy)
     with strategy.scope():
@@ -281,7 +279,7 @@ def create_run_logger(
     config: Config,
     run: Storage,
     valid: CachedSplit,
-    records: Sequence[SliceRecord],
+    dataset: Dataset,
     scaling: IntensityScaling,
 ) -> RunLogger:
     """The run's logger, with a copy of the network that rank 0 can run without its peers.
@@ -289,16 +287,21 @@ def create_run_logger(
     It is created before the training model: inside the scope of a strategy even reading weights is
     a collective, which rank 0 alone would wait in indefinitely.
     """
-    indices = select_preview_slices(records, config.train.preview_images)
-    samples = [pipeline.load_sample(valid, scaling, int(index)) for index in indices]
-    if not samples:
+    count, source = config.train.preview_images, config.train.preview_source
+    slices = (
+        preview_slices.load_own_slices(open_storage(source), config, dataset.masks, scaling, count)
+        if source and count
+        else preview_slices.load_validation_slices(valid, dataset.select("valid"), scaling, count)
+    )
+    if not slices:
         return RunLogger(run, config.train, config.data.segmentation_classes)
     preview = PredictionPreview(
         predict=create_predict_function(config, scaling),
-        images=np.array([image for image, _ in samples], np.float32),
-        masks=np.array([mask for _, mask in samples], np.uint8),
-        names=[records[index].name for index in indices],
+        images=np.array([each.image for each in slices], np.float32),
+        masks=[each.mask for each in slices],
+        names=[each.name for each in slices],
         stack_size=config.data.stack_size,
+        is_labeled=source is None,
     )
     return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 
@@ -322,10 +325,3 @@ def create_predict_function(
         return forward(tf.constant(images)).numpy()
 
     return predict
-
-
-def select_preview_slices(records: Sequence[SliceRecord], count: int) -> NDArray[np.int64]:
-    """Indices of slices to draw: evenly spaced over the slices with foreground."""
-    with_foreground = np.flatnonzero([record.foreground > 0 for record in records])
-    positions = np.linspace(0, len(with_foreground) - 1, min(count, len(with_foreground)))
-    return with_foreground[positions.round().astype(int)]

@@ -21,6 +21,7 @@ Pixels = NDArray[np.uint8 | np.int32 | np.float32]
 TRUE_POSITIVE = (86, 180, 233)
 FALSE_NEGATIVE = (240, 228, 66)
 FALSE_POSITIVE = (230, 85, 30)
+NO_GROUND_TRUTH = (0, 158, 115)
 OUTLINE = (255, 255, 255)
 """RGB. The color of false positives is the palette's vermillion, lighter for dark slices."""
 
@@ -40,7 +41,7 @@ _ALPHA, _LIGHT_ALPHA = 0.6, 0.35
 
 def draw_overlay(
     image: Pixels,
-    ground_truth: NDArray[np.uint8],
+    ground_truth: NDArray[np.uint8] | None,
     prediction: NDArray[np.uint8] | None = None,
     window: tuple[float, float] = (0.0, 255.0),
     size: int = TILE_SIZE,
@@ -50,7 +51,8 @@ def draw_overlay(
 
     Args:
         image: [H, W, C], C = 1 or 3 (RGB).
-        ground_truth: Class indices [H, W]; 0 is background.
+        ground_truth: Class indices [H, W]; 0 is background. None: the prediction is colored, not
+            by true and false.
         prediction: The same; without it the ground truth is colored, more lightly.
         window: The raw intensities that become black and white.
         size: The longest side of the result in pixels.
@@ -62,21 +64,23 @@ def draw_overlay(
     height, width = fit_size(image.shape[0], image.shape[1], size)
     canvas = _resize(_apply_window(image, window), height, width)
     is_single = len(classes) < 2
-    true_masks = _class_masks(ground_truth, height, width, len(classes))
-    predicted_masks = true_masks
-    if prediction is not None:
-        predicted_masks = _class_masks(prediction, height, width, len(classes))
-    alpha = _ALPHA if is_single and prediction is not None else _LIGHT_ALPHA
-    areas = (
-        _color_areas(predicted_masks[0], true_masks[0])
-        if is_single
-        else [(area, each.color) for area, each in zip(predicted_masks, classes, strict=True)]
+    true_masks, predicted_masks = (
+        None if mask is None else _class_masks(mask, height, width, len(classes))
+        for mask in (ground_truth, prediction)
     )
+    colored = predicted_masks or true_masks or []
+    alpha = _ALPHA if is_single and predicted_masks and true_masks else _LIGHT_ALPHA
+    if not is_single:
+        areas = [(area, each.color) for area, each in zip(colored, classes, strict=True)]
+    elif true_masks:
+        areas = _color_areas(colored[0], true_masks[0])
+    else:
+        areas = [(area, NO_GROUND_TRUTH) for area in colored]
     for area, color in areas:
         canvas[area] = (1 - alpha) * canvas[area] + alpha * np.array(color)
     overlay = canvas.round().astype(np.uint8)
     outlines = [OUTLINE] if is_single else [each.color for each in classes]
-    for y_true, color in zip(true_masks, outlines, strict=True):
+    for y_true, color in zip(true_masks or [], outlines, strict=bool(true_masks)):
         # OpenCV takes masks as bytes and draws colors in the channel order of the array.
         contours, _ = cv2.findContours(y_true.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(overlay, contours, -1, color, 1, cv2.LINE_8)

@@ -56,6 +56,7 @@ _OPTIMIZERS = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
 _FOLDERS = "data.root, data.{0}_dir, data.images_dir, data.masks_dir"
 _PREDICT = "the arguments of segfleet predict BUNDLE INPUT OUTPUT"
 _OVERLAYS = "segfleet predict --overlays"
+_PREVIEWS = "train.preview_source with [train] epoch_change_infer; INPUT of segfleet predict"
 _RUN_FOLDER = "a run writes below storage.root/runs/<run.name>"
 _GRID = "data.augment.{0}_probability, data.augment.{0}"
 _CIRCLES = (
@@ -123,7 +124,7 @@ _TRAIN: Mapping[str, Key] = {
     ),
     "epoch_change_infer": Key(types.flag, "train.preview_images; False: 0"),
     "num_infer_images": Key(
-        types.whole_number, "train.preview_images, of the validation slices", default=1
+        types.whole_number, "train.preview_images, of [infer] images_dir", default=1
     ),
     "epoch_change_infer_dir": _unused(f"{_RUN_FOLDER}/previews"),
     "epoch_change_tiledinfer": _unsupported("previews show complete slices"),
@@ -237,7 +238,7 @@ _SECTIONS: Mapping[str, Mapping[str, Key]] = {
     "eval": _split("valid"),
     "valid": _split("valid"),
     "test": _split("test"),
-    "infer": _inference("infer"),
+    "infer": {**_inference("infer"), "images_dir": Key(types.path, _PREVIEWS)},
     "tiledinfer": _TILED,
     "segmentation": _SEGMENTATION,
     "image": _IMAGE,

@@ -1,6 +1,7 @@
 """Translation of the training, of the previews and of the prediction."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from contract.config.ini.augment_rules import is_augmented
@@ -10,6 +11,7 @@ from contract.config.train import Train
 # What Keras uses for AdamW if nothing is given, as those projects do.
 _KERAS_WEIGHT_DECAY = 0.004
 _MAX_PREVIEWS = 64
+_INFERENCE_IMAGES = ("infer", "images_dir")
 # Defaults of those networks that have their own.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "TensorflowSwinUNet": {"clipvalue": 0.5},
@@ -30,10 +32,16 @@ def translate_training(values: Values) -> Iterator[Outcome]:
     yield from _translate_schedule(values)
 
 
-def translate_previews(values: Values) -> Iterator[Outcome]:
-    """The settings of the images that are drawn after each epoch."""
+def translate_previews(values: Values, folder: Path) -> Iterator[Outcome]:
+    """The settings of the images that are drawn after each epoch.
+
+    folder: that of the file, from which its paths are taken.
+    """
     switch, number = ("train", "epoch_change_infer"), ("train", "num_infer_images")
     is_on = values.get(*switch)
+    if values.has(*_INFERENCE_IMAGES):
+        images = Path(folder, values.get(*_INFERENCE_IMAGES))
+        yield _translate_preview_source(images, is_drawn=bool(is_on))
     if is_on is None:
         if values.has(*number):
             text = "epoch_change_infer is absent: train.preview_images keeps its default"
@@ -44,6 +52,18 @@ def translate_previews(values: Values) -> Iterator[Outcome]:
     yield Outcome(switch, setting)
     if values.has(*number):
         yield Outcome(number, setting, text="" if is_on else "epoch_change_infer is False")
+
+
+def _translate_preview_source(images: Path, is_drawn: bool) -> Outcome:
+    """The folder whose images are drawn: with masks, if they are in the folder next to it."""
+    if not is_drawn:
+        text = "nothing is drawn after an epoch; segfleet predict has it as an argument"
+        return Outcome(_INFERENCE_IMAGES, status="not applicable", text=text)
+    if not images.is_dir():
+        text = "there is no such folder: validation slices are drawn after each epoch"
+        return Outcome(_INFERENCE_IMAGES, status="not applicable", text=text)
+    source = images.parent if images.name == "images" else images
+    return Outcome(_INFERENCE_IMAGES, {"train.preview_source": str(source)})
 
 
 def translate_prediction(values: Values) -> Iterator[Outcome]:

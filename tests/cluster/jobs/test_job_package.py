@@ -127,6 +127,11 @@ def test_folders_of_this_machine_are_rejected_unless_shared() -> None:
         job_package.check_folders(
             Config().with_values({"storage.root": "s3://b/runs", **network}), shared=False
         )
+    previews = {"storage.root": "s3://b/runs", "train.preview_source": "/slices"}
+    with pytest.raises(ClusterError, match=r"preview_source = '/slices' is a folder"):
+        job_package.check_folders(Config().with_values(previews), shared=False)
+    unused = Config().with_values({**previews, "train.preview_images": 0})
+    job_package.check_folders(unused, shared=False)
 
 
 def test_too_much_to_send_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

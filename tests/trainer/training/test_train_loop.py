@@ -10,21 +10,11 @@ from contract.config import Config
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import LocalStorage
 from tests.small import FEW_SLICES, NETWORK
-from trainer.data.dataset_index import SliceRecord, prepare_dataset
+from trainer.data.dataset_index import prepare_dataset
 from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import build_inference_model
 from trainer.training import train_loop
 from trainer.training.run_store import create_run, run_storage
-
-
-def test_preview_slices_have_foreground_and_are_evenly_spaced() -> None:
-    records = [
-        SliceRecord(str(n), "p", "valid", "i", "m", 8, 8, (0.1 if 5 <= n < 15 else 0.0,))
-        for n in range(20)
-    ]
-    assert list(train_loop.select_preview_slices(records, 3)) == [5, 9, 14]
-    assert len(train_loop.select_preview_slices(records, 50)) == 10
-    assert len(train_loop.select_preview_slices(records, 0)) == 0
 
 
 def small_config(root: Path, epochs: int) -> Config:

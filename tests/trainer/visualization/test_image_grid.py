@@ -7,7 +7,12 @@ from contract.imaging.encode import decode_png
 from contract.imaging.segmentation_class import single_foreground
 from tests.masks import square
 from trainer.visualization import image_grid
-from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
+from trainer.visualization.overlays import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    NO_GROUND_TRUTH,
+    TRUE_POSITIVE,
+)
 
 LEGEND = 26
 """Height of a legend of one line."""
@@ -57,6 +62,29 @@ def test_an_epoch_sheet_says_what_its_colors_mean() -> None:
         legend = sheet[-50:]
         for color in (TRUE_POSITIVE, FALSE_NEGATIVE, FALSE_POSITIVE):
             assert (legend == color).all(axis=-1).sum() == 12 * 12
+
+
+def test_a_prediction_without_ground_truth_has_a_color_of_its_own() -> None:
+    prediction = square(32, 8, 8, 16)[None]
+    image = np.full((1, 32, 32, 1), 0.5, np.float32)
+    sheets = [
+        decode_png(
+            image_grid.epoch_sheet(image, prediction, masks, ["a"], classes, is_labeled=False)
+        )
+        for masks, classes in (
+            ([None], single_foreground()),
+            ([prediction[0]], single_foreground()),
+        )
+    ]
+    middle = (6 + 96, 6 + 96)
+    assert sheets[0][middle] == pytest.approx(
+        0.65 * 127.5 + 0.35 * np.array(NO_GROUND_TRUTH), abs=1
+    )
+    assert sheets[1][middle] == pytest.approx(0.4 * 127.5 + 0.6 * np.array(TRUE_POSITIVE), abs=1)
+    for sheet in sheets:
+        assert (sheet[-100:] == NO_GROUND_TRUTH).all(axis=-1).sum() == 12 * 12
+    # The legends have one size, or the sheets of several epochs would not fit together.
+    assert sheets[0].shape == sheets[1].shape
 
 
 def test_an_epoch_sheet_names_its_slices() -> None:

@@ -32,21 +32,25 @@ PredictMasks = Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]
 class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
-    predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images and masks: of
-    the chosen validation slices; names: of these slices; stack_size: of data.neighbours.
+    predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images, masks and
+    names: of the slices, a mask is None without ground truth; stack_size: of data.neighbours;
+    is_labeled: whether every slice has a ground truth.
     """
 
     predict: PredictMasks
     images: NDArray[np.float32]
-    masks: NDArray[np.uint8]
+    masks: Sequence[NDArray[np.uint8] | None]
     names: Sequence[str]
     stack_size: int = 1
+    is_labeled: bool = True
 
     def render(self, state: ModelState, classes: Sequence[SegmentationClass]) -> bytes:
         """The slices as a network with this state segments them; a PNG."""
         predictions = self.predict(state, self.images)
         shown = center_slice(self.images, self.stack_size)
-        return image_grid.epoch_sheet(shown, predictions, self.masks, self.names, classes)
+        return image_grid.epoch_sheet(
+            shown, predictions, self.masks, self.names, classes, self.is_labeled
+        )
 
 
 class RunLogger:

@@ -1,6 +1,8 @@
 """Training, previews and prediction."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,7 +68,22 @@ def test_training(keys: dict[str, Any], settings: dict[str, Any]) -> None:
     ],
 )
 def test_previews(keys: dict[str, Any], count: int | None) -> None:
-    assert apply(translate_previews, **keys).get("train.preview_images") == count
+    settings = apply(partial(translate_previews, folder=Path()), **keys)
+    assert settings.get("train.preview_images") == count
+
+
+def test_previews_of_a_folder(tmp_path: Path) -> None:
+    def translate(**keys: Any) -> Any:
+        rule = partial(translate_previews, folder=tmp_path)
+        return apply(rule, infer__images_dir="./mini_test/images", **keys).get(
+            "train.preview_source"
+        )
+
+    assert translate(train__epoch_change_infer=True) is None
+    (tmp_path / "mini_test" / "images").mkdir(parents=True)
+    assert translate(train__epoch_change_infer=True) == str(tmp_path / "mini_test")
+    assert translate(train__epoch_change_infer=False) is None
+    assert translate() is None
 
 
 def test_prediction() -> None:
