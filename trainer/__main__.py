@@ -405,10 +405,10 @@ def export(
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
-    """Write a bundle with the weights of another one and other settings of the prediction.
+    """Write a bundle with other settings of the prediction.
 
-    The settings are predict.threshold, predict.sliding_window, predict.overlap and
-    predict.batch_size; nothing is trained.
+    It has the weights of the bundle that is named; nothing is trained. The settings are
+    predict.threshold, predict.sliding_window, predict.overlap and predict.batch_size.
     """
     from contract.registry import open_bundle
     from trainer.export.prediction_settings import export_with_settings, load_changed_config

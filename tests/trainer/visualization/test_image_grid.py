@@ -46,7 +46,7 @@ def epoch(slices: int, predicted: bool = True) -> bytes:
     images = np.full((slices, 32, 32, 1), 0.5, np.float32)
     names = [f"p-{number}" for number in range(slices)]
     predictions = masks if predicted else np.zeros_like(masks)
-    return image_grid.epoch_sheet(images, predictions, masks, names, single_foreground())
+    return image_grid.epoch_sheet(images, predictions, list(masks), names, single_foreground())
 
 
 def test_an_epoch_sheet_colors_the_pixels_by_true_and_false() -> None:
@@ -92,7 +92,9 @@ def test_an_epoch_sheet_names_its_slices() -> None:
     for name in ("p-1", "p-2"):
         target = square(32, 8, 8, 16)[None]
         image = np.full((1, 32, 32, 1), 0.5, np.float32)
-        sheets.append(image_grid.epoch_sheet(image, target, target, [name], single_foreground()))
+        sheets.append(
+            image_grid.epoch_sheet(image, target, list(target), [name], single_foreground())
+        )
     assert sheets[0] != sheets[1]
 
 

@@ -27,7 +27,7 @@ def predict_state(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.
     return np.full(images.shape[:3], state[0], np.uint8)
 
 
-PREVIEW = PredictionPreview(predict_state, IMAGES, MASKS, ["a-1"])
+PREVIEW = PredictionPreview(predict_state, IMAGES, list(MASKS), ["a-1"])
 
 
 @pytest.fixture
@@ -80,13 +80,13 @@ def test_a_preview_shows_the_prediction(run: Storage, logger: RunLogger) -> None
         ("epoch-0001", np.ones_like(MASKS)),
         ("epoch-0002", np.zeros_like(MASKS)),
     ):
-        expected = epoch_sheet(IMAGES, predictions, MASKS, ["a-1"], single_foreground())
+        expected = epoch_sheet(IMAGES, predictions, list(MASKS), ["a-1"], single_foreground())
         assert run.read(f"previews/{name}.png") == expected
 
 
 def test_a_preview_shows_the_center_of_a_stack() -> None:
     stacks = np.concatenate([IMAGES * 0.0, IMAGES, IMAGES * 2.0], axis=-1)
-    preview = PredictionPreview(predict_state, stacks, MASKS, ["a-1"], stack_size=3)
+    preview = PredictionPreview(predict_state, stacks, list(MASKS), ["a-1"], stack_size=3)
     expected = PREVIEW.render([np.array(1)], single_foreground())
     assert preview.render([np.array(1)], single_foreground()) == expected
 
