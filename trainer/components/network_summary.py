@@ -127,11 +127,12 @@ def find_stages(model: keras.Model) -> list[Stage]:
     for layer in model.layers:
         layers.setdefault(stage_name(layer.name), []).append(layer)
     height = model.input_shape[1]
+    shapes = {name: _output_shape(members[-1]) for name, members in layers.items()}
     return [
         Stage(
             name,
-            [_format_shape(members[-1].output_shape), _describe(members)],
-            _level(members[-1].output_shape, height),
+            [" x ".join(map(str, shapes[name])), _describe(members)],
+            _level(shapes[name], height),
             sorted({source for each in members for source in _sources(each)} - {name}),
         )
         for name, members in layers.items()
@@ -156,17 +157,20 @@ def _describe(layers: Sequence[Any]) -> str:
     return f"{count}, {format_count(count_parameters(weights))}" if weights else count
 
 
-def _format_shape(shape: Any) -> str:
-    shape = shape[0] if isinstance(shape, list) else shape
-    return " x ".join(str(side) for side in shape[1:])
+def _output_shape(layer: Any) -> tuple[int, ...]:
+    """The shape of a layer's output for one slice; the last one of an encoder, the coarsest.
+
+    Of its last call: an encoder is a model, whose own shapes have neither height nor width.
+    """
+    shapes = layer.inbound_nodes[-1].output_shapes
+    return tuple((shapes[-1] if isinstance(shapes, list) else shapes)[1:])
 
 
-def _level(shape: Any, height: int) -> float:
+def _level(shape: Sequence[int], height: int) -> float:
     """How often the height has been halved; of a sequence of tokens, as if they were a square."""
-    shape = shape[0] if isinstance(shape, list) else shape
-    if len(shape) == 4:
-        return float(np.log2(height / shape[1]))
-    return float(np.log2(height / math.sqrt(shape[1]))) if len(shape) == 3 else 0.0
+    if len(shape) == 3:
+        return float(np.log2(height / shape[0]))
+    return float(np.log2(height / math.sqrt(shape[0]))) if len(shape) == 2 else 0.0
 
 
 def format_count(count: int) -> str:

@@ -15,7 +15,7 @@ import tf_keras as keras
 
 from contract.config import NETWORKS, Network, network_name
 from tests.trainer.networks.cases import CASES
-from trainer.components.network_summary import count_parameters
+from trainer.components.network_summary import count_parameters, draw_network, layer_table
 from trainer.networks.layers import find_dropout_layers
 from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network
 
@@ -60,6 +60,9 @@ def test_the_gradient_reaches_every_weight_at_any_size(name: str) -> None:
         if gradient is None or not np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
     ]
     assert not missing
+    # Every run writes both.
+    assert draw_network(built.training_model).startswith("<svg")
+    assert built.training_model.layers[-1].name in layer_table(built.training_model)
     probability = built.inference_model(slices, training=False).numpy()
     assert probability.shape == (2, 33, 42, 3)
     assert probability.dtype == np.float32
