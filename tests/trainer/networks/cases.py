@@ -68,8 +68,8 @@ CASES: Mapping[str, NetworkCase] = {
     "trans_unet": NetworkCase(
         _TRANS, 27_349_137, {"num_transformer_layers": 1}, learning_rate=5e-3
     ),
-    "efficient_unet": NetworkCase({}, 10_071_373, steps=30, learning_rate=3e-3),
+    "efficient_unet": NetworkCase({}, 10_071_373, steps=40, learning_rate=3e-3),
     "deeplab_v3_plus": NetworkCase(
-        {"atrous_rates": [1, 2], "decoder_filters": 32}, 40_373_345, steps=20, learning_rate=1e-3
+        {"atrous_rates": [1, 2], "decoder_filters": 32}, 40_373_345, steps=30, learning_rate=1e-3
     ),
 }

@@ -1,6 +1,6 @@
 """One of the two workers of tests/end_to_end/test_networks.py, or one worker alone.
 
-Trains some networks for two steps in mixed precision, then one network in float32 as a training
+Trains every network for two steps in mixed precision, then one network in float32 as a training
 does. Prints what it finds as JSON. The samples of two workers together are those of one alone.
 """
 
@@ -20,8 +20,6 @@ from trainer.training import train_loop
 from trainer.training.model_state import StateReader, state_variables
 
 SAMPLES = 4
-# Several outputs and the presence of classes; paths that are dropped; statistics per worker.
-MIXED_PRECISION = ("unet3_plus", "swin_unet", "multires_unet")
 _SMALL = {"num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
 
 
@@ -35,8 +33,8 @@ def main() -> None:
     if tf_config:
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
         results["losses"] = {
-            name: train(dict(CASES[name].small), strategy, rank, name=name).history.history["loss"]
-            for name in MIXED_PRECISION
+            name: train(dict(case.small), strategy, rank, name=name).history.history["loss"]
+            for name, case in CASES.items()
         }
         keras.mixed_precision.set_global_policy("float32")
     results["collectives"] = count_collectives(train(_SMALL, strategy, rank))
