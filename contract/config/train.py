@@ -68,7 +68,7 @@ class Train(Section):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     """auto: bfloat16 if it is faster on this hardware, float16 on older GPUs, else float32."""
     preview_images: Annotated[int, Field(ge=0, le=64)] = 6
-    """Validation slices drawn after each epoch."""
+    """Slices drawn after each epoch: of the validation split, or of preview_source."""
     preview_source: str | None = None
     """Folder or s3:// prefix with images to draw after each epoch, instead of validation slices:
     images alone, or the folders images and masks; a mask has the name of its image."""

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import trainer
-from contract.config import NETWORKS, Config
+from contract.config import NETWORKS, Config, network_name, validate
 from contract.config.loader import to_toml
 from contract.errors import ConfigError, DataError
 from contract.storage import open_storage
@@ -21,6 +21,7 @@ from tests.histories import history
 from tests.small import FEW_SLICES, NETWORK
 from tests.trainer.conftest import Prepared
 from trainer.__main__ import app, format_table
+from trainer.networks import registry
 from trainer.training import checkpoints
 from trainer.training.run_store import run_storage
 
@@ -247,6 +248,16 @@ def test_networks_are_listed_with_their_sizes(monkeypatch: pytest.MonkeyPatch) -
         ["unet", "1.9", "M", "753.4", "M"],
         ["attention_unet", "2.0", "M", "782.8", "M"],
     ]
+
+
+def test_every_network_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = validate({"network": {"num_layers": 2, "base_filters": 1}}, origin="test").network
+    built = registry.build_network(small, 1, 1)
+    # Building all of them takes a minute, and their sizes are those of the test above.
+    monkeypatch.setattr(registry, "build_network", lambda *_: built)
+    done = CliRunner().invoke(app, ["networks"], catch_exceptions=False)
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:] if not line.startswith(" ")]
+    assert names == [network_name(section) for section in NETWORKS]
 
 
 def test_a_network_is_drawn_and_its_layers_are_listed(tmp_path: Path) -> None:

@@ -45,9 +45,7 @@ def finalize_run(
     saved_model.export_bundle(model, config, metadata, run.child("bundle"))
     write_tables(run, history)
     write_curves(run, history, config.train.monitor, config.data.segmentation_classes)
-    save_epoch_comparison(
-        run, config.data.segmentation_classes, is_labeled=config.train.preview_source is None
-    )
+    save_epoch_comparison(run, config.data.segmentation_classes)
     record: RunRecord = {
         "history": list(history),
         "best": best.history[-1],
@@ -83,9 +81,7 @@ def bundle_metadata(
     )
 
 
-def save_epoch_comparison(
-    run: Storage, classes: Sequence[SegmentationClass], is_labeled: bool = True
-) -> None:
+def save_epoch_comparison(run: Storage, classes: Sequence[SegmentationClass]) -> None:
     """Write previews/epochs.png: the same slices after several epochs."""
     keys = {
         int(match[1]): f"previews/{info.key}"
@@ -95,4 +91,4 @@ def save_epoch_comparison(
     chosen = image_grid.evenly_spaced(sorted(keys), image_grid.MAX_COMPARED_EPOCHS)
     if chosen:
         sheets = {epoch: run.read(keys[epoch]) for epoch in chosen}
-        run.write("previews/epochs.png", image_grid.epoch_comparison(sheets, classes, is_labeled))
+        run.write("previews/epochs.png", image_grid.epoch_comparison(sheets, classes))

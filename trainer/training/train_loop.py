@@ -301,7 +301,6 @@ def create_run_logger(
         masks=[each.mask for each in slices],
         names=[each.name for each in slices],
         stack_size=config.data.stack_size,
-        is_labeled=source is None,
     )
     return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 

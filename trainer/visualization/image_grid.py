@@ -13,7 +13,6 @@ from contract.imaging.segmentation_class import SegmentationClass
 from trainer.visualization.overlays import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
-    NO_GROUND_TRUTH,
     OUTLINE,
     TRUE_POSITIVE,
     RgbImage,
@@ -58,7 +57,6 @@ def epoch_sheet(
     masks: Sequence[NDArray[np.uint8] | None],
     names: Sequence[str],
     classes: Sequence[SegmentationClass],
-    is_labeled: bool = True,
 ) -> bytes:
     """The preview slices after an epoch, each with its prediction, Dice and name; a PNG.
 
@@ -71,30 +69,29 @@ def epoch_sheet(
         masks: The ground truth, class indices [H, W] for each slice that has one.
         names: The names of the slices.
         classes: The classes of the masks. With several, the Dice is that of all their pixels.
-        is_labeled: Whether every slice of the run has a ground truth; the legend depends on it.
     """
     tiles = [
         draw_overlay(image, mask, prediction, (0.0, 1.0), _SHEET_TILE_SIZE, classes)
         for image, mask, prediction in zip(images, masks, predictions, strict=True)
     ]
     captions = [
-        name if mask is None else f"Dice {_dice(prediction, mask, len(classes)):.2f} · {name}"
+        f"{_score(prediction, mask, len(classes))} · {name}"
         for prediction, mask, name in zip(predictions, masks, names, strict=True)
     ]
     grid = image_grid(tiles, _SHEET_COLUMNS, captions)
-    return encode_png(np.concatenate([grid, _draw_legend(grid.shape[1], classes, is_labeled)]))
+    return encode_png(np.concatenate([grid, _draw_legend(grid.shape[1], classes)]))
 
 
-def _dice(prediction: NDArray[np.uint8], mask: NDArray[np.uint8], num_classes: int) -> float:
-    return pooled_counts(class_counts(prediction, mask, num_classes)).dice
+def _score(prediction: NDArray[np.uint8], mask: NDArray[np.uint8] | None, num_classes: int) -> str:
+    if mask is None:
+        return "no ground truth"
+    return f"Dice {pooled_counts(class_counts(prediction, mask, num_classes)).dice:.2f}"
 
 
-def epoch_comparison(
-    sheets: Mapping[int, bytes], classes: Sequence[SegmentationClass], is_labeled: bool = True
-) -> bytes:
+def epoch_comparison(sheets: Mapping[int, bytes], classes: Sequence[SegmentationClass]) -> bytes:
     """The sheets of several epochs in one image, the earliest first; a PNG.
 
-    sheets: {epoch: PNG of epoch_sheet}, all with this legend. Their sizes differ if a run was
+    sheets: {epoch: PNG of epoch_sheet}, all with these classes. Their sizes differ if a run was
     resumed with another number of preview images. Of more than eight epochs, eight are selected
     evenly, including the first and the last.
     """
@@ -104,12 +101,12 @@ def epoch_comparison(
     parts: list[RgbImage] = []
     for epoch, image in zip(epochs, images, strict=True):
         # There is one legend, below the last epoch.
-        height = image.shape[0] - _draw_legend(image.shape[1], classes, is_labeled).shape[0]
+        height = image.shape[0] - _draw_legend(image.shape[1], classes).shape[0]
         part = _blank(_TITLE_HEIGHT + height, width)
         _draw_text(part, f"Epoch {epoch}", (_GAP + 1, _TITLE_HEIGHT - 8), 17, font_weight=600)
         _paste(part, image[:height], _TITLE_HEIGHT, 0)
         parts.append(part)
-    return encode_png(np.concatenate([*parts, _draw_legend(width, classes, is_labeled)]))
+    return encode_png(np.concatenate([*parts, _draw_legend(width, classes)]))
 
 
 def evenly_spaced(items: Sequence[int], max_count: int) -> list[int]:
@@ -118,9 +115,7 @@ def evenly_spaced(items: Sequence[int], max_count: int) -> list[int]:
     return [items[int(position)] for position in positions]
 
 
-def _draw_legend(
-    width: int, classes: Sequence[SegmentationClass], is_labeled: bool = True
-) -> RgbImage:
+def _draw_legend(width: int, classes: Sequence[SegmentationClass]) -> RgbImage:
     """The meaning of outline and colors, in as many lines as the width requires."""
     outline = "outline of the ground truth"
     colors = {
@@ -128,8 +123,6 @@ def _draw_legend(
         "false negative": FALSE_NEGATIVE,
         "false positive": FALSE_POSITIVE,
     }
-    if not is_labeled:
-        colors["prediction without ground truth"] = NO_GROUND_TRUTH
     if len(classes) > 1:
         colors = {each.name: each.color for each in classes}
     entries = {outline: _OUTLINE_SWATCH, **colors}

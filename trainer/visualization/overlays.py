@@ -4,7 +4,7 @@ The colors are from the palette of Okabe and Ito (2008), which people with the c
 blindness can distinguish. The ground truth is outlined too, so that nothing depends on color alone:
 inside the outline, blue is a true positive and yellow a false negative; outside of it, red is a
 false positive. With several classes each has its own color instead: its prediction is filled and
-its ground truth outlined.
+its ground truth outlined. The prediction of a slice without ground truth is green.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def draw_overlay(
         canvas[area] = (1 - alpha) * canvas[area] + alpha * np.array(color)
     overlay = canvas.round().astype(np.uint8)
     outlines = [OUTLINE] if is_single else [each.color for each in classes]
-    for y_true, color in zip(true_masks or [], outlines, strict=bool(true_masks)):
+    for y_true, color in zip(true_masks, outlines, strict=True) if true_masks else ():
         # OpenCV takes masks as bytes and draws colors in the channel order of the array.
         contours, _ = cv2.findContours(y_true.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(overlay, contours, -1, color, 1, cv2.LINE_8)

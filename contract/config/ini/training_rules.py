@@ -57,7 +57,7 @@ def translate_previews(values: Values, folder: Path) -> Iterator[Outcome]:
 def _translate_preview_source(images: Path, is_drawn: bool) -> Outcome:
     """The folder whose images are drawn: with masks, if they are in the folder next to it."""
     if not is_drawn:
-        text = "nothing is drawn after an epoch; segfleet predict has it as an argument"
+        text = "[train] epoch_change_infer is not True; segfleet predict has it as an argument"
         return Outcome(_INFERENCE_IMAGES, status="not applicable", text=text)
     if not images.is_dir():
         text = "there is no such folder: validation slices are drawn after each epoch"

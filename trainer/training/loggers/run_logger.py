@@ -33,8 +33,7 @@ class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
     predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images, masks and
-    names: of the slices, a mask is None without ground truth; stack_size: of data.neighbours;
-    is_labeled: whether every slice has a ground truth.
+    names: of the slices, a mask is None without ground truth; stack_size: of data.neighbours.
     """
 
     predict: PredictMasks
@@ -42,15 +41,12 @@ class PredictionPreview:
     masks: Sequence[NDArray[np.uint8] | None]
     names: Sequence[str]
     stack_size: int = 1
-    is_labeled: bool = True
 
     def render(self, state: ModelState, classes: Sequence[SegmentationClass]) -> bytes:
         """The slices as a network with this state segments them; a PNG."""
         predictions = self.predict(state, self.images)
         shown = center_slice(self.images, self.stack_size)
-        return image_grid.epoch_sheet(
-            shown, predictions, self.masks, self.names, classes, self.is_labeled
-        )
+        return image_grid.epoch_sheet(shown, predictions, self.masks, self.names, classes)
 
 
 class RunLogger:
