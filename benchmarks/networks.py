@@ -63,6 +63,7 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
             command("network_trial", path, seconds), check=True, stdout=subprocess.PIPE, text=True
         )
     result = json.loads(done.stdout.splitlines()[-1])
+    print(name, json.dumps(result), flush=True)  # what is there if a later network fails
     return [
         f"`{name}`",
         result["parameters"],
