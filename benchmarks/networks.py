@@ -51,6 +51,8 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
             "train.num_workers": 1,
             "train.cpus_per_worker": 2,
             "train.preview_images": 0,
+            # That of configs/pancreas.toml is of its own network.
+            "sweep.space": {},
         }
         config = config.with_values(values)
         defaults = type(config.network).model_validate({}).model_dump(mode="json") | {
