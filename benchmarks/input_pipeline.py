@@ -99,7 +99,9 @@ def open_dataset(config: Config, augmented: bool = True) -> Any:
 
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
     scaling = intensity_scaling(dataset, config.data)
-    cached = cache.load_split(dataset, "train", config.network, config.storage.cache_gb)
+    cached = cache.load_split(
+        dataset, "train", config.network, config.storage.cache_gb, config.data
+    )
     data = config.data
     if not augmented:
         nothing = Augment.model_validate(dict.fromkeys(PROBABILITIES, 0.0))

@@ -124,7 +124,9 @@ def save_arrays(config: Config, folder: str) -> None:
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(folder))
     scaling = intensity_scaling(dataset, config.data)
     for split in ("train", "valid"):
-        cached = cache.load_split(dataset, split, config.network, config.storage.cache_gb)
+        cached = cache.load_split(
+            dataset, split, config.network, config.storage.cache_gb, config.data
+        )
         pairs = [load_sample(cached, scaling, index) for index in range(cached.num_samples)]
         if split == "train":
             pairs = pairs[: len(pairs) // config.train.batch_size * config.train.batch_size]

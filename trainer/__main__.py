@@ -11,16 +11,26 @@ import trainer
 from contract.cli.app import create_app, example_epilog, load_settings, run_app
 from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
+    Address,
     BundleReference,
     ConfigFile,
     Lenient,
+    OnCluster,
     Overrides,
     ShowConfig,
     StorageRoot,
     Verbose,
 )
 from contract.cli.progress_bar import progress_bar
-from contract.config import NETWORKS, Config, Network, closest_match, network_name, validate
+from contract.config import (
+    NETWORKS,
+    Cluster,
+    Config,
+    Network,
+    closest_match,
+    network_name,
+    validate,
+)
 from contract.config.loader import parse_override
 from contract.errors import ConfigError, as_sentence
 from contract.storage import open_storage
@@ -117,6 +127,7 @@ PredictOverrides = Annotated[
 BundleOutput = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the new bundle.")
 ]
+WeightsFile = Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The .h5 file of Keras.")]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
 Output = Annotated[
     str | None,
@@ -148,6 +159,8 @@ def import_volumes(
     foreground_only: ForegroundOnly = False,
     center_crops: CenterCrops = False,
     ignore_origin: IgnoreOrigin = False,
+    cluster: OnCluster = False,
+    address: Address = None,
     verbose: Verbose = False,
 ) -> None:
     """Turn DICOM series or NIfTI volumes into a dataset of slices.
@@ -172,7 +185,8 @@ def import_volumes(
     with progress_bar("reading headers") as bar:
         tasks, result = plan_import(sources, labels or [], storage, rule, options, bar.set)
     with progress_bar("importing volumes", len(tasks)) as bar:
-        run_import(tasks, result, storage, bar.set)
+        ray_cluster = Cluster(address=address) if cluster or address else None
+        run_import(tasks, result, storage, bar.set, ray_cluster)
     _report_import(result, storage.url)
 
 
@@ -407,8 +421,8 @@ def export(
 ) -> None:
     """Write a bundle with other settings of the prediction.
 
-    It has the weights of the bundle that is named; nothing is trained. The settings are
-    predict.threshold, predict.sliding_window, predict.overlap and predict.batch_size.
+    It has the weights of the bundle that is named; nothing is trained. The settings are those of
+    the section [predict].
     """
     from contract.registry import open_bundle
     from trainer.export.prediction_settings import export_with_settings, load_changed_config
@@ -416,6 +430,32 @@ def export(
     bundle, destination = open_bundle(reference, storage), open_storage(output)
     config = load_changed_config(bundle, overrides)
     export_with_settings(bundle, config, destination)
+    typer.echo(f"bundle: {destination.url}")
+
+
+@app.command(
+    "import-weights",
+    epilog=example_epilog(
+        "segfleet import-weights train_eval_infer.config models/best_model.h5 bundle"
+    ),
+)
+def import_weights(
+    config: ConfigFile,
+    weights: WeightsFile,
+    output: BundleOutput,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a bundle with the weights of a best_model.h5.
+
+    That is the file of a flexible UNet without normalization that an Antillia project has trained
+    (docs/from-antillia.md).
+    """
+    chosen, destination = load_settings(config, overrides, lenient=lenient), open_storage(output)
+    from trainer.export import antillia_weights
+
+    antillia_weights.import_weights(chosen, weights, destination)
     typer.echo(f"bundle: {destination.url}")
 
 

@@ -51,6 +51,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "train": LazyCommand("trainer", "train"),
         "evaluate": LazyCommand("trainer", "evaluate"),
         "export": LazyCommand("trainer", "export"),
+        "import-weights": LazyCommand("trainer", "import-weights"),
     },
     "Search settings": {
         "sweep": LazyCommand("tuning", "sweep"),

@@ -35,6 +35,20 @@ def _parse_mask_value(value: Any) -> int | Color:
     )
 
 
+def _parse_color(value: Any) -> Color | None:
+    """A color from TOML; ValueError if it is another value."""
+    if value is None:
+        return None
+    message = f'{value!r} is not a color such as "#ff8000" or [255, 128, 0]'
+    try:
+        color = _parse_mask_value(value)
+    except ValueError as error:
+        raise ValueError(message) from error
+    if isinstance(color, int):
+        raise ValueError(message)
+    return color
+
+
 MaskValue = Annotated[int | Color, BeforeValidator(_parse_mask_value)]
 """What marks a class in masks: a grey value or palette index, or a color."""
 
@@ -193,6 +207,9 @@ class Data(Section):
     classes: Annotated[Mapping[ClassName, MaskValue], Field(max_length=100)] = {}
     """The classes by name, each with its grey value, palette index or color ("#ff8000") in the
     masks, where 0 or black is background; empty: one class, foreground above mask_threshold."""
+    foreground_color: Annotated[Color | None, BeforeValidator(_parse_color)] = None
+    """The color of the foreground in overlays, on the page of the service, and in masks in color;
+    absent: orange. data.classes have colors of their own."""
     class_tolerance: Annotated[int, Field(ge=0, le=127)] | None = None
     """Largest difference of a mask pixel from the value of its class, in each channel; absent: 0,
     and 32 in JPEG and lossy WebP files."""
@@ -206,6 +223,13 @@ class Data(Section):
     """Raw intensity that becomes 0.0; lower ones are clipped. Only for normalize = "window"."""
     intensity_high: Finite = 255.0
     """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
+    color_space: Literal["rgb", "hsv", "lab", "xyz", "ycrcb"] = "rgb"
+    """Color space that RGB slices of 8 bits are converted to, with channels of 0..255."""
+    gamma: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
+    """Exponent of the intensities of every slice, as fractions of the window; 1: unchanged."""
+    sharpening: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Sharpening of every slice: k of the 3 x 3 kernel with 1 + 8 k in its center and -k around it;
+    0: none."""
     neighbours: Annotated[int, Field(ge=0, le=7)] = 0
     """How many slices on each side of a slice are further channels of the network's input (2.5D);
     they are found by the last number in the names of the files."""
@@ -233,6 +257,11 @@ class Data(Section):
                 "their sum must be below 1"
             )
         self._check_classes()
+        if self.adjusts_slices and self.normalize != "window":
+            raise ValueError(
+                "data.color_space, data.gamma and data.sharpening need data.normalize = "
+                '"window": the foreground is counted in unchanged slices'
+            )
         if self.intensity_low >= self.intensity_high:
             raise ValueError("data.intensity_low must be below data.intensity_high")
         try:
@@ -251,10 +280,17 @@ class Data(Section):
             )
         if self.classes and self.mask_threshold is not None:
             raise ValueError("set data.classes or data.mask_threshold, not both")
+        if self.classes and self.foreground_color is not None:
+            raise ValueError("data.foreground_color has no effect with data.classes: remove it")
         for name in ("class_tolerance", "other_values_are_background"):
             if not self.classes and getattr(self, name):
                 raise ValueError(f"data.{name} has no effect without data.classes: remove it")
         _check_class_values(self.classes)
+
+    @property
+    def adjusts_slices(self) -> bool:
+        """Whether color_space, gamma or sharpening changes slices."""
+        return (self.color_space, self.gamma, self.sharpening) != ("rgb", 1.0, 0.0)
 
     @property
     def stack_size(self) -> int:
@@ -264,4 +300,6 @@ class Data(Section):
     @property
     def segmentation_classes(self) -> tuple[SegmentationClass, ...]:
         """The classes in the order of their indices from 1."""
-        return create_classes(self.classes) if self.classes else single_foreground()
+        if self.classes:
+            return create_classes(self.classes)
+        return single_foreground(self.foreground_color)

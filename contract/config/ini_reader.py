@@ -18,6 +18,7 @@ from contract.config.ini.network_rules import translate_network
 from contract.config.ini.outcome import Outcome, TranslationError, Values
 from contract.config.ini.syntax import Entry, IniSyntaxError, parse_ini, read_literal
 from contract.config.ini.training_rules import (
+    translate_colors,
     translate_image,
     translate_prediction,
     translate_previews,
@@ -240,7 +241,8 @@ def _translate(reading: _Reading, path: Path, overrides: Mapping[str, Any]) -> I
         lambda: translate_augmentation(values),
         lambda: translate_previews(values, path.absolute().parent),
         lambda: translate_prediction(values),
-        lambda: translate_image(values),
+        lambda: translate_colors(values, overrides),
+        lambda: translate_image(values, overrides),
     )
     for rule in rules:
         for outcome in rule():

@@ -42,13 +42,16 @@ _RUNTIME_KEYS = {
     "gpus_per_worker",
     "preview_images",
     "preview_source",
+    "preview_windows",
+    "antillia_weights",
     "max_failures",
     "stall_timeout_s",
 }
 # Settings that are tables with keys of the user.
 _DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights")
-# Settings of [data] that say where files are.
-_LOCATION_KEYS = {
+# Settings of [data] that say where files are, or how masks are shown.
+_EXTERNAL_KEYS = {
+    "foreground_color",
     "root",
     "train_dir",
     "valid_dir",
@@ -104,22 +107,40 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _validate_searched_networks(self) -> Self:
-        for key, values in self.sweep.space.items():
-            section, _, name = key.partition(".")
-            if section == "network" and name != "name":
-                _check_networks(key, values.networks, self.sweep.networks, self.network.name)
-            elif values.networks is not None:
-                raise ValueError(f"sweep.space: {key} does not depend on the network")
+    def _validate_sliding_window(self) -> Self:
+        predict = self.predict
+        if predict.sliding_window or self.train.preview_windows:
+            is_own = predict.window_size is None
+            check_divisible(
+                "network.image_size" if is_own else "predict.window_size",
+                predict.window_size or self.network.image_size,
+                predict.windows_per_side,
+                f"for sliding windows with predict.overlap = {predict.overlap}",
+            )
+        if predict.intersect_resized and len(self.data.classes) > 1:
+            raise ValueError(
+                "predict.intersect_resized = true has no effect with several classes, of which "
+                "each pixel has the most probable one: remove it"
+            )
         return self
 
     @model_validator(mode="after")
-    def _validate_sliding_window(self) -> Self:
-        if self.predict.sliding_window:
-            check_divisible(
-                self.network.image_size,
-                self.predict.windows_per_side,
-                f"if predict.sliding_window = true and predict.overlap = {self.predict.overlap}",
+    def _validate_antillia_weights(self) -> Self:
+        network, data = self.network, self.data
+        if self.train.antillia_weights == "none":
+            return self
+        is_theirs = isinstance(network, UNet) and network.normalization == "none"
+        if not is_theirs or network.deep_supervision:
+            raise ValueError(
+                f"train.antillia_weights = {self.train.antillia_weights!r} needs network.name = "
+                '"unet", network.normalization = "none" and network.deep_supervision = false: the '
+                "projects have no other network with the layers of ours"
+            )
+        if (data.normalize, data.intensity_low, data.intensity_high) != ("window", 0, 255):
+            raise ValueError(
+                f"train.antillia_weights = {self.train.antillia_weights!r} needs intensities from "
+                'data.intensity_low = 0 to data.intensity_high = 255 (data.normalize = "window"), '
+                "which are those of the projects"
             )
         return self
 
@@ -140,6 +161,22 @@ class Config(Section):
                 f"data.neighbours = {self.data.neighbours} requires network.image_channels = 1, "
                 f"not {self.network.image_channels}: neighbouring slices are further channels of a "
                 "grey slice"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _validate_color_space(self) -> Self:
+        channels, window = (
+            self.network.image_channels,
+            (
+                self.data.intensity_low,
+                self.data.intensity_high,
+            ),
+        )
+        if self.data.color_space != "rgb" and (channels, window) != (3, (0.0, 255.0)):
+            raise ValueError(
+                f"data.color_space = {self.data.color_space!r} needs network.image_channels = 3, "
+                "data.intensity_low = 0 and data.intensity_high = 255"
             )
         return self
 
@@ -175,12 +212,12 @@ class Config(Section):
     def training_settings(self) -> dict[str, Any]:
         """The settings that determine a trained network, as plain values.
 
-        The locations of data and runs and the distribution over machines are excluded: the
+        The locations of data and runs, colors and the distribution over machines are excluded: the
         samples of a step are the same on one worker and on eight, and so is their gradient,
         except with network.normalization = "batch", whose statistics are per worker.
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
-        tree["data"] = {key: v for key, v in tree["data"].items() if key not in _LOCATION_KEYS}
+        tree["data"] = {key: v for key, v in tree["data"].items() if key not in _EXTERNAL_KEYS}
         # A list, because the order of the classes is that of their indices.
         tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
@@ -213,33 +250,6 @@ def _shared_settings(network: Network, name: str) -> dict[str, Any]:
         and fields[key].annotation == type(network).model_fields[key].annotation
         and key != "encoder_weights"
     }
-
-
-def _check_networks(
-    key: str, named: tuple[str, ...] | None, searched: tuple[str, ...], default: str
-) -> None:
-    """Raise ValueError if a searched setting of [network] does not fit the networks of the trials.
-
-    named: the networks that it counts for; searched: those of network.name in the search space;
-    default: network.name.
-    """
-    if named is not None and not searched:
-        raise ValueError(
-            f"sweep.space: {key} names networks, but all trials have {default}: remove networks, "
-            "or search network.name too"
-        )
-    for network in set(named or ()) - set(searched):
-        raise ValueError(
-            f"sweep.space: {key} counts for {network}, but no trial has this network: they have "
-            f"{', '.join(searched)} (network.name)"
-        )
-    having = find_networks(key.partition(".")[2])
-    for network in named or searched or (default,):
-        if network not in having:
-            raise ValueError(
-                f"sweep.space: {key} is not a setting of {network}: name the networks that it "
-                f"counts for, such as networks = [{json.dumps(having[0])}]"
-            )
 
 
 def _check_value(key: str, value: SettingValue) -> None:

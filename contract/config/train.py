@@ -1,6 +1,6 @@
 """The section [train]."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -21,6 +21,8 @@ class Train(Section):
     """Maximum number of epochs."""
     steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
     """Steps of an epoch; absent: the number of complete batches in the training split."""
+    validation_steps: Annotated[int, Field(ge=1)] | None = None
+    """Batches of validation slices after each epoch, evenly spaced over the split; absent: all."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Global batch size: samples of a step over all workers; divisible by num_workers."""
     loss: Literal[
@@ -72,6 +74,13 @@ class Train(Section):
     preview_source: str | None = None
     """Folder or s3:// prefix with images to draw after each epoch, instead of validation slices:
     images alone, or the folders images and masks; a mask has the name of its image."""
+    preview_windows: bool = False
+    """Draw the images of preview_source at their own size, predicted by sliding windows
+    (predict.window_size, predict.overlap), and not resized."""
+    antillia_weights: Literal["none", "normalized", "raw"] = "none"
+    """Write best_model.h5 into the run, the weights of a unet for the scripts of the Antillia
+    projects (docs/from-antillia.md). normalized: their network divides intensities by 255; raw: it
+    does not."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often the workers may fail and be restarted before the run fails."""
     stall_timeout_s: Annotated[float, Field(gt=0.0)] = 900.0
@@ -91,6 +100,14 @@ class Train(Section):
                 f"train.plateau_min_lr = {self.plateau_min_lr} must not be above "
                 f"train.learning_rate = {self.learning_rate}"
             )
+        if self.preview_windows and self.preview_source is None:
+            raise ValueError(
+                "train.preview_windows = true needs train.preview_source, a folder with images"
+            )
         if self.warmup_epochs >= self.epochs:
             raise ValueError("train.warmup_epochs must be below train.epochs")
         return self
+
+    def loss_weights(self, classes: Iterable[str]) -> list[float]:
+        """The weights of the background and of each class in the loss."""
+        return [self.class_weights.get(name, 1.0) for name in ("background", *classes)]

@@ -48,9 +48,9 @@ class SegmentationClass:
     color: Color
 
 
-def single_foreground() -> tuple[SegmentationClass, ...]:
-    """The only class of masks that have foreground above a threshold."""
-    return (SegmentationClass(FOREGROUND, None, _FOREGROUND_COLOR),)
+def single_foreground(color: Color | None = None) -> tuple[SegmentationClass, ...]:
+    """The only class of masks that have foreground above a threshold; color: absent: orange."""
+    return (SegmentationClass(FOREGROUND, None, color or _FOREGROUND_COLOR),)
 
 
 def create_classes(values: Mapping[str, int | Color]) -> tuple[SegmentationClass, ...]:

@@ -331,7 +331,7 @@ def test_slices_that_vanish_from_the_cache_are_decoded_again(
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(str(tmp_path))
     )
-    cached = cache.load_split(slices, "train", config.network, config.storage.cache_gb)
+    cached = cache.load_split(slices, "train", config.network, config.storage.cache_gb, config.data)
     vanished: list[Path] = []
 
     def delete_slices(done: int, total: int | None, note: str) -> None:

@@ -1,5 +1,6 @@
 """Draws: the same for the same seed, inside the space, never twice, better where TPE learns."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -164,3 +165,51 @@ def test_losses_are_not_compared_by_themselves() -> None:
     config = searching(**{"train.loss": {"choice": ["dice_loss", "bce_dice_loss"]}})
     with pytest.raises(ConfigError, match=r"set train\.monitor to another score"):
         check_space(config.with_values({"train.monitor": "val_loss"}))
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"network.num_layers": {"choice": [3], "networks": ["unet"]}},
+            "network.num_layers names networks, but all trials have unet: remove networks, or "
+            "search network.name too",
+        ),
+        (
+            {
+                "network.name": {"choice": ["unet", "sharp_unet"]},
+                "network.num_layers": {"choice": [3], "networks": ["attention_unet"]},
+            },
+            "network.num_layers counts for attention_unet, but no trial has this network: they "
+            "have unet, sharp_unet (network.name)",
+        ),
+        (
+            {
+                "network.name": {"choice": ["unet", "u2_net"]},
+                "network.num_layers": {"choice": [3]},
+            },
+            "network.num_layers is not a setting of u2_net: name the networks that it counts "
+            'for, such as networks = ["unet"]',
+        ),
+        (
+            {
+                "network.name": {"choice": ["unet", "sharp_unet"]},
+                "train.epochs": {"choice": [3], "networks": ["unet"]},
+            },
+            "train.epochs does not depend on the network",
+        ),
+    ],
+)
+def test_a_search_space_names_networks_that_have_the_setting(
+    space: dict[str, Any], message: str
+) -> None:
+    config = Config.model_validate({"sweep": {"space": space}})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_space(config)
+
+
+def test_another_network_is_trained_with_a_search_space_of_one() -> None:
+    config = Config.model_validate({"sweep": {"space": {"network.base_kernels": {"choice": [3]}}}})
+    other = config.with_values({"network.name": "u2_net"})
+    with pytest.raises(ConfigError, match=r"network\.base_kernels is not a setting of u2_net"):
+        check_space(other)

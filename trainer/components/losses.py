@@ -88,7 +88,7 @@ class SegmentationLoss(keras.losses.Loss):
         union = true + predicted - overlap
         terms = {
             "bce": entropy / pixel_weights,
-            "dice": self._mean(1.0 - (2.0 * overlap + _SMOOTH) / (true + predicted + _SMOOTH)),
+            "dice": self._mean(1.0 - soft_dice(overlap, true, predicted)),
             "iou": self._mean(1.0 - (overlap + _SMOOTH) / (union + _SMOOTH)),
             "ssim": 1.0 - similarity / samples,
         }
@@ -100,6 +100,11 @@ class SegmentationLoss(keras.losses.Loss):
         """The mean over the classes, weighted."""
         weights = tf.constant(self.class_weights[1:])
         return tf.reduce_sum(weights * values) / tf.reduce_sum(weights)
+
+
+def soft_dice(overlap: tf.Tensor, true: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
+    """(2 Σyp + 1) / (Σy + Σp + 1), from the three sums of each class [K]."""
+    return (2.0 * overlap + _SMOOTH) / (true + predicted + _SMOOTH)
 
 
 LOSS_TERMS = {

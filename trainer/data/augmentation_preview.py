@@ -56,7 +56,7 @@ def draw_augmentation_preview(
         return None
     records = dataset.select("train")
     index = int(np.argmax([record.foreground for record in records]))
-    raw, mask = _read_sample(index, records, dataset, data.neighbours, network, storage)
+    raw, mask = _read_sample(index, records, dataset, data, network, storage)
     scaling = intensity_scaling(dataset, data)
     image = apply_window(raw.astype(np.float32), scaling, clip=np.clip)
     seeds = [sample_seed(seed, epoch, index) for epoch in range(_EPOCHS)]
@@ -81,16 +81,16 @@ def _read_sample(
     index: int,
     records: Sequence[SliceRecord],
     dataset: Dataset,
-    neighbours: int,
+    data: Data,
     network: Network,
     storage: Storage,
 ) -> tuple[NDArray[np.integer], NDArray[np.uint8]]:
     """A sample as CachedSplit.read returns it."""
     slices = [
-        read_resized(records[each], storage, dataset.masks, network, neighbours)
-        for each in find_record_neighbours(records, neighbours)[index]
+        read_resized(records[each], storage, dataset.masks, network, data)
+        for each in find_record_neighbours(records, data.neighbours)[index]
     ]
-    return np.concatenate([image for image, _ in slices], axis=-1), slices[neighbours][1]
+    return np.concatenate([image for image, _ in slices], axis=-1), slices[data.neighbours][1]
 
 
 def active_augmentations(augment: Augment) -> list[str]:

@@ -23,7 +23,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from cluster.connection import cache_folder
-from contract.config import Network
+from contract.config import Data, Network
 from contract.errors import DataError, StorageError
 from contract.imaging.arrays import to_grey
 from contract.imaging.decode import read_image
@@ -159,7 +159,7 @@ def write_slice(
 
 
 def load_split(
-    dataset: Dataset, split: Split, network: Network, cache_gb: float, neighbours: int = 0
+    dataset: Dataset, split: Split, network: Network, cache_gb: float, data: Data
 ) -> CachedSplit:
     """The slices of a split, from this machine's cache; the cache is filled if necessary.
 
@@ -168,14 +168,14 @@ def load_split(
         split: Which of them.
         network: The settings [network], which determine the shape.
         cache_gb: The largest size of the machine's cache, in GB of 10^9 bytes.
-        neighbours: The slices on each side that are further channels of a sample
-            (data.neighbours).
+        data: The settings [data]: the neighbours of a slice, which are further channels of a
+            sample, and changes of every slice.
 
     Raises:
         DataError: The split alone is larger.
     """
     root = _cache_root()
-    folder = root / _cache_key(dataset, split, network, neighbours)
+    folder = root / _cache_key(dataset, split, network, data)
     records = dataset.select(split)
     shape = ImageShape(*network.image_shape, network.image_channels)
     in_use = folder.with_suffix(".use").open("w")
@@ -187,14 +187,14 @@ def load_split(
         len(dataset.masks.classes),
         foreground,
         in_use,
-        find_record_neighbours(records, neighbours) if neighbours else None,
+        find_record_neighbours(records, data.neighbours) if data.neighbours else None,
     )
     # Only one process of the machine fills a cache; the lock is released if that process dies.
     with folder.with_suffix(".fill").open("w") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
         fcntl.flock(in_use, fcntl.LOCK_SH)
         if not _is_complete(cached):
-            _fill(cached, dataset, records, network, cache_gb, neighbours)
+            _fill(cached, dataset, records, network, cache_gb, data)
     os.utime(folder)
     return cached
 
@@ -221,9 +221,12 @@ def _cache_root() -> Path:
     return root
 
 
-def _cache_key(dataset: Dataset, split: Split, network: Network, neighbours: int) -> str:
+def _cache_key(dataset: Dataset, split: Split, network: Network, data: Data) -> str:
     shape = (*network.image_shape, network.image_channels)
-    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape, neighbours > 0)
+    parts = (_FORMAT, dataset.fingerprint, dataset.masks, split, shape, data.neighbours > 0)
+    if data.adjusts_slices:
+        window = (data.intensity_low, data.intensity_high)
+        parts = (*parts, data.color_space, data.gamma, data.sharpening, window)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -240,7 +243,7 @@ def _fill(
     records: Sequence[SliceRecord],
     network: Network,
     cache_gb: float,
-    neighbours: int,
+    data: Data,
 ) -> None:
     """Write all slices to a folder with a temporary name, then rename it."""
     storage = open_storage(dataset.root)
@@ -252,7 +255,7 @@ def _fill(
 
     def cache_record(index: int) -> int:
         record = records[index]
-        image, mask = read_resized(record, storage, dataset.masks, network, neighbours)
+        image, mask = read_resized(record, storage, dataset.masks, network, data)
         return write_slice(unfinished, index, image, mask)
 
     readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
@@ -318,27 +321,29 @@ def read_resized(
     storage: Storage,
     masks: MaskEncoding,
     network: Network,
-    neighbours: int,
+    data: Data,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices."""
-    image = read_resized_image(storage, record.image, network, neighbours)
+    image = read_resized_image(storage, record.image, network, data)
     return image, read_resized_mask(storage, record.mask, masks, network)
 
 
 def read_resized_image(
-    storage: Storage, key: str, network: Network, neighbours: int
+    storage: Storage, key: str, network: Network, data: Data
 ) -> NDArray[np.int32]:
-    """An image at the size of the network, raw intensities [H, W, C].
+    """An image at the size of the network, raw intensities [H, W, C], changed as data says.
 
     On the CPU, even if there is a GPU: with eight threads on one GPU, TensorFlow 2.21 confused the
     size of the network with the size of a slice (docs/lab-notes.md). With neighbours, color becomes
     grey before and not after the size changes, as in prediction.
     """
     raw = read_image(storage, key)
-    if neighbours:
+    if data.neighbours:
         raw = to_grey(raw)
     with tf.device("CPU"):
-        image = resize_slices(tf.constant(raw[None]), network.image_shape, network.image_channels)
+        image = resize_slices(
+            tf.constant(raw[None]), network.image_shape, network.image_channels, data
+        )
     return image[0].numpy().astype(np.int32)
 
 

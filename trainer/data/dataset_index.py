@@ -152,6 +152,8 @@ def prepare_dataset(
         dataset = _prepare_phantom(data, seed, folder, on_progress)
     else:
         dataset = _load_or_index(data, seed, _open_source(data), folder, on_progress)
+    # The colors are those of these settings: an index keeps its own.
+    dataset = replace(dataset, masks=replace(dataset.masks, classes=data.segmentation_classes))
     _check_split_overlap(dataset, data)
     _check_duplicates(dataset, data)
     _warn_if_inverted(dataset)
@@ -164,17 +166,17 @@ def check_tile_sizes(dataset: Dataset, network: Network, predict: Predict) -> No
     """DataError if training would resize slices and prediction would use their full resolution.
 
     Training resizes every slice to network.image_size; a sliding window is applied at the original
-    resolution.
+    resolution, and resizes each window.
     """
-    height, width = network.image_shape
+    height, width = predict.window_shape(network.image_shape)
+    setting = "network.image_size" if predict.window_size is None else "predict.window_size"
     training_slices = (*dataset.select("train"), *dataset.select("valid"))
     for record in training_slices if predict.sliding_window else ():
         if (record.height, record.width) != (height, width):
             raise DataError(
                 f"{dataset.root}/{record.image} is {record.width} x {record.height} pixels, but "
                 f"with predict.sliding_window = true training slices must have {width} x {height} "
-                "(network.image_size): crop them to that size, or set predict.sliding_window = "
-                "false."
+                f"({setting}): crop them to that size, or set predict.sliding_window = false."
             )
 
 

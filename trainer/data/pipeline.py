@@ -46,8 +46,19 @@ def steps_per_epoch(train: Train, num_samples: int) -> int:
 
 
 def validation_steps(train: Train, num_samples: int) -> int:
-    """Steps that use every validation sample once."""
-    return math.ceil(num_samples / train.batch_size)
+    """Steps that use every one of the validation samples once."""
+    return math.ceil(len(validation_samples(train, num_samples)) / train.batch_size)
+
+
+def validation_samples(train: Train, num_samples: int) -> NDArray[np.int64]:
+    """The samples of the validation split that are used after each epoch.
+
+    All of them, or those of train.validation_steps batches, evenly spaced over the split so that
+    they are of many patients.
+    """
+    limit = train.validation_steps or num_samples
+    count = min(num_samples, limit * train.batch_size)
+    return np.arange(count) * num_samples // count
 
 
 def epoch_order(seed: int, epoch: int | tf.Tensor, num_samples: int, length: int) -> tf.Tensor:
@@ -163,9 +174,10 @@ def validation_dataset(
     """
     batch_size, num_samples = train.batch_size, cached.num_samples
     steps = validation_steps(train, num_samples)
+    samples = validation_samples(train, num_samples)
     indices = np.zeros((steps, batch_size), np.int64)
     weights = np.zeros((steps, batch_size), np.float32)
-    for step, part in enumerate(np.array_split(np.arange(num_samples), steps)):
+    for step, part in enumerate(np.array_split(samples, steps)):
         indices[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
     def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:

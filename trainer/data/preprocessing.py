@@ -12,18 +12,24 @@ from typing import Any
 
 import tensorflow as tf
 
+from contract.config import Data
 from contract.imaging.arrays import LUMA
 from contract.imaging.intensity_scaling import IntensityScaling
+from trainer.data.slice_adjustments import adjust_slices
 
 
-def resize_slices(slices: tf.Tensor, shape: tuple[int, int], channels: int) -> tf.Tensor:
+def resize_slices(
+    slices: tf.Tensor, shape: tuple[int, int], channels: int, data: Data
+) -> tf.Tensor:
     """Resize raw slices to the size of the network; intensities stay raw.
 
-    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB). shape: height and width.
+    slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB). shape: height and width. data:
+    the settings [data], which may change every slice.
     Returns float32 [B, height, width, channels], rounded to whole intensities so that a cache of
     integers loses nothing.
     """
-    return tf.round(resize(match_channels(tf.cast(slices, tf.float32), channels), *shape))
+    matched = match_channels(tf.cast(slices, tf.float32), channels)
+    return tf.round(resize(adjust_slices(matched, data), *shape))
 
 
 def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:

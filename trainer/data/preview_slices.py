@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.config import Config
+from contract.imaging.arrays import to_grey
+from contract.imaging.decode import read_image
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage
@@ -23,7 +25,8 @@ class PreviewSlice:
     """A slice to draw.
 
     Attributes:
-        image: [H, W, C] in 0..1, at the size of the network.
+        image: [H, W, C] in 0..1, at the size of the network, or with train.preview_windows at its
+            own.
         mask: The ground truth, class indices [H, W]; None without one.
         name: Its name below the image.
     """
@@ -63,13 +66,27 @@ def load_own_slices(
 
     Raises DataError if there are none, or if a file cannot be read.
     """
-    network, neighbours = config.network, config.data.neighbours
+    read = _read_at_own_size if config.train.preview_windows else _read_resized
     slices = []
     for image_key, mask_key in find_own_slices(source)[:count]:
-        raw = read_resized_image(source, image_key, network, neighbours)
+        raw, mask = read(source, image_key, mask_key, masks, config)
         image = apply_window(raw.astype(np.float32), scaling, clip=np.clip).astype(np.float32)
-        if neighbours:
+        if config.data.neighbours:
             image = np.repeat(image, config.data.stack_size, axis=-1)
-        mask = read_resized_mask(source, mask_key, masks, network) if mask_key else None
         slices.append(PreviewSlice(image, mask, PurePosixPath(image_key).stem))
     return slices
+
+
+def _read_resized(
+    source: Storage, image_key: str, mask_key: str | None, masks: MaskEncoding, config: Config
+) -> tuple[NDArray, NDArray[np.uint8] | None]:
+    raw = read_resized_image(source, image_key, config.network, config.data)
+    return raw, read_resized_mask(source, mask_key, masks, config.network) if mask_key else None
+
+
+def _read_at_own_size(
+    source: Storage, image_key: str, mask_key: str | None, masks: MaskEncoding, config: Config
+) -> tuple[NDArray, NDArray[np.uint8] | None]:
+    raw = read_image(source, image_key)
+    mask = masks.read(source, mask_key) if mask_key else None
+    return to_grey(raw) if config.data.neighbours else raw, mask

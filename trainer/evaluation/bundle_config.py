@@ -13,6 +13,17 @@ from contract.errors import ConfigError
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, Split
 
+# Settings of [data] that are part of the graph of a bundle.
+_IN_GRAPH = {
+    "data.neighbours",
+    "data.normalize",
+    "data.intensity_low",
+    "data.intensity_high",
+    "data.color_space",
+    "data.gamma",
+    "data.sharpening",
+}
+
 
 def load_bundle_config(
     bundle: Storage, overrides: Sequence[str], settings: Mapping[str, Any]
@@ -24,7 +35,7 @@ def load_bundle_config(
     keys = [key for key, _ in map(parse_override, overrides)]
     for key in [*keys, *flatten_settings(settings)]:
         is_changeable = key.startswith(("data.", "storage.")) or key == "predict.batch_size"
-        if key == "data.neighbours" or not is_changeable:
+        if key in _IN_GRAPH or not is_changeable:
             raise ConfigError(
                 f"evaluate cannot change {key}, with which the bundle was created: override "
                 "other data.*, storage.* or predict.batch_size."

@@ -21,6 +21,7 @@ import numpy as np
 from contract import bundle as bundles
 from contract.bundle import Manifest
 from contract.config import Data, Predict
+from contract.config.loader import load_config
 from contract.confusion import ConfusionCounts, class_counts
 from contract.errors import DataError
 from contract.host_info import host_info
@@ -34,13 +35,15 @@ from trainer.evaluation.results import write_results
 from trainer.evaluation.scores import Evaluation, SliceScore, score_patients
 from trainer.evaluation.slice_reader import (
     Mask,
-    PredictMasks,
+    PredictSlices,
+    Probability,
     SliceReader,
     batch_by_shape,
     find_stacks,
     load_saved_model,
     read_ahead,
 )
+from trainer.evaluation.soft_scores import SliceSums, SoftScorer
 from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
@@ -98,10 +101,17 @@ def evaluate(
         manifest.intensity_scaling.window,
         find_stacks(records, manifest.neighbours),
     )
-    predict_masks = load_saved_model(folder)
+    predict_slices = load_saved_model(folder)
+    scorer = SoftScorer(
+        load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
+    )
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
-    for record, mask, counts in score_slices(records, reader, predict_masks, predict.batch_size):
-        counts_of[record] = counts
+    sums_of: dict[SliceRecord, SliceSums] = {}
+    for record, truth, mask, probability in predict_split(
+        records, reader, predict_slices, predict.batch_size
+    ):
+        counts_of[record] = class_counts(mask, truth, len(manifest.classes))
+        sums_of[record] = scorer.sum_slice(truth, probability)
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
@@ -116,7 +126,14 @@ def evaluate(
         split=split,
         patients=score_patients(scores),
         slices=scores,
-        previews=previews.draw_previews(scores, reader, predict_masks),
+        soft=scorer.score(sums_of.values()),
+        patients_soft={
+            patient: scorer.score(
+                sums for record, sums in sums_of.items() if record.patient == patient
+            )
+            for patient in dataset.patients(split)
+        },
+        previews=previews.draw_previews(scores, reader, predict_slices),
         host_info=host_info(),
         created=utc_now(),
     )
@@ -170,19 +187,18 @@ def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, da
     log.warning("%s; the metrics are not of new patients", fault)
 
 
-def score_slices(
+def predict_split(
     records: Sequence[SliceRecord],
     reader: SliceReader,
-    predict_masks: PredictMasks,
+    predict_slices: PredictSlices,
     batch_size: int,
-) -> Iterator[tuple[SliceRecord, Mask, tuple[ConfusionCounts, ...]]]:
-    """Each slice with its predicted mask and its counts by class, in batches of one shape.
+) -> Iterator[tuple[SliceRecord, Mask, Mask, Probability]]:
+    """Each slice with its ground truth, its predicted mask and its probabilities.
 
     The order is that of the batches: a slice of a rare shape waits until its batch is complete or
     all others are done.
     """
     for batch in batch_by_shape(read_ahead(records, reader), batch_size):
-        predictions = predict_masks(np.stack([image for _, image, _ in batch]))
-        for (record, _, mask), prediction in zip(batch, predictions, strict=True):
-            num_classes = len(reader.masks.classes)
-            yield record, prediction, class_counts(prediction, mask, num_classes)
+        masks, probabilities = predict_slices(np.stack([image for _, image, _ in batch]))
+        for (record, _, truth), mask, probability in zip(batch, masks, probabilities, strict=True):
+            yield record, truth, mask, probability

@@ -7,7 +7,7 @@ import numpy as np
 from contract.imaging.encode import encode_png
 from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation.scores import SliceScore, rank_patients, rank_slices, score_patients
-from trainer.evaluation.slice_reader import Mask, Pixels, PredictMasks, SliceReader
+from trainer.evaluation.slice_reader import Mask, Pixels, PredictSlices, SliceReader
 from trainer.visualization.image_grid import evenly_spaced, image_grid
 from trainer.visualization.overlays import draw_overlay, find_close_up
 
@@ -17,20 +17,20 @@ _COLUMNS = 4
 
 
 def draw_previews(
-    scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+    scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
 ) -> dict[str, bytes]:
     """The preview images of an evaluation, by name; PNGs."""
     ranked = rank_slices(scores)
     count = min(_MAX_SLICES, (len(ranked) + 1) // 2)
     patients = rank_patients(score_patients(scores))
     sheets = {
-        "worst": slice_sheet(interleave_patients(ranked)[:count], reader, predict_masks),
-        "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, predict_masks),
-        "worst-patient": volume_sheet(patients[0].patient, scores, reader, predict_masks),
+        "worst": slice_sheet(interleave_patients(ranked)[:count], reader, predict_slices),
+        "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, predict_slices),
+        "worst-patient": volume_sheet(patients[0].patient, scores, reader, predict_slices),
     }
     if len(patients) > 1:
         best = patients[-1].patient
-        sheets["best-patient"] = volume_sheet(best, scores, reader, predict_masks)
+        sheets["best-patient"] = volume_sheet(best, scores, reader, predict_slices)
     return sheets
 
 
@@ -46,12 +46,12 @@ def interleave_patients(ranked: Sequence[SliceScore]) -> list[SliceScore]:
 
 
 def slice_sheet(
-    scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+    scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
 ) -> bytes:
     """Each slice and, to its right, a close-up of its ground truth; a PNG."""
     tiles, captions = [], []
     for score in scores:
-        image, mask, prediction = predict_slice(score.slice, reader, predict_masks)
+        image, mask, prediction = predict_slice(score.slice, reader, predict_slices)
         rows, columns = find_close_up(mask, prediction)
         crop = image[rows, columns], mask[rows, columns], prediction[rows, columns]
         tiles += [
@@ -66,14 +66,14 @@ def slice_sheet(
 
 
 def volume_sheet(
-    patient: str, scores: Sequence[SliceScore], reader: SliceReader, predict_masks: PredictMasks
+    patient: str, scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
 ) -> bytes:
     """Evenly spaced slices through the volume of a patient; a PNG."""
     indices = [index for index, score in enumerate(scores) if score.slice.patient == patient]
     tiles, captions = [], []
     for index in evenly_spaced(indices, _MAX_SLICES_OF_PATIENT):
         score = scores[index]
-        image, mask, prediction = predict_slice(score.slice, reader, predict_masks)
+        image, mask, prediction = predict_slice(score.slice, reader, predict_slices)
         overlay = draw_overlay(image, mask, prediction, reader.window, classes=reader.masks.classes)
         tiles.append(overlay)
         captions.append(f"{score.slice.name} · Dice {score.pooled.dice:.2f}")
@@ -81,11 +81,12 @@ def volume_sheet(
 
 
 def predict_slice(
-    record: SliceRecord, reader: SliceReader, predict_masks: PredictMasks
+    record: SliceRecord, reader: SliceReader, predict_slices: PredictSlices
 ) -> tuple[Pixels, Mask, Mask]:
     """What is shown of a slice, its ground truth and its prediction.
 
     It is predicted again: masks are not kept.
     """
     _, image, mask = reader.read(record)
-    return reader.shown_slice(image), mask, predict_masks(image[None])[0]
+    masks, _ = predict_slices(image[None])
+    return reader.shown_slice(image), mask, masks[0]

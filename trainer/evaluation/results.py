@@ -1,13 +1,14 @@
 """The files of an evaluation: evaluation.csv, summary.json and the previews."""
 
 import json
-from collections.abc import Iterable, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from contract.storage import Storage
 from contract.tables import to_csv
-from trainer.evaluation.scores import METRICS, Evaluation, PatientScore
+from trainer.evaluation.scores import METRICS, Evaluation, PatientScore, SoftScore
 
 _COUNTS = ("tp", "fp", "fn", "tn")
 
@@ -16,28 +17,39 @@ def write_results(evaluation: Evaluation, destination: Storage) -> None:
     """Write the previews and tables of an evaluation, summary.json last."""
     for name, png in evaluation.previews.items():
         destination.write(f"{name}.png", png)
-    destination.write("evaluation.csv", patients_csv(evaluation.patients, evaluation.classes))
+    table = patients_csv(evaluation.patients, evaluation.classes, evaluation.patients_soft)
+    destination.write("evaluation.csv", table)
     summary = json.dumps(evaluation_summary(evaluation), indent=2)
     destination.write("summary.json", summary.encode())
 
 
-def patients_csv(patients: Iterable[PatientScore], classes: Sequence[str]) -> bytes:
+def patients_csv(
+    patients: Iterable[PatientScore], classes: Sequence[str], soft: Mapping[str, SoftScore]
+) -> bytes:
     """evaluation.csv: one row per patient and class; an undefined metric is an empty field.
 
     With several classes there is also a row "mean" of each patient, whose counts are empty fields.
+    The last two columns are of probabilities; the loss is one of all classes together.
     """
     rows = []
     for patient in patients:
-        for class_name, counts in zip(classes, patient.counts, strict=True):
+        loss, soft_dice = soft[patient.patient].loss, soft[patient.patient].dice_coef
+        for class_name, counts, soft_class_dice in zip(
+            classes, patient.counts, soft_dice, strict=True
+        ):
             metrics = [getattr(counts, name) for name in METRICS]
             pixels = [getattr(counts, name) for name in _COUNTS]
             row = [patient.patient, class_name, patient.slices, *map(_format, metrics), *pixels]
-            rows.append([*row, "yes" if counts.empty else "no"])
+            row.append("yes" if counts.empty else "no")
+            row += [_format(soft_class_dice), _format(loss) if len(classes) == 1 else None]
+            rows.append(row)
         if len(classes) > 1:
             metrics = [patient.metric(name) for name in METRICS]
             row = [patient.patient, "mean", patient.slices, *map(_format, metrics)]
-            rows.append([*row, *[None] * len(_COUNTS), "yes" if patient.empty else "no"])
-    return to_csv(["patient", "class", "slices", *METRICS, *_COUNTS, "empty"], rows)
+            row += [*[None] * len(_COUNTS), "yes" if patient.empty else "no"]
+            rows.append([*row, _format(statistics.fmean(soft_dice)), _format(loss)])
+    columns = ["patient", "class", "slices", *METRICS, *_COUNTS, "empty"]
+    return to_csv([*columns, "soft_dice_coef", "loss"], rows)
 
 
 def _format(metric: float | None) -> str | None:
@@ -57,6 +69,10 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
             for class_name in evaluation.classes
         },
         "empty_masks": asdict(evaluation.empty_masks),
+        "soft": {
+            "loss": evaluation.soft.loss,
+            "dice_coef": dict(zip(evaluation.classes, evaluation.soft.dice_coef, strict=True)),
+        },
         "model": {
             "name": manifest.name,
             "bundle": evaluation.bundle,

@@ -45,6 +45,16 @@ class PatientScore:
 
 
 @dataclass(frozen=True)
+class SoftScore:
+    """The loss and the soft Dice of the probabilities over some slices together."""
+
+    loss: float
+    """train.loss, of the main output of the network."""
+    dice_coef: tuple[float, ...]
+    """Of each class, 0 to 1, as trainer.components.metrics defines it."""
+
+
+@dataclass(frozen=True)
 class EmptyMaskCounts:
     """How often the ground truth is empty, and how often the prediction is not empty there."""
 
@@ -73,6 +83,10 @@ class Evaluation:
     """Sorted by name."""
     slices: tuple[SliceScore, ...]
     """In the order of the dataset."""
+    soft: SoftScore
+    """Over all slices."""
+    patients_soft: Mapping[str, SoftScore]
+    """By patient."""
     previews: Mapping[str, bytes]
     """PNGs by name: worst, best, worst-patient and, with two patients or more, best-patient."""
     host_info: HostInfo

@@ -18,19 +18,24 @@ from trainer.data.dataset_index import SliceRecord, find_record_neighbours
 
 Pixels = NDArray[np.uint8 | np.int32]
 Mask = NDArray[np.uint8]
-PredictMasks = Callable[[Pixels], Mask]
+Probability = NDArray[np.float32]
+PredictSlices = Callable[[Pixels], tuple[Mask, Probability]]
 LoadedSlice = tuple[SliceRecord, Pixels, Mask]
 
 _READERS = 4
 
 
-def load_saved_model(folder: Path) -> PredictMasks:
-    """The SavedModel of a bundle as a function from slices [B, H, W, C] to masks [B, H, W]."""
+def load_saved_model(folder: Path) -> PredictSlices:
+    """The SavedModel of a bundle as a function of slices [B, H, W, C].
+
+    It returns their masks [B, H, W] and the probabilities of the classes [B, H, W, K].
+    """
     model = tf.saved_model.load(str(folder / "saved_model"))
 
-    def predict(slices: Pixels) -> Mask:
+    def predict(slices: Pixels) -> tuple[Mask, Probability]:
         name = "serving_default" if slices.dtype == np.uint8 else "int32"
-        return model.signatures[name](slices=tf.constant(slices))["mask"].numpy()
+        outputs = model.signatures[name](slices=tf.constant(slices))
+        return outputs["mask"].numpy(), outputs["probability"].numpy()
 
     return predict
 

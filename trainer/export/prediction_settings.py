@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from contract import bundle as bundles
 from contract.bundle import BundleMetadata, Manifest
-from contract.config import Config
+from contract.config import Config, Predict
 from contract.config.loader import load_config, parse_override
 from contract.errors import BundleError, ConfigError
 from contract.storage import LocalStorage, Storage
@@ -23,8 +23,8 @@ def load_changed_config(bundle: Storage, overrides: Sequence[str]) -> Config:
     for key in keys:
         if not key.startswith("predict."):
             raise ConfigError(
-                f"export cannot change {key}, with which the bundle was created: override "
-                "predict.threshold, predict.sliding_window, predict.overlap or predict.batch_size."
+                f"export cannot change {key}, with which the bundle was created: override settings "
+                f"of [predict] ({', '.join(f'predict.{name}' for name in Predict.model_fields)})."
             )
     return load_config(bundles.fetch(bundle) / "config.toml", overrides)
 
@@ -49,12 +49,12 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
     manifest = bundles.read_manifest(LocalStorage(folder))
     previous = load_config(folder / "config.toml").predict
     if config.predict.sliding_window and not previous.sliding_window:
-        height, width = manifest.image_size
         log.warning(
-            "the slices of the training were resized to %d x %d pixels; windows of slices are not "
-            "resized: the masks are good only if those slices had about that size",
-            height,
-            width,
+            "the slices of the training were resized to %d x %d pixels, and windows have %d x %d: "
+            "the masks are good only if a pixel of those slices is about as large as a pixel of "
+            "these",
+            *manifest.image_size,
+            *config.predict.window_shape(manifest.image_size),
         )
     from trainer.export.saved_model import build_inference_model, export_bundle
     from trainer.export.weights import from_npz

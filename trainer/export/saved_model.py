@@ -13,13 +13,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract import bundle
-from contract.config import Config, Network, Predict
+from contract.config import Config, Network
 from contract.config.loader import to_toml
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
 from trainer.components.class_maps import predicted_mask
 from trainer.data.preprocessing import match_channels, normalize, repeat_single_slice, resize
+from trainer.data.slice_adjustments import adjust_slices
 from trainer.export.sliding_window import blend_windows
 from trainer.export.weights import ModelState, to_npz
 from trainer.networks.registry import build_network
@@ -44,11 +45,7 @@ def export_bundle(
     """Write a bundle: SavedModel, weights and settings, its manifest last."""
     with tempfile.TemporaryDirectory(prefix=folder_prefix("bundle")) as name:
         folder = Path(name)
-        scaling = metadata.intensity_scaling
-        num_classes = len(metadata.classes)
-        module = SegmentationModule(
-            model, config.network, scaling, config.predict, num_classes, config.data.stack_size
-        )
+        module = SegmentationModule(model, config, metadata.intensity_scaling)
         save_graph(module, folder / "saved_model")
         (folder / "weights.npz").write_bytes(to_npz(model.get_weights()))
         (folder / "config.toml").write_text(to_toml(config), encoding="utf-8")
@@ -71,21 +68,13 @@ def save_graph(module: "SegmentationModule", folder: Path) -> None:
 class SegmentationModule(tf.Module):
     """The exported graph: raw slices [B, H, W, C] to probabilities [B, H, W, K] and masks.
 
-    If stack_size is not 1, a slice has as many channels, its neighbours, or one, which is repeated.
+    With data.neighbours, a slice has the channels of its neighbours too, or one, which is repeated.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        network: Network,
-        scaling: IntensityScaling,
-        predict: Predict,
-        num_classes: int,
-        stack_size: int,
-    ) -> None:
+    def __init__(self, model: keras.Model, config: Config, scaling: IntensityScaling) -> None:
         super().__init__(name="segmentation")
-        self.network, self.scaling, self.predict = network, scaling, predict
-        self.num_classes, self.stack_size = num_classes, stack_size
+        self.network, self.data, self.predict = config.network, config.data, config.predict
+        self.scaling = scaling
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
@@ -93,34 +82,49 @@ class SegmentationModule(tf.Module):
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
-        if self.predict.sliding_window:
-            maps = self._predict_windows(slices)
-        else:
+        if not self.predict.sliding_window:
             maps = self._predict_resized(slices)
+        elif self.predict.intersect_resized:
+            maps = tf.minimum(self._predict_windows(slices), self._predict_resized(slices))
+        else:
+            maps = self._predict_windows(slices)
         probability = tf.clip_by_value(maps, 0.0, 1.0)
         mask = predicted_mask(probability, self.predict.threshold)
         return {"probability": probability, "mask": mask}
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        resized = tf.round(resize(self._match_channels(slices), *self.network.image_shape))
-        return resize(self._predict_probability(resized), shape[1], shape[2])
+        return self._resize_and_predict(self._prepare(slices), shape[1], shape[2])
+
+    def _resize_and_predict(
+        self, slices: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+    ) -> tf.Tensor:
+        """Probabilities in the size of the slices, which the network gets in its own size."""
+        # Rounded, as the slices of the training are.
+        resized = tf.round(resize(slices, *self.network.image_shape))
+        return resize(self._predict_probability(resized), height, width)
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
+        shape = self.predict.window_shape(self.network.image_shape)
+        is_resized = shape != self.network.image_shape
         return blend_windows(
-            self._match_channels(slices),
-            self._predict_probability,
-            self.network.image_shape,
+            self._prepare(slices),
+            (lambda windows: self._resize_and_predict(windows, *shape))
+            if is_resized
+            else self._predict_probability,
+            shape,
             self.predict.windows_per_side,
             self.predict.batch_size,
-            self.num_classes,
+            len(self.data.segmentation_classes),
         )
 
-    def _match_channels(self, slices: tf.Tensor) -> tf.Tensor:
+    def _prepare(self, slices: tf.Tensor) -> tf.Tensor:
         raw = tf.cast(slices, tf.float32)
-        if self.stack_size > 1:
-            return repeat_single_slice(raw, self.stack_size)
-        return match_channels(raw, self.network.image_channels)
+        if self.data.neighbours:
+            matched = repeat_single_slice(raw, self.data.stack_size)
+        else:
+            matched = match_channels(raw, self.network.image_channels)
+        return adjust_slices(matched, self.data)
 
     def _predict_probability(self, slices: tf.Tensor) -> tf.Tensor:
         return self.forward(normalize(slices, self.scaling))

@@ -13,29 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from contract.config import Config, Network, encoder_weights
 from contract.config.network import EfficientUNet, PretrainedEncoderSection
-from contract.errors import NotFoundError, StorageError, TrainingError, first_line
+from contract.errors import NotFoundError, StorageError, TrainingError
 from contract.state_files import read_json
 from contract.storage import Storage, open_storage
 from contract.temp_folders import folder_prefix
+from trainer.export.keras_h5 import StoredWeights, read_h5
 
 if TYPE_CHECKING:
-    import h5py
     import tf_keras as keras
 
 log = logging.getLogger(__name__)
 
 RECORD = "encoder_weights.json"
 _RESTORE_HINT = "restore it from a copy, or set run.name to a new name"
-
-StoredWeights = dict[str, list[NDArray[np.floating]]]
-"""The weights of each layer that has any, in the order of the file."""
 
 
 class EncoderWeightsRecord(TypedDict):
@@ -155,28 +150,11 @@ def _check_digest(
 
 
 def _read_weights(file: Path, network: Network) -> StoredWeights:
-    """The weights in an .h5 file of Keras; TrainingError if it is incomplete or another file."""
-    # Imported here so that the driver starts without it.
-    import h5py
-
+    """The weights in the file; TrainingError if it is incomplete or another file."""
     try:
-        with h5py.File(file) as content:
-            # A complete model has its weights in a group.
-            root = content if "layer_names" in content.attrs else content["model_weights"]
-            return {
-                name: [np.asarray(root[name][key]) for key in _names(root[name], "weight_names")]
-                for name in _names(root, "layer_names")
-                if _names(root[name], "weight_names")
-            }
-    except (OSError, KeyError) as error:
-        raise _error(
-            network, f"is not a complete .h5 file with weights of Keras ({first_line(error)})"
-        ) from error
-
-
-def _names(group: "h5py.Group", attribute: str) -> list[str]:
-    values = group.attrs[attribute]
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+        return read_h5(file)
+    except ValueError as error:
+        raise _error(network, str(error)) from error
 
 
 def _error(network: Network, problem: str) -> TrainingError:

@@ -11,7 +11,7 @@ from contract.host_info import host_info
 from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import Storage
 from contract.timestamps import utc_now
-from trainer.export import saved_model
+from trainer.export import antillia_weights, saved_model
 from trainer.training import checkpoints
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.plots import write_curves
@@ -43,6 +43,8 @@ def finalize_run(
     )
     metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
     saved_model.export_bundle(model, config, metadata, run.child("bundle"))
+    if config.train.antillia_weights != "none":
+        antillia_weights.save_weights(config, model.get_weights(), run)
     write_tables(run, history)
     write_curves(run, history, config.train.monitor, config.data.segmentation_classes)
     save_epoch_comparison(run, config.data.segmentation_classes)

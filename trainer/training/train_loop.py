@@ -5,7 +5,7 @@ in its own process; only the `WorkerContext` differs.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,7 @@ from trainer.data.cache import CachedSplit
 from trainer.data.dataset_index import Dataset, intensity_scaling
 from trainer.data.pipeline import WorkerRank
 from trainer.data.preprocessing import standardize
-from trainer.export.saved_model import build_inference_model
+from trainer.export.saved_model import SegmentationModule, build_inference_model
 from trainer.export.weights import ModelState
 from trainer.networks.layers import bind_dropout
 from trainer.networks.registry import build_network
@@ -41,7 +41,7 @@ from trainer.training import checkpoints
 from trainer.training.callbacks import TrainingCallback, ignore_epoch, ignore_stall, is_finished
 from trainer.training.encoder_weights import load_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
-from trainer.training.loggers.run_logger import PredictionPreview, RunLogger
+from trainer.training.loggers.run_logger import PredictionPreview, PredictMasks, RunLogger
 from trainer.training.model_cache import ModelCache
 from trainer.training.model_state import state_variables
 
@@ -109,7 +109,7 @@ def train(
     )
     cached = {
         split: cache.load_split(
-            dataset, split, config.network, config.storage.cache_gb, config.data.neighbours
+            dataset, split, config.network, config.storage.cache_gb, config.data
         )
         for split in ("train", "valid")
     }
@@ -192,8 +192,7 @@ def build_compiled_model(config: Config) -> keras.Model:
         built = build_network(config.network, len(classes), config.input_channels)
     network = built.training_model
     model = SegmentationModel(network.inputs, network.outputs, name=network.name)
-    weights = [config.train.class_weights.get(name, 1.0) for name in ("background", *classes)]
-    loss = SegmentationLoss(config.train.loss, weights, built.layout)
+    loss = SegmentationLoss(config.train.loss, config.train.loss_weights(classes), built.layout)
     metrics = SegmentationMetrics(classes)
     model.compile(build_optimizer(config.train), loss, weighted_metrics=[metrics])
     model.optimizer.build(model.trainable_variables)
@@ -295,9 +294,10 @@ def create_run_logger(
     )
     if not slices:
         return RunLogger(run, config.train, config.data.segmentation_classes)
+    create = create_window_predictor if config.train.preview_windows else create_predictor
     preview = PredictionPreview(
-        predict=create_predict_function(config, scaling),
-        images=np.array([each.image for each in slices], np.float32),
+        predict=create(config, scaling),
+        images=[each.image for each in slices],
         masks=[each.mask for each in slices],
         names=[each.name for each in slices],
         stack_size=config.data.stack_size,
@@ -305,10 +305,8 @@ def create_run_logger(
     return RunLogger(run, config.train, config.data.segmentation_classes, preview)
 
 
-def create_predict_function(
-    config: Config, scaling: IntensityScaling
-) -> Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]:
-    """A function from a state and images [n, H, W, C] in 0..1 to masks [n, H, W]."""
+def create_predictor(config: Config, scaling: IntensityScaling) -> PredictMasks:
+    """A function from a state and images [H, W, C] in 0..1, of the network's size, to masks."""
     num_classes = len(config.data.segmentation_classes)
     model = build_inference_model(config.network, num_classes, config.input_channels)
     threshold = config.predict.threshold
@@ -319,8 +317,32 @@ def create_predict_function(
         autograph=False,
     )
 
-    def predict(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def predict(
+        state: ModelState, images: Sequence[NDArray[np.float32]]
+    ) -> Sequence[NDArray[np.uint8]]:
         model.set_weights(state[: len(model.weights)])
-        return forward(tf.constant(images)).numpy()
+        return list(forward(tf.constant(np.stack(images))).numpy())
+
+    return predict
+
+
+def create_window_predictor(config: Config, scaling: IntensityScaling) -> PredictMasks:
+    """A function from a state and images [H, W, C] in 0..1, of any size, to masks by windows.
+
+    It is the graph of a bundle with predict.sliding_window = true.
+    """
+    num_classes = len(config.data.segmentation_classes)
+    model = build_inference_model(config.network, num_classes, config.input_channels)
+    by_windows = config.with_values({"predict.sliding_window": True})
+    module = SegmentationModule(model, by_windows, scaling)
+    segment = tf.function(module.segment, autograph=False, reduce_retracing=True)
+    low, high = scaling.window
+
+    def predict(
+        state: ModelState, images: Sequence[NDArray[np.float32]]
+    ) -> Sequence[NDArray[np.uint8]]:
+        model.set_weights(state[: len(model.weights)])
+        raw = [np.round(image * (high - low) + low).astype(np.int32) for image in images]
+        return [segment(tf.constant(slices[None]))["mask"][0].numpy() for slices in raw]
 
     return predict

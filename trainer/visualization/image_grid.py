@@ -52,8 +52,8 @@ def image_grid(
 
 
 def epoch_sheet(
-    images: NDArray[np.float32],
-    predictions: NDArray[np.uint8],
+    images: Sequence[NDArray[np.float32]],
+    predictions: Sequence[NDArray[np.uint8]],
     masks: Sequence[NDArray[np.uint8] | None],
     names: Sequence[str],
     classes: Sequence[SegmentationClass],
@@ -64,8 +64,8 @@ def epoch_sheet(
     below them.
 
     Args:
-        images: [n, H, W, C] in 0..1, n >= 1.
-        predictions: Class indices [n, H, W].
+        images: [H, W, C] in 0..1, at least one.
+        predictions: Class indices [H, W].
         masks: The ground truth, class indices [H, W] for each slice that has one.
         names: The names of the slices.
         classes: The classes of the masks. With several, the Dice is that of all their pixels.

@@ -90,9 +90,15 @@ def _colors(values: Values) -> Mapping[str, int]:
 
 
 def _translate_threshold(values: Values, has_classes: bool) -> Iterator[Outcome]:
-    names = [("mask", key) for key in ("binarize", "threshold") if values.has("mask", key)]
+    keys = ("binarize", "threshold", "algorithm")
+    names = [("mask", key) for key in keys if values.has("mask", key)]
     threshold = values.get("mask", "threshold")
-    if values.get("mask", "binarize") and threshold is not None and not has_classes:
+    is_binarized = values.get("mask", "binarize") and not has_classes
+    if is_binarized and values.has("mask", "algorithm"):
+        text = "decided from the values of all masks together"
+        yield from (Outcome(name, text=text) for name in names)
+        return
+    if is_binarized and threshold is not None:
         # Foreground is there from the threshold on, and here above it.
         setting = {"data.mask_threshold": ceil(threshold) - 1}
         yield from (Outcome(name, setting) for name in names)

@@ -62,6 +62,7 @@ _GRID = "data.augment.{0}_probability, data.augment.{0}"
 _CIRCLES = (
     "there is one distortion about the center of the slice, not one in each of several circles"
 )
+_EXPORTED = "counts with predict.sliding_window = true (segfleet export)"
 _TILE_THRESHOLD = "predict.threshold, as a fraction of 255"
 
 _MODEL: Mapping[str, Key] = {
@@ -88,8 +89,10 @@ _MODEL: Mapping[str, Key] = {
     "optimizer": Key(types.choice(_OPTIMIZERS), "train.optimizer", default="adam"),
     "loss": _same("train.loss", types.choice(_LOSSES)),
     "metrics": _unused("all metrics are always computed (docs/trainer.md)"),
-    "input_normalize": _unused(
-        "intensities from data.intensity_low to data.intensity_high (0 to 255) always become 0..1"
+    "input_normalize": Key(
+        types.flag,
+        "train.antillia_weights, for unet without normalization; 0 to 255 always become 0..1 here",
+        default=True,
     ),
     "final_activation": _unused("sigmoid for one class, softmax for several"),
     "dropout_seed_fixing": _unused("dropout always depends on run.seed"),
@@ -102,6 +105,9 @@ _DATASET: Mapping[str, Key] = {
     ),
     "resize_interpolation": _unused("slices are resized bilinearly with antialiasing"),
     "color_order": _unused("color slices are always RGB"),
+    "image_normalize": Key(
+        types.flag, "as [model] input_normalize, before the network", default=False
+    ),
 }
 _TRAIN: Mapping[str, Key] = {
     "epochs": _same("train.epochs", types.whole_number),
@@ -109,7 +115,9 @@ _TRAIN: Mapping[str, Key] = {
     "steps_per_epoch": Key(
         types.whole_number, "train.steps_per_epoch if [model] generator is True"
     ),
-    "validation_steps": _unsupported("validation always reads the complete split"),
+    "validation_steps": Key(
+        types.whole_number, "train.validation_steps if [model] generator is True"
+    ),
     "patience": Key(types.whole_number, "train.patience; 0: absent", default=10),
     "metrics": _unused("the curves of a run show all metrics"),
     "image_datapath": Key(types.path, _FOLDERS.format("train")),
@@ -127,12 +135,16 @@ _TRAIN: Mapping[str, Key] = {
         types.whole_number, "train.preview_images, of [infer] images_dir", default=1
     ),
     "epoch_change_infer_dir": _unused(f"{_RUN_FOLDER}/previews"),
-    "epoch_change_tiledinfer": _unsupported("previews show complete slices"),
-    "epoch_change_tiledinfer_dir": _unused("previews show complete slices"),
+    "epoch_change_tiledinfer": Key(
+        types.flag, "train.preview_windows, of [tiledinfer] images_dir", default=False
+    ),
+    "epoch_change_tiledinfer_dir": _unused(f"{_RUN_FOLDER}/previews"),
     "model_dir": _unused(_RUN_FOLDER),
     "eval_dir": _unused(_RUN_FOLDER),
     "create_backup": _unused("a run is never overwritten: another run.name is another run"),
-    "save_weights_only": _unused("a bundle has the SavedModel and the weights"),
+    "save_weights_only": _unused(
+        "a bundle has the SavedModel and the weights, best_model.h5 the weights alone"
+    ),
     "save_model_file": _unused("a run writes a bundle"),
     "seedreset_callback": _unused("all random numbers depend on run.seed and on the step"),
     "show_history": _unused("the curves of a run are always written"),
@@ -165,22 +177,27 @@ def _inference(name: str) -> dict[str, Key]:
 
 _TILED: Mapping[str, Key] = {
     **_inference("tiledinfer"),
+    "images_dir": Key(types.path, _PREVIEWS.replace("infer;", "tiledinfer;")),
     "overlapping": Key(
         types.whole_number,
-        "predict.overlap: 0.0 or 0.5; counts with predict.sliding_window = true (segfleet export)",
+        f"predict.overlap: 0.0 or 0.5; {_EXPORTED}",
     ),
-    "split_size": _unsupported("a window has the size network.image_size"),
-    "bitwise_blending": _unsupported("overlapping windows are averaged with Gaussian weights"),
+    "split_size": Key(types.whole_number, f"predict.window_size; {_EXPORTED}"),
+    "bitwise_blending": Key(types.flag, f"predict.intersect_resized; {_EXPORTED}", default=True),
     "background": _unused("there are no gaps between windows"),
 }
-_SEGMENTATION = {
-    name: _unused(f"colors are those of {_OVERLAYS}")
-    for name in ("colorize", "black", "white", "blursize")
+_SEGMENTATION: Mapping[str, Key] = {
+    "colorize": Key(types.flag, "data.foreground_color, from white", default=False),
+    "black": Key(types.color_name, "the background is black", "not applicable", "#000000"),
+    "white": Key(types.color_name, "data.foreground_color if colorize is True", default="#ffffff"),
+    "blursize": _unused("masks are hard; segfleet predict --probabilities writes soft ones"),
 }
 _IMAGE: Mapping[str, Key] = {
-    "color_converter": Key(types.anything, "None: RGB, as here; another is not supported"),
-    "gamma": Key(types.number, "0: none; another is not supported (data.augment.gamma is random)"),
-    "sharpening": Key(types.number, "0: none; another is not supported"),
+    "color_converter": Key(
+        types.text, "data.color_space: hsv (with the full range of the hue), lab, xyz or ycrcb"
+    ),
+    "gamma": Key(types.number, "data.gamma; 0: none"),
+    "sharpening": Key(types.number, "data.sharpening; 0: none"),
     "color_order": _unused("color slices are always RGB"),
     "file_format": _unused("the format of a slice is read from its file"),
 }
@@ -189,7 +206,10 @@ _MASK: Mapping[str, Key] = {
     "threshold": Key(types.number, "data.mask_threshold = threshold - 1 if binarize is True"),
     "blur": Key(types.flag, "False: none, as here; True is not supported: it enlarges the masks"),
     "blur_size": _unused("masks are not blurred"),
-    "algorithm": _unsupported("masks are binarized by data.mask_threshold"),
+    "algorithm": Key(
+        types.text,
+        "as without binarize: data.mask_threshold is decided from the values of all masks",
+    ),
     "grayscaling": _unused("masks are read as grey values, or as colors if there are classes"),
     "rgb_map": Key(types.color_map, "data.classes, named class_1, class_2, …"),
     "mask_file_format": _unused("the format of a mask is read from its file; .npz is not read"),

@@ -14,6 +14,13 @@ from contract.config.section import Section
 _BLOCKS, _LEVELS, _MAX_LEVELS = 2, 4, 16
 # The layers of its fixed encoder that TensorflowEfficientNetB7UNet trains.
 _B7_LAYERS = 61
+# Settings with which the weights of a UNet are not those of one there.
+_OTHER_INPUT = {
+    "network.deep_supervision",
+    "data.normalize",
+    "data.intensity_low",
+    "data.intensity_high",
+}
 _B7_TEXT = (
     "there the encoder has ImageNet weights, and its last 61 layers are trained; here all are, "
     "unless network.encoder_weights names a file with those weights"
@@ -44,6 +51,30 @@ def translate_network(values: Values, overrides: Mapping[str, Any]) -> Iterator[
         yield outcome
     if name == "unet" and not values.has("model", "normalization"):
         yield Outcome(("model", "normalization"), {"network.normalization": "none"})
+    yield from _translate_input_range(name, values, overrides)
+
+
+def _translate_input_range(
+    name: str, values: Values, overrides: Mapping[str, Any]
+) -> Iterator[Outcome]:
+    """What the network there does with intensities, which matters for the weights of a UNet.
+
+    The slices are in 0..255; image_normalize and input_normalize each divide them by 255.
+    """
+    key, key_of_slices = ("model", "input_normalize"), ("dataset", "image_normalize")
+    divisions = values.get(*key) + values.get(*key_of_slices)
+    normalization = "batch" if values.get("model", "normalization") else "none"
+    is_unet = name == "unet" and overrides.get("network.normalization", normalization) == "none"
+    if is_unet and divisions < 2 and not overrides.keys() & _OTHER_INPUT:
+        settings = {"train.antillia_weights": "normalized" if divisions else "raw"}
+        yield Outcome(key, settings)
+        if values.has(*key_of_slices):
+            yield Outcome(key_of_slices, settings)
+        return
+    text = "0 to 255 always become 0..1"
+    for each in (key, key_of_slices):
+        if values.has(*each):
+            yield Outcome(each, status="not applicable", text=text)
 
 
 def _translate_name(name: str, class_name: str, overrides: Mapping[str, Any]) -> Outcome:

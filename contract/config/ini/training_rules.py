@@ -1,17 +1,28 @@
 """Translation of the training, of the previews and of the prediction."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from contract.config.ini.augment_rules import is_augmented
+from contract.config.ini.keys import KeyName, Status
 from contract.config.ini.outcome import Outcome, Values
 from contract.config.train import Train
 
 # What Keras uses for AdamW if nothing is given, as those projects do.
 _KERAS_WEIGHT_DECAY = 0.004
 _MAX_PREVIEWS = 64
-_INFERENCE_IMAGES = ("infer", "images_dir")
+_COLOR_CONVERTER = re.compile(r"(?:cv2\.)?COLOR_(?:BGR|RGB)2(\w+)")
+# By the ends of OpenCV's names; the hue has its full range here.
+_COLOR_SPACES = {
+    "hsv": "hsv",
+    "hsv_full": "hsv",
+    "lab": "lab",
+    "xyz": "xyz",
+    "ycrcb": "ycrcb",
+    "ycr_cb": "ycrcb",
+}
 # Defaults of those networks that have their own.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "TensorflowSwinUNet": {"clipvalue": 0.5},
@@ -37,33 +48,42 @@ def translate_previews(values: Values, folder: Path) -> Iterator[Outcome]:
 
     folder: that of the file, from which its paths are taken.
     """
-    switch, number = ("train", "epoch_change_infer"), ("train", "num_infer_images")
-    is_on = values.get(*switch)
-    if values.has(*_INFERENCE_IMAGES):
-        images = Path(folder, values.get(*_INFERENCE_IMAGES))
-        yield _translate_preview_source(images, is_drawn=bool(is_on))
-    if is_on is None:
+    resized, tiled = ("train", "epoch_change_infer"), ("train", "epoch_change_tiledinfer")
+    number = ("train", "num_infer_images")
+    is_tiled = values.get(*tiled)
+    sources = {"tiledinfer": is_tiled, "infer": values.get(*resized) and not is_tiled}
+    for section, is_drawn in sources.items():
+        if values.has(section, "images_dir"):
+            yield _translate_preview_source(values, section, folder, is_drawn=bool(is_drawn))
+    if values.get(*resized) is None and not is_tiled:
         if values.has(*number):
             text = "epoch_change_infer is absent: train.preview_images keeps its default"
             yield Outcome(number, status="not applicable", text=text)
         return
+    is_on = values.get(*resized) or is_tiled
     count = min(max(values.get(*number), 1), _MAX_PREVIEWS) if is_on else 0
     setting = {"train.preview_images": count}
-    yield Outcome(switch, setting)
-    if values.has(*number):
-        yield Outcome(number, setting, text="" if is_on else "epoch_change_infer is False")
+    for name in (resized, number):
+        if values.has(*name):
+            yield Outcome(name, setting, text="" if is_on else "epoch_change_infer is False")
 
 
-def _translate_preview_source(images: Path, is_drawn: bool) -> Outcome:
+def _translate_preview_source(
+    values: Values, section: str, folder: Path, *, is_drawn: bool
+) -> Outcome:
     """The folder whose images are drawn: with masks, if they are in the folder next to it."""
+    name, images = (section, "images_dir"), Path(folder, values.get(section, "images_dir"))
     if not is_drawn:
-        text = "[train] epoch_change_infer is not True; segfleet predict has it as an argument"
-        return Outcome(_INFERENCE_IMAGES, status="not applicable", text=text)
+        text = f"[train] epoch_change_{section} is not True, or another folder is drawn; segfleet "
+        return Outcome(name, status="not applicable", text=f"{text}predict has it as an argument")
     if not images.is_dir():
         text = "there is no such folder: validation slices are drawn after each epoch"
-        return Outcome(_INFERENCE_IMAGES, status="not applicable", text=text)
+        return Outcome(name, status="not applicable", text=text)
     source = images.parent if images.name == "images" else images
-    return Outcome(_INFERENCE_IMAGES, {"train.preview_source": str(source)})
+    settings: dict[str, Any] = {"train.preview_source": str(source)}
+    if section == "tiledinfer":
+        settings["train.preview_windows"] = True
+    return Outcome(name, settings)
 
 
 def translate_prediction(values: Values) -> Iterator[Outcome]:
@@ -80,24 +100,72 @@ def translate_prediction(values: Values) -> Iterator[Outcome]:
             yield Outcome(name, status="not applicable", text="[tiledinfer] threshold is used")
         else:
             yield Outcome(name, {"predict.threshold": round(values.get(*name) / 255, 4)})
-    if values.has("tiledinfer", "overlapping"):
-        overlap = 0.5 if values.get("tiledinfer", "overlapping") > 0 else 0.0
-        yield Outcome(("tiledinfer", "overlapping"), {"predict.overlap": overlap})
+    yield from _translate_windows(values)
 
 
-def translate_image(values: Values) -> Iterator[Outcome]:
-    """Keys of [image], which have no setting."""
-    for key in ("color_converter", "gamma", "sharpening"):
-        if not values.has("image", key):
-            continue
-        value = values.get("image", key)
-        if value:
-            text = f"= {value!r:.60}: convert the slices before the training"
-            yield Outcome(("image", key), status="not supported", text=text)
-        else:
-            yield Outcome(
-                ("image", key), status="not applicable", text="has no effect there, either"
-            )
+def translate_colors(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
+    """The color of the foreground in masks and overlays."""
+    has_classes = values.get("mask", "rgb_map") or any(
+        key.startswith("data.classes") for key in overrides
+    )
+    switch, white, black = (("segmentation", key) for key in ("colorize", "white", "black"))
+    if values.has(*black):
+        status: Status = "not applicable" if values.get(*black) == "#000000" else "not supported"
+        yield Outcome(black, status=status, text="the background is black")
+    if not values.get(*switch) or has_classes:
+        text = "the classes have colors" if values.get(*switch) else "colorize is not True"
+        for name in (switch, white):
+            if values.has(*name):
+                yield Outcome(name, status="not applicable", text=text)
+        return
+    setting = {"data.foreground_color": values.get(*white)}
+    yield Outcome(switch, setting)
+    if values.has(*white):
+        yield Outcome(white, setting)
+
+
+def _translate_windows(values: Values) -> Iterator[Outcome]:
+    """The settings of sliding windows; those projects combine their mask with the resized one."""
+    overlap, size = ("tiledinfer", "overlapping"), ("tiledinfer", "split_size")
+    blending = ("tiledinfer", "bitwise_blending")
+    if not any(section == "tiledinfer" for section, _ in values.given):
+        return
+    if values.has(*overlap):
+        yield Outcome(overlap, {"predict.overlap": 0.5 if values.get(*overlap) > 0 else 0.0})
+    if values.has(*size):
+        yield Outcome(size, {"predict.window_size": values.get(*size)})
+    if not values.get("mask", "rgb_map"):
+        yield Outcome(blending, {"predict.intersect_resized": values.get(*blending)})
+    elif values.has(*blending):
+        text = "each pixel has its most probable class"
+        yield Outcome(blending, status="not applicable", text=text)
+
+
+def translate_image(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
+    """The changes of every slice, from [image]."""
+    converter, gamma, sharpening = (
+        ("image", key) for key in ("color_converter", "gamma", "sharpening")
+    )
+    channels = overrides.get("network.image_channels", values.get("model", "image_channels"))
+    if values.get(*converter):
+        yield _translate_converter(converter, str(values.get(*converter)), is_rgb=channels == 3)
+    for name, setting in ((gamma, "data.gamma"), (sharpening, "data.sharpening")):
+        if values.get(*name):
+            yield Outcome(name, {setting: values.get(*name)})
+        elif values.has(*name):
+            yield Outcome(name, status="not applicable", text="has no effect there, either")
+
+
+def _translate_converter(name: KeyName, value: str, *, is_rgb: bool) -> Outcome:
+    match = _COLOR_CONVERTER.fullmatch(value)
+    space = _COLOR_SPACES.get(match[1].lower()) if match else None
+    if space is None:
+        text = f"= {value:.60}: convert the slices before the training"
+        return Outcome(name, status="not supported", text=text)
+    if not is_rgb:
+        text = "slices have one channel: [model] image_channels"
+        return Outcome(name, status="not applicable", text=text)
+    return Outcome(name, {"data.color_space": space})
 
 
 def _compile_option(values: Values, key: str) -> Any:
@@ -113,19 +181,20 @@ def _translate_clipping(values: Values) -> Iterator[Outcome]:
 
 
 def _translate_batches(values: Values) -> Iterator[Outcome]:
-    size, steps = ("train", "batch_size"), ("train", "steps_per_epoch")
+    size = ("train", "batch_size")
     if values.has(*size):
         settings: dict[str, Any] = {"train.batch_size": values.get(*size)}
         if values.get(*size) % Train.model_fields["num_workers"].default:
             # The samples of a batch are divided among the workers.
             settings["train.num_workers"] = 1
         yield Outcome(size, settings)
-    if values.has(*steps):
-        if is_augmented(values):
-            yield Outcome(steps, {"train.steps_per_epoch": values.get(*steps)})
-        else:
-            text = "without [model] generator, an epoch is the complete training split"
-            yield Outcome(steps, status="not applicable", text=text)
+    for key in ("steps_per_epoch", "validation_steps"):
+        name = ("train", key)
+        if values.has(*name) and is_augmented(values):
+            yield Outcome(name, {f"train.{key}": values.get(*name)})
+        elif values.has(*name):
+            text = "without [model] generator, an epoch is the complete splits"
+            yield Outcome(name, status="not applicable", text=text)
 
 
 def _translate_patience(values: Values) -> Iterator[Outcome]:

@@ -88,6 +88,19 @@ def color_map(value: Any) -> dict[str, int]:
     return result
 
 
+def color_name(value: Any) -> str:
+    """The name of a color, or three channels, as "#00ff00"."""
+    from PIL import ImageColor
+
+    if not isinstance(value, str):
+        return _color(value)
+    try:
+        # Without the alpha channel.
+        return "#" + bytes(ImageColor.getrgb(value.strip())[:3]).hex()
+    except ValueError as error:
+        raise ValueError('must be the name of a color, such as "green"') from error
+
+
 def choice(known: Mapping[str, str]) -> Reader:
     """A reader of one of the known names, in upper or lower case, that returns its translation."""
     by_lower = {name.lower(): translation for name, translation in known.items()}

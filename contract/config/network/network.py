@@ -48,19 +48,19 @@ def image_sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def check_divisible(image_size: int | tuple[int, int], step: int, reason: str) -> None:
-    """ValueError for network.image_size if a side is not divisible by a number of pixels.
+def check_divisible(key: str, size: int | tuple[int, int], step: int, reason: str) -> None:
+    """ValueError if a side of a size is not divisible by a number of pixels.
 
-    reason: follows the number in the message.
+    key: the setting that the message names. reason: follows the number in the message.
     """
-    for name, side in zip(_SIDES, image_sides(image_size), strict=True):
+    for name, side in zip(_SIDES, image_sides(size), strict=True):
         if side % step == 0:
             continue
         smaller = max(side // step, 1) * step
         rule = f"must be divisible by {step} {reason}: use {smaller} or {smaller + step}"
-        if isinstance(image_size, int):
-            raise ValueError(f"network.image_size = {side} {rule}")
-        raise ValueError(f"network.image_size = {list(image_size)}: the {name} {side} {rule}")
+        if isinstance(size, int):
+            raise ValueError(f"{key} = {side} {rule}")
+        raise ValueError(f"{key} = {list(size)}: the {name} {side} {rule}")
 
 
 class Network(Section):

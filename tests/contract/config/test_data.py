@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contract.config import Data
+from contract.config import Config, Data
 
 FOLDER = {"source": "folder", "root": "/slices"}
 
@@ -65,3 +65,19 @@ def test_classes_have_a_value_or_a_color_and_keep_their_order() -> None:
     assert [each.name for each in data.segmentation_classes] == ["b", "a"]
     (foreground,) = Data().segmentation_classes
     assert foreground.name == "foreground"
+
+
+def test_the_foreground_has_a_color() -> None:
+    data = Data.model_validate({"foreground_color": "#008000"})
+    (foreground,) = data.segmentation_classes
+    assert (foreground.name, foreground.value, foreground.color) == (
+        "foreground",
+        None,
+        (0, 128, 0),
+    )
+    assert Config(data=data).fingerprint() == Config().fingerprint()
+    with pytest.raises(ValidationError, match=r"foreground_color has no effect with data\.classes"):
+        Data.model_validate({**FOLDER, "classes": {"a": 1}, "foreground_color": [0, 128, 0]})
+    for wrong in (3, "green", [1, 2]):
+        with pytest.raises(ValidationError, match="is not a color such as"):
+            Data.model_validate({"foreground_color": wrong})

@@ -74,6 +74,7 @@ class TestEveryKey:
             "train.batch_size": 3,
             "train.num_workers": 1,
             "train.steps_per_epoch": 50,
+            "train.validation_steps": 20,
             "train.monitor": "val_loss",
             "train.patience": 5,
             "train.lr_schedule": "plateau",
@@ -88,6 +89,7 @@ class TestEveryKey:
             "data.images_dir": "images",
             "data.masks_dir": "masks",
             "data.classes": {"class_1": "#00ff00", "class_2": "#ff0000"},
+            "data.sharpening": 1.0,
             "data.augment.shift_probability": 0.0,
             "data.augment.gamma_probability": 0.0,
             "data.augment.noise_probability": 0.0,
@@ -133,9 +135,9 @@ class TestEveryKey:
             if "=" in line and not line.startswith(";")
         }
         status = {note.source: note.status for note in notes}
-        assert status["[train] validation_steps"] == "not supported"
+        assert status["[train] validation_steps"] == "translated"
         assert status["[mask] blur"] == "not supported"
-        assert status["[image] sharpening"] == "not supported"
+        assert status["[image] sharpening"] == "translated"
         assert status["[mask] threshold"] == "not applicable"
         assert status["[eval] image_datapath"] == "not applicable"
         assert status["[infer] threshold"] == "not applicable"
@@ -226,14 +228,14 @@ class TestNotes:
 
     def test_one_message_is_logged(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         path = tmp_path / "a.config"
-        path.write_text(FOLDERS + "[train]\nepoch = 3\nvalidation_steps = 2\n")
+        path.write_text(FOLDERS + "[train]\nepoch = 3\n[mask]\nblur = True\n")
         with caplog.at_level(logging.INFO):
             load_config(path)
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
         assert record.getMessage() == (
             f"{path}: 4 keys are translated, 0 are not applicable; unknown: [train] epoch (did you "
-            "mean [train] epochs?); not supported: [train] validation_steps. segfleet convert "
+            "mean [train] epochs?); not supported: [mask] blur. segfleet convert "
             "lists every key"
         )
 

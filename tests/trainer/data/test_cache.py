@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.config import UNet
+from contract.config import Data, UNet
 from contract.errors import DataError, StorageError
 from contract.imaging.arrays import to_grey
 from contract.imaging.decode import read_image
@@ -50,10 +50,10 @@ def create_dataset(folder: Path, fingerprint: str = "f", count: int = 1) -> Data
 @pytest.mark.parametrize("name", ["meta.json", "00000000"])
 def test_what_the_system_has_cleared_is_made_again(name: str, root: Path, tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices")
-    image, mask = cache.load_split(dataset, "train", NETWORK, 1.0).read(0)
+    image, mask = cache.load_split(dataset, "train", NETWORK, 1.0, Data()).read(0)
     (kept,) = root.glob(f"*/{name}")
     kept.unlink()
-    again = cache.load_split(dataset, "train", NETWORK, 1.0).read(0)
+    again = cache.load_split(dataset, "train", NETWORK, 1.0, Data()).read(0)
     assert np.array_equal(again[0], image)
     assert np.array_equal(again[1], mask)
 
@@ -64,7 +64,7 @@ def test_a_rectangular_split_has_the_height_and_width_of_the_network(
     dataset = create_dataset(tmp_path / "slices")
     wide, high = (UNet(image_size=size, num_layers=2) for size in ((16, 64), (64, 16)))
     for network in (wide, high):
-        cached = cache.load_split(dataset, "train", network, 1.0)
+        cached = cache.load_split(dataset, "train", network, 1.0, Data())
         image, mask = cached.read(0)
         assert image.shape == (*network.image_shape, 1)
         assert mask.shape == network.image_shape
@@ -83,7 +83,7 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
 def test_16_bit_intensities_are_cached_as_they_are(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices")
     for record in dataset.slices:
-        cached = cache.load_split(dataset, record.split, NETWORK, 1.0)
+        cached = cache.load_split(dataset, record.split, NETWORK, 1.0, Data())
         image, mask = cached.read(0)
         raw = read_image(open_storage(dataset.root), record.image)
         np.testing.assert_array_equal(image, raw)
@@ -114,10 +114,10 @@ def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
 ) -> None:
     datasets = {name: create_dataset(tmp_path / name, name, count=4) for name in "abcd"}
     limit = 2.5 * 4 * 32 * 32 * 5 / 1e9  # two splits of four slices with items of 4 + 1 bytes
-    used = cache.load_split(datasets["a"], "train", NETWORK, limit)
-    released = cache.load_split(datasets["b"], "train", NETWORK, limit).folder
+    used = cache.load_split(datasets["a"], "train", NETWORK, limit, Data())
+    released = cache.load_split(datasets["b"], "train", NETWORK, limit, Data()).folder
     (released / "meta.json").write_text('{"by')
-    third = cache.load_split(datasets["c"], "train", NETWORK, limit)
+    third = cache.load_split(datasets["c"], "train", NETWORK, limit, Data())
     assert used.folder.exists()
     assert third.folder.exists()
     assert not released.exists()
@@ -128,7 +128,7 @@ def test_the_cache_used_longest_ago_makes_room_and_one_in_use_does_not(
 def test_a_split_larger_than_the_cache_is_an_error(tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices", count=4)
     with pytest.raises(DataError, match=r"32 x 32 pixels do not fit in .*cache_gb = 1e-06"):
-        cache.load_split(dataset, "train", NETWORK, 1e-6)
+        cache.load_split(dataset, "train", NETWORK, 1e-6, Data())
 
 
 @pytest.mark.usefixtures("root")
@@ -144,15 +144,15 @@ def test_neighbours_are_channels_of_a_sample(tmp_path: Path) -> None:
         keys = f"{name}.png", f"m-{name}.png"
         records.append(SliceRecord(name, name[:2], "train", *keys, 64, 64, (0.5,)))
     dataset = Dataset(slices.url, tuple(records), "f", threshold_encoding(127))
-    cached = cache.load_split(dataset, "train", NETWORK, 1.0, neighbours=2)
+    cached = cache.load_split(dataset, "train", NETWORK, 1.0, Data(neighbours=2))
     grey = [
         cache.resize_slices(
-            tf.constant(to_grey(read_image(slices, record.image))[None]), (32, 32), 1
+            tf.constant(to_grey(read_image(slices, record.image))[None]), (32, 32), 1, Data()
         ).numpy()[0, ..., 0]
         for record in records
     ]
     expected = [[0, 0, 0, 1, 1], [0, 0, 1, 1, 2], [1, 2, 2, 2, 2], [3] * 5]
-    plain = cache.load_split(dataset, "train", NETWORK, 1.0)
+    plain = cache.load_split(dataset, "train", NETWORK, 1.0, Data())
     for index, stack in enumerate(expected):
         image, mask = cached.read(index)
         assert np.array_equal(image, np.stack([grey[each] for each in stack], axis=-1))

@@ -179,6 +179,18 @@ def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: S
     check_tile_sizes(dataset, resized.network, resized.predict)
     fitting = config.with_values({"network.num_layers": 4, "network.image_size": SIDE})
     check_tile_sizes(dataset, fitting.network, fitting.predict)
+    windows = config.with_values({"predict.window_size": SIDE})
+    check_tile_sizes(dataset, windows.network, windows.predict)
+    larger = config.with_values({"predict.window_size": 2 * SIDE})
+    with pytest.raises(DataError, match=r"must have 48 x 48 \(predict\.window_size\)"):
+        check_tile_sizes(dataset, larger.network, larger.predict)
+
+
+def test_the_colors_are_those_of_the_settings(source: Storage, home: Storage) -> None:
+    prepare_dataset(settings(source), 0, home)
+    green = settings(source).model_copy(update={"foreground_color": (0, 128, 0)})
+    dataset = prepare_dataset(green, 0, home)
+    assert [each.color for each in dataset.masks.classes] == [(0, 128, 0)]
 
 
 def test_neighbours_require_slices_with_neighbours(source: Storage, home: Storage) -> None:

@@ -166,6 +166,23 @@ def test_validation_shows_every_sample_once_with_weight(
     assert sorted(seen) == list(range(count))
 
 
+def test_some_validation_steps_are_spread_over_the_split(create_split: CreateSplit) -> None:
+    settings = create_config(num_workers=1, validation_steps=2)
+    batch_size = settings.train.batch_size
+    assert pipeline.validation_steps(settings.train, 40) == 2
+    batches = pipeline.validation_dataset(create_split(40), WINDOW, settings.train, WorkerRank())
+    seen = [
+        round(float(image[0, 0, 0]) * 255)
+        for images, _, weights in batches.take(2).as_numpy_iterator()
+        for image, weight in zip(images, weights, strict=True)
+        if weight
+    ]
+    assert seen == [number * 40 // (2 * batch_size) for number in range(2 * batch_size)]
+    # No more than there are.
+    assert pipeline.validation_steps(settings.train, 5) == 2
+    assert len(pipeline.validation_samples(settings.train, 5)) == 5
+
+
 @pytest.mark.parametrize("count", [5, 9, 11])
 def test_no_validation_batch_counts_for_more_than_its_samples(
     count: int, create_split: CreateSplit

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from contract.config import Data
 from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.data import preprocessing
 
@@ -34,7 +35,7 @@ def test_grey_and_rgb_become_one_another() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_fitted_slices_are_whole_raw_intensities(dtype: type) -> None:
     slices = RANDOM.integers(0, 255, (2, 40, 30, 1)).astype(dtype)
-    fitted = preprocessing.resize_slices(tf.constant(slices), (16, 16), 1).numpy()
+    fitted = preprocessing.resize_slices(tf.constant(slices), (16, 16), 1, Data()).numpy()
     assert fitted.shape == (2, 16, 16, 1)
     assert np.array_equal(fitted, np.round(fitted))
     assert slices.min() <= fitted.min() <= fitted.max() <= slices.max()

@@ -49,3 +49,12 @@ def test_images_of_a_folder_have_the_size_of_the_network(neighbours: int, tmp_pa
     assert second.mask.shape == (24, 32)
     assert not second.mask[:11].any()
     assert second.mask[13:].all()
+
+    by_windows = {"train.preview_source": str(tmp_path), "train.preview_windows": True}
+    first, second = load_own_slices(
+        open_storage(str(tmp_path)), config.with_values(by_windows), MASKS, WINDOW, 2
+    )
+    assert first.image.shape == (48, 64, config.input_channels)
+    assert np.array_equal(first.image[..., 0], bright / 255)
+    assert second.mask is not None
+    assert np.array_equal(second.mask, bright == 0)

@@ -16,6 +16,8 @@ def test_only_settings_with_an_effect_on_an_evaluation_can_change(thresholding):
         ("train.epochs", 3),
         ("run.seed", 1),
         ("data.neighbours", 1),
+        ("data.intensity_high", 100.0),
+        ("data.gamma", 2.0),
     ):
         with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
             load_bundle_config(bundle, [f"{key}={value}"], {})

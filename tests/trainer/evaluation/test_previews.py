@@ -46,7 +46,7 @@ def test_a_slice_is_drawn_with_its_prediction_and_a_close_up(
     done: EvaluationResult, prepared: Prepared, thresholding: Path
 ) -> None:
     reader = SliceReader(open_storage(prepared.dataset.root), prepared.dataset.masks, (0.0, 255.0))
-    predict_masks = load_saved_model(thresholding)
+    predict_slices = load_saved_model(thresholding)
     scores = {one.slice.name: one for one in done.evaluation.slices}
     expected = {
         "half-1": {"true": True, "missed": False, "invented": False},
@@ -55,11 +55,11 @@ def test_a_slice_is_drawn_with_its_prediction_and_a_close_up(
         "missed-1": {"true": False, "missed": True, "invented": False},
     }
     for name, colors in expected.items():
-        sheet = slice_sheet([scores[name]], reader, predict_masks)
+        sheet = slice_sheet([scores[name]], reader, predict_slices)
         assert colors_in(sheet) == colors, name
         # The slice and, to its right, its close-up.
         assert decode_png(sheet).shape[1] == 2 * (256 + 6) + 6
-    volume = volume_sheet("half", done.evaluation.slices, reader, predict_masks)
+    volume = volume_sheet("half", done.evaluation.slices, reader, predict_slices)
     assert colors_in(volume) == {"true": True, "missed": True, "invented": True}
-    missed = volume_sheet("missed", done.evaluation.slices, reader, predict_masks)
+    missed = volume_sheet("missed", done.evaluation.slices, reader, predict_slices)
     assert colors_in(missed) == {"true": False, "missed": True, "invented": False}

@@ -11,7 +11,7 @@ from contract.confusion import ConfusionCounts
 from tests.trainer.conftest import Prepared
 from tests.trainer.evaluation.conftest import EvaluationResult
 from trainer.evaluation.results import patients_csv
-from trainer.evaluation.scores import PatientScore
+from trainer.evaluation.scores import PatientScore, SoftScore
 
 
 def test_the_table_has_a_row_for_each_patient(done: EvaluationResult) -> None:
@@ -30,6 +30,8 @@ def test_the_summary_names_what_it_is_of(
     summary = json.loads(done.destination.read("summary.json"))
     assert summary["dice"]["mean"] == pytest.approx(0.55)
     assert summary["empty_masks"]["patients"] == 2
+    assert 0.0 < summary["soft"]["loss"] < 8.0
+    assert list(summary["soft"]["dice_coef"]) == ["foreground"]
     assert (summary["patients"], summary["slices"], summary["split"]) == (5, 6, "test")
     assert summary["model"]["name"] == "thresholding"
     assert summary["model"]["bundle"] == str(thresholding)
@@ -43,18 +45,20 @@ def test_a_metric_of_the_table_has_six_digits_and_an_undefined_one_none() -> Non
         PatientScore("a", 3, (ConfusionCounts(tp=1, fp=2, fn=0, tn=7),)),
         PatientScore("b,c", 1, (ConfusionCounts(tn=10),)),
     ]
-    assert patients_csv(patients, ["foreground"]).decode().splitlines() == [
-        "patient,class,slices,dice,iou,sensitivity,specificity,tp,fp,fn,tn,empty",
-        "a,foreground,3,0.5,0.333333,1,0.777778,1,2,0,7,no",
-        '"b,c",foreground,1,1,1,,1,0,0,0,10,yes',
+    soft = {"a": SoftScore(0.25, (0.75,)), "b,c": SoftScore(1 / 3, (1.0,))}
+    assert patients_csv(patients, ["foreground"], soft).decode().splitlines() == [
+        "patient,class,slices,dice,iou,sensitivity,specificity,tp,fp,fn,tn,empty,soft_dice_coef,loss",
+        "a,foreground,3,0.5,0.333333,1,0.777778,1,2,0,7,no,0.75,0.25",
+        '"b,c",foreground,1,1,1,,1,0,0,0,10,yes,1,0.333333',
     ]
 
 
 def test_a_patient_has_a_row_for_each_class_and_their_mean() -> None:
     counts = ConfusionCounts(tp=1, fp=1, tn=8), ConfusionCounts(tp=3, tn=7)
-    table = patients_csv([PatientScore("a", 2, counts)], ["liver", "kidney"]).decode()
+    soft = {"a": SoftScore(0.3, (0.5, 1.0))}
+    table = patients_csv([PatientScore("a", 2, counts)], ["liver", "kidney"], soft).decode()
     assert table.splitlines()[1:] == [
-        "a,liver,2,0.666667,0.5,1,0.888889,1,1,0,8,no",
-        "a,kidney,2,1,1,1,1,3,0,0,7,no",
-        "a,mean,2,0.833333,0.75,1,0.944444,,,,,no",
+        "a,liver,2,0.666667,0.5,1,0.888889,1,1,0,8,no,0.5,",
+        "a,kidney,2,1,1,1,1,3,0,0,7,no,1,",
+        "a,mean,2,0.833333,0.75,1,0.944444,,,,,no,0.75,0.3",
     ]

@@ -62,7 +62,8 @@ def test_a_saved_model_predicts_slices_of_both_types(
     thresholding: Path, dtype: type[np.uint8 | np.int32]
 ) -> None:
     slices = np.where(ORGAN, 200, 40).astype(dtype)[None, ..., None]
-    masks = load_saved_model(thresholding)(slices)
+    masks, probability = load_saved_model(thresholding)(slices)
+    assert (probability.shape, probability.dtype) == ((1, HEIGHT, WIDTH, 1), np.float32)
     assert (masks.shape, masks.dtype) == ((1, HEIGHT, WIDTH), np.uint8)
     assert np.array_equal(masks[0] == 1, ORGAN)
 

@@ -62,7 +62,7 @@ def test_the_same_weights_predict_by_sliding_window(
     with np.load(trained / "weights.npz") as weights:
         state = [weights[name] for name in sorted(weights.files)]
     model = saved_model.build_inference_model(config.network, 1, 1, state)
-    module = saved_model.SegmentationModule(model, config.network, WINDOW, config.predict, 1, 1)
+    module = saved_model.SegmentationModule(model, config, WINDOW)
     expected, after = module.segment(tf.constant(SLICES)), predict(tmp_path / "windows")
     assert np.abs(after["probability"] - expected["probability"]).max() < 1e-5
     assert np.abs(after["probability"] - before["probability"]).max() > 1e-3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.config import Config, Train
+from contract.config import Config, Data, Train
 from contract.imaging.intensity_scaling import IntensityScaling
 from tests.small import WINDOW, write_split
 from trainer.data.pipeline import WorkerRank, load_sample, validation_dataset
@@ -29,9 +29,7 @@ def create_module(
 ) -> saved_model.SegmentationModule:
     num_classes = len(config.data.segmentation_classes)
     model = saved_model.build_inference_model(config.network, num_classes, config.input_channels)
-    return saved_model.SegmentationModule(
-        model, config.network, scaling, config.predict, num_classes, config.data.stack_size
-    )
+    return saved_model.SegmentationModule(model, config, scaling)
 
 
 def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
@@ -39,11 +37,21 @@ def create(**predict: object) -> tuple[Config, saved_model.SegmentationModule]:
     return config, create_module(config)
 
 
+def copy_weights(
+    source: saved_model.SegmentationModule, other: saved_model.SegmentationModule
+) -> None:
+    """Give another module the weights of one, whose network predicts about half foreground."""
+    # Without the bias of the start the network predicts foreground in about half of the pixels.
+    source.weights[-1].assign([0.0])
+    for mine, theirs in zip(source.weights, other.weights, strict=True):
+        theirs.assign(mine)
+
+
 @pytest.mark.parametrize("scaling", [WINDOW, FOREGROUND], ids=["window", "foreground"])
 def test_serving_sees_what_training_saw(scaling: IntensityScaling, tmp_path: Path) -> None:
     segmentation = create_module(Config.model_validate({"network": SMALL}), scaling)
     raw = RANDOM.integers(0, 255, (1, 90, 70, 3), np.uint8)
-    cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
+    cached = resize_slices(tf.constant(raw), (32, 32), 1, Data()).numpy().astype(np.uint8)
     split = write_split(tmp_path, cached, np.zeros((1, 32, 32), np.uint8))
     image, _ = load_sample(split, scaling, 0)
     trained = segmentation.forward(tf.constant(standardize(image[None], scaling)))
@@ -82,6 +90,33 @@ def test_a_tiled_bundle_asks_the_network_at_full_resolution() -> None:
     expected = segmentation.forward(tf.constant(image))[0]
     assert config.predict.sliding_window
     assert np.abs(segmentation.segment(tf.constant(raw))["probability"][0] - expected).max() < 1e-5
+
+
+def test_a_window_of_another_size_is_resized_to_the_network() -> None:
+    _, windows = create(sliding_window=True, window_size=[64, 96], overlap=0.5)
+    _, resized = create()
+    copy_weights(resized, windows)
+    raw = tf.constant(RANDOM.integers(0, 255, (2, 64, 96, 1), np.uint8))
+    expected = resized.segment(raw)["probability"]
+    assert np.abs(windows.segment(raw)["probability"] - expected).max() < 1e-6
+    # Windows without overlap are independent of each other.
+    _, separate = create(sliding_window=True, window_size=[64, 96], overlap=0.0)
+    copy_weights(resized, separate)
+    both = tf.concat([raw[:1], raw[1:]], axis=2)
+    expected = tf.concat([expected[:1], expected[1:]], axis=2)
+    assert np.abs(separate.segment(both)["probability"] - expected).max() < 1e-6
+
+
+def test_a_mask_can_be_the_intersection_of_windows_and_resized_slice() -> None:
+    _, resized = create()
+    _, windows = create(sliding_window=True)
+    _, both = create(sliding_window=True, intersect_resized=True)
+    for module in (windows, both):
+        copy_weights(resized, module)
+    raw = tf.constant(RANDOM.integers(0, 255, (1, 80, 70, 1), np.uint8))
+    masks = [module.segment(raw)["mask"].numpy() for module in (resized, windows, both)]
+    assert np.array_equal(masks[2], masks[0] & masks[1])
+    assert 0 < masks[2].sum() < min(masks[0].sum(), masks[1].sum())
 
 
 @pytest.mark.parametrize("sliding_window", [False, True])
@@ -163,7 +198,7 @@ def test_serving_sees_the_stack_that_training_saw(tmp_path: Path) -> None:
     config = Config.model_validate({"network": SMALL, "data": {"neighbours": 2}})
     segmentation = create_module(config)
     raw = RANDOM.integers(0, 255, (5, 90, 70, 1), np.uint8)
-    cached = resize_slices(tf.constant(raw), (32, 32), 1).numpy().astype(np.uint8)
+    cached = resize_slices(tf.constant(raw), (32, 32), 1, Data()).numpy().astype(np.uint8)
     split = write_split(tmp_path, cached, np.zeros((5, 32, 32), np.uint8))
     image, _ = load_sample(replace(split, stacks=np.arange(5)[None]), WINDOW, 0)
     trained = segmentation.forward(tf.constant(image[None]))

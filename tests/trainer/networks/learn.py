@@ -63,7 +63,7 @@ def learn(name: str, case: NetworkCase, images: np.ndarray, masks: np.ndarray) -
     probability = exported(images, training=False).numpy()
     trained = model(images, training=False)[..., :1].numpy()
     predicted = probability > 0.5
-    module = saved_model.SegmentationModule(exported, config.network, WINDOW, config.predict, 1, 1)
+    module = saved_model.SegmentationModule(exported, config, WINDOW)
     with tempfile.TemporaryDirectory() as folder:
         saved_model.save_graph(module, Path(folder) / "saved_model")
         raw = np.round(images * 255).astype(np.uint8)

@@ -129,9 +129,9 @@ def test_the_manifest_names_the_run_its_data_and_its_settings() -> None:
 
 def preview(predicted: bool) -> bytes:
     """The preview of an epoch that predicts a square, or nothing."""
-    mask = square(32, 8, 8, 16)[None]
-    image = np.full((1, 32, 32, 1), 0.5, np.float32)
-    return epoch_sheet(image, mask * np.uint8(predicted), list(mask), ["a-1"], single_foreground())
+    mask = square(32, 8, 8, 16)
+    image = np.full((32, 32, 1), 0.5, np.float32)
+    return epoch_sheet([image], [mask * np.uint8(predicted)], [mask], ["a-1"], single_foreground())
 
 
 def test_the_previews_of_the_epochs_are_compared(tmp_path: Path) -> None:

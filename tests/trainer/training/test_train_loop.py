@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from contract.config import Config
 from contract.imaging.intensity_scaling import IntensityScaling
@@ -12,7 +13,7 @@ from contract.storage import LocalStorage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.data.dataset_index import prepare_dataset
 from trainer.data.preprocessing import standardize
-from trainer.export.saved_model import build_inference_model
+from trainer.export.saved_model import SegmentationModule, build_inference_model
 from trainer.training import train_loop
 from trainer.training.run_store import create_run, run_storage
 
@@ -78,11 +79,27 @@ def test_previews_are_predicted_as_training_sees_them() -> None:
     model = build_inference_model(config.network, 1, 1)
     # Without the bias of the start the network predicts foreground in about half of the pixels.
     model.weights[-1].assign([0.0])
-    predict = train_loop.create_predict_function(config, scaling)
+    predict = train_loop.create_predictor(config, scaling)
     expected = model(standardize(images, scaling)).numpy()[..., 0] > 0.5
-    assert (predict(model.get_weights(), images) == expected).mean() > 0.999
+    assert (np.stack(predict(model.get_weights(), list(images))) == expected).mean() > 0.999
     unscaled = model(images).numpy()[..., 0] > 0.5
     assert (unscaled != expected).mean() > 0.01
+
+
+def test_previews_of_windows_are_those_of_a_bundle_with_sliding_windows() -> None:
+    predict = {"sliding_window": True, "window_size": 64, "overlap": 0.0}
+    config = Config.model_validate({"network": NETWORK, "predict": predict})
+    scaling = IntensityScaling.from_window(0.0, 255.0)
+    raw = np.random.default_rng(0).integers(0, 256, (1, 70, 150, 1), np.int32)
+    model = build_inference_model(config.network, 1, 1)
+    model.weights[-1].assign([0.0])
+    module = SegmentationModule(model, config, scaling)
+    expected = module.segment(tf.constant(raw))["mask"][0].numpy()
+    predicted = train_loop.create_window_predictor(config, scaling)(
+        model.get_weights(), [(raw[0] / 255).astype(np.float32)]
+    )
+    assert 0.0 < expected.mean() < 1.0
+    assert (predicted[0] == expected).mean() > 0.999
 
 
 def test_the_seed_determines_the_initial_weights() -> None:

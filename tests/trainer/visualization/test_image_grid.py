@@ -42,11 +42,11 @@ def test_a_contact_sheet_of_nothing_is_a_bug() -> None:
 
 
 def epoch(slices: int, predicted: bool = True) -> bytes:
-    masks = np.stack([square(32, 8, 8, 16)] * slices)
-    images = np.full((slices, 32, 32, 1), 0.5, np.float32)
+    masks = [square(32, 8, 8, 16)] * slices
+    images = [np.full((32, 32, 1), 0.5, np.float32)] * slices
     names = [f"p-{number}" for number in range(slices)]
-    predictions = masks if predicted else np.zeros_like(masks)
-    return image_grid.epoch_sheet(images, predictions, list(masks), names, single_foreground())
+    predictions = masks if predicted else [np.zeros_like(mask) for mask in masks]
+    return image_grid.epoch_sheet(images, predictions, masks, names, single_foreground())
 
 
 def test_an_epoch_sheet_colors_the_pixels_by_true_and_false() -> None:
@@ -65,11 +65,13 @@ def test_an_epoch_sheet_says_what_its_colors_mean() -> None:
 
 
 def test_a_prediction_without_ground_truth_has_a_color_of_its_own() -> None:
-    prediction = square(32, 8, 8, 16)[None]
-    image = np.full((1, 32, 32, 1), 0.5, np.float32)
+    prediction = square(32, 8, 8, 16)
+    image = np.full((32, 32, 1), 0.5, np.float32)
     sheet, labeled = (
-        decode_png(image_grid.epoch_sheet(image, prediction, masks, ["a"], single_foreground()))
-        for masks in ([None], list(prediction))
+        decode_png(
+            image_grid.epoch_sheet([image], [prediction], [mask], ["a"], single_foreground())
+        )
+        for mask in (None, prediction)
     )
     middle = (6 + 96, 6 + 96)
     assert sheet[middle] == pytest.approx(0.65 * 127.5 + 0.35 * np.array(NO_GROUND_TRUTH), abs=1)
@@ -81,10 +83,10 @@ def test_a_prediction_without_ground_truth_has_a_color_of_its_own() -> None:
 def test_an_epoch_sheet_names_its_slices() -> None:
     sheets = []
     for name in ("p-1", "p-2"):
-        target = square(32, 8, 8, 16)[None]
-        image = np.full((1, 32, 32, 1), 0.5, np.float32)
+        target = square(32, 8, 8, 16)
+        image = np.full((32, 32, 1), 0.5, np.float32)
         sheets.append(
-            image_grid.epoch_sheet(image, target, list(target), [name], single_foreground())
+            image_grid.epoch_sheet([image], [target], [target], [name], single_foreground())
         )
     assert sheets[0] != sheets[1]
 

@@ -25,19 +25,19 @@ from trainer.visualization import image_grid
 # Drawing takes almost a second, as long as a short epoch. The final curves are drawn at the end.
 _CURVES_INTERVAL_S = 30.0
 
-PredictMasks = Callable[[ModelState, NDArray[np.float32]], NDArray[np.uint8]]
+PredictMasks = Callable[[ModelState, Sequence[NDArray[np.float32]]], Sequence[NDArray[np.uint8]]]
 
 
 @dataclass(frozen=True)
 class PredictionPreview:
     """The predictions that are drawn after each epoch.
 
-    predict: maps a state and images [n, H, W, C] in 0..1 to masks [n, H, W]; images, masks and
-    names: of the slices, a mask is None without ground truth; stack_size: of data.neighbours.
+    predict: maps a state and images [H, W, C] in 0..1 to masks [H, W]; images, masks and names: of
+    the slices, a mask is None without ground truth; stack_size: of data.neighbours.
     """
 
     predict: PredictMasks
-    images: NDArray[np.float32]
+    images: Sequence[NDArray[np.float32]]
     masks: Sequence[NDArray[np.uint8] | None]
     names: Sequence[str]
     stack_size: int = 1
@@ -45,7 +45,7 @@ class PredictionPreview:
     def render(self, state: ModelState, classes: Sequence[SegmentationClass]) -> bytes:
         """The slices as a network with this state segments them; a PNG."""
         predictions = self.predict(state, self.images)
-        shown = center_slice(self.images, self.stack_size)
+        shown = [center_slice(image, self.stack_size) for image in self.images]
         return image_grid.epoch_sheet(shown, predictions, self.masks, self.names, classes)
 
 

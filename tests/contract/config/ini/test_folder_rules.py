@@ -131,6 +131,7 @@ def masks_of(overrides: dict[str, Any], **mask: Any) -> dict[str, Any]:
         ({"binarize": True, "threshold": 59.5}, {"data.mask_threshold": 59}),
         ({"binarize": False, "threshold": 60.0}, {}),
         ({"binarize": True}, {}),
+        ({"binarize": True, "threshold": 60.0, "algorithm": "cv2.THRESH_OTSU"}, {}),
         ({"rgb_map": {"#000000": 0, "#0000ff": 1}}, {"data.classes": {"class_1": "#0000ff"}}),
     ],
 )

@@ -35,7 +35,11 @@ def test_every_network_of_the_projects(model: str, name: str) -> None:
     settings = settings_of(model=model)
     assert settings["network.name"] == name
     AVAILABLE[name].model_validate(
-        {key.removeprefix("network."): value for key, value in settings.items()}
+        {
+            key.removeprefix("network."): value
+            for key, value in settings.items()
+            if key.startswith("network.")
+        }
     )
 
 
@@ -118,3 +122,31 @@ def test_of_two_keys_for_one_setting_the_first_is_used() -> None:
 def test_an_encoder_without_weights_is_not_frozen() -> None:
     b7 = settings_of(model="TensorflowEfficientNetB7UNet")
     assert b7 == {"network.name": "efficient_unet", "network.variant": "b7"}
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "expected"),
+    [
+        ({}, {}, "normalized"),
+        ({("model", "input_normalize"): False}, {}, "raw"),
+        (
+            {("model", "input_normalize"): False, ("dataset", "image_normalize"): True},
+            {},
+            "normalized",
+        ),
+        ({("dataset", "image_normalize"): True}, {}, None),
+        ({("model", "normalization"): True}, {}, None),
+        ({("model", "normalization"): True}, {"network.normalization": "none"}, "normalized"),
+        ({}, {"network.normalization": "group"}, None),
+        ({}, {"data.normalize": "foreground"}, None),
+        ({}, {"network.name": "u2_net"}, None),
+        ({("model", "model"): "TensorflowUNet3Plus"}, {}, None),
+    ],
+)
+def test_intensities_of_the_weights(
+    given: dict[tuple[str, str], Any], overrides: dict[str, Any], expected: str | None
+) -> None:
+    settings: dict[str, Any] = {}
+    for outcome in translate_network(Values(given), overrides):
+        settings |= outcome.settings
+    assert settings.get("train.antillia_weights") == expected

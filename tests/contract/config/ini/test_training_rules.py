@@ -9,6 +9,7 @@ import pytest
 
 from contract.config.ini.outcome import Outcome, Values
 from contract.config.ini.training_rules import (
+    translate_colors,
     translate_image,
     translate_prediction,
     translate_previews,
@@ -40,6 +41,11 @@ def apply(rule: Callable[[Values], Iterator[Outcome]], **keys: Any) -> dict[str,
         (
             {"train__steps_per_epoch": 9, "model__generator": True},
             {"train.steps_per_epoch": 9},
+        ),
+        ({"train__validation_steps": 9}, {"train.validation_steps": None}),
+        (
+            {"train__validation_steps": 9, "model__generator": True},
+            {"train.validation_steps": 9},
         ),
         (
             {"train__learning_rate_reducer": True, "train__patience": 12},
@@ -86,16 +92,87 @@ def test_previews_of_a_folder(tmp_path: Path) -> None:
     assert translate() is None
 
 
+def test_previews_by_windows(tmp_path: Path) -> None:
+    (tmp_path / "large" / "images").mkdir(parents=True)
+    (tmp_path / "small").mkdir()
+    folders = {"infer__images_dir": "small", "tiledinfer__images_dir": "large/images"}
+    rule = partial(translate_previews, folder=tmp_path)
+    both = apply(
+        rule, **folders, train__epoch_change_infer=True, train__epoch_change_tiledinfer=True
+    )
+    assert both == {
+        "train.preview_source": str(tmp_path / "large"),
+        "train.preview_windows": True,
+        "train.preview_images": 1,
+    }
+    resized = apply(rule, **folders, train__epoch_change_infer=True)
+    assert resized["train.preview_source"] == str(tmp_path / "small")
+    assert "train.preview_windows" not in resized
+
+
 def test_prediction() -> None:
     assert apply(translate_prediction, infer__threshold=51.0) == {"predict.threshold": 0.2}
     both = apply(translate_prediction, infer__threshold=51.0, tiledinfer__threshold=102.0)
-    assert both == {"predict.threshold": 0.4}
+    assert both == {"predict.threshold": 0.4, "predict.intersect_resized": True}
     classes = apply(translate_prediction, infer__threshold=51.0, mask__rgb_map={"#ff0000": 1})
     assert classes == {}
-    assert apply(translate_prediction, tiledinfer__overlapping=0) == {"predict.overlap": 0.0}
+    by_windows = {"predict.overlap": 0.0, "predict.intersect_resized": True}
+    assert apply(translate_prediction, tiledinfer__overlapping=0) == by_windows
+    keys = {"tiledinfer__split_size": 256, "tiledinfer__bitwise_blending": False}
+    windows = {"predict.window_size": 256, "predict.intersect_resized": False}
+    assert apply(translate_prediction, **keys) == windows
+    colors = apply(translate_prediction, **keys, mask__rgb_map={"#ff0000": 1})
+    assert colors == {"predict.window_size": 256}
 
 
-def test_changes_of_the_slices_are_not_supported() -> None:
-    given = {("image", "gamma"): 0.5, ("image", "color_converter"): "cv2.COLOR_BGR2HSV"}
-    outcomes = list(translate_image(Values(given)))
-    assert [outcome.status for outcome in outcomes] == ["not supported"] * 2
+@pytest.mark.parametrize(
+    ("keys", "overrides", "color"),
+    [
+        ({}, {}, None),
+        ({"colorize": True, "white": "#008000"}, {}, "#008000"),
+        ({"colorize": True}, {}, "#ffffff"),
+        ({"colorize": False, "white": "#008000"}, {}, None),
+        ({"colorize": True, "white": "#008000"}, {"data.classes.liver": 1}, None),
+    ],
+)
+def test_colors(keys: dict[str, Any], overrides: dict[str, Any], color: str | None) -> None:
+    named = {f"segmentation__{key}": value for key, value in keys.items()}
+    settings = apply(partial(translate_colors, overrides=overrides), **named)
+    assert settings.get("data.foreground_color") == color
+    by_class = apply(
+        partial(translate_colors, overrides=overrides), **named, mask__rgb_map={"#ff0000": 1}
+    )
+    assert by_class == {}
+
+
+def test_another_background_is_reported() -> None:
+    given = {("segmentation", "black"): "#0000ff"}
+    (outcome,) = translate_colors(Values(given), {})
+    assert (outcome.status, outcome.settings) == ("not supported", {})
+
+
+@pytest.mark.parametrize(
+    ("image", "channels", "settings"),
+    [
+        ({"gamma": 1.5, "sharpening": 2.0}, 1, {"data.gamma": 1.5, "data.sharpening": 2.0}),
+        ({"gamma": 0.0, "sharpening": 0.0}, 3, {}),
+        ({"color_converter": "cv2.COLOR_BGR2HSV_FULL"}, 3, {"data.color_space": "hsv"}),
+        ({"color_converter": "cv2.COLOR_RGB2YCrCb"}, 3, {"data.color_space": "ycrcb"}),
+        ({"color_converter": "cv2.COLOR_BGR2XYZ"}, 1, {}),
+    ],
+)
+def test_changes_of_every_slice(
+    image: dict[str, Any], channels: int, settings: dict[str, Any]
+) -> None:
+    keys = {f"image__{key}": value for key, value in image.items()}
+    rule = partial(translate_image, overrides={})
+    assert apply(rule, **keys, model__image_channels=channels) == settings
+
+
+def test_an_unknown_color_space_is_reported() -> None:
+    given = {("image", "color_converter"): "cv2.COLOR_BGR2LUV", ("model", "image_channels"): 3}
+    (outcome,) = translate_image(Values(given), {})
+    assert outcome.status == "not supported"
+    grey = {("image", "color_converter"): "cv2.COLOR_BGR2HSV", ("model", "image_channels"): 3}
+    (outcome,) = translate_image(Values(grey), {"network.image_channels": 1})
+    assert (outcome.status, outcome.settings) == ("not applicable", {})

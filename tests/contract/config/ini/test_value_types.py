@@ -20,6 +20,9 @@ from contract.config.ini import value_types as types
         (types.points, [(0.3, 0.7)], ((0.3, 0.7),)),
         (types.color_map, {(0, 0, 0): 0, (0, 255, 0): 1}, {"#000000": 0, "#00ff00": 1}),
         (types.color_map, {(1, 2, 3): 4}, {"#010203": 4}),
+        (types.color_name, "green", "#008000"),
+        (types.color_name, " Red ", "#ff0000"),
+        (types.color_name, (0, 255, 16), "#00ff10"),
         (types.choice({"Adam": "adam"}), " ADAM", "adam"),
     ],
 )
@@ -47,6 +50,8 @@ def test_forms(read: types.Reader, value: Any, expected: Any) -> None:
         (types.color_map, {(0, 0, 0): 1}, "must have index 0, the background, for black"),
         (types.color_map, {(9, 9, 9): 0}, "must have index 0, the background, for black"),
         (types.color_map, {(1, 1, 1): 1, (2, 2, 2): 1}, "must have another index for each color"),
+        (types.color_name, "greenish", "must be the name of a color"),
+        (types.color_name, 3, "must have colors such as"),
         (types.choice({"Adam": "adam"}), "RMSprop", "must be one of Adam, in quotes"),
     ],
 )

@@ -1,6 +1,6 @@
 """After every epoch a run has a checkpoint, complete tables, TensorBoard events and previews."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,14 @@ MASKS = square(32, 8, 8, 16)[None]
 IMAGES = np.full((1, 32, 32, 1), 0.5, np.float32)
 
 
-def predict_state(state: ModelState, images: NDArray[np.float32]) -> NDArray[np.uint8]:
+def predict_state(
+    state: ModelState, images: Sequence[NDArray[np.float32]]
+) -> Sequence[NDArray[np.uint8]]:
     """A network whose only weight is the class of every pixel."""
-    return np.full(images.shape[:3], state[0], np.uint8)
+    return [np.full(image.shape[:2], state[0], np.uint8) for image in images]
 
 
-PREVIEW = PredictionPreview(predict_state, IMAGES, list(MASKS), ["a-1"])
+PREVIEW = PredictionPreview(predict_state, list(IMAGES), list(MASKS), ["a-1"])
 
 
 @pytest.fixture
@@ -80,13 +82,15 @@ def test_a_preview_shows_the_prediction(run: Storage, logger: RunLogger) -> None
         ("epoch-0001", np.ones_like(MASKS)),
         ("epoch-0002", np.zeros_like(MASKS)),
     ):
-        expected = epoch_sheet(IMAGES, predictions, list(MASKS), ["a-1"], single_foreground())
+        expected = epoch_sheet(
+            list(IMAGES), list(predictions), list(MASKS), ["a-1"], single_foreground()
+        )
         assert run.read(f"previews/{name}.png") == expected
 
 
 def test_a_preview_shows_the_center_of_a_stack() -> None:
     stacks = np.concatenate([IMAGES * 0.0, IMAGES, IMAGES * 2.0], axis=-1)
-    preview = PredictionPreview(predict_state, stacks, list(MASKS), ["a-1"], stack_size=3)
+    preview = PredictionPreview(predict_state, list(stacks), list(MASKS), ["a-1"], stack_size=3)
     expected = PREVIEW.render([np.array(1)], single_foreground())
     assert preview.render([np.array(1)], single_foreground()) == expected
 
