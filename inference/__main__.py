@@ -11,9 +11,11 @@ import typer
 from contract.cli.app import create_app, example_epilog, load_settings, run_app, write_text
 from contract.cli.options import (
     DEFAULT_STORAGE_ROOT,
+    Address,
     BundleReference,
     ConfigFile,
     Lenient,
+    OnCluster,
     Overrides,
     ShowConfig,
     StorageRoot,
@@ -95,13 +97,6 @@ VolumeFormatOption = Annotated[
     typer.Option(
         "--format", help="How the masks of volumes are written; dicom-seg: for DICOM series."
     ),
-]
-OnCluster = Annotated[
-    bool,
-    typer.Option("--cluster", help="Use all free CPUs or GPUs of a Ray cluster (RAY_ADDRESS)."),
-]
-Address = Annotated[
-    str | None, typer.Option("--address", help="Address of the Ray cluster; implies --cluster.")
 ]
 
 

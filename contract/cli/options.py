@@ -52,3 +52,10 @@ Verbose = Annotated[
         help="Show all log messages of segfleet and of the libraries.",
     ),
 ]
+OnCluster = Annotated[
+    bool,
+    typer.Option("--cluster", help="Use all free CPUs or GPUs of a Ray cluster (RAY_ADDRESS)."),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Address of the Ray cluster; implies --cluster.")
+]

@@ -29,6 +29,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
+from contract.config import Cluster
 from contract.errors import DataError, UserError, first_line
 from contract.host_info import cpu_count
 from contract.imaging.volume_files import VolumeFile, VolumeFolder, find_volumes
@@ -131,6 +132,7 @@ def run_import(
     result: ImportResult,
     output: Storage,
     on_progress: ProgressCallback = no_progress,
+    cluster: Cluster | None = None,
 ) -> None:
     """Import volumes in parallel processes, and write the manifest.
 
@@ -139,11 +141,13 @@ def run_import(
         result: Records, skipped volumes and failures are added to it.
         output: Where the dataset is written.
         on_progress: Called after each volume.
+        cluster: The Ray cluster whose free CPUs import the volumes; None: the cores of this
+            machine.
     """
     if not output.exists(MANIFEST):
         _write_manifest(output)
     try:
-        for done, (task, future) in enumerate(_run_tasks(tasks), start=1):
+        for done, (task, future) in enumerate(_run(tasks, cluster), start=1):
             _collect(task, future, result)
             on_progress(done, len(tasks), task.name)
     finally:
@@ -186,6 +190,17 @@ def _collect(
     else:
         result.records.append(record)
         result.skipped += existed
+
+
+def _run(
+    tasks: Sequence[VolumeTask], cluster: Cluster | None
+) -> Iterator[tuple[VolumeTask, "Future[tuple[VolumeRecord, bool]]"]]:
+    if cluster is None:
+        return _run_tasks(tasks)
+    # Imports Ray.
+    from trainer.data.importers.cluster_import import run_on_cluster
+
+    return run_on_cluster(tasks, cluster)
 
 
 def _run_tasks(
