@@ -20,7 +20,7 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from contract.config import Config, ParameterSpec, SettingValue, Sweep
+from contract.config import Config, ParameterSpec, SettingValue, Sweep, encoder_weights
 from contract.config.network import find_networks
 from contract.errors import ConfigError
 from trainer.training.run_store import flatten
@@ -92,6 +92,11 @@ def check_space(config: Config) -> None:
                 f"sweep.space: {key} is the same for all trials of a sweep; search settings of "
                 "[network], [train] or [data.augment], data.normalize, data.intensity_low or "
                 "data.intensity_high."
+            )
+        if key == "network.variant" and encoder_weights(config.network):
+            raise ConfigError(
+                f"sweep.space: {key} cannot be searched with network.encoder_weights, a file that "
+                "fits one variant: remove one of the two."
             )
         if key in _LOSS_SETTINGS and config.train.monitor == "val_loss":
             raise ConfigError(

@@ -208,6 +208,14 @@ def test_a_search_space_names_networks_that_have_the_setting(
         check_space(config)
 
 
+def test_a_file_of_weights_fits_one_variant() -> None:
+    network = {"name": "efficient_unet", "encoder_weights": "b0.h5"}
+    space = {"network.variant": {"choice": ["b0", "b1"]}}
+    config = Config.model_validate({"network": network, "sweep": {"space": space}})
+    with pytest.raises(ConfigError, match=r"network\.variant cannot be searched with network\.enc"):
+        check_space(config)
+
+
 def test_another_network_is_trained_with_a_search_space_of_one() -> None:
     config = Config.model_validate({"sweep": {"space": {"network.base_kernels": {"choice": [3]}}}})
     other = config.with_values({"network.name": "u2_net"})
