@@ -51,7 +51,7 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
             "train.num_workers": 1,
             "train.cpus_per_worker": 2,
             "train.preview_images": 0,
-            # That of configs/pancreas.toml is of its own network.
+            # The search space of configs/pancreas.toml has settings of its own network.
             "sweep.space": {},
         }
         config = config.with_values(values)
@@ -65,7 +65,7 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
             command("network_trial", path, seconds), check=True, stdout=subprocess.PIPE, text=True
         )
     result = json.loads(done.stdout.splitlines()[-1])
-    print(name, json.dumps(result), flush=True)  # what is there if a later network fails
+    print(name, json.dumps(result), flush=True)  # kept if a later network fails
     return [
         f"`{name}`",
         result["parameters"],

@@ -91,8 +91,8 @@ def evaluate(
 
     Args:
         reference: A bundle: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
-        overrides: Settings that replace those of the bundle, as on the command line: data.*,
-            storage.* or predict.batch_size.
+        overrides: Settings that replace those of the bundle, as on the command line: storage.*,
+            predict.batch_size, or data.* that are not part of its graph.
         split: "train", "valid" or "test".
         output: Folder or s3:// prefix for the files; None: next to the bundle's run.
         save_masks: Write the predicted masks too.

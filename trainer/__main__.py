@@ -118,7 +118,8 @@ BundleOverrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="SECTION.KEY=VALUE",
-        help="Settings that replace those of the bundle: data.*, storage.*, predict.batch_size.",
+        help="Settings that replace those of the bundle: data.* that are not part of its graph, "
+        "storage.*, predict.batch_size.",
     ),
 ]
 PredictOverrides = Annotated[
@@ -182,10 +183,14 @@ def import_volumes(
     )
     rule = PatientRule(patient_from.value, patient_id_regex)
     storage = open_storage(output)
+    ray_cluster = Cluster(address=address) if cluster or address else None
+    if ray_cluster:
+        # Workers run in another folder.
+        sources = [path.expanduser().absolute() for path in sources]
+        labels = [path.expanduser().absolute() for path in labels or []]
     with progress_bar("reading headers") as bar:
         tasks, result = plan_import(sources, labels or [], storage, rule, options, bar.set)
     with progress_bar("importing volumes", len(tasks)) as bar:
-        ray_cluster = Cluster(address=address) if cluster or address else None
         run_import(tasks, result, storage, bar.set, ray_cluster)
     _report_import(result, storage.url)
 

@@ -4,7 +4,6 @@ The values of a trial are a function of (seed, trial number, results of earlier 
 nothing else. There is no state, so a resumed sweep continues as an uninterrupted one would.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,8 +19,14 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from contract.config import Config, ParameterSpec, SettingValue, Sweep, encoder_weights
-from contract.config.network import find_networks
+from contract.config import (
+    Config,
+    ParameterSpec,
+    SettingValue,
+    Sweep,
+    check_searched_networks,
+    encoder_weights,
+)
 from contract.errors import ConfigError
 from trainer.training.run_store import flatten
 
@@ -80,9 +85,9 @@ def check_space(config: Config) -> None:
             "sweep.space is empty: name at least one setting to search, such as "
             '"train.learning_rate" = { loguniform = [1e-4, 1e-2] }.'
         )
+    check_searched_networks(config)
     training_settings = flatten(config.training_settings())
     for key in config.sweep.space:
-        _check_networks(config, key)
         known = key in training_settings or key.startswith("network.")
         if not known or key in _NOT_SEARCHABLE:
             reason = _NOT_SEARCHABLE.get(key, "does not change what is trained")
@@ -102,37 +107,6 @@ def check_space(config: Config) -> None:
             raise ConfigError(
                 f"sweep.space: {key} determines what val_loss measures, so trials could not be "
                 'compared: set train.monitor to another score, such as "val_dice_coef".'
-            )
-
-
-def _check_networks(config: Config, key: str) -> None:
-    """Raise ConfigError if a searched setting does not fit the networks of the trials.
-
-    Only a sweep requires it: with settings that have a search space for one network, another one
-    can be trained.
-    """
-    named, searched = config.sweep.space[key].networks, config.sweep.networks
-    section, _, name = key.partition(".")
-    if section != "network" or key == _NETWORK:
-        if named is not None:
-            raise ConfigError(f"sweep.space: {key} does not depend on the network.")
-        return
-    if named is not None and not searched:
-        raise ConfigError(
-            f"sweep.space: {key} names networks, but all trials have {config.network.name}: remove "
-            "networks, or search network.name too."
-        )
-    for network in set(named or ()) - set(searched):
-        raise ConfigError(
-            f"sweep.space: {key} counts for {network}, but no trial has this network: they have "
-            f"{', '.join(searched)} (network.name)."
-        )
-    having = find_networks(name)
-    for network in named or searched or (config.network.name,):
-        if network not in having:
-            raise ConfigError(
-                f"sweep.space: {key} is not a setting of {network}: name the networks that it "
-                f"counts for, such as networks = [{json.dumps(having[0])}]."
             )
 
 

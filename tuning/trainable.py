@@ -32,7 +32,7 @@ ReportEpoch = Callable[[EpochMetrics], None]
 
 def trial_config(config: Config, number: int, values: Mapping[str, SettingValue]) -> Config:
     """The settings of a trial; ConfigError if its values are incompatible."""
-    # A trial may have a network that the Antillia projects do not have.
+    # A trial may have a network that the Antillia projects do not have. No trial writes the file.
     fixed = {"run.name": run_name(config, number), "train.antillia_weights": "none"}
     changes = {**values, **fixed}
     if config.sweep.num_workers is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import contract
 from cluster.connection import PACKAGES
 from contract.cli.main import module_command
-from contract.config import Config, encoder_weights
+from contract.config import Config, check_searched_networks, encoder_weights
 from contract.config.loader import parse_override, to_toml
 from contract.errors import ClusterError
 from contract.host_info import COMMIT_FILE, code_commit
@@ -68,6 +68,8 @@ def parse_job_command(config: Config, words: Sequence[str], file: str) -> tuple[
     # The settings that are sent are TOML, whatever the file was.
     arguments = [word for word in arguments if word != "--lenient"]
     settings = config.with_values(dict(parse_override(word) for word in overrides))
+    if subcommand == "sweep":
+        check_searched_networks(settings)
     return settings, [
         package,
         subcommand,

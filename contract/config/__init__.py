@@ -9,6 +9,7 @@ from contract.config.network import NETWORKS, Network, UNet, encoder_weights, ne
 from contract.config.predict import Predict
 from contract.config.root import (
     Config,
+    check_searched_networks,
     closest_match,
     describe_error,
     sections,
@@ -43,6 +44,7 @@ __all__ = [
     "Sweep",
     "Train",
     "UNet",
+    "check_searched_networks",
     "closest_match",
     "describe_error",
     "encoder_weights",

@@ -36,7 +36,7 @@ def _parse_mask_value(value: Any) -> int | Color:
 
 
 def _parse_color(value: Any) -> Color | None:
-    """A color from TOML; ValueError if it is another value."""
+    """A color from TOML, other than that of the background; ValueError if it is another value."""
     if value is None:
         return None
     message = f'{value!r} is not a color such as "#ff8000" or [255, 128, 0]'
@@ -46,6 +46,8 @@ def _parse_color(value: Any) -> Color | None:
         raise ValueError(message) from error
     if isinstance(color, int):
         raise ValueError(message)
+    if color == BACKGROUND_COLOR:
+        raise ValueError("black is the color of the background")
     return color
 
 
@@ -207,9 +209,13 @@ class Data(Section):
     classes: Annotated[Mapping[ClassName, MaskValue], Field(max_length=100)] = {}
     """The classes by name, each with its grey value, palette index or color ("#ff8000") in the
     masks, where 0 or black is background; empty: one class, foreground above mask_threshold."""
-    foreground_color: Annotated[Color | None, BeforeValidator(_parse_color)] = None
-    """The color of the foreground in overlays, on the page of the service, and in masks in color;
-    absent: orange. data.classes have colors of their own."""
+    foreground_color: Annotated[
+        Annotated[Color, Field(json_schema_extra={"title": '"#rrggbb" or [red, green, blue]'})]
+        | None,
+        BeforeValidator(_parse_color),
+    ] = None
+    """The color of the foreground on the page of the service, and in overlays and masks of segfleet
+    predict; absent: orange. data.classes have colors of their own."""
     class_tolerance: Annotated[int, Field(ge=0, le=127)] | None = None
     """Largest difference of a mask pixel from the value of its class, in each channel; absent: 0,
     and 32 in JPEG and lossy WebP files."""
@@ -224,7 +230,8 @@ class Data(Section):
     intensity_high: Finite = 255.0
     """Raw intensity that becomes 1.0; higher ones are clipped. Only for normalize = "window"."""
     color_space: Literal["rgb", "hsv", "lab", "xyz", "ycrcb"] = "rgb"
-    """Color space that RGB slices of 8 bits are converted to, with channels of 0..255."""
+    """Color space that RGB slices of 8 bits are converted to, with channels of 0..255, after gamma
+    and sharpening."""
     gamma: Annotated[float, Field(gt=0.0, le=10.0)] = 1.0
     """Exponent of the intensities of every slice, as fractions of the window; 1: unchanged."""
     sharpening: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0

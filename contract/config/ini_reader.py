@@ -240,7 +240,7 @@ def _translate(reading: _Reading, path: Path, overrides: Mapping[str, Any]) -> I
         lambda: translate_training(values),
         lambda: translate_augmentation(values),
         lambda: translate_previews(values, path.absolute().parent),
-        lambda: translate_prediction(values),
+        lambda: translate_prediction(values, overrides),
         lambda: translate_colors(values, overrides),
         lambda: translate_image(values, overrides),
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ValidationError, create_model, field_validator, model_validator
 
+from contract.config.antillia import ANTILLIA_SETTINGS
 from contract.config.cluster import Cluster
 from contract.config.data import Data
 from contract.config.network import (
@@ -44,6 +45,7 @@ _RUNTIME_KEYS = {
     "preview_source",
     "preview_windows",
     "antillia_weights",
+    "antillia_channels",
     "max_failures",
     "stall_timeout_s",
 }
@@ -126,22 +128,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _validate_antillia_weights(self) -> Self:
-        network, data = self.network, self.data
         if self.train.antillia_weights == "none":
             return self
-        is_theirs = isinstance(network, UNet) and network.normalization == "none"
-        if not is_theirs or network.deep_supervision:
-            raise ValueError(
-                f"train.antillia_weights = {self.train.antillia_weights!r} needs network.name = "
-                '"unet", network.normalization = "none" and network.deep_supervision = false: the '
-                "projects have no other network with the layers of ours"
-            )
-        if (data.normalize, data.intensity_low, data.intensity_high) != ("window", 0, 255):
-            raise ValueError(
-                f"train.antillia_weights = {self.train.antillia_weights!r} needs intensities from "
-                'data.intensity_low = 0 to data.intensity_high = 255 (data.normalize = "window"), '
-                "which are those of the projects"
-            )
+        for key, expected in ANTILLIA_SETTINGS.items():
+            section, _, name = key.partition(".")
+            if getattr(getattr(self, section), name, None) != expected:
+                value = "absent" if expected is None else json.dumps(expected)
+                raise ValueError(
+                    f"train.antillia_weights = {self.train.antillia_weights!r} needs {key} = "
+                    f"{value}, as the Antillia projects have it: set train.antillia_weights = "
+                    '"none" for another network'
+                )
         return self
 
     @model_validator(mode="after")
@@ -199,12 +196,14 @@ class Config(Section):
         """A copy with some settings changed, validated as a whole.
 
         values: {"train.learning_rate": 1e-3, …}. Another "network.name" keeps the settings that
-        differ from their defaults and that the other network has too. Raises ConfigError for an
-        unknown key or a value that does not fit.
+        differ from their defaults and that the other network has too, but not
+        train.antillia_weights. Raises ConfigError for an unknown key or a value that does not fit.
         """
         tree = self.model_dump(mode="json")
         if (name := values.get("network.name", self.network.name)) != self.network.name:
             tree["network"] = _shared_settings(self.network, name)
+            # The file of weights is of the network that was replaced.
+            tree["train"]["antillia_weights"] = "none"
         for key, value in values.items():
             set_value(tree, key, value)
         return validate(tree, origin="settings")
@@ -250,6 +249,38 @@ def _shared_settings(network: Network, name: str) -> dict[str, Any]:
         and fields[key].annotation == type(network).model_fields[key].annotation
         and key != "encoder_weights"
     }
+
+
+def check_searched_networks(config: Config) -> None:
+    """ConfigError if a searched setting of [network] does not fit the networks of the trials.
+
+    Only a sweep requires it: with settings that have a search space for one network, another one
+    can be trained.
+    """
+    searched = config.sweep.networks
+    for key, spec in config.sweep.space.items():
+        section, _, name = key.partition(".")
+        if section != "network" or name == "name":
+            if spec.networks is not None:
+                raise ConfigError(f"sweep.space: {key} does not depend on the network.")
+            continue
+        if spec.networks is not None and not searched:
+            raise ConfigError(
+                f"sweep.space: {key} names networks, but all trials have {config.network.name}: "
+                "remove networks, or search network.name too."
+            )
+        for network in set(spec.networks or ()) - set(searched):
+            raise ConfigError(
+                f"sweep.space: {key} counts for {network}, but no trial has this network: they "
+                f"have {', '.join(searched)} (network.name)."
+            )
+        having = find_networks(name)
+        for network in spec.networks or searched or (config.network.name,):
+            if network not in having:
+                raise ConfigError(
+                    f"sweep.space: {key} is not a setting of {network}: name the networks that it "
+                    f"counts for, such as networks = [{json.dumps(having[0])}]."
+                )
 
 
 def _check_value(key: str, value: SettingValue) -> None:

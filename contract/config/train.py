@@ -77,10 +77,12 @@ class Train(Section):
     preview_windows: bool = False
     """Draw the images of preview_source at their own size, predicted by sliding windows
     (predict.window_size, predict.overlap), and not resized."""
-    antillia_weights: Literal["none", "normalized", "raw"] = "none"
-    """Write best_model.h5 into the run, the weights of a unet for the scripts of the Antillia
-    projects (docs/from-antillia.md). normalized: their network divides intensities by 255; raw: it
-    does not."""
+    antillia_weights: Literal["none", "raw", "normalized", "normalized_twice"] = "none"
+    """Write best_model.h5 into the run (not into a trial of a sweep), the weights of a unet for the
+    scripts of the Antillia projects (docs/from-antillia.md). How often intensities of 0..255 are
+    divided by 255 there: raw: never, normalized: once."""
+    antillia_channels: Literal["bgr", "rgb"] = "bgr"
+    """The order of the channels of RGB slices in those projects."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often the workers may fail and be restarted before the run fails."""
     stall_timeout_s: Annotated[float, Field(gt=0.0)] = 900.0

@@ -152,8 +152,6 @@ def prepare_dataset(
         dataset = _prepare_phantom(data, seed, folder, on_progress)
     else:
         dataset = _load_or_index(data, seed, _open_source(data), folder, on_progress)
-    # The colors are those of these settings: an index keeps its own.
-    dataset = replace(dataset, masks=replace(dataset.masks, classes=data.segmentation_classes))
     _check_split_overlap(dataset, data)
     _check_duplicates(dataset, data)
     _warn_if_inverted(dataset)

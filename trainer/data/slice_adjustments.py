@@ -1,7 +1,8 @@
 """The changes of every slice that data.color_space, data.gamma and data.sharpening describe.
 
-They are made before a slice is resized, in the training cache and in the exported graph, so only
-operations are used that every inference engine runs. The formulas of the color spaces are those of
+They are made before a slice is resized, first the gamma, then the sharpening, then the color space,
+in the training cache and in the exported graph, so only operations are used that every inference
+engine runs. The formulas of the color spaces are those of
 OpenCV for 8 bits (docs.opencv.org, color conversions), with the full range of the hue.
 """
 
@@ -30,12 +31,12 @@ def adjust_slices(slices: tf.Tensor, data: Data) -> tf.Tensor:
         return slices
     low, high = data.intensity_low, data.intensity_high
     adjusted = tf.clip_by_value(slices, low, high)
-    if data.color_space != "rgb":
-        adjusted = tf.clip_by_value(_CONVERSIONS[data.color_space](adjusted), 0.0, _MAXIMUM)
     if data.gamma != 1.0:
         adjusted = low + (high - low) * tf.pow((adjusted - low) / (high - low), data.gamma)
     if data.sharpening:
         adjusted = tf.clip_by_value(_sharpen(adjusted, data.sharpening), low, high)
+    if data.color_space != "rgb":
+        adjusted = tf.clip_by_value(_CONVERSIONS[data.color_space](adjusted), 0.0, _MAXIMUM)
     return tf.round(adjusted)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from contract import bundle as bundles
 from contract.config import Config
-from contract.config.loader import flatten_settings, load_config, parse_override
+from contract.config.loader import flatten_settings, load_config
 from contract.errors import ConfigError
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import Dataset, Split
@@ -32,15 +32,17 @@ def load_bundle_config(
 
     Raises ConfigError for one with which the bundle was created, and which therefore cannot change.
     """
-    keys = [key for key, _ in map(parse_override, overrides)]
-    for key in [*keys, *flatten_settings(settings)]:
+    file = bundles.fetch(bundle) / "config.toml"
+    original = flatten_settings(load_config(file).model_dump(mode="json"))
+    config = load_config(file, overrides, **settings)
+    for key, value in flatten_settings(config.model_dump(mode="json")).items():
         is_changeable = key.startswith(("data.", "storage.")) or key == "predict.batch_size"
-        if key in _IN_GRAPH or not is_changeable:
+        if value != original.get(key) and (key in _IN_GRAPH or not is_changeable):
             raise ConfigError(
                 f"evaluate cannot change {key}, with which the bundle was created: override "
-                "other data.*, storage.* or predict.batch_size."
+                f"storage.*, predict.batch_size, or data.* except {', '.join(sorted(_IN_GRAPH))}."
             )
-    return load_config(bundles.fetch(bundle) / "config.toml", overrides, **settings)
+    return config
 
 
 def report_storage(bundle: Storage, dataset: Dataset, split: Split, output: str | None) -> Storage:

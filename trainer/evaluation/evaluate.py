@@ -13,6 +13,7 @@ contract.confusion defines the metrics and the case of an empty mask.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -106,12 +107,12 @@ def evaluate(
         load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
     )
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
-    sums_of: dict[SliceRecord, SliceSums] = {}
+    sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
     for record, truth, mask, probability in predict_split(
         records, reader, predict_slices, predict.batch_size
     ):
         counts_of[record] = class_counts(mask, truth, len(manifest.classes))
-        sums_of[record] = scorer.sum_slice(truth, probability)
+        sums_of[record.patient].append(scorer.sum_slice(truth, probability))
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
@@ -126,13 +127,8 @@ def evaluate(
         split=split,
         patients=score_patients(scores),
         slices=scores,
-        soft=scorer.score(sums_of.values()),
-        patients_soft={
-            patient: scorer.score(
-                sums for record, sums in sums_of.items() if record.patient == patient
-            )
-            for patient in dataset.patients(split)
-        },
+        soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
+        patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
         previews=previews.draw_previews(scores, reader, predict_slices),
         host_info=host_info(),
         created=utc_now(),

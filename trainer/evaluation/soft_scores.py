@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from contract.config import Train
 from trainer.components.class_maps import one_hot
-from trainer.components.losses import SegmentationLoss, batch_sums, soft_dice
+from trainer.components.losses import LOSS_TERMS, SegmentationLoss, batch_sums, soft_dice
 from trainer.evaluation.scores import SoftScore
+
+# The side of the window of SSIM.
+_SSIM_SIZE = 11
 
 SliceSums = NDArray[np.float64]
 """The sums over the pixels of a slice that the scores are computed from, [4 + 3 K]."""
@@ -24,9 +27,14 @@ class SoftScorer:
 
     def __init__(self, train: Train, classes: Sequence[str]) -> None:
         self._loss = SegmentationLoss(train.loss, train.loss_weights(classes))
+        self._smallest_side = _SSIM_SIZE if "ssim" in LOSS_TERMS[train.loss] else 1
 
     def sum_slice(self, mask: NDArray[np.uint8], probability: NDArray[np.float32]) -> SliceSums:
         """The sums over a slice; mask: class indices [H, W]; probability: [H, W, K]."""
+        # A slice that is smaller than the window of SSIM is padded by repeating its border.
+        missing = [(0, max(0, self._smallest_side - side)) for side in mask.shape]
+        mask = np.pad(mask, missing, "edge")
+        probability = np.pad(probability, [*missing, (0, 0)], "edge")
         truth = one_hot(tf.constant(mask[None]), probability.shape[-1])
         sums = batch_sums(
             truth,

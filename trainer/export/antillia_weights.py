@@ -1,9 +1,9 @@
 """Weights of the flexible UNet of the Antillia projects, their models/best_model.h5.
 
-Their network is `network.name = "unet"` without normalization, but for two points: the decoder
+Their network is `network.name = "unet"` without normalization, but for three points: the decoder
 concatenates the upsampled features before those of the encoder, so that the input channels of the
-convolution after them are in another order; and with input_normalize = False it gets intensities of
-0..255, not of 0..1.
+convolution after them are in another order; its intensities of 0..255 are divided by 255 never,
+once or twice; and its color slices are BGR, unless they are converted.
 """
 
 import logging
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from contract.bundle import MANIFEST, BundleMetadata
 from contract.config import Config
-from contract.errors import BundleError, TrainingError
+from contract.errors import BundleError, ConfigError, TrainingError
 from contract.host_info import host_info
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
@@ -31,24 +31,29 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "best_model.h5"
 _FIRST = "encoder_0_1_conv"
-_RAW_MAXIMUM = 255.0
+# The factor of their intensities with respect to ours, which are in 0..1.
+_FACTORS = {"raw": 255.0, "normalized": 1.0, "normalized_twice": 1.0 / 255.0}
 
 
 def import_weights(config: Config, file: Path, destination: Storage) -> None:
     """Write a bundle with the weights of a best_model.h5.
 
     Args:
-        config: The settings of the network; train.antillia_weights says which intensities it gets.
+        config: The settings of the network, with train.antillia_weights and antillia_channels.
         file: The file, of a complete model or of weights alone.
         destination: Where the bundle is written.
 
     Raises:
-        ConfigError: Those projects have no such network.
+        ConfigError: The settings do not say which intensities the network gets.
         TrainingError: The file cannot be read, or has the weights of another network.
         BundleError: There is a bundle at the destination.
     """
     if config.train.antillia_weights == "none":
-        config = config.with_values({"train.antillia_weights": "normalized"})
+        raise ConfigError(
+            'train.antillia_weights = "none": set it to "raw", "normalized" or "normalized_twice", '
+            "which says how often the network of the file divides intensities by 255; a .config "
+            "file says it, if the network has the same input as ours."
+        )
     if destination.exists(MANIFEST):
         raise BundleError(
             f"{destination.url} has a bundle already: choose another folder, or delete it."
@@ -106,8 +111,7 @@ def _set_weights(
                 f"has {expected}"
             )
     state = [value for values in stored.values() for value in values]
-    is_raw = config.train.antillia_weights == "raw"
-    model.set_weights(_convert(model, state, _RAW_MAXIMUM if is_raw else 1.0))
+    model.set_weights(_convert(model, state, config, _FACTORS[config.train.antillia_weights]))
 
 
 def save_weights(config: Config, weights: ModelState, run: Storage) -> None:
@@ -117,29 +121,31 @@ def save_weights(config: Config, weights: ModelState, run: Storage) -> None:
     """
     classes = config.data.segmentation_classes
     model = build_inference_model(config.network, len(classes), config.input_channels)
-    is_raw = config.train.antillia_weights == "raw"
-    model.set_weights(_convert(model, weights, 1.0 / _RAW_MAXIMUM if is_raw else 1.0))
+    factor = _FACTORS[config.train.antillia_weights]
+    model.set_weights(_convert(model, weights, config, 1.0 / factor))
     with tempfile.TemporaryDirectory(prefix=folder_prefix("weights")) as folder:
         file = Path(folder) / FILE_NAME
         model.save_weights(file, save_format="h5")
         run.write(FILE_NAME, file.read_bytes())
 
 
-def _convert(model: keras.Model, state: ModelState, scale: float) -> ModelState:
+def _convert(model: keras.Model, state: ModelState, config: Config, scale: float) -> ModelState:
     """The weights of one of the two networks for the other one; the same in both directions.
 
     scale: the factor of the kernel that the slice meets.
     """
     layers = [layer.name for layer in model.layers for _ in layer.weights]
     return [
-        _convert_kernel(layer, value, scale) if value.ndim == 4 else value
+        _convert_kernel(layer, value, config, scale) if value.ndim == 4 else value
         for layer, value in zip(layers, state, strict=True)
     ]
 
 
-def _convert_kernel(layer: str, kernel: NDArray, scale: float) -> NDArray:
+def _convert_kernel(layer: str, kernel: NDArray, config: Config, scale: float) -> NDArray:
     if layer == _FIRST:
-        return kernel * np.float32(scale)
+        is_bgr = config.train.antillia_channels == "bgr" and config.data.color_space == "rgb"
+        ordered = kernel[:, :, ::-1] if is_bgr and kernel.shape[2] == 3 else kernel
+        return ordered * np.float32(scale)
     if layer.startswith("decoder_") and layer.endswith("_1_conv"):
         skipped, upsampled = np.split(kernel, 2, axis=2)
         return np.concatenate([upsampled, skipped], axis=2)

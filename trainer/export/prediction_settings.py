@@ -48,13 +48,15 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
     folder = bundles.fetch(bundle)
     manifest = bundles.read_manifest(LocalStorage(folder))
     previous = load_config(folder / "config.toml").predict
-    if config.predict.sliding_window and not previous.sliding_window:
+    shape = config.predict.window_shape(manifest.image_size)
+    is_same = previous.sliding_window and previous.window_shape(manifest.image_size) == shape
+    if config.predict.sliding_window and not is_same:
         log.warning(
-            "the slices of the training were resized to %d x %d pixels, and windows have %d x %d: "
-            "the masks are good only if a pixel of those slices is about as large as a pixel of "
-            "these",
-            *manifest.image_size,
-            *config.predict.window_shape(manifest.image_size),
+            "the network was trained on slices of %d x %d pixels, and windows of %d x %d become "
+            "that size: the masks are good only if they show about as much as the slices of the "
+            "training",
+            *manifest.image_size[::-1],
+            *shape[::-1],
         )
     from trainer.export.saved_model import build_inference_model, export_bundle
     from trainer.export.weights import from_npz

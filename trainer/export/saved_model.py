@@ -94,7 +94,7 @@ class SegmentationModule(tf.Module):
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        return self._resize_and_predict(self._prepare(slices), shape[1], shape[2])
+        return self._resize_and_predict(self._prepare_slices(slices), shape[1], shape[2])
 
     def _resize_and_predict(
         self, slices: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
@@ -108,7 +108,7 @@ class SegmentationModule(tf.Module):
         shape = self.predict.window_shape(self.network.image_shape)
         is_resized = shape != self.network.image_shape
         return blend_windows(
-            self._prepare(slices),
+            self._prepare_slices(slices),
             (lambda windows: self._resize_and_predict(windows, *shape))
             if is_resized
             else self._predict_probability,
@@ -118,7 +118,7 @@ class SegmentationModule(tf.Module):
             len(self.data.segmentation_classes),
         )
 
-    def _prepare(self, slices: tf.Tensor) -> tf.Tensor:
+    def _prepare_slices(self, slices: tf.Tensor) -> tf.Tensor:
         raw = tf.cast(slices, tf.float32)
         if self.data.neighbours:
             matched = repeat_single_slice(raw, self.data.stack_size)

@@ -5,7 +5,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ _NO_TEST_SPLIT = "no-test-split"
 _VALID_FRACTION = 0.2
 _URL = re.compile(r"\w+://")
 _KEYS = ("image_datapath", "mask_datapath")
+# Algorithms of cv2.threshold that choose the threshold of each mask.
+_AUTOMATIC = ("OTSU", "TRIANGLE")
 
 Pair = tuple[str, str]
 """The folder of the images and that of the masks."""
@@ -92,17 +94,17 @@ def _colors(values: Values) -> Mapping[str, int]:
 def _translate_threshold(values: Values, has_classes: bool) -> Iterator[Outcome]:
     keys = ("binarize", "threshold", "algorithm")
     names = [("mask", key) for key in keys if values.has("mask", key)]
-    threshold = values.get("mask", "threshold")
-    is_binarized = values.get("mask", "binarize") and not has_classes
-    if is_binarized and values.has("mask", "algorithm"):
-        text = "decided from the values of all masks together"
-        yield from (Outcome(name, text=text) for name in names)
-        return
-    if is_binarized and threshold is not None:
-        # Foreground is there from the threshold on, and here above it.
-        setting = {"data.mask_threshold": ceil(threshold) - 1}
-        yield from (Outcome(name, setting) for name in names)
-        return
+    if values.get("mask", "binarize") and not has_classes:
+        algorithm = (values.get("mask", "algorithm") or "").upper()
+        if any(automatic in algorithm for automatic in _AUTOMATIC):
+            text = "decided from the values of all masks together"
+            yield from (Outcome(name, text=text) for name in names)
+            return
+        above = _largest_background(values.get("mask", "threshold"), algorithm)
+        if above is not None:
+            setting = {"data.mask_threshold": max(above, 0)}
+            yield from (Outcome(name, setting) for name in names)
+            return
     text = (
         "not used with rgb_map"
         if has_classes
@@ -110,6 +112,16 @@ def _translate_threshold(values: Values, has_classes: bool) -> Iterator[Outcome]
         "127 in JPEG masks, not above 0, which enlarges them"
     )
     yield from (Outcome(name, status="not applicable", text=text) for name in names)
+
+
+def _largest_background(threshold: float | None, algorithm: str) -> int | None:
+    """data.mask_threshold, from what a threshold means with an algorithm of OpenCV or without."""
+    if "TRUNC" in algorithm:
+        return 0  # It keeps values up to the threshold, and all but 0 are foreground.
+    if threshold is None:
+        return None
+    # Without an algorithm, foreground is there from the threshold on, and here above it.
+    return floor(threshold) if algorithm else ceil(threshold) - 1
 
 
 def _translate_splitter(values: Values, validation: str) -> Iterator[Outcome]:

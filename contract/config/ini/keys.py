@@ -104,7 +104,9 @@ _DATASET: Mapping[str, Key] = {
         "[mask] always counts; BaseImageMaskDataset ignores it in those projects"
     ),
     "resize_interpolation": _unused("slices are resized bilinearly with antialiasing"),
-    "color_order": _unused("color slices are always RGB"),
+    "color_order": Key(
+        types.text, "train.antillia_channels; color slices are always RGB here", default="bgr"
+    ),
     "image_normalize": Key(
         types.flag, "as [model] input_normalize, before the network", default=False
     ),
@@ -208,7 +210,8 @@ _MASK: Mapping[str, Key] = {
     "blur_size": _unused("masks are not blurred"),
     "algorithm": Key(
         types.text,
-        "as without binarize: data.mask_threshold is decided from the values of all masks",
+        "THRESH_BINARY, THRESH_TOZERO: data.mask_threshold = threshold; THRESH_TRUNC: 0; "
+        "THRESH_OTSU, THRESH_TRIANGLE: it is decided from the values of all masks",
     ),
     "grayscaling": _unused("masks are read as grey values, or as colors if there are classes"),
     "rgb_map": Key(types.color_map, "data.classes, named class_1, class_2, …"),

@@ -1,10 +1,12 @@
 """Translation of [model]: which network, its settings and its input."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError, create_model
 
+from contract.config.antillia import ANTILLIA_SETTINGS
 from contract.config.ini.network_keys import ACTIVE_KEYS, NETWORK_KEYS, NETWORK_NAMES
 from contract.config.ini.outcome import Outcome, TranslationError, Values
 from contract.config.network import NETWORKS, Network, find_networks, network_name
@@ -14,13 +16,9 @@ from contract.config.section import Section
 _BLOCKS, _LEVELS, _MAX_LEVELS = 2, 4, 16
 # The layers of its fixed encoder that TensorflowEfficientNetB7UNet trains.
 _B7_LAYERS = 61
-# Settings with which the weights of a UNet are not those of one there.
-_OTHER_INPUT = {
-    "network.deep_supervision",
-    "data.normalize",
-    "data.intensity_low",
-    "data.intensity_high",
-}
+# The converters of OpenCV's color spaces whose channels are those of data.color_space.
+_EXACT_CONVERTER = re.compile(r"(cv2\.)?COLOR_BGR2(HSV_FULL|LAB|XYZ|YCR_?CB)", re.IGNORECASE)
+_DIVISIONS = ("raw", "normalized", "normalized_twice")
 _B7_TEXT = (
     "there the encoder has ImageNet weights, and its last 61 layers are trained; here all are, "
     "unless network.encoder_weights names a file with those weights"
@@ -51,30 +49,47 @@ def translate_network(values: Values, overrides: Mapping[str, Any]) -> Iterator[
         yield outcome
     if name == "unet" and not values.has("model", "normalization"):
         yield Outcome(("model", "normalization"), {"network.normalization": "none"})
-    yield from _translate_input_range(name, values, overrides)
+    yield from _translate_input(name, values, overrides)
 
 
-def _translate_input_range(
-    name: str, values: Values, overrides: Mapping[str, Any]
-) -> Iterator[Outcome]:
-    """What the network there does with intensities, which matters for the weights of a UNet.
+def _translate_input(name: str, values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
+    """What the network there does with its input, which matters for the weights of a UNet.
 
     The slices are in 0..255; image_normalize and input_normalize each divide them by 255.
     """
-    key, key_of_slices = ("model", "input_normalize"), ("dataset", "image_normalize")
-    divisions = values.get(*key) + values.get(*key_of_slices)
+    keys = ("model", "input_normalize"), ("dataset", "image_normalize"), ("dataset", "color_order")
     normalization = "batch" if values.get("model", "normalization") else "none"
-    is_unet = name == "unet" and overrides.get("network.normalization", normalization) == "none"
-    if is_unet and divisions < 2 and not overrides.keys() & _OTHER_INPUT:
-        settings = {"train.antillia_weights": "normalized" if divisions else "raw"}
-        yield Outcome(key, settings)
-        if values.has(*key_of_slices):
-            yield Outcome(key_of_slices, settings)
+    given = {"network.name": name, "network.normalization": normalization, **overrides}
+    reason = ""
+    if any(given.get(key, expected) != expected for key, expected in ANTILLIA_SETTINGS.items()):
+        reason = "counts for unet without normalization; 0 to 255 always become 0..1 here"
+    elif not _has_same_input(values):
+        reason = "the network there has another input or output than ours"
+    if reason:
+        for key in keys:
+            if values.has(*key):
+                yield Outcome(key, status="not applicable", text=reason)
         return
-    text = "0 to 255 always become 0..1"
-    for each in (key, key_of_slices):
-        if values.has(*each):
-            yield Outcome(each, status="not applicable", text=text)
+    divisions = values.get(*keys[0]) + values.get(*keys[1])
+    order = "rgb" if str(values.get(*keys[2])).lower() == "rgb" else "bgr"
+    settings = {
+        "train.antillia_weights": _DIVISIONS[divisions],
+        "train.antillia_channels": order,
+    }
+    yield Outcome(keys[0], settings)
+    for key in keys[1:]:
+        if values.has(*key):
+            yield Outcome(key, settings)
+
+
+def _has_same_input(values: Values) -> bool:
+    """Whether the network there gets the channels, and has the activation, of ours."""
+    converter = values.get("image", "color_converter")
+    if converter and not _EXACT_CONVERTER.fullmatch(str(converter)):
+        return False
+    activation = values.get("model", "final_activation") or "sigmoid"
+    expected = "sigmoid" if values.get("model", "num_classes") == 1 else "softmax"
+    return str(activation).lower() == expected
 
 
 def _translate_name(name: str, class_name: str, overrides: Mapping[str, Any]) -> Outcome:

@@ -50,64 +50,72 @@ def translate_previews(values: Values, folder: Path) -> Iterator[Outcome]:
     """
     resized, tiled = ("train", "epoch_change_infer"), ("train", "epoch_change_tiledinfer")
     number = ("train", "num_infer_images")
-    is_tiled = values.get(*tiled)
-    sources = {"tiledinfer": is_tiled, "infer": values.get(*resized) and not is_tiled}
-    for section, is_drawn in sources.items():
-        if values.has(section, "images_dir"):
-            yield _translate_preview_source(values, section, folder, is_drawn=bool(is_drawn))
-    if values.get(*resized) is None and not is_tiled:
+    switches = {"tiledinfer": values.get(*tiled), "infer": values.get(*resized)}
+    drawn = [section for section, is_on in switches.items() if is_on]
+    folders = {
+        section: Path(folder, values.get(section, "images_dir"))
+        for section in switches
+        if values.has(section, "images_dir")
+    }
+    chosen = next((each for each in drawn if each in folders and folders[each].is_dir()), None)
+    for section, images in folders.items():
+        yield _translate_preview_source(section, images, drawn, chosen)
+    if values.get(*resized) is None and not drawn:
         if values.has(*number):
             text = "epoch_change_infer is absent: train.preview_images keeps its default"
             yield Outcome(number, status="not applicable", text=text)
         return
-    is_on = values.get(*resized) or is_tiled
-    count = min(max(values.get(*number), 1), _MAX_PREVIEWS) if is_on else 0
-    setting = {"train.preview_images": count}
-    for name in (resized, number):
+    count = min(max(values.get(*number), 1), _MAX_PREVIEWS) if drawn else 0
+    for name in (resized, tiled, number):
         if values.has(*name):
-            yield Outcome(name, setting, text="" if is_on else "epoch_change_infer is False")
+            text = "" if drawn else "no images are drawn"
+            yield Outcome(name, {"train.preview_images": count}, text=text)
 
 
 def _translate_preview_source(
-    values: Values, section: str, folder: Path, *, is_drawn: bool
+    section: str, images: Path, drawn: list[str], chosen: str | None
 ) -> Outcome:
-    """The folder whose images are drawn: with masks, if they are in the folder next to it."""
-    name, images = (section, "images_dir"), Path(folder, values.get(section, "images_dir"))
-    if not is_drawn:
-        text = f"[train] epoch_change_{section} is not True, or another folder is drawn; segfleet "
-        return Outcome(name, status="not applicable", text=f"{text}predict has it as an argument")
-    if not images.is_dir():
+    """The folder whose images are drawn: with masks, if they are in the folder next to it.
+
+    drawn: the sections whose images those projects draw; chosen: the one whose images a run draws.
+    """
+    name = (section, "images_dir")
+    if section == chosen:
+        source = images.parent if images.name == "images" else images
+        settings: dict[str, Any] = {"train.preview_source": str(source)}
+        if section == "tiledinfer":
+            settings["train.preview_windows"] = True
+        return Outcome(name, settings)
+    if section not in drawn:
+        text = f"[train] epoch_change_{section} is not True; segfleet predict has it as an argument"
+    elif chosen is None:
         text = "there is no such folder: validation slices are drawn after each epoch"
-        return Outcome(name, status="not applicable", text=text)
-    source = images.parent if images.name == "images" else images
-    settings: dict[str, Any] = {"train.preview_source": str(source)}
-    if section == "tiledinfer":
-        settings["train.preview_windows"] = True
-    return Outcome(name, settings)
+    else:
+        text = f"the images of [{chosen}] are drawn"
+    return Outcome(name, status="not applicable", text=text)
 
 
-def translate_prediction(values: Values) -> Iterator[Outcome]:
+def translate_prediction(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
     """The settings of [predict]."""
+    has_classes = _has_classes(values, overrides)
     is_tiled = values.has("tiledinfer", "threshold")
     for section in ("infer", "tiledinfer"):
         name = (section, "threshold")
         if not values.has(*name):
             continue
-        if values.get("mask", "rgb_map"):
+        if has_classes:
             text = "each pixel has its most probable class"
             yield Outcome(name, status="not applicable", text=text)
         elif section == "infer" and is_tiled:
             yield Outcome(name, status="not applicable", text="[tiledinfer] threshold is used")
         else:
             yield Outcome(name, {"predict.threshold": round(values.get(*name) / 255, 4)})
-    yield from _translate_windows(values)
+    yield from _translate_windows(values, has_classes=has_classes)
 
 
 def translate_colors(values: Values, overrides: Mapping[str, Any]) -> Iterator[Outcome]:
     """The color of the foreground in masks and overlays."""
-    has_classes = values.get("mask", "rgb_map") or any(
-        key.startswith("data.classes") for key in overrides
-    )
+    has_classes = _has_classes(values, overrides)
     switch, white, black = (("segmentation", key) for key in ("colorize", "white", "black"))
     if values.has(*black):
         status: Status = "not applicable" if values.get(*black) == "#000000" else "not supported"
@@ -124,7 +132,7 @@ def translate_colors(values: Values, overrides: Mapping[str, Any]) -> Iterator[O
         yield Outcome(white, setting)
 
 
-def _translate_windows(values: Values) -> Iterator[Outcome]:
+def _translate_windows(values: Values, *, has_classes: bool) -> Iterator[Outcome]:
     """The settings of sliding windows; those projects combine their mask with the resized one."""
     overlap, size = ("tiledinfer", "overlapping"), ("tiledinfer", "split_size")
     blending = ("tiledinfer", "bitwise_blending")
@@ -134,7 +142,7 @@ def _translate_windows(values: Values) -> Iterator[Outcome]:
         yield Outcome(overlap, {"predict.overlap": 0.5 if values.get(*overlap) > 0 else 0.0})
     if values.has(*size):
         yield Outcome(size, {"predict.window_size": values.get(*size)})
-    if not values.get("mask", "rgb_map"):
+    if not has_classes:
         yield Outcome(blending, {"predict.intersect_resized": values.get(*blending)})
     elif values.has(*blending):
         text = "each pixel has its most probable class"
@@ -150,7 +158,7 @@ def translate_image(values: Values, overrides: Mapping[str, Any]) -> Iterator[Ou
     if values.get(*converter):
         yield _translate_converter(converter, str(values.get(*converter)), is_rgb=channels == 3)
     for name, setting in ((gamma, "data.gamma"), (sharpening, "data.sharpening")):
-        if values.get(*name):
+        if values.has(*name) and values.get(*name) > 0:
             yield Outcome(name, {setting: values.get(*name)})
         elif values.has(*name):
             yield Outcome(name, status="not applicable", text="has no effect there, either")
@@ -166,6 +174,13 @@ def _translate_converter(name: KeyName, value: str, *, is_rgb: bool) -> Outcome:
         text = "slices have one channel: [model] image_channels"
         return Outcome(name, status="not applicable", text=text)
     return Outcome(name, {"data.color_space": space})
+
+
+def _has_classes(values: Values, overrides: Mapping[str, Any]) -> bool:
+    """Whether the masks have classes, by the file or by a setting that replaces it."""
+    return bool(values.get("mask", "rgb_map")) or any(
+        key.startswith("data.classes") for key in overrides
+    )
 
 
 def _compile_option(values: Values, key: str) -> Any:

@@ -67,6 +67,14 @@ def test_overrides_become_part_of_the_settings_that_are_sent() -> None:
         job_package.parse_job_command(Config(), ["trainer", "train", "train.epoch=3"], "my.toml")
 
 
+def test_a_search_space_of_another_network_is_reported_before_it_is_sent() -> None:
+    space = {"network.base_kernels": {"choice": [3]}}
+    config = Config.model_validate({"network": {"name": "u2_net"}, "sweep": {"space": space}})
+    with pytest.raises(ConfigError, match=r"network\.base_kernels is not a setting of u2_net"):
+        job_package.parse_job_command(config, ["sweep"], "my.toml")
+    assert job_package.parse_job_command(config, ["train"], "my.toml")[0] == config
+
+
 def test_code_and_settings_are_packed_and_nothing_else(tmp_path: Path) -> None:
     config = Config().with_values({"cluster.address": "http://head:8265", "storage.root": "s3://b"})
     packaged = job_package.build(tmp_path / "job", config)

@@ -78,6 +78,8 @@ def test_the_foreground_has_a_color() -> None:
     assert Config(data=data).fingerprint() == Config().fingerprint()
     with pytest.raises(ValidationError, match=r"foreground_color has no effect with data\.classes"):
         Data.model_validate({**FOLDER, "classes": {"a": 1}, "foreground_color": [0, 128, 0]})
+    with pytest.raises(ValidationError, match="black is the color of the background"):
+        Data.model_validate({"foreground_color": "#000000"})
     for wrong in (3, "green", [1, 2]):
         with pytest.raises(ValidationError, match="is not a color such as"):
             Data.model_validate({"foreground_color": wrong})

@@ -114,8 +114,8 @@ class TestFaults:
             ),
             (
                 {"train": {"antillia_weights": "raw"}},
-                "train.antillia_weights = 'raw' needs network.name = \"unet\", "
-                'network.normalization = "none"',
+                "train.antillia_weights = 'raw' needs network.normalization = \"none\", as the "
+                'Antillia projects have it: set train.antillia_weights = "none"',
             ),
             (
                 {
@@ -123,7 +123,7 @@ class TestFaults:
                     "network": {"normalization": "none"},
                     "data": {"intensity_high": 100.0},
                 },
-                "train.antillia_weights = 'raw' needs intensities from data.intensity_low = 0 to",
+                "train.antillia_weights = 'raw' needs data.intensity_high = 255.0, as the",
             ),
             (
                 {"data": {"color_space": "hsv"}},

@@ -161,3 +161,16 @@ def test_neighbours_are_channels_of_a_sample(tmp_path: Path) -> None:
         assert np.array_equal(tensors[0], image)
         assert np.array_equal(tensors[1], mask)
     assert len(list(cached.folder.iterdir())) == len(records) + 1
+
+
+def test_changed_slices_have_a_cache_of_their_own(root: Path, tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+
+    def load(**data: float) -> cache.CachedSplit:
+        return cache.load_split(dataset, "valid", NETWORK, 1.0, Data.model_validate(data))
+
+    plain, darker, narrow = load(), load(gamma=2.0), load(gamma=2.0, intensity_high=128.0)
+    assert len({each.folder for each in (plain, darker, narrow)}) == 3
+    assert load(intensity_high=128.0).folder == plain.folder
+    image, changed = plain.read(0)[0], darker.read(0)[0]
+    assert np.abs(changed - 255 * (image / 255.0) ** 2).max() <= 0.51

@@ -186,13 +186,6 @@ def test_tiles_reject_slices_that_training_would_shrink(source: Storage, home: S
         check_tile_sizes(dataset, larger.network, larger.predict)
 
 
-def test_the_colors_are_those_of_the_settings(source: Storage, home: Storage) -> None:
-    prepare_dataset(settings(source), 0, home)
-    green = settings(source).model_copy(update={"foreground_color": (0, 128, 0)})
-    dataset = prepare_dataset(green, 0, home)
-    assert [each.color for each in dataset.masks.classes] == [(0, 128, 0)]
-
-
 def test_neighbours_require_slices_with_neighbours(source: Storage, home: Storage) -> None:
     dataset = prepare_dataset(settings(source), 0, home)
     check_neighbours(dataset, 1)

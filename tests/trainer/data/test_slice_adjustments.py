@@ -58,6 +58,19 @@ def test_sharpening_is_a_kernel() -> None:
     assert np.array_equal(adjust(RGB[:1, :1], sharpening=0.3), RGB[:1, :1])
 
 
+def test_the_color_space_is_the_last_step() -> None:
+    """The order of the Antillia projects."""
+    curve = np.round(255 * (np.arange(256) / 255.0) ** 1.5).astype(np.uint8)
+    kernel = np.full((3, 3), -0.1)
+    kernel[1, 1] = 1.8
+    sharpened = cv2.filter2D(cv2.LUT(RGB, curve), -1, kernel, borderType=cv2.BORDER_REFLECT)
+    expected = cv2.cvtColor(sharpened, cv2.COLOR_RGB2YCrCb).astype(float)
+    adjusted = adjust(RGB, color_space="ycrcb", gamma=1.5, sharpening=0.1)
+    # Two roundings are left out.
+    assert np.abs(adjusted - expected).max() <= 3
+    assert np.abs(adjusted - expected).mean() < 1
+
+
 def test_nothing_changes_by_default() -> None:
     wide = RGB.astype(np.float32) * 10 - 800
     assert np.array_equal(adjust(wide), wide)

@@ -31,3 +31,11 @@ def test_they_are_those_of_training(loss: str, classes: tuple[str, ...]) -> None
     metrics.update_state(truth, predicted)
     assert score.loss == pytest.approx(float(trained), rel=1e-5)
     assert np.mean(score.dice_coef) == pytest.approx(float(metrics.result()["dice_coef"]), rel=1e-5)
+
+
+def test_a_slice_may_be_smaller_than_the_window_of_ssim() -> None:
+    scorer = SoftScorer(Train(loss="basnet_hybrid_loss"), ["liver"])
+    mask, perfect = np.ones((1, 1), np.uint8), np.ones((1, 1, 1), np.float32)
+    score = scorer.score([scorer.sum_slice(mask, perfect)])
+    assert score.loss == pytest.approx(0.0, abs=1e-5)
+    assert score.dice_coef == (1.0,)

@@ -51,7 +51,7 @@ def test_the_same_weights_predict_by_sliding_window(
     command = ["export", str(trained), str(tmp_path / "windows"), *words]
     done = CliRunner().invoke(app, command, catch_exceptions=False)
     assert done.exit_code == 0
-    assert "resized to 32 x 32 pixels" in caplog.text
+    assert "trained on slices of 32 x 32 pixels" in caplog.text
     old, new = bundle.verify(trained), bundle.verify(tmp_path / "windows")
     assert (old.threshold, new.threshold) == (0.5, 0.45)
     assert (new.patients, new.dataset, new.metrics) == (old.patients, old.dataset, old.metrics)

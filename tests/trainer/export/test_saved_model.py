@@ -107,6 +107,23 @@ def test_a_window_of_another_size_is_resized_to_the_network() -> None:
     assert np.abs(separate.segment(both)["probability"] - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("classes", [{}, {"liver": 1, "kidney": 2}])
+def test_windows_of_stacks_and_of_several_classes_are_resized(classes: dict[str, int]) -> None:
+    data = {"neighbours": 1, "gamma": 1.2}
+    if classes:
+        data |= {"source": "folder", "root": "slices", "classes": classes}
+    network = {"image_size": 32, "num_layers": 3, "base_filters": 4}
+    resized, windows = (
+        create_module(Config.model_validate({"network": network, "data": data, "predict": predict}))
+        for predict in ({}, {"sliding_window": True, "window_size": 64})
+    )
+    copy_weights(resized, windows)
+    raw = tf.constant(RANDOM.integers(0, 255, (1, 64, 64, 3), np.uint8))
+    expected = resized.segment(raw)["probability"]
+    assert expected.shape[-1] == (len(classes) or 1)
+    assert np.abs(windows.segment(raw)["probability"] - expected).max() < 1e-6
+
+
 def test_a_mask_can_be_the_intersection_of_windows_and_resized_slice() -> None:
     _, resized = create()
     _, windows = create(sliding_window=True)

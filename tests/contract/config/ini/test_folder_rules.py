@@ -132,6 +132,14 @@ def masks_of(overrides: dict[str, Any], **mask: Any) -> dict[str, Any]:
         ({"binarize": False, "threshold": 60.0}, {}),
         ({"binarize": True}, {}),
         ({"binarize": True, "threshold": 60.0, "algorithm": "cv2.THRESH_OTSU"}, {}),
+        (
+            {"binarize": True, "threshold": 60.0, "algorithm": "cv2.THRESH_BINARY"},
+            {"data.mask_threshold": 60},
+        ),
+        (
+            {"binarize": True, "threshold": 60.0, "algorithm": "cv2.THRESH_TRUNC"},
+            {"data.mask_threshold": 0},
+        ),
         ({"rgb_map": {"#000000": 0, "#0000ff": 1}}, {"data.classes": {"class_1": "#0000ff"}}),
     ],
 )

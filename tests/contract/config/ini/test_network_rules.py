@@ -134,13 +134,25 @@ def test_an_encoder_without_weights_is_not_frozen() -> None:
             {},
             "normalized",
         ),
-        ({("dataset", "image_normalize"): True}, {}, None),
+        ({("dataset", "image_normalize"): True}, {}, "normalized_twice"),
         ({("model", "normalization"): True}, {}, None),
         ({("model", "normalization"): True}, {"network.normalization": "none"}, "normalized"),
         ({}, {"network.normalization": "group"}, None),
+        ({}, {"network.max_filters": 256}, None),
+        ({}, {"data.neighbours": 1}, None),
         ({}, {"data.normalize": "foreground"}, None),
+        ({}, {"data.intensity_high": 255}, "normalized"),
         ({}, {"network.name": "u2_net"}, None),
         ({("model", "model"): "TensorflowUNet3Plus"}, {}, None),
+        ({("image", "color_converter"): "cv2.COLOR_BGR2HSV_FULL"}, {}, "normalized"),
+        ({("image", "color_converter"): "cv2.COLOR_BGR2HSV"}, {}, None),
+        ({("image", "color_converter"): "cv2.COLOR_BGR2LUV"}, {}, None),
+        ({("model", "num_classes"): 3}, {}, None),
+        (
+            {("model", "num_classes"): 3, ("model", "final_activation"): "softmax"},
+            {},
+            "normalized",
+        ),
     ],
 )
 def test_intensities_of_the_weights(
@@ -150,3 +162,11 @@ def test_intensities_of_the_weights(
     for outcome in translate_network(Values(given), overrides):
         settings |= outcome.settings
     assert settings.get("train.antillia_weights") == expected
+    assert settings.get("train.antillia_channels") == (expected and "bgr")
+
+
+def test_channels_of_the_weights() -> None:
+    settings: dict[str, Any] = {}
+    for outcome in translate_network(Values({("dataset", "color_order"): "RGB"}), {}):
+        settings |= outcome.settings
+    assert settings["train.antillia_channels"] == "rgb"

@@ -105,24 +105,37 @@ def test_previews_by_windows(tmp_path: Path) -> None:
         "train.preview_windows": True,
         "train.preview_images": 1,
     }
+    only_windows = apply(rule, **folders, train__epoch_change_tiledinfer=True)
+    assert only_windows == both
     resized = apply(rule, **folders, train__epoch_change_infer=True)
     assert resized["train.preview_source"] == str(tmp_path / "small")
     assert "train.preview_windows" not in resized
+    (tmp_path / "large" / "images").rmdir()
+    missing = apply(
+        rule, **folders, train__epoch_change_infer=True, train__epoch_change_tiledinfer=True
+    )
+    assert missing == resized
+    off = {"train__epoch_change_tiledinfer": False}
+    assert apply(rule, **folders, **off) == {}
 
 
 def test_prediction() -> None:
-    assert apply(translate_prediction, infer__threshold=51.0) == {"predict.threshold": 0.2}
-    both = apply(translate_prediction, infer__threshold=51.0, tiledinfer__threshold=102.0)
+    rule = partial(translate_prediction, overrides={})
+    assert apply(rule, infer__threshold=51.0) == {"predict.threshold": 0.2}
+    both = apply(rule, infer__threshold=51.0, tiledinfer__threshold=102.0)
     assert both == {"predict.threshold": 0.4, "predict.intersect_resized": True}
-    classes = apply(translate_prediction, infer__threshold=51.0, mask__rgb_map={"#ff0000": 1})
+    classes = apply(rule, infer__threshold=51.0, mask__rgb_map={"#ff0000": 1})
     assert classes == {}
     by_windows = {"predict.overlap": 0.0, "predict.intersect_resized": True}
-    assert apply(translate_prediction, tiledinfer__overlapping=0) == by_windows
+    assert apply(rule, tiledinfer__overlapping=0) == by_windows
     keys = {"tiledinfer__split_size": 256, "tiledinfer__bitwise_blending": False}
     windows = {"predict.window_size": 256, "predict.intersect_resized": False}
-    assert apply(translate_prediction, **keys) == windows
-    colors = apply(translate_prediction, **keys, mask__rgb_map={"#ff0000": 1})
+    assert apply(rule, **keys) == windows
+    colors = apply(rule, **keys, mask__rgb_map={"#ff0000": 1})
     assert colors == {"predict.window_size": 256}
+    overrides = {"data.classes": {"liver": 1, "tumor": 2}}
+    by_class = apply(partial(translate_prediction, overrides=overrides), **keys)
+    assert by_class == {"predict.window_size": 256}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +168,7 @@ def test_another_background_is_reported() -> None:
     ("image", "channels", "settings"),
     [
         ({"gamma": 1.5, "sharpening": 2.0}, 1, {"data.gamma": 1.5, "data.sharpening": 2.0}),
-        ({"gamma": 0.0, "sharpening": 0.0}, 3, {}),
+        ({"gamma": 0.0, "sharpening": -1.0}, 3, {}),
         ({"color_converter": "cv2.COLOR_BGR2HSV_FULL"}, 3, {"data.color_space": "hsv"}),
         ({"color_converter": "cv2.COLOR_RGB2YCrCb"}, 3, {"data.color_space": "ycrcb"}),
         ({"color_converter": "cv2.COLOR_BGR2XYZ"}, 1, {}),
