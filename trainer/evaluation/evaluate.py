@@ -108,11 +108,11 @@ def evaluate(
     )
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
-    for record, truth, mask, probability in predict_split(
+    for record, y_true, mask, probability in predict_split(
         records, reader, predict_slices, predict.batch_size
     ):
-        counts_of[record] = class_counts(mask, truth, len(manifest.classes))
-        sums_of[record.patient].append(scorer.sum_slice(truth, probability))
+        counts_of[record] = class_counts(mask, y_true, len(manifest.classes))
+        sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
@@ -196,5 +196,5 @@ def predict_split(
     """
     for batch in batch_by_shape(read_ahead(records, reader), batch_size):
         masks, probabilities = predict_slices(np.stack([image for _, image, _ in batch]))
-        for (record, _, truth), mask, probability in zip(batch, masks, probabilities, strict=True):
-            yield record, truth, mask, probability
+        for (record, _, y_true), mask, probability in zip(batch, masks, probabilities, strict=True):
+            yield record, y_true, mask, probability

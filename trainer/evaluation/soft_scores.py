@@ -35,9 +35,9 @@ class SoftScorer:
         missing = [(0, max(0, self._smallest_side - side)) for side in mask.shape]
         mask = np.pad(mask, missing, "edge")
         probability = np.pad(probability, [*missing, (0, 0)], "edge")
-        truth = one_hot(tf.constant(mask[None]), probability.shape[-1])
+        y_true = one_hot(tf.constant(mask[None]), probability.shape[-1])
         sums = batch_sums(
-            truth,
+            y_true,
             tf.constant(probability[None]),
             tf.ones([1, 1, 1, 1]),
             self._loss.name,

@@ -25,10 +25,10 @@ def test_they_are_those_of_training(loss: str, classes: tuple[str, ...]) -> None
     sums = [scorer.sum_slice(mask, maps) for mask, maps in zip(masks, probability, strict=True)]
     score = scorer.score(sums)
 
-    truth, predicted = one_hot(tf.constant(masks), len(classes)), tf.constant(probability)
-    trained = SegmentationLoss(loss, train.loss_weights(classes))(truth, predicted)
+    y_true, predicted = one_hot(tf.constant(masks), len(classes)), tf.constant(probability)
+    trained = SegmentationLoss(loss, train.loss_weights(classes))(y_true, predicted)
     metrics = SegmentationMetrics(classes)
-    metrics.update_state(truth, predicted)
+    metrics.update_state(y_true, predicted)
     assert score.loss == pytest.approx(float(trained), rel=1e-5)
     assert np.mean(score.dice_coef) == pytest.approx(float(metrics.result()["dice_coef"]), rel=1e-5)
 
