@@ -16,6 +16,7 @@ ADJUSTED = {"color_space": "hsv", "gamma": 1.5, "sharpening": 0.2}
 WINDOWS = {"sliding_window": True, "window_size": [48, 64]}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "hsv": (ADJUSTED, {}),
+    "sharpening": ({"sharpening": 0.2}, {}),
     "lab by windows": ({"color_space": "lab"}, WINDOWS),
     "intersection": ({"gamma": 0.7}, {**WINDOWS, "intersect_resized": True}),
     "classes by windows": (
@@ -42,6 +43,8 @@ def test_both_engines_predict_the_same(
         slices = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
         (probability, _), (expected, _) = (engine.infer(slices) for engine in engines)
         assert probability.shape == (2, *shape[:2], num_classes)
-        # An intensity between two whole numbers may be rounded either way.
-        assert np.abs(probability - expected).max() < 0.02
-        assert np.abs(probability - expected).mean() < 1e-3
+        # An intensity between two whole numbers may be rounded either way, and a hue jump from 255
+        # to 0.
+        difference = np.abs(probability - expected)
+        assert np.quantile(difference, 0.99) < 0.01
+        assert difference.mean() < 1e-3

@@ -23,21 +23,35 @@ _LAB_THRESHOLD, _LAB_SLOPE, _LAB_OFFSET = 0.008856, 7.787, 16.0 / 116.0
 
 
 def adjust_slices(slices: tf.Tensor, data: Data) -> tf.Tensor:
-    """Raw slices, float32 [B, H, W, C], to the same with whole intensities; unchanged by default.
+    """Raw slices, float32 [B, H, W, C], with changed intensities; unchanged by default.
 
     data: The settings [data]; with color_space, C is 3.
     """
     if not data.adjusts_slices:
         return slices
     low, high = data.intensity_low, data.intensity_high
-    adjusted = tf.clip_by_value(slices, low, high)
+    # Each step is rounded, as in images of whole numbers.
+    adjusted = _clip(slices, low, high)
     if data.gamma != 1.0:
-        adjusted = low + (high - low) * tf.pow((adjusted - low) / (high - low), data.gamma)
+        adjusted = tf.round(
+            low + (high - low) * tf.pow((adjusted - low) / (high - low), data.gamma)
+        )
     if data.sharpening:
-        adjusted = tf.clip_by_value(_sharpen(adjusted, data.sharpening), low, high)
+        adjusted = _clip(tf.round(_sharpen(adjusted, data.sharpening)), low, high)
     if data.color_space != "rgb":
-        adjusted = tf.clip_by_value(_CONVERSIONS[data.color_space](adjusted), 0.0, _MAXIMUM)
-    return tf.round(adjusted)
+        converted = tf.round(_CONVERSIONS[data.color_space](adjusted))
+        adjusted = _clip(converted, 0.0, _MAXIMUM)
+    return adjusted
+
+
+def _clip(slices: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """tf.clip_by_value by selection.
+
+    OpenVINO 2026.4 computes wrong values from a clipped tensor that several operations use
+    (docs/lab-notes.md).
+    """
+    raised = tf.where(slices < low, low * tf.ones_like(slices), slices)
+    return tf.where(raised > high, high * tf.ones_like(raised), raised)
 
 
 def _sharpen(slices: tf.Tensor, strength: float) -> tf.Tensor:

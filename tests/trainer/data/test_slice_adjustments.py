@@ -66,9 +66,9 @@ def test_the_color_space_is_the_last_step() -> None:
     sharpened = cv2.filter2D(cv2.LUT(RGB, curve), -1, kernel, borderType=cv2.BORDER_REFLECT)
     expected = cv2.cvtColor(sharpened, cv2.COLOR_RGB2YCrCb).astype(float)
     adjusted = adjust(RGB, color_space="ycrcb", gamma=1.5, sharpening=0.1)
-    # Two roundings are left out.
-    assert np.abs(adjusted - expected).max() <= 3
-    assert np.abs(adjusted - expected).mean() < 1
+    # Single values are rounded differently, and the sharpening enlarges the difference.
+    assert np.abs(adjusted - expected).max() <= 2
+    assert np.abs(adjusted - expected).mean() < 0.2
 
 
 def test_nothing_changes_by_default() -> None:

@@ -42,7 +42,7 @@ def copy_weights(
 ) -> None:
     """Give another module the weights of one, whose network predicts about half foreground."""
     # Without the bias of the start the network predicts foreground in about half of the pixels.
-    source.weights[-1].assign([0.0])
+    source.weights[-1].assign(tf.zeros_like(source.weights[-1]))
     for mine, theirs in zip(source.weights, other.weights, strict=True):
         theirs.assign(mine)
 
