@@ -37,7 +37,7 @@ def _create_future(ready: Any, task: VolumeTask) -> "Future[tuple[VolumeRecord, 
     """The result or the error of a finished task."""
     future: Future[tuple[VolumeRecord, bool]] = Future()
     try:
-        result = ray.get(ready)
+        result: Any = ray.get(ready)
         if not task.output.exists(task.record_key):
             raise ClusterError(
                 f"a node wrote the slices of {task.source.volume.label} to a folder that this "
