@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.imaging.intensity_scaling import IntensityScaling
@@ -30,3 +31,12 @@ def write_split(folder: Path, images: NDArray[np.integer], masks: NDArray[np.uin
     return CachedSplit(
         folder, len(images), ImageShape(*images.shape[1:]), 1, tuple(range(len(images)))
     )
+
+
+def balance(bias: tf.Variable, probability: tf.Tensor) -> None:
+    """Change the bias of a network's output so that half of these probabilities are above 0.5.
+
+    The initial bias predicts hardly any foreground.
+    """
+    values = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
+    bias.assign(bias - np.float32(np.median(np.log(values / (1.0 - values)))))

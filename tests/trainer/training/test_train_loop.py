@@ -10,7 +10,7 @@ import tensorflow as tf
 from contract.config import Config
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import LocalStorage
-from tests.small import FEW_SLICES, NETWORK
+from tests.small import FEW_SLICES, NETWORK, balance
 from trainer.data.dataset_index import prepare_dataset
 from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import SegmentationModule, build_inference_model
@@ -77,8 +77,7 @@ def test_previews_are_predicted_as_training_sees_them() -> None:
     scaling = IntensityScaling(40.0, 200.0, mean=120.0, std=30.0)
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
     model = build_inference_model(config.network, 1, 1)
-    # Without the bias of the start the network predicts foreground in about half of the pixels.
-    model.weights[-1].assign([0.0])
+    balance(model.weights[-1], model(standardize(images, scaling)))
     predict = train_loop.create_predictor(config, scaling)
     expected = model(standardize(images, scaling)).numpy()[..., 0] > 0.5
     assert (np.stack(predict(model.get_weights(), list(images))) == expected).mean() > 0.999
@@ -92,8 +91,8 @@ def test_previews_of_windows_are_those_of_a_bundle_with_sliding_windows() -> Non
     scaling = IntensityScaling.from_window(0.0, 255.0)
     raw = np.random.default_rng(0).integers(0, 256, (1, 70, 150, 1), np.int32)
     model = build_inference_model(config.network, 1, 1)
-    model.weights[-1].assign([0.0])
     module = SegmentationModule(model, config, scaling)
+    balance(model.weights[-1], module.segment(tf.constant(raw))["probability"])
     expected = module.segment(tf.constant(raw))["mask"][0].numpy()
     predicted = train_loop.create_window_predictor(config, scaling)(
         model.get_weights(), [(raw[0] / 255).astype(np.float32)]
