@@ -35,9 +35,9 @@ from trainer.training import checkpoints, run_store
 from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
 from trainer.training.progress_actor import (
     POLL_INTERVAL_S,
-    ProgressActor,
     ProgressReport,
     ProgressReporter,
+    create_progress_actor,
 )
 from trainer.training.run_lease import run_lease
 from trainer.training.tf_backend import MultiWorkerConfig
@@ -144,7 +144,7 @@ def run_worker_group(config: Config, dataset: Dataset, on_progress: ProgressCall
 def _run_worker_group(
     config: Config, dataset: Dataset, on_progress: ProgressCallback, folder: str
 ) -> None:
-    progress_actor = ProgressActor.remote()
+    progress_actor = create_progress_actor()
     trainer = create_trainer(config, dataset, progress_actor, folder)
     errors: list[BaseException] = []
 

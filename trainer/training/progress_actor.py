@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainer.training.failures import WorkerFailure
 
@@ -35,7 +36,7 @@ class ProgressReport:
 class ProgressActor:
     """Holds the latest progress; written by rank 0, read by the driver.
 
-    Its node may be lost like any other. Ray then restarts it, empty, on another node.
+    If its process is lost, Ray restarts it, empty.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,15 @@ class ProgressActor:
     def latest(self) -> ProgressReport:
         """The latest progress and all failures."""
         return ProgressReport(self._latest, self._heartbeats, tuple(self._failures))
+
+
+def create_progress_actor() -> Any:
+    """A ProgressActor on the node of the driver, whose loss ends the driver too.
+
+    On a node of the workers it would be lost with them, with the failures that it has recorded.
+    """
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ProgressActor.options(scheduling_strategy=node).remote()
 
 
 class ProgressReporter:
