@@ -111,6 +111,14 @@ class Manifest(BundleMetadata):
         return files
 
 
+def check_no_bundle(destination: Storage) -> None:
+    """BundleError if there is a bundle at the destination of a new one."""
+    if destination.exists(MANIFEST):
+        raise BundleError(
+            f"{destination.url} has a bundle already: choose another folder, or delete it."
+        )
+
+
 def write_bundle(folder: Path, destination: Storage, metadata: BundleMetadata) -> Manifest:
     """Write a bundle from a local folder: add metrics.json and the manifest; upload it last.
 

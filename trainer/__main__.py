@@ -458,9 +458,9 @@ def import_weights(
     (docs/from-antillia.md).
     """
     chosen, destination = load_settings(config, overrides, lenient=lenient), open_storage(output)
-    from trainer.export import antillia_weights
+    from trainer.training.weights_import import import_weights as write_bundle
 
-    antillia_weights.import_weights(chosen, weights, destination)
+    write_bundle(chosen, weights, destination)
     typer.echo(f"bundle: {destination.url}")
 
 

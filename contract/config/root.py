@@ -163,14 +163,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _validate_color_space(self) -> Self:
-        channels, window = (
-            self.network.image_channels,
-            (
-                self.data.intensity_low,
-                self.data.intensity_high,
-            ),
-        )
-        if self.data.color_space != "rgb" and (channels, window) != (3, (0.0, 255.0)):
+        window = self.data.intensity_low, self.data.intensity_high
+        is_rgb = self.network.image_channels == 3 and window == (0.0, 255.0)
+        if self.data.color_space != "rgb" and not is_rgb:
             raise ValueError(
                 f"data.color_space = {self.data.color_space!r} needs network.image_channels = 3, "
                 "data.intensity_low = 0 and data.intensity_high = 255"

@@ -80,7 +80,7 @@ class Train(Section):
     antillia_weights: Literal["none", "raw", "normalized", "normalized_twice"] = "none"
     """Write best_model.h5 into the run (not into a trial of a sweep), the weights of a unet for the
     scripts of the Antillia projects (docs/from-antillia.md). How often intensities of 0..255 are
-    divided by 255 there: raw: never, normalized: once."""
+    divided by 255 there: raw: never; normalized: once; normalized_twice: twice."""
     antillia_channels: Literal["bgr", "rgb"] = "bgr"
     """The order of the channels of RGB slices in those projects."""
     max_failures: Annotated[int, Field(ge=0)] = 3

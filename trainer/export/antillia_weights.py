@@ -6,7 +6,6 @@ convolution after them are in another order; its intensities of 0..255 are divid
 once or twice; and its color slices are BGR, unless they are converted.
 """
 
-import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,19 +14,13 @@ import numpy as np
 import tf_keras as keras
 from numpy.typing import NDArray
 
-from contract.bundle import MANIFEST, BundleMetadata
 from contract.config import Config
-from contract.errors import BundleError, ConfigError, TrainingError
-from contract.host_info import host_info
-from contract.imaging.intensity_scaling import IntensityScaling
+from contract.errors import ConfigError, TrainingError
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
-from contract.timestamps import utc_now
 from trainer.export.keras_h5 import read_h5
-from trainer.export.saved_model import build_inference_model, export_bundle
+from trainer.export.saved_model import build_inference_model
 from trainer.export.weights import ModelState
-
-log = logging.getLogger(__name__)
 
 FILE_NAME = "best_model.h5"
 _FIRST = "encoder_0_1_conv"
@@ -35,28 +28,22 @@ _FIRST = "encoder_0_1_conv"
 _FACTORS = {"raw": 255.0, "normalized": 1.0, "normalized_twice": 1.0 / 255.0}
 
 
-def import_weights(config: Config, file: Path, destination: Storage) -> None:
-    """Write a bundle with the weights of a best_model.h5.
+def load_weights(config: Config, file: Path) -> keras.Model:
+    """The inference model with the weights of a best_model.h5.
 
     Args:
         config: The settings of the network, with train.antillia_weights and antillia_channels.
         file: The file, of a complete model or of weights alone.
-        destination: Where the bundle is written.
 
     Raises:
         ConfigError: The settings do not say which intensities the network gets.
         TrainingError: The file cannot be read, or has the weights of another network.
-        BundleError: There is a bundle at the destination.
     """
     if config.train.antillia_weights == "none":
         raise ConfigError(
             'train.antillia_weights = "none": set it to "raw", "normalized" or "normalized_twice", '
             "which says how often the network of the file divides intensities by 255; a .config "
             "file says it, if the network has the same input as ours."
-        )
-    if destination.exists(MANIFEST):
-        raise BundleError(
-            f"{destination.url} has a bundle already: choose another folder, or delete it."
         )
     classes = config.data.segmentation_classes
     model = build_inference_model(config.network, len(classes), config.input_channels)
@@ -66,32 +53,7 @@ def import_weights(config: Config, file: Path, destination: Storage) -> None:
         raise TrainingError(
             f"{file} {error}: use the best_model.h5 that was trained with these settings."
         ) from error
-    log.warning(
-        "%s does not say which patients it was trained on: segfleet evaluate cannot detect data "
-        "leakage, so evaluate the bundle on patients that you know to be new to it",
-        file,
-    )
-    metadata = BundleMetadata(
-        name=config.run.name,
-        created=utc_now(),
-        commit=None,
-        machine=host_info()["machine"],
-        fingerprint=config.fingerprint(),
-        dataset="unknown",
-        patients={},
-        image_size=config.network.image_shape,
-        image_channels=config.network.image_channels,
-        neighbours=config.data.neighbours,
-        classes=classes,
-        intensity_scaling=IntensityScaling.from_window(
-            config.data.intensity_low, config.data.intensity_high
-        ),
-        class_tolerance=config.data.class_tolerance,
-        other_values_are_background=config.data.other_values_are_background,
-        threshold=config.predict.threshold,
-        metrics={},
-    )
-    export_bundle(model, config, metadata, destination)
+    return model
 
 
 def _set_weights(

@@ -7,7 +7,7 @@ from contract import bundle as bundles
 from contract.bundle import BundleMetadata, Manifest
 from contract.config import Config, Predict
 from contract.config.loader import load_config, parse_override
-from contract.errors import BundleError, ConfigError
+from contract.errors import ConfigError
 from contract.storage import LocalStorage, Storage
 from contract.timestamps import utc_now
 
@@ -41,10 +41,7 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
         BundleError: The bundle is damaged, or there is a bundle at the destination.
         StorageError: The bundle cannot be read, or the new one cannot be written.
     """
-    if destination.exists(bundles.MANIFEST):
-        raise BundleError(
-            f"{destination.url} has a bundle already: choose another folder, or delete it."
-        )
+    bundles.check_no_bundle(destination)
     folder = bundles.fetch(bundle)
     manifest = bundles.read_manifest(LocalStorage(folder))
     previous = load_config(folder / "config.toml").predict

@@ -56,7 +56,7 @@ _OPTIMIZERS = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
 _FOLDERS = "data.root, data.{0}_dir, data.images_dir, data.masks_dir"
 _PREDICT = "the arguments of segfleet predict BUNDLE INPUT OUTPUT"
 _OVERLAYS = "segfleet predict --overlays"
-_PREVIEWS = "train.preview_source with [train] epoch_change_infer; INPUT of segfleet predict"
+_PREVIEWS = "train.preview_source with [train] epoch_change_{0}; INPUT of segfleet predict"
 _RUN_FOLDER = "a run writes below storage.root/runs/<run.name>"
 _GRID = "data.augment.{0}_probability, data.augment.{0}"
 _CIRCLES = (
@@ -179,7 +179,7 @@ def _inference(name: str) -> dict[str, Key]:
 
 _TILED: Mapping[str, Key] = {
     **_inference("tiledinfer"),
-    "images_dir": Key(types.path, _PREVIEWS.replace("infer;", "tiledinfer;")),
+    "images_dir": Key(types.path, _PREVIEWS.format("tiledinfer")),
     "overlapping": Key(
         types.whole_number,
         f"predict.overlap: 0.0 or 0.5; {_EXPORTED}",
@@ -261,7 +261,7 @@ _SECTIONS: Mapping[str, Mapping[str, Key]] = {
     "eval": _split("valid"),
     "valid": _split("valid"),
     "test": _split("test"),
-    "infer": {**_inference("infer"), "images_dir": Key(types.path, _PREVIEWS)},
+    "infer": {**_inference("infer"), "images_dir": Key(types.path, _PREVIEWS.format("infer"))},
     "tiledinfer": _TILED,
     "segmentation": _SEGMENTATION,
     "image": _IMAGE,

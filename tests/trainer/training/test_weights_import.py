@@ -17,8 +17,9 @@ from contract.errors import BundleError, ConfigError, TrainingError
 from contract.storage import LocalStorage
 from trainer.__main__ import app
 from trainer.export import saved_model
-from trainer.export.antillia_weights import FILE_NAME, import_weights, save_weights
+from trainer.export.antillia_weights import FILE_NAME, save_weights
 from trainer.training.train_loop import seeded_initializers
+from trainer.training.weights_import import import_weights
 
 LEVELS, FILTERS, SIDE = 3, 4, 32
 SLICES = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
