@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 ROOT = Path(__file__).parents[1]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -43,7 +44,6 @@ class Head:
         self,
         *words: str,
         folder: Path = ROOT,
-        seconds: float = 180,
         variables: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         """A command of cluster as a user types it in a folder."""
@@ -53,7 +53,7 @@ class Head:
             env={**self.client(), "PYTHONPATH": str(ROOT), **(variables or {})},
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=HANG_TIMEOUT_S,
             check=False,
         )
 
@@ -72,7 +72,7 @@ class Head:
             env=self.client(),
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=HANG_TIMEOUT_S,
             check=False,
         )
 
@@ -105,13 +105,19 @@ def head_node(cpus: int) -> Iterator[Head]:
 
 @contextmanager
 def worker_node(head: Head, cpus: int, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """One more node on this machine, which joins a head; its log lies in the folder."""
-    log = folder / f"node-{free_port()}.log"
-    process = _started([f"--address={head.gcs}"], cpus, head.token, log)
+    """One more node on this machine, which joins a head; its log lies in the folder.
+
+    It has a temporary directory of its own, as a machine of its own has: each node of Ray unpacks
+    the working directory of a job anew, also over one that another node's workers import from.
+    """
+    log, temporary = folder / f"node-{free_port()}.log", tempfile.mkdtemp("", "sfnode-", "/tmp")
+    options = [f"--address={head.gcs}", f"--temp-dir={temporary}"]
+    process = _started(options, cpus, head.token, log)
     try:
         yield process
     finally:
         kill_node(process)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _started(options: list[str], cpus: int, token: str, log: Path) -> "subprocess.Popen[bytes]":
@@ -150,12 +156,12 @@ def without_ray() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
-def _wait_for(port: int, process: "subprocess.Popen[bytes]", seconds: float = 90.0) -> None:
+def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
     """Wait until something listens on a port."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+
+    def is_listening() -> bool:
+        assert process.poll() is None, "the head did not start"
         with socket.socket() as sock:
-            if sock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise RuntimeError("the head did not start")
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(is_listening, "the head did not start", interval_s=0.2)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import HANG_TIMEOUT_S
+
 ROOT = Path(__file__).parents[1]
 
 PROGRAM = '''
@@ -96,7 +98,7 @@ def run_program(program: Path, *words: str) -> subprocess.CompletedProcess[str]:
         env=program_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_TIMEOUT_S,
     )
 
 
@@ -120,5 +122,5 @@ def run_on_terminal(program: Path, *words: str) -> str:
         # Linux says so when the last one who could write is gone.
         pass
     os.close(leader)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=HANG_TIMEOUT_S) == 0
     return shown.decode()

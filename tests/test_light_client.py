@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANG_TIMEOUT_S
+
 ROOT = Path(__file__).parents[1]
 HIDE = """
 import sys
@@ -42,7 +44,7 @@ def run_light(code: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_TIMEOUT_S,
         check=False,
     )
 

@@ -5,7 +5,6 @@ and dashboard of a cluster (cluster.jobs.client) on a running cluster.
 """
 
 import os
-import time
 from typing import Any
 
 import ray
@@ -22,6 +21,7 @@ from cluster.ray_internals import (
     start_autoscaling_coordinator,
 )
 from tests.processes import resident_bytes
+from tests.waiting import wait_until
 
 
 @ray.remote(num_cpus=0)
@@ -52,10 +52,7 @@ def test_only_the_group_of_a_dead_actor_of_the_job_is_orphaned(ray_cluster: Conn
     try:
         assert list(orphaned_placement_groups(job_id)) == []
         ray.kill(creators[1])
-        deadline = time.monotonic() + 60
-        while not (orphans := list(orphaned_placement_groups(job_id))):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        orphans = wait_until(lambda: list(orphaned_placement_groups(job_id)))
         assert [group.id for group in orphans] == [of_dead.id]
         assert list(orphaned_placement_groups("00000000")) == []
     finally:

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from contract.host_info import code_commit
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, free_port, head_node, kill_node, worker_node
 from tests.small import FEW_SLICES, NETWORK
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 from trainer.data import dataset_index
 
 SPACE = {"train.learning_rate": {"choice": [1e-3, 3e-3]}}
@@ -77,9 +77,7 @@ def settings(head: Head, s3: str, tmp_path: Path) -> Path:
 
 def submit_job(head: Head, settings: Path, *command: str) -> str:
     """Run a command as a job, from the folder of the client; returns its output."""
-    completed = head.run(
-        "submit", settings.name, "--", *command, folder=settings.parent, seconds=500
-    )
+    completed = head.run("submit", settings.name, "--", *command, folder=settings.parent)
     assert completed.returncode == 0, completed.stdout + completed.stderr
     return completed.stdout
 
@@ -89,10 +87,11 @@ def replace_node(
 ) -> None:
     """Kill a node after the first epoch and add another one."""
     run = open_storage(f"{s3}/segfleet/runs/demo")
-    deadline = time.monotonic() + 400
-    while not any(info.key.endswith("checkpoint.json") for info in run.list_objects("checkpoints")):
-        assert time.monotonic() < deadline, "the first epoch did not end"
-        time.sleep(0.3)
+
+    def has_checkpoint() -> bool:
+        return any(info.key.endswith("checkpoint.json") for info in run.list_objects("checkpoints"))
+
+    wait_until(has_checkpoint, "the first epoch did not end", interval_s=0.3)
     assert not run.exists("run.json"), "the training ended before the node was killed"
     kill_node(node)
     stack.enter_context(worker_node(head, 1, folder))
@@ -149,7 +148,7 @@ def segment(settings: Path, s3: str) -> tuple[np.ndarray, str]:
         slices.read(name),
         {"Content-Type": "image/png", "Accept": "image/png"},
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=HANG_TIMEOUT_S) as response:
         mask = cv2.imdecode(np.frombuffer(response.read(), np.uint8), cv2.IMREAD_UNCHANGED)
         assert mask is not None
         return mask, response.headers["Segfleet-Model"]

@@ -14,6 +14,7 @@ from cluster.ray_internals import machine_memory_gb
 from contract.config import Config
 from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
+from tests.waiting import HANG_TIMEOUT_S
 
 # Memory that a local cluster with one training worker may use until Ray ends workers.
 SPARE_GB = 2.0
@@ -63,7 +64,7 @@ def run_program(folder: Path, signal_number: int) -> subprocess.CompletedProcess
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_TIMEOUT_S,
         check=False,
     )
 
@@ -162,6 +163,6 @@ def train(
         env={**without_ray(), **(variables or {})},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=HANG_TIMEOUT_S,
         check=False,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.waiting import HANG_TIMEOUT_S
 from trainer.networks.registry import BUILDERS
 
 # The fixtures train eleven networks.
@@ -60,7 +61,7 @@ def run_workers(count: int) -> list[dict[str, Any]]:
                 text=True,
             )
         )
-    printed = [process.communicate(timeout=600)[0] for process in processes]
+    printed = [process.communicate(timeout=HANG_TIMEOUT_S)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * count
     return [json.loads(text.splitlines()[-1]) for text in printed]
 

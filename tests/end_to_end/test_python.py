@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.waiting import HANG_TIMEOUT_S
+
 ROOT = Path(__file__).parents[2]
 SERVICE_BLOCK = "inference.connect("
 """The block that needs a running service; tests/inference/serving/test_app.py runs it."""
@@ -32,7 +34,11 @@ def test_the_code_of_the_page_runs(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     script = "\n".join(block for block in code_blocks() if SERVICE_BLOCK not in block)
     completed = subprocess.run(
-        [sys.executable, "-c", script], cwd=project, capture_output=True, text=True, timeout=250
+        [sys.executable, "-c", script],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=HANG_TIMEOUT_S,
     )
     assert completed.returncode == 0, completed.stderr
     assert "first@1" in completed.stdout
@@ -45,7 +51,9 @@ def test_the_notebook_runs_and_shows_progress_tables_and_an_image(
     """The run that the page has trained is used again."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(ROOT / "docs/notebook.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(project)}}).execute()
+    NotebookClient(
+        notebook, timeout=HANG_TIMEOUT_S, resources={"metadata": {"path": str(project)}}
+    ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     data = [output.data for output in outputs if "data" in output]
     assert any("<progress" in str(each.get("text/html")) for each in data)

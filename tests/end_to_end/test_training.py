@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from tests.class_slices import CLASSES, write_class_slices
 from tests.damage import truncate
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
+from tests.waiting import wait_until
 from trainer.data import cache, dataset_index
 from trainer.evaluation.bundle_config import load_bundle_config
 from trainer.evaluation.evaluate import evaluate
@@ -119,13 +119,13 @@ def kill_the_driver_after_the_first_epoch(config: Config, path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "train", str(path)]
     environment = {name: v for name, v in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
-    run, deadline = run_store.run_storage(config), time.monotonic() + 120
-    while not any(
-        entry.key.endswith("checkpoint.json") for entry in run.list_objects("checkpoints")
-    ):
+    run = run_store.run_storage(config)
+
+    def has_checkpoint() -> bool:
         assert driver.poll() is None, "the driver ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        return any(o.key.endswith("checkpoint.json") for o in run.list_objects("checkpoints"))
+
+    wait_until(has_checkpoint)
     assert len(titled("ray::RayTrainWorker", driver.pid)) == 2
     driver.kill()
     driver.wait()

@@ -7,7 +7,6 @@ a user would start it, on the Ray cluster that all tests share.
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from contract.registry import Registry, StageTransition
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
 from tests.nodes import free_port
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 IMAGE_SIZE = 32
@@ -139,15 +139,12 @@ class RunningService:
     def client(self, url: str | None = None) -> httpx.Client:
         """An HTTP client that sends the API key to the service, or to one of its replicas."""
         headers = {"Authorization": f"Bearer {self.api_key}"}
-        return httpx.Client(base_url=url or self.url, headers=headers, timeout=60)
+        return httpx.Client(base_url=url or self.url, headers=headers, timeout=HANG_TIMEOUT_S)
 
     def wait_for_version(self, version: int) -> None:
         """Wait until the service serves this version."""
-        deadline = time.monotonic() + 30
         with self.client() as client:
-            while client.get("/v1/model").json()["version"] != version:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_until(lambda: client.get("/v1/model").json()["version"] == version)
 
     def replica_url(self) -> str:
         """The URL of its only replica itself: http://127.0.0.1:30000."""
@@ -270,7 +267,7 @@ def service(
             env=environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=HANG_TIMEOUT_S,
             check=False,
         )
 

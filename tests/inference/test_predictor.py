@@ -15,6 +15,7 @@ from contract.imaging.encode import encode_image, encode_stack
 from contract.storage import LocalStorage
 from inference.predictor import load_predictor
 from tests.inference.test_engines import SHAPES, random_slices
+from tests.waiting import HANG_TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +82,7 @@ def test_prediction_imports_no_keras_and_no_trainer(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_TIMEOUT_S,
         check=True,
     )
     assert completed.stdout.strip() == expected

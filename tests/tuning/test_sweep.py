@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from contract.registry import Registry
 from contract.storage import open_storage
 from tests.processes import titled
 from tests.small import FEW_SLICES, NETWORK
+from tests.waiting import wait_until
 from trainer.data import dataset_index
 from tuning import sweep, trainable
 from tuning.trial_store import EpochMetrics, Trial, TrialStore, read_trials
@@ -197,10 +197,7 @@ def test_a_trial_of_two_workers_trains_as_a_group(ray_cluster: Connection, tmp_p
     assert [len(trial.history) for trial in result.trials] == [2, 1]
     # The sweep's job ends with the tests only.
     with orphan_cleanup():
-        deadline = time.monotonic() + 60
-        while ray.available_resources().get("CPU") != 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: ray.available_resources().get("CPU") == 4)
     assert load_config(f"{result.storage_url}/best_trial.toml").train.num_workers == 2
     # What the bundle was chosen from counts, though Tune was told of the first epoch alone.
     output = {"status": "paused", "history": result.best_trial.history[:1]}
@@ -315,11 +312,11 @@ def test_there_is_no_leaderboard_of_what_never_started(tmp_path: Path) -> None:
 
 
 def wait_for(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 200
-    while not there():
+    def is_there() -> bool:
         assert driver.poll() is None, "the driver ended by itself"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return there()
+
+    wait_until(is_there, interval_s=0.05)
 
 
 def test_a_killed_driver_repeats_no_finished_trial(ray_cluster: Connection, tmp_path: Path) -> None:

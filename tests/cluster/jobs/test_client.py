@@ -5,10 +5,9 @@ import json
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from contract.config.loader import to_toml
 from contract.storage import open_storage
 from tests.nodes import ROOT, Head, head_node
 from tests.small import FEW_SLICES, NETWORK
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_driver_joins_and_its_workers_get_our_code_and_where_s3_is(
         env={**head.client(), "PYTHONPATH": str(ROOT), "AWS_REGION": "eu-north-1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_TIMEOUT_S,
         check=False,
     )
     assert joined.returncode == 0, joined.stderr
@@ -191,7 +191,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     try:
         wait_until(lambda: len(checkpoints(settings)) > 0)
         following.send_signal(signal.SIGINT)
-        _, output = following.communicate(timeout=60)
+        _, output = following.communicate(timeout=HANG_TIMEOUT_S)
     finally:
         following.kill()
     assert following.returncode == 130
@@ -237,14 +237,6 @@ def checkpoints(settings: Path) -> set[str]:
     root = open_storage(tomllib.loads(settings.read_text())["storage"]["root"])
     keys = {entry.key for entry in root.list_objects("runs/demo")}
     return {key for key in keys if key.endswith("/checkpoint.json")}
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 150.0) -> None:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.5)
 
 
 def test_a_log_read_twice_is_written_once() -> None:

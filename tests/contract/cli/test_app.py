@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import program_environment, run_program
+from tests.waiting import HANG_TIMEOUT_S
 
 
 class TestUse:
@@ -95,7 +96,7 @@ class TestErrors:
         while process.stdout.readline() != "waiting\n":
             assert process.poll() is None
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=HANG_TIMEOUT_S)
         assert process.returncode == code
         assert errors.endswith(output)
         assert ("terminated" in errors) == bool(output)

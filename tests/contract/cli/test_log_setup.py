@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.programs import program_environment, run_program
+from tests.waiting import HANG_TIMEOUT_S
 
 
 def test_quiet_is_our_news_and_libraries_warnings(program: Path) -> None:
@@ -40,7 +41,7 @@ def test_the_users_own_environment_stands(program: Path) -> None:
         env=program_environment() | {"TF_CPP_MIN_LOG_LEVEL": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_TIMEOUT_S,
     )
     assert done.stdout == "tensorflow 1\n"
 
@@ -68,7 +69,7 @@ def import_noisy_tensorflow(folder: Path, statement: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_TIMEOUT_S,
     )
     return completed.stderr
 

@@ -10,6 +10,7 @@ from pydicom.data import get_testdata_file
 from contract.errors import DataError
 from contract.imaging.dicom_files import is_dicom, read_header, read_pixels
 from tests.volumes import BIRTH_DATE, edit_file, standard_volume, write_series
+from tests.waiting import HANG_TIMEOUT_S
 
 STANDARD = standard_volume()
 
@@ -77,7 +78,7 @@ except DataError as error:
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_TIMEOUT_S,
         check=True,
     )
     assert (

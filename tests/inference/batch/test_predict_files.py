@@ -20,6 +20,7 @@ from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
 from inference.batch.predict_files import OutputFiles, create_job, predict_files, resume_keys
 from inference.predictor import Predictor, load_predictor
+from tests.waiting import HANG_TIMEOUT_S
 
 MASKS = OutputFiles(single_foreground(), (0.0, 255.0))
 OVERLAYS = OutputFiles(single_foreground(), (0.0, 255.0), overlays=True)
@@ -51,7 +52,7 @@ def run_predict(*arguments: object) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_TIMEOUT_S,
         check=False,
     )
 

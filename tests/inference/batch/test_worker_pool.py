@@ -25,6 +25,7 @@ from inference.batch.predict_files import (
 from inference.batch.worker_pool import predict_on_cluster
 from inference.predictor import Segmentation, load_predictor
 from tests.processes import titled
+from tests.waiting import wait_until
 
 MASKS = OutputFiles(single_foreground(), (0.0, 255.0))
 OVERLAYS = OutputFiles(single_foreground(), (0.0, 255.0), overlays=True)
@@ -121,11 +122,7 @@ def test_a_bundle_that_workers_cannot_read_is_an_error(
 
 def kill_one_worker(waiting_tasks: list[Any]) -> None:
     """SIGKILL the first worker that predicts, while a task of another program waits for its CPU."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for process in titled("ray::_Worker.predict"):
-            waiting_tasks.append(ray.remote(lambda: time.sleep(100)).remote())
-            time.sleep(0.2)
-            os.kill(process, signal.SIGKILL)
-            return
-        time.sleep(0.01)
+    process = wait_until(lambda: titled("ray::_Worker.predict"), interval_s=0.01)[0]
+    waiting_tasks.append(ray.remote(lambda: time.sleep(100)).remote())
+    time.sleep(0.2)
+    os.kill(process, signal.SIGKILL)

@@ -34,6 +34,7 @@ from inference.serving.stats import RequestStats
 from tests.end_to_end.test_python import SERVICE_BLOCK, code_blocks
 from tests.inference.conftest import THREE_CLASSES
 from tests.processes import resident_bytes, titled
+from tests.waiting import HANG_TIMEOUT_S
 
 PNG = {"Content-Type": "image/png"}
 AS_JSON = {"Accept": "application/json"}
@@ -246,7 +247,7 @@ def test_openapi_lists_all_errors(client: httpx.Client) -> None:
 
 
 def test_the_api_key_is_required(service: Any, slice_png: bytes) -> None:
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx.Client(base_url=service.url, timeout=HANG_TIMEOUT_S) as client:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": service.api_key}):
             response = client.post(SEGMENT, content=slice_png, headers={**PNG, **headers})
             assert response.status_code == 401
@@ -432,7 +433,7 @@ def test_requests_above_the_limit_are_rejected_and_the_others_segmented(
 
 def send_part(address: tuple[str, int], declared: int, body: bytes, key: str) -> socket.socket:
     """A connection that has sent a part of a request."""
-    connection = socket.create_connection(address, timeout=30)
+    connection = socket.create_connection(address, timeout=HANG_TIMEOUT_S)
     connection.sendall(
         f"POST {SEGMENT} HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\n"
         f"Authorization: Bearer {key}\r\nContent-Length: {declared}\r\n\r\n".encode()

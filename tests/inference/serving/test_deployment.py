@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from contract.storage import open_storage
 from tests.inference.conftest import promote_damaged
 from tests.nodes import ROOT, free_port, without_ray
 from tests.processes import titled
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 SEGMENT = "/v1/segment"
 PNG = {"Content-Type": "image/png"}
@@ -54,12 +54,14 @@ class LoadGenerator:
                     response.status_code, response.headers.get("segfleet-model", "")
                 ] += 1
 
-    def wait_for_responses(self, model: str, count: int, timeout_s: float = 30) -> None:
+    def wait_for_responses(self, model: str, count: int) -> None:
         """Wait for this number of further responses of a model."""
-        expected, deadline = self.responses[200, model] + count, time.monotonic() + timeout_s
-        while self.responses[200, model] < expected:
-            assert time.monotonic() < deadline, self.responses
-            time.sleep(0.05)
+        expected = self.responses[200, model] + count
+        wait_until(
+            lambda: self.responses[200, model] >= expected,
+            lambda: self.responses,
+            interval_s=0.05,
+        )
 
 
 def test_a_promotion_and_a_rollback_under_load_lose_no_request(
@@ -79,18 +81,16 @@ def test_a_promoted_bundle_that_cannot_be_served_is_a_load_error(
 ) -> None:
     promote_damaged(service.registry, make_bundle(0.7))
     with service.client() as client:
-        deadline = time.monotonic() + 30
-        while not (load_error := client.get("/v1/status").json()["replicas"][0]["load_error"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert "saved_model.pb" in load_error
+
+        def load_error() -> str | None:
+            return client.get("/v1/status").json()["replicas"][0]["load_error"]
+
+        assert "saved_model.pb" in wait_until(load_error)
         assert client.post(SEGMENT, content=slice_png, headers=PNG).status_code == 200
         result = service.run_command("service").stdout
         assert "saved_model.pb" in result
         service.registry.rollback("bright", "production")
-        while client.get("/v1/status").json()["replicas"][0]["load_error"]:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: not load_error())
 
 
 def test_the_status_counts_requests(service: Any, slice_png: bytes) -> None:
@@ -158,7 +158,7 @@ def test_on_a_local_cluster_the_replicas_are_the_service(
     local_service: tuple[str, "subprocess.Popen[str]"], slice_png: bytes
 ) -> None:
     url, process = local_service
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=HANG_TIMEOUT_S) as client:
         response = client.post(SEGMENT, content=slice_png, headers=PNG)
         assert (response.status_code, response.headers["segfleet-model"]) == (200, "bright@1")
         assert [replica["url"] for replica in client.get("/v1/status").json()["replicas"]] == [url]
@@ -166,13 +166,9 @@ def test_on_a_local_cluster_the_replicas_are_the_service(
     # A lost replica is replaced, and the new one listens on the same address.
     (replica,) = titled("ray::ServeReplica:segfleet:Replica", process.pid)
     os.kill(replica, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while not (status := _request_status(url, slice_png)):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    assert status == 200
+    assert wait_until(lambda: _request_status(url, slice_png)) == 200
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(HANG_TIMEOUT_S) == 0
 
 
 def _request_status(url: str, image: bytes) -> int | None:

@@ -16,6 +16,7 @@ from inference.serving.replica_server import (
     create_shared_listener,
 )
 from tests.nodes import free_port
+from tests.waiting import HANG_TIMEOUT_S
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,9 @@ def test_requests_in_flight_are_finished_before_the_server_is_closed() -> None:
     async def serve() -> str:
         server = ReplicaServer(app, create_shared_listener(settings), settings)
         assert not server.is_closed
-        request = asyncio.create_task(asyncio.to_thread(httpx.get, server.url, timeout=60))
+        request = asyncio.create_task(
+            asyncio.to_thread(httpx.get, server.url, timeout=HANG_TIMEOUT_S)
+        )
         await asyncio.to_thread(started.wait)
         closing = asyncio.create_task(server.close())
         while _is_listening(settings.port):

@@ -8,7 +8,6 @@ import json
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.inference.conftest import THREE_CLASSES
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
@@ -55,11 +55,8 @@ class Browser:
         element = self.call("element", using="css selector", value=selector)[ELEMENT]
         self.call(f"element/{element}/click")
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, self.run_script("return document.body.innerText")
-            time.sleep(0.1)
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition, lambda: self.run_script("return document.body.innerText"))
 
     def console_messages(self) -> list[dict[str, Any]]:
         return self._driver.post(f"{self._path}/se/log", json={"type": "browser"}).json()["value"]
@@ -90,12 +87,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     command = ["chromedriver", f"--port={port}", "--silent"]
     with (
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
-        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as driver,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=HANG_TIMEOUT_S) as driver,
     ):
-        deadline = time.monotonic() + 60
-        while not _is_ready(driver):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: _is_ready(driver))
         session = Browser(
             driver,
             {

@@ -33,6 +33,7 @@ from tests.volumes import (
     write_nifti,
     write_series,
 )
+from tests.waiting import HANG_TIMEOUT_S
 from trainer.__main__ import app
 from trainer.data.dataset_index import prepare_dataset
 from trainer.data.importers.dataset_import import (
@@ -198,7 +199,7 @@ def test_no_process_outlives_an_import(sent: signal.Signals, tmp_path: Path) -> 
         time.sleep(0.01)
     (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
     # The pipe is closed when the last process that can write to it has ended.
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANG_TIMEOUT_S)
     assert process.returncode != 0
     # An interpreter that is still starting when its parent is killed prints a traceback of Python.
     if sent == signal.SIGINT:
