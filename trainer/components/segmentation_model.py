@@ -3,6 +3,8 @@
 Once for the loss and once for the gradients; synchronized batch normalization waits in addition.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -15,12 +17,25 @@ class SegmentationModel(keras.Model):
     added up once an epoch, when Keras reads them for on_epoch_end and at the end of a validation;
     in the logs of a batch the metrics are those of this worker's samples. The loss is that of the
     global batch on every worker (`SegmentationLoss`), so its running mean needs no collective.
+
+    Its steps are traced without AutoGraph, which converts Python's control flow over tensors: there
+    is none, and the conversion takes seconds of the first step.
     """
 
     def compile(self, *args: object, **kwargs: object) -> None:
         """As keras.Model.compile; the logs of a batch are those of this worker."""
         super().compile(*args, **kwargs)
         self.distribute_reduction_method = "first"
+
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """As keras.Model.train_step."""
+        return super().train_step(data)
+
+    @tf.autograph.experimental.do_not_convert
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """As keras.Model.test_step."""
+        return super().test_step(data)
 
     def compute_metrics(
         self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None

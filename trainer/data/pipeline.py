@@ -4,6 +4,9 @@ The order of samples and the random numbers of augmentation are functions of (se
 index) alone. A sample index is the number of a sample plus the number of samples for each time that
 it has occurred in the epoch before. A resumed run therefore uses the samples that an uninterrupted
 run would use, and the samples of a step do not depend on the number of workers.
+
+The functions of the datasets are traced without AutoGraph, which converts Python control flow
+over tensors: there is none, and the conversion takes seconds of the first step.
 """
 
 import math
@@ -132,18 +135,21 @@ def training_dataset(
     """
     length = steps_per_epoch(train, cached.num_samples) * train.batch_size
 
+    @tf.autograph.experimental.do_not_convert
     def epoch_sample_order(epoch: tf.Tensor) -> tf.data.Dataset:
         order = epoch_order(seed, epoch, cached.num_samples, length)
         order = oversample_foreground(order, seed, epoch, cached, train)
         order = shard(order, train.batch_size, rank)
         return tf.data.Dataset.from_tensor_slices((tf.fill(tf.shape(order), epoch), order))
 
+    @tf.autograph.experimental.do_not_convert
     def load(epoch: tf.Tensor, sample_index: tf.Tensor) -> tuple[Any, ...]:
         index = tf.math.floormod(sample_index, cached.num_samples)
         image, mask = cached.read_tensors(index)
         numbers = draw(sample_seed(seed, epoch, sample_index), data.augment, cached.sample_shape)
         return image, mask, numbers
 
+    @tf.autograph.experimental.do_not_convert
     def augment(images: tf.Tensor, masks: tf.Tensor, numbers: dict[str, tf.Tensor]) -> SampleBatch:
         images = apply_window(images, scaling)
         images, maps = augment_batch(
@@ -180,6 +186,7 @@ def validation_dataset(
     for step, part in enumerate(np.array_split(samples, steps)):
         indices[step, : len(part)], weights[step, : len(part)] = part, 1.0
 
+    @tf.autograph.experimental.do_not_convert
     def load(index: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image, mask = cached.read_tensors(index)
         return normalize(image, scaling), one_hot(mask, cached.num_classes), weight
