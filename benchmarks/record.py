@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contract.host_info import host_info
+from contract.tensorflow_variables import set_tensorflow_variables
 
+set_tensorflow_variables()
 # TensorFlow in the processes that are measured says nothing of use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

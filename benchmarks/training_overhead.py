@@ -23,6 +23,7 @@ from benchmarks.record import arguments, command, publish, table
 from contract.config import Augment, Config
 from contract.config.loader import load_config, to_toml
 from contract.storage import open_storage
+from contract.tensorflow_variables import TENSORFLOW_VARIABLES
 
 
 def main() -> None:
@@ -86,6 +87,7 @@ def measure_ways(config: Config, folder: str) -> dict[str, list[float]]:
     pair = config.with_values({"train.num_workers": 2, "train.cpus_per_worker": cpus // 2})
     return {
         f"plain `tf_keras` fit, {cpus} threads": plain(alone, folder),
+        "the same, TensorFlow's own defaults": plain(alone, folder, with_defaults=True),
         f"`segfleet train`, 1 worker x {cpus} CPUs": service(alone, folder, "one"),
         f"`segfleet train`, 2 workers x {cpus // 2} CPUs": service(pair, folder, "two"),
     }
@@ -101,13 +103,24 @@ def settings(folder: str, quick: bool) -> Config:
     return load_config(demo).with_values(values)
 
 
-def plain(config: Config, folder: str) -> list[float]:
-    """Seconds of the epochs of a fit on the same slices as arrays in memory."""
+def plain(config: Config, folder: str, with_defaults: bool = False) -> list[float]:
+    """Seconds of the epochs of a fit on the same slices as arrays in memory.
+
+    with_defaults: Without the environment variables that segfleet sets for TensorFlow.
+    """
     save_arrays(config, folder)
     path = Path(folder) / "plain.toml"
     path.write_text(to_toml(config), encoding="utf-8")
     result = subprocess.run(
-        command("plain_fit", path, folder), check=True, capture_output=True, text=True
+        command("plain_fit", path, folder),
+        check=True,
+        capture_output=True,
+        text=True,
+        env={
+            n: v
+            for n, v in os.environ.items()
+            if not with_defaults or n not in TENSORFLOW_VARIABLES
+        },
     )
     return json.loads(result.stdout.splitlines()[-1])[1:]
 

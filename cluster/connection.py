@@ -30,11 +30,12 @@ from cluster.ray_internals import dashboard_address, machine_memory_gb
 from contract.config import Cluster
 from contract.errors import ClusterError, UserError, first_line
 from contract.temp_folders import delete_folder, find_abandoned, folder_prefix
+from contract.tensorflow_variables import TENSORFLOW_VARIABLES
 
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 """The packages that workers import."""
 WORKER_ENV = {
-    "TF_USE_LEGACY_KERAS": "1",
+    **TENSORFLOW_VARIABLES,
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_CPU_ALLOCATOR_USE_BFC": "true",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
@@ -42,13 +43,18 @@ WORKER_ENV = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
-"""The first makes `tf.keras` Keras 2; the second suppresses TensorFlow's log messages. The last
-saves a process per training that watches for preempted nodes, which is not used. With the others,
-TensorFlow keeps the memory of tensors between steps, and glibc that of gradients in transit:
-releasing and allocating it again causes millions of page faults and costs half of the speed
-(docs/lab-notes.md). 32 MiB is glibc's maximum.
+"""TF_CPP_MIN_LOG_LEVEL suppresses TensorFlow's log messages. The last saves a process per training
+that watches for preempted nodes, which is not used. With those between, TensorFlow keeps the memory
+of tensors between steps, and glibc that of gradients in transit: releasing and allocating it again
+causes millions of page faults and costs half of the speed (docs/lab-notes.md). 32 MiB is glibc's
+maximum.
 """
-FORWARDED_ENV = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")
+FORWARDED_ENV = (
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "TF_ENABLE_ONEDNN_OPTS",
+)
 """Variables of this process that are passed to a job; every user of the cluster can read them."""
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable in the driver of a job, to the job's runtime environment."""
@@ -264,6 +270,7 @@ def _local_cluster_variables(folder: Path) -> Mapping[str, str]:
     """
     variables = {
         **WORKER_ENV,
+        **_forwarded_variables(),
         CACHE_VARIABLE: tempfile.gettempdir(),
         "TMPDIR": str(folder / _WORKER_TEMP),
     }
@@ -340,13 +347,17 @@ def _runtime_env() -> dict[str, Any]:
 
 def job_variables() -> dict[str, str]:
     """The environment variables of a job: those of the workers and of S3, but no secrets."""
-    forwarded = {name: os.environ[name] for name in FORWARDED_ENV if name in os.environ}
+    forwarded = _forwarded_variables()
     if "@" in forwarded.get("AWS_ENDPOINT_URL", ""):
         raise ClusterError(
             "AWS_ENDPOINT_URL contains a password, which a job would show to every user of the "
             "cluster: set it in the environment of the nodes, and unset it here."
         )
     return {**WORKER_ENV, **forwarded}
+
+
+def _forwarded_variables() -> dict[str, str]:
+    return {name: os.environ[name] for name in FORWARDED_ENV if name in os.environ}
 
 
 def has_address(cluster: Cluster) -> bool:

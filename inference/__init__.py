@@ -34,11 +34,11 @@ def load_bundle(reference: str, storage_root: str = Storage().root) -> "Predicto
         >>> segmentation = inference.load_bundle("demo@production").predict("slice.png")
         >>> segmentation.mask.shape
     """
-    from contract.cli.log_setup import silence_libraries
+    from contract.cli.log_setup import configure_libraries
     from contract.registry import open_bundle
     from inference.predictor import load_predictor
 
-    silence_libraries()
+    configure_libraries()
     return load_predictor(open_bundle(reference, storage_root))
 
 

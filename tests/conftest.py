@@ -14,6 +14,10 @@ from xdist.scheduler import LoadFileScheduling
 
 from cluster.connection import Connection, ray_session
 from contract.config import Cluster
+from contract.tensorflow_variables import set_tensorflow_variables
+
+# As the commands do, before a test imports TensorFlow.
+set_tensorflow_variables()
 
 # A shell that runs the tests in the background makes them ignore Ctrl-C. The commands that they
 # start would inherit that, and tests check how these handle Ctrl-C.

@@ -108,7 +108,7 @@ def worker_node(head: Head, cpus: int, folder: Path) -> Iterator["subprocess.Pop
     """One more node on this machine, which joins a head; its log lies in the folder.
 
     It has a temporary directory of its own, as a machine of its own has: each node of Ray unpacks
-    the working directory of a job anew, also over one that another node's workers import from.
+    the working directory of a job, also over one that another node's workers import from.
     """
     log, temporary = folder / f"node-{free_port()}.log", tempfile.mkdtemp("", "sfnode-", "/tmp")
     options = [f"--address={head.gcs}", f"--temp-dir={temporary}"]

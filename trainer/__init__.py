@@ -64,10 +64,10 @@ def train(config: Config) -> "RunResult":
         >>> run = trainer.train(trainer.load_config("configs/demo.toml", train={"epochs": 3}))
         >>> run.best["val_dice_coef"]
     """
-    from contract.cli.log_setup import silence_libraries
+    from contract.cli.log_setup import configure_libraries
     from contract.cli.progress_bar import progress_bar
 
-    silence_libraries()
+    configure_libraries()
     dataset = prepare(config)
     from trainer.training.launcher import run_training
 
@@ -111,7 +111,7 @@ def evaluate(
         >>> evaluation = trainer.evaluate(run.bundle)
         >>> evaluation.summary_of("dice").mean
     """
-    from contract.cli.log_setup import silence_libraries
+    from contract.cli.log_setup import configure_libraries
     from contract.cli.progress_bar import progress_bar
     from contract.registry import open_bundle
     from trainer.evaluation.bundle_config import load_bundle_config, report_storage
@@ -120,7 +120,7 @@ def evaluate(
     config = load_bundle_config(bundle, overrides, settings)
     dataset = prepare(config)
     destination = report_storage(bundle, dataset, split, output)
-    silence_libraries()
+    configure_libraries()
     from trainer.evaluation.evaluate import evaluate as evaluate_split
     from trainer.evaluation.report import write_report
 

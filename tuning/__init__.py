@@ -36,10 +36,10 @@ def run_sweep(config: Config) -> "SweepResult":
         >>> result = tuning.run_sweep(tuning.load_config("configs/demo.toml"))
         >>> result.best_trial.values
     """
-    from contract.cli.log_setup import silence_libraries
+    from contract.cli.log_setup import configure_libraries
     from contract.cli.progress_bar import progress_bar
 
-    silence_libraries()
+    configure_libraries()
     from tuning.sweep import run_sweep as run
 
     with progress_bar(f"sweep {config.run.name}", config.sweep.num_samples) as bar:

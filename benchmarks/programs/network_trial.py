@@ -23,7 +23,7 @@ from trainer.training import run_store
 from trainer.training.finalize import finalize_run
 from trainer.training.train_loop import WorkerContext, train
 
-_CALIBRATION_STEPS = 8
+_CALIBRATION_STEPS = 4
 _EPOCH_STEPS = 60
 _SERVED = 24
 
@@ -61,13 +61,16 @@ def choose_length(config: Config, dataset: Dataset, seconds: float) -> tuple[int
             "run.name": "calibration",
             "train.epochs": 2,
             "train.steps_per_epoch": _CALIBRATION_STEPS,
+            # All validation slices would take longer than the training of a slow network.
+            "train.validation_steps": 1,
         }
     )
     run = run_store.run_storage(short)
     run_store.create_run(run, short, dataset)
     first, second = train(short, dataset, run, WorkerContext())
+    # A validation step takes about a third of a training step.
     validation = len(dataset.select("valid")) / config.train.batch_size / 3
-    step = second["seconds"] / (_CALIBRATION_STEPS + validation)
+    step = second["seconds"] / (_CALIBRATION_STEPS + 1 / 3)
     start = first["seconds"] - second["seconds"]
     steps = max(1, int((seconds - start) / step))
     if steps < _EPOCH_STEPS:

@@ -16,7 +16,7 @@ from types import FrameType
 
 import typer
 
-from contract.cli.log_setup import configure_logging, silence_libraries
+from contract.cli.log_setup import configure_libraries, configure_logging
 from contract.config import Config
 from contract.config.loader import load_config, to_toml
 from contract.errors import UserError
@@ -87,7 +87,7 @@ def write_text(path: Path, text: str) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run the command that the process was started for, and end the process with its exit code."""
-    silence_libraries()
+    configure_libraries()
     configure_logging(verbose=False)
     handler = _TerminationHandler()
     signal.signal(signal.SIGTERM, handler)

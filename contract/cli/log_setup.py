@@ -9,6 +9,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
+from contract.tensorflow_variables import set_tensorflow_variables
+
 PACKAGES = ("contract", "cluster", "trainer", "tuning", "inference")
 # These create their own handlers, or warn about things that a user cannot change.
 _NOISY_LOGGERS = ("tensorflow", "absl", "ray", "py.warnings")
@@ -21,8 +23,12 @@ _QUIET_ENV = {
 }
 
 
-def silence_libraries() -> None:
-    """Keep libraries that are imported later, and child processes, from printing messages."""
+def configure_libraries() -> None:
+    """Set up libraries before they are imported, also those of child processes.
+
+    They print no messages, and TensorFlow reads its variables (contract.tensorflow_variables).
+    """
+    set_tensorflow_variables()
     for name, value in _QUIET_ENV.items():
         os.environ.setdefault(name, value)
     if _QUIET_TENSORFLOW not in sys.meta_path:
@@ -30,7 +36,7 @@ def silence_libraries() -> None:
 
 
 def enable_verbose(verbose: bool) -> bool:
-    """Undo silence_libraries, and log everything, if verbose.
+    """Let libraries print messages, and log everything, if verbose.
 
     Called before any command imports a library.
     """

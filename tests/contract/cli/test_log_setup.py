@@ -77,10 +77,10 @@ def import_noisy_tensorflow(folder: Path, statement: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "printed"),
     [
-        ("silence_libraries()", "after the import"),
-        ("silence_libraries(); enable_verbose(False)", "after the import"),
+        ("configure_libraries()", "after the import"),
+        ("configure_libraries(); enable_verbose(False)", "after the import"),
         (
-            "silence_libraries(); enable_verbose(True)",
+            "configure_libraries(); enable_verbose(True)",
             "message of C++ codeafter the import",
         ),
     ],
