@@ -1,7 +1,7 @@
 """A bundle: everything needed to turn slices into masks, in one folder or prefix.
 
     saved_model/    maps raw slices to probabilities and masks, with pre- and post-processing
-    weights.npz     the network's weights alone
+    weights.npz     the network's weights alone; an ensemble of several networks has none
     config.toml     the settings it was trained with
     metrics.json    the metrics of its checkpoint
     manifest.json   what it is and the SHA-256 of every other file; written last
@@ -84,7 +84,9 @@ class BundleMetadata(BaseModel):
     threshold: float
     """With one class, a pixel is foreground where its probability is greater than this."""
     metrics: dict[str, float]
-    """The metrics of its checkpoint, by name."""
+    """The metrics of its checkpoint, by name; of an ensemble, the means of its members'."""
+    members: tuple[str, ...] = ()
+    """Of an ensemble, the names and fingerprints of the bundles in it; else empty."""
 
     @property
     def stack_size(self) -> int:

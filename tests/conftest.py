@@ -35,6 +35,7 @@ SHARED_RAY_FILES = (
     "tests/end_to_end/test_training.py",
     "tests/tuning/test_sweep.py",
     "tests/trainer/training/test_launcher.py",
+    "tests/trainer/cross_validation/test_folds.py",
     "tests/trainer/training/test_progress_actor.py",
     "tests/cluster/test_connection.py",
     "tests/cluster/test_placement_groups.py",

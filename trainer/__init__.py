@@ -12,11 +12,12 @@ from contract.config import Config, Storage
 from contract.config.loader import load_config
 
 if TYPE_CHECKING:
+    from trainer.cross_validation.results import CrossValidation
     from trainer.data.dataset_index import Dataset, Split
     from trainer.evaluation.scores import Evaluation
     from trainer.training.run_store import RunResult
 
-__all__ = ["evaluate", "load_config", "prepare", "train"]
+__all__ = ["cross_validate", "evaluate", "load_config", "prepare", "train"]
 
 
 def prepare(config: Config) -> "Dataset":
@@ -73,6 +74,40 @@ def train(config: Config) -> "RunResult":
 
     with progress_bar("training") as bar:
         return run_training(config, bar.set, dataset)
+
+
+def cross_validate(
+    config: Config, *, ensemble: bool = True, max_concurrent: int | None = None
+) -> "CrossValidation":
+    """Train and evaluate a network for each of the data.folds folds, or continue.
+
+    Args:
+        config: The settings.
+        ensemble: Write a bundle whose probabilities are the means of those of all folds.
+        max_concurrent: Folds trained at the same time; None: as many as the cluster holds.
+
+    Returns:
+        The metrics of every patient, by the network that was not trained on the patient: `table()`
+        has one row per patient, `estimate_of("dice")` the mean with its interval; `bundle` is the
+        address of the ensemble.
+
+    Raises:
+        UserError: A fold cannot be trained or evaluated; the message names it.
+
+    Example:
+        >>> config = trainer.load_config("configs/demo.toml", data={"folds": 4})
+        >>> trainer.cross_validate(config).estimate_of("dice").interval
+    """
+    from contract.cli.log_setup import configure_libraries
+    from contract.cli.progress_bar import progress_bar
+
+    configure_libraries()
+    from trainer.cross_validation import folds
+
+    with progress_bar("training folds") as bar:
+        return folds.cross_validate(
+            config, bar.set, ensemble=ensemble, max_concurrent=max_concurrent
+        )
 
 
 def evaluate(

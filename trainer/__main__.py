@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -127,6 +127,24 @@ PredictOverrides = Annotated[
 ]
 BundleOutput = Annotated[
     str, typer.Argument(metavar="OUTPUT", help="Folder or s3:// prefix for the new bundle.")
+]
+WithEnsemble = Annotated[
+    bool, typer.Option("--ensemble/--no-ensemble", help="Write the ensemble of all folds.")
+]
+MaxConcurrent = Annotated[
+    int | None,
+    typer.Option(
+        "--max-concurrent",
+        min=1,
+        help="Folds trained at the same time; absent: as many as the cluster holds.",
+    ),
+]
+Members = Annotated[
+    list[str],
+    typer.Argument(metavar="BUNDLE...", help="Two bundles or more: folders, addresses or names."),
+]
+EnsembleName = Annotated[
+    str | None, typer.Option("--name", help="Name in the manifest; absent: that of OUTPUT.")
 ]
 WeightsFile = Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The .h5 file of Keras.")]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
@@ -381,6 +399,39 @@ def train(
     typer.echo(f"bundle: {result.bundle}")
 
 
+@app.command(
+    "cross-validate",
+    epilog=example_epilog("segfleet cross-validate configs/demo.toml data.folds=4"),
+)
+def cross_validate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    show_config: ShowConfig = False,
+    ensemble: WithEnsemble = True,
+    max_concurrent: MaxConcurrent = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a network for each fold of the patients, and evaluate all patients.
+
+    Every patient of the train and valid splits is evaluated by the network that was not trained on
+    the patient. Folds that are finished are not trained again. Writes a report, and the ensemble of
+    all folds as a bundle.
+    """
+    from trainer.cross_validation.results import format_results
+
+    chosen = load_settings(config, overrides, show_config, lenient=lenient)
+    try:
+        result = trainer.cross_validate(chosen, ensemble=ensemble, max_concurrent=max_concurrent)
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command continues with the finished epochs.", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(format_results(result))
+    typer.echo(f"report: {result.output}/report.html")
+    if result.bundle:
+        typer.echo(f"bundle: {result.bundle}")
+
+
 @app.command(epilog=example_epilog("segfleet evaluate segfleet-data/runs/demo/bundle"))
 def evaluate(
     reference: BundleReference,
@@ -461,6 +512,30 @@ def import_weights(
     from trainer.training.weights_import import import_weights as write_bundle
 
     write_bundle(chosen, weights, destination)
+    typer.echo(f"bundle: {destination.url}")
+
+
+@app.command(
+    epilog=example_epilog("segfleet ensemble demo@1 demo@2 segfleet-data/both"),
+)
+def ensemble(
+    members: Members,
+    output: BundleOutput,
+    name: EnsembleName = None,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Write one bundle that predicts the mean of several.
+
+    The probabilities are the means of those of the members. It is evaluated, registered and served
+    like any other bundle.
+    """
+    from contract.registry import open_bundle
+
+    bundles, destination = [open_bundle(each, storage) for each in members], open_storage(output)
+    from trainer.export.ensemble import export_ensemble
+
+    export_ensemble(bundles, name or PurePosixPath(destination.url).name, destination)
     typer.echo(f"bundle: {destination.url}")
 
 

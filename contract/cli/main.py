@@ -49,9 +49,11 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "preview": LazyCommand("trainer", "preview"),
         "networks": LazyCommand("trainer", "networks"),
         "train": LazyCommand("trainer", "train"),
+        "cross-validate": LazyCommand("trainer", "cross-validate"),
         "evaluate": LazyCommand("trainer", "evaluate"),
         "export": LazyCommand("trainer", "export"),
         "import-weights": LazyCommand("trainer", "import-weights"),
+        "ensemble": LazyCommand("trainer", "ensemble"),
     },
     "Search settings": {
         "sweep": LazyCommand("tuning", "sweep"),

@@ -200,6 +200,11 @@ class Data(Section):
     """Fraction of the patients for validation, if the layout is unsplit."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
     """Fraction of the patients for testing, if the layout is unsplit; 0 for no test split."""
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    """Folds for cross-validation, drawn from the patients of train and valid together so that each
+    has small and large organs; 0: the splits as they are. The test split is not changed."""
+    fold: Annotated[int, Field(ge=1)] = 1
+    """With folds, the fold that is the valid split; the others are the train split."""
     allow_patient_overlap: bool = False
     """Accept a patient that is in two splits, or that an evaluated network was trained on (the
     metrics are then not by patient)."""
@@ -263,6 +268,7 @@ class Data(Section):
                 "data.valid_fraction and data.test_fraction leave no patient to train on: "
                 "their sum must be below 1"
             )
+        self._check_folds()
         self._check_classes()
         if self.adjusts_slices and self.normalize != "window":
             raise ValueError(
@@ -278,6 +284,14 @@ class Data(Section):
                 f"data.patient_id_regex is not a valid regular expression: {error}"
             ) from error
         return self
+
+    def _check_folds(self) -> None:
+        if self.folds == 1:
+            raise ValueError("data.folds = 1 leaves no patient to train on: set 2 or more, or 0")
+        if self.fold > max(1, self.folds):
+            raise ValueError(
+                f"data.fold = {self.fold} is not one of the data.folds = {self.folds} folds"
+            )
 
     def _check_classes(self) -> None:
         if self.classes and self.source == "phantom":

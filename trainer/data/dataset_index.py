@@ -1,7 +1,8 @@
 """The slices of a dataset: image and mask paired, checked, and split by patient.
 
 Everything that training relies on is checked here, before it starts. The result is saved in
-<storage.root>/datasets/<id>/index.json and reused as long as the listing of the files is the same.
+<storage.root>/datasets/<id>/index.json and reused as long as the listing of the files is the same;
+each fold of a cross-validation has an index of its own there.
 """
 
 import logging
@@ -55,8 +56,6 @@ __all__ = [
     "intensity_scaling",
     "prepare_dataset",
 ]
-
-INDEX = "index.json"
 
 # Increased when the content of the index changes, so that older ones are not used.
 _FORMAT = 6
@@ -121,7 +120,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Index:
-    """The content of index.json; stamp: digest of the settings, files and splits it is based on."""
+    """The content of an index; stamp: digest of the settings, files and splits it is based on."""
 
     stamp: str
     dataset: Dataset
@@ -272,14 +271,21 @@ def _prepare_phantom(
     """The slices of the phantom; it is drawn (again) unless all files are there as indexed."""
     from trainer.data.phantom import generator
 
+    if data.folds:
+        # Drawn and indexed as it is, before a fold of it is indexed.
+        _prepare_phantom(data.model_copy(update={"folds": 0, "fold": 1}), seed, folder, on_progress)
     # Folders and names of the phantom are always the same.
     data = Data(
         source="phantom",
         patient_id_regex=generator.PATIENT_REGEX,
         phantom=data.phantom,
         allow_patient_overlap=data.allow_patient_overlap,
+        folds=data.folds,
+        fold=data.fold,
     )
-    indexed = _load_index(folder, _stamp(data, seed, list_files(data, folder), folder))
+    if data.folds:
+        return _load_or_index(data, seed, folder, folder, on_progress)
+    indexed = _load_index(folder, data, _stamp(data, seed, list_files(data, folder), folder))
     if indexed is not None:
         return indexed
     generator.write_phantom(data.phantom, seed, folder, on_progress)
@@ -292,7 +298,7 @@ def _load_or_index(
     """The dataset from the index, or checked now and indexed."""
     files = list_files(data, source)
     check_records(source, (info.key for info in files))
-    indexed = _load_index(folder, _stamp(data, seed, files, folder))
+    indexed = _load_index(folder, data, _stamp(data, seed, files, folder))
     if indexed is not None:
         _log.info(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
@@ -314,17 +320,23 @@ def _load_or_index(
     )
     # The stamp of an unsplit dataset includes the splits that were just saved.
     index = Index(_stamp(data, seed, files, folder), dataset)
-    folder.write(INDEX, TypeAdapter(Index).dump_json(index, indent=1))
+    folder.write(_index_name(data), TypeAdapter(Index).dump_json(index, indent=1))
     _log.debug("%d slices in %s checked", len(dataset.slices), dataset.root)
     return dataset
 
 
-def _load_index(folder: Storage, stamp: str) -> Dataset | None:
+def _index_name(data: Data) -> str:
+    """The file of the index in the folder of the dataset."""
+    return f"index-fold-{data.fold}-of-{data.folds}.json" if data.folds else "index.json"
+
+
+def _load_index(folder: Storage, data: Data, stamp: str) -> Dataset | None:
     """The indexed dataset if the index still has this stamp."""
-    if not folder.exists(INDEX):
+    name = _index_name(data)
+    if not folder.exists(name):
         return None
     try:
-        index = TypeAdapter(Index).validate_json(folder.read(INDEX))
+        index = TypeAdapter(Index).validate_json(folder.read(name))
     except ValidationError:
         return None
     return index.dataset if index.stamp == stamp else None
@@ -338,6 +350,7 @@ def _stamp(data: Data, seed: int, files: Sequence[ObjectInfo], folder: Storage) 
             "settings": _dataset_settings(data, seed),
             "files": [(info.key, info.size, info.modified) for info in files],
             "splits": _read_splits_file(folder) if data.layout == "unsplit" else None,
+            "fold": [data.folds, data.fold, seed] if data.folds else None,
         }
     )
 

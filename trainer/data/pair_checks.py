@@ -151,19 +151,42 @@ def class_fractions(values: Mapping[int, int], encoding: MaskEncoding) -> tuple[
 def assign_splits(
     checked: Sequence[CheckedPair], data: Data, seed: int, folder: Storage
 ) -> dict[Split, list[CheckedPair]]:
-    """The slices of each split: by folder, or by patient in an unsplit dataset."""
+    """The slices of each split: by folder, or by patient in an unsplit dataset; or by fold."""
     if data.layout == "unsplit":
-        fractions: dict[str, list[float]] = defaultdict(list)
-        for each in checked:
-            fractions[each.pair.patient].append(each.foreground)
-        means = {patient: sum(values) / len(values) for patient, values in fractions.items()}
-        patients = splits.load_or_create_splits(means, data, seed, folder)
-        split_of = {patient: split for split in SPLITS for patient in patients[split]}
-        checked = [
-            replace(each, pair=replace(each.pair, split=split_of[each.pair.patient]))
-            for each in checked
-        ]
+        patients = splits.load_or_create_splits(_mean_foreground(checked), data, seed, folder)
+        chosen: dict[str, Split] = {
+            patient: split for split in SPLITS for patient in patients[split]
+        }
+        checked = _with_splits(checked, chosen)
+    if data.folds:
+        own = [each for each in checked if each.pair.split != "test"]
+        folds = splits.draw_folds(_mean_foreground(own), data.folds, seed)
+        split_of: dict[str, Split] = {
+            patient: "valid" if number == data.fold else "train"
+            for number, fold in enumerate(folds, start=1)
+            for patient in fold
+        }
+        tests = [each for each in checked if each.pair.split == "test"]
+        checked = [*_with_splits(own, split_of), *tests]
     return {split: [each for each in checked if each.pair.split == split] for split in SPLITS}
+
+
+def _mean_foreground(checked: Iterable[CheckedPair]) -> dict[str, float]:
+    """The mean foreground fraction of each patient's slices."""
+    fractions: dict[str, list[float]] = defaultdict(list)
+    for each in checked:
+        fractions[each.pair.patient].append(each.foreground)
+    return {patient: sum(values) / len(values) for patient, values in fractions.items()}
+
+
+def _with_splits(
+    checked: Iterable[CheckedPair], split_of: Mapping[str, Split]
+) -> list[CheckedPair]:
+    """The slices in the splits of their patients."""
+    return [
+        replace(each, pair=replace(each.pair, split=split_of[each.pair.patient]))
+        for each in checked
+    ]
 
 
 def check_splits(

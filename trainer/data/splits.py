@@ -89,6 +89,35 @@ def stratified_split(
     }
 
 
+def draw_folds(foreground: Mapping[str, float], folds: int, seed: int) -> list[list[str]]:
+    """Patients assigned to folds for cross-validation so that each has small and large organs.
+
+    The patients are sorted by foreground; of each that many neighbours in this order, a seeded
+    generator deals one to each fold.
+
+    Args:
+        foreground: Every patient with the mean foreground fraction of its slices.
+        folds: The number of folds.
+        seed: The seed of the draw.
+
+    Raises:
+        DataError: There are fewer patients than folds.
+    """
+    if len(foreground) < folds:
+        raise DataError(
+            f"the train and valid splits have {len(foreground)} patients together, too few for "
+            f"data.folds = {folds}: add patients, or set fewer folds."
+        )
+    rng = np.random.default_rng(seed)
+    ordered = sorted(foreground, key=lambda patient: (foreground[patient], patient))
+    assigned: list[list[str]] = [[] for _ in range(folds)]
+    for start in range(0, len(ordered), folds):
+        chosen = rng.permutation(folds)
+        for patient, fold in zip(ordered[start : start + folds], chosen, strict=False):
+            assigned[fold].append(patient)
+    return [sorted(patients) for patients in assigned]
+
+
 def _count(fraction: float, patients: Collection[str]) -> int:
     """The patients of a split: at least one, unless its fraction is 0."""
     return max(1, round(fraction * len(patients))) if fraction else 0

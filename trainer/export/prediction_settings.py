@@ -7,7 +7,7 @@ from contract import bundle as bundles
 from contract.bundle import BundleMetadata, Manifest
 from contract.config import Config, Predict
 from contract.config.loader import load_config, parse_override
-from contract.errors import ConfigError
+from contract.errors import BundleError, ConfigError
 from contract.storage import LocalStorage, Storage
 from contract.timestamps import utc_now
 
@@ -38,12 +38,17 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
         destination: Where the new bundle is written.
 
     Raises:
-        BundleError: The bundle is damaged, or there is a bundle at the destination.
+        BundleError: The bundle is damaged or an ensemble, or there is a bundle at the destination.
         StorageError: The bundle cannot be read, or the new one cannot be written.
     """
     bundles.check_no_bundle(destination)
     folder = bundles.fetch(bundle)
     manifest = bundles.read_manifest(LocalStorage(folder))
+    if manifest.members:
+        raise BundleError(
+            f"{bundle.url} is an ensemble, whose members have settings of their own: export each "
+            "member with other settings, and make an ensemble of these with `segfleet ensemble`."
+        )
     previous = load_config(folder / "config.toml").predict
     shape = config.predict.window_shape(manifest.image_size)
     is_same = previous.sliding_window and previous.window_shape(manifest.image_size) == shape

@@ -295,6 +295,34 @@ def test_the_phantom_is_drawn_once(home: Storage) -> None:
     assert prepare_dataset(PHANTOM, 0, home) == dataset
 
 
+def test_each_patient_of_train_and_valid_is_validated_in_one_fold(
+    source: Storage, pool: Storage, home: Storage
+) -> None:
+    unsplit = settings(pool, layout="unsplit", valid_fraction=0.2, test_fraction=0.3)
+    for data in (settings(source), unsplit, PHANTOM):
+        base = prepare_dataset(data, 0, home)
+        changes = [{"folds": 2, "fold": number} for number in (1, 2)]
+        folds = [prepare_dataset(data.model_copy(update=each), 0, home) for each in changes]
+        first, second = folds
+        assert set(first.patients("valid")) == set(second.patients("train"))
+        assert set(second.patients("valid")) == set(first.patients("train"))
+        own = {*base.patients("train"), *base.patients("valid")}
+        assert {*first.patients("train"), *first.patients("valid")} == own
+        assert abs(len(first.patients("valid")) - len(second.patients("valid"))) <= 1
+        assert first.select("test") == second.select("test") == base.select("test")
+        assert first.fingerprint != second.fingerprint
+        # The intensities are those of the training slices of the fold alone.
+        counts = [sum(count for _, count in each.foreground_intensities) for each in folds]
+        pixels = [
+            sum(round(each.foreground * each.height * each.width) for each in fold.select("train"))
+            for fold in folds
+        ]
+        assert counts == pixels
+        # Neither fold nor splits are made again.
+        assert prepare_dataset(data.model_copy(update=changes[0]), 0, home) == first
+        assert prepare_dataset(data, 0, home) == base
+
+
 def test_a_damaged_phantom_is_drawn_again(home: Storage) -> None:
     first = prepare_dataset(PHANTOM, 0, home)
     files = open_storage(first.root)

@@ -10,7 +10,13 @@ import pytest
 from contract.config import Data
 from contract.errors import DataError
 from contract.storage import Storage, open_storage
-from trainer.data.splits import SPLITS, find_patient, load_or_create_splits, stratified_split
+from trainer.data.splits import (
+    SPLITS,
+    draw_folds,
+    find_patient,
+    load_or_create_splits,
+    stratified_split,
+)
 
 DATA = Data(source="folder", root="/nowhere", layout="unsplit")
 POOL = {f"P{number:02d}": number / 100 for number in range(20)}
@@ -105,3 +111,21 @@ def test_a_patient_twice_in_the_split_is_named(storage: Storage) -> None:
     storage.write("splits.json", b'{"train": ["a"], "valid": ["a"], "test": ["b"]}')
     with pytest.raises(DataError, match="names patient a more than once"):
         load_or_create_splits({"a": 0.1, "b": 0.1}, DATA, 0, storage)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_fold_has_small_and_large_organs(seed: int) -> None:
+    folds = draw_folds(POOL, 4, seed)
+    assert [len(fold) for fold in folds] == [5, 5, 5, 5]
+    assert sorted(patient for fold in folds for patient in fold) == sorted(POOL)
+    means = [np.mean([POOL[patient] for patient in fold]) for fold in folds]
+    assert max(means) - min(means) < 0.03
+    assert folds == draw_folds(dict(reversed(POOL.items())), 4, seed)
+
+
+def test_folds_differ_in_size_by_at_most_one_patient() -> None:
+    sizes = [len(fold) for fold in draw_folds(POOL, 6, 0)]
+    assert sorted(sizes) == [3, 3, 3, 3, 4, 4]
+    assert draw_folds(POOL, 4, 1) != draw_folds(POOL, 4, 2)
+    with pytest.raises(DataError, match=r"20 patients together, too few for data\.folds = 21"):
+        draw_folds(POOL, 21, 0)

@@ -1,0 +1,90 @@
+"""A cross-validation as a user runs it, on a real cluster: two folds, one report, one bundle."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import trainer
+from cluster.connection import Connection
+from contract import bundle
+from contract.config import Config
+from contract.errors import ConfigError, TrainingError
+from contract.storage import open_storage
+from tests.small import FEW_SLICES, NETWORK
+from trainer.cross_validation.folds import cross_validate, fold_configs
+from trainer.training import run_store
+
+
+def tiny(root: str) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"name": "tiny"},
+            "storage": {"root": root},
+            "data": {"phantom": FEW_SLICES, "folds": 2},
+            "network": NETWORK,
+            "train": {
+                "num_workers": 1,
+                "epochs": 1,
+                "batch_size": 4,
+                "steps_per_epoch": 4,
+                "preview_images": 0,
+            },
+        }
+    )
+
+
+def test_folds_train_in_parallel_and_every_patient_is_evaluated_once(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    config = tiny(str(tmp_path))
+    progress: list[tuple[int, int | None, str]] = []
+    result = cross_validate(config, lambda *each: progress.append(each))
+    assert progress[-1] == (2, 2, "2 of 2 folds finished")
+    root = open_storage(f"{tmp_path}/cross_validations/tiny")
+    rows = list(csv.DictReader(io.StringIO(root.read("patients.csv").decode())))
+    patients = [row["patient"] for row in rows]
+    assert patients == ["PHANTOM_0001", "PHANTOM_0002", "PHANTOM_1001"]
+    assert sorted({row["fold"] for row in rows}) == ["1", "2"]
+    for fold in result.folds:
+        trained = bundle.verify(Path(fold.bundle)).patients
+        valid_patients = {row["patient"] for row in rows if row["fold"] == str(fold.number)}
+        assert set(trained["valid"]) == valid_patients
+        assert not valid_patients & set(trained["train"])
+        assert (Path(fold.evaluation) / "report.html").exists()
+    record = json.loads(root.read("cross_validation.json"))
+    mean = sum(float(row["dice"]) for row in rows) / 3
+    assert record["dice"]["summary"]["mean"] == pytest.approx(mean, abs=1e-5)
+    page = root.read("report.html").decode()
+    assert all(patient in page for patient in patients)
+    assert root.read("patients.png").startswith(b"\x89PNG")
+    ensemble = bundle.verify(tmp_path / "cross_validations/tiny/bundle")
+    assert len(ensemble.members) == 2
+    # It knows all patients that it has seen, so the test split alone is left.
+    assert ensemble.patients == {"train": tuple(patients), "valid": ()}
+    evaluation = trainer.evaluate(str(tmp_path / "cross_validations/tiny/bundle"))
+    assert [patient.patient for patient in evaluation.patients] == ["PHANTOM_2001"]
+
+    # Finished folds are not trained again, and other settings are rejected.
+    runs = [run_store.run_storage(each) for each in fold_configs(config)]
+    before = [run.read("run.json") for run in runs]
+    again = cross_validate(config)
+    assert again.table() == result.table()
+    assert [run.read("run.json") for run in runs] == before
+    with pytest.raises(TrainingError, match=r"'tiny' in .* was started with other settings"):
+        cross_validate(config.with_values({"train.batch_size": 2}))
+
+
+def test_an_error_names_the_fold(ray_cluster: Connection, tmp_path: Path) -> None:
+    too_large = {"train.cpus_per_worker": 64, "cluster.start_timeout_s": 1}
+    config = tiny(str(tmp_path)).with_values(too_large)
+    with pytest.raises(TrainingError, match=r"^fold [12]: .*64 CPU.* The other folds are kept"):
+        cross_validate(config, ensemble=False)
+
+
+def test_without_folds_the_error_says_what_to_set(tmp_path: Path) -> None:
+    config = tiny(str(tmp_path)).with_values({"data.folds": 0})
+    with pytest.raises(ConfigError, match=r"data\.folds is 0: .* data\.folds=4"):
+        cross_validate(config)

@@ -1,0 +1,120 @@
+"""An ensemble: one bundle whose probabilities are the means of those of several bundles.
+
+Each member is in the graph as it was exported, with its own size, scaling and sliding window, so
+members may differ in everything but their classes and the stack of slices that they are given. It
+is evaluated, registered and served like any other bundle. Its settings are those of the first.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import tensorflow as tf
+
+from contract import bundle as bundles
+from contract.bundle import BundleMetadata, Manifest
+from contract.errors import BundleError
+from contract.storage import LocalStorage, Storage
+from contract.temp_folders import folder_prefix
+from contract.timestamps import utc_now
+from trainer.components.class_maps import predicted_mask
+
+_SIGNATURES = {"serving_default": tf.uint8, "int32": tf.int32}
+
+
+def export_ensemble(members: Sequence[Storage], name: str, destination: Storage) -> Manifest:
+    """Write a bundle whose probabilities are the means of those of other bundles.
+
+    Args:
+        members: Two bundles or more; they stay as they are.
+        name: The name in its manifest.
+        destination: Where the bundle is written.
+
+    Returns:
+        The manifest of the ensemble. Its patients are those of all members; one that any member was
+        trained on counts as trained on. Its threshold and metrics are the means of the members'.
+
+    Raises:
+        BundleError: There are fewer than two bundles, one is damaged, their classes or stacks
+            differ, or there is a bundle at the destination.
+    """
+    if len(members) < 2:
+        raise BundleError("an ensemble needs two bundles or more.")
+    bundles.check_no_bundle(destination)
+    folders = [bundles.fetch(member) for member in members]
+    manifests = [bundles.read_manifest(LocalStorage(folder)) for folder in folders]
+    _check_members(members, manifests)
+    metadata = _mean_metadata(name, manifests)
+    with tempfile.TemporaryDirectory(prefix=folder_prefix("ensemble")) as temporary:
+        folder = Path(temporary)
+        module = EnsembleModule(folders, metadata.threshold)
+        signatures = {
+            signature: tf.function(module.segment, autograph=False).get_concrete_function(
+                tf.TensorSpec((None, None, None, None), dtype, name="slices"), signature
+            )
+            for signature, dtype in _SIGNATURES.items()
+        }
+        tf.saved_model.save(module, str(folder / "saved_model"), signatures=signatures)
+        (folder / "config.toml").write_bytes((folders[0] / "config.toml").read_bytes())
+        return bundles.write_bundle(folder, destination, metadata)
+
+
+class EnsembleModule(tf.Module):
+    """The exported graph: raw slices [B, H, W, C] to mean probabilities [B, H, W, K] and masks."""
+
+    def __init__(self, folders: Sequence[Path], threshold: float) -> None:
+        """folders: those of the members; threshold: of the mean, for one class."""
+        super().__init__(name="ensemble")
+        self.members = [tf.saved_model.load(str(folder / "saved_model")) for folder in folders]
+        self.threshold = threshold
+
+    def segment(self, slices: tf.Tensor, signature: str) -> dict[str, tf.Tensor]:
+        """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
+        maps = [member.signatures[signature](slices=slices) for member in self.members]
+        probability = tf.add_n([each["probability"] for each in maps]) / float(len(maps))
+        return {"probability": probability, "mask": predicted_mask(probability, self.threshold)}
+
+
+def _check_members(members: Sequence[Storage], manifests: Sequence[Manifest]) -> None:
+    """BundleError for members whose probabilities have no mean."""
+    first = manifests[0]
+    for member, manifest in zip(members, manifests, strict=True):
+        names, expected = ([each.name for each in m.classes] for m in (manifest, first))
+        if names != expected:
+            raise BundleError(
+                f"{member.url} has the classes {', '.join(names)}, but {members[0].url} has "
+                f"{', '.join(expected)}: an ensemble needs bundles of the same classes."
+            )
+        if manifest.neighbours != first.neighbours:
+            raise BundleError(
+                f"{member.url} is given {manifest.stack_size} slices for a mask, but "
+                f"{members[0].url} {first.stack_size} (data.neighbours): an ensemble needs bundles "
+                "of the same stack."
+            )
+
+
+def _mean_metadata(name: str, manifests: Sequence[Manifest]) -> BundleMetadata:
+    """The metadata of an ensemble: means of numbers, the patients of all, else the first's."""
+    first = manifests[0]
+    trained = {patient for each in manifests for patient in each.patients.get("train", ())}
+    valid_patients = {patient for each in manifests for patient in each.patients.get("valid", ())}
+    common = set.intersection(*(set(each.metrics) for each in manifests)) - {"epoch"}
+    fingerprints = " ".join(each.fingerprint for each in manifests)
+    values = {field: getattr(first, field) for field in BundleMetadata.model_fields}
+    changed = {
+        "name": name,
+        "created": utc_now(),
+        "fingerprint": hashlib.sha256(fingerprints.encode()).hexdigest()[: len(first.fingerprint)],
+        "patients": {
+            "train": tuple(sorted(trained)),
+            "valid": tuple(sorted(valid_patients - trained)),
+        },
+        "threshold": fmean(each.threshold for each in manifests),
+        "metrics": {
+            metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
+        },
+        "members": tuple(f"{each.name} {each.fingerprint}" for each in manifests),
+    }
+    return BundleMetadata(**{**values, **changed})
