@@ -93,7 +93,7 @@ def draw_folds(foreground: Mapping[str, float], folds: int, seed: int) -> list[l
     """Patients assigned to folds for cross-validation so that each has small and large organs.
 
     The patients are sorted by foreground; of each that many neighbours in this order, a seeded
-    generator deals one to each fold.
+    generator assigns one to each fold.
 
     Args:
         foreground: Every patient with the mean foreground fraction of its slices.
