@@ -412,7 +412,7 @@ def cross_validate(
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train a network for each fold of the patients, and evaluate all patients.
+    """Train a network for each fold, and evaluate all patients.
 
     Every patient of the train and valid splits is evaluated by the network that was not trained on
     the patient. Folds that are finished are not trained again. Writes a report, and the ensemble of
