@@ -54,7 +54,7 @@ class BundleMetadata(BaseModel):
     )
 
     name: str
-    """Name of its run."""
+    """Name of its run, or of the ensemble."""
     created: str
     """When, ISO 8601 in UTC."""
     commit: str | None
@@ -86,7 +86,9 @@ class BundleMetadata(BaseModel):
     metrics: dict[str, float]
     """The metrics of its checkpoint, by name; of an ensemble, the means of its members'."""
     members: tuple[str, ...] = ()
-    """Of an ensemble, the names and fingerprints of the bundles in it; else empty."""
+    """Of an ensemble, the names and digests of the bundles in it; else empty. Its dataset,
+    image_size, image_channels and intensity_scaling are those of the first, and its fingerprint is
+    derived from theirs."""
 
     @property
     def stack_size(self) -> int:
@@ -124,8 +126,9 @@ def check_no_bundle(destination: Storage) -> None:
 def write_bundle(folder: Path, destination: Storage, metadata: BundleMetadata) -> Manifest:
     """Write a bundle from a local folder: add metrics.json and the manifest; upload it last.
 
-    folder: contains saved_model, weights.npz and config.toml; it may be the destination itself. An
-    existing bundle at the destination is invalid as soon as its files are being replaced.
+    folder: contains saved_model, config.toml and, unless it is an ensemble, weights.npz; it may be
+    the destination itself. An existing bundle at the destination is invalid as soon as its files
+    are being replaced.
     """
     local = LocalStorage(folder)
     for store in (local, destination):

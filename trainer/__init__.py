@@ -1,7 +1,7 @@
 """From a TOML file to a bundle: data, networks, training on Ray Train, export and evaluation.
 
-For notebooks and scripts: load_config, prepare, train and evaluate (docs/python.md). They do what
-the commands of the same names do, with a progress bar.
+For notebooks and scripts: load_config, prepare, train, cross_validate and evaluate
+(docs/python.md). They do what the commands of the same names do, with a progress bar.
 May import cluster and contract. The order of the packages inside is in docs/architecture.md.
 """
 
@@ -76,15 +76,12 @@ def train(config: Config) -> "RunResult":
         return run_training(config, bar.set, dataset)
 
 
-def cross_validate(
-    config: Config, *, ensemble: bool = True, max_concurrent: int | None = None
-) -> "CrossValidation":
+def cross_validate(config: Config, *, ensemble: bool = True) -> "CrossValidation":
     """Train and evaluate a network for each of the data.folds folds, or continue.
 
     Args:
         config: The settings.
         ensemble: Write a bundle whose probabilities are the means of those of all folds.
-        max_concurrent: Folds trained at the same time; None: as many as the cluster holds.
 
     Returns:
         The metrics of every patient, by the network that was not trained on the patient: `table()`
@@ -104,10 +101,10 @@ def cross_validate(
     configure_libraries()
     from trainer.cross_validation import folds
 
+    with progress_bar("slices") as bar:
+        runs = folds.prepare_folds(config, bar.set)
     with progress_bar("training folds") as bar:
-        return folds.cross_validate(
-            config, bar.set, ensemble=ensemble, max_concurrent=max_concurrent
-        )
+        return folds.cross_validate(config, runs, bar.set, ensemble=ensemble)
 
 
 def evaluate(

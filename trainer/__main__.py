@@ -131,14 +131,6 @@ BundleOutput = Annotated[
 WithEnsemble = Annotated[
     bool, typer.Option("--ensemble/--no-ensemble", help="Write the ensemble of all folds.")
 ]
-MaxConcurrent = Annotated[
-    int | None,
-    typer.Option(
-        "--max-concurrent",
-        min=1,
-        help="Folds trained at the same time; absent: as many as the cluster holds.",
-    ),
-]
 Members = Annotated[
     list[str],
     typer.Argument(metavar="BUNDLE...", help="Two bundles or more: folders, addresses or names."),
@@ -408,7 +400,6 @@ def cross_validate(
     overrides: Overrides = None,
     show_config: ShowConfig = False,
     ensemble: WithEnsemble = True,
-    max_concurrent: MaxConcurrent = None,
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
@@ -422,7 +413,7 @@ def cross_validate(
 
     chosen = load_settings(config, overrides, show_config, lenient=lenient)
     try:
-        result = trainer.cross_validate(chosen, ensemble=ensemble, max_concurrent=max_concurrent)
+        result = trainer.cross_validate(chosen, ensemble=ensemble)
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command continues with the finished epochs.", err=True)
         raise typer.Exit(130) from None

@@ -18,6 +18,7 @@ from typing import IO, TypeVar
 from cluster.jobs import job_store
 from cluster.jobs.job_store import JobRecord, LogUploader, StopRequest
 from contract.config import Config
+from contract.config.data import MAX_FOLDS
 from contract.config.loader import load_config
 from contract.errors import StorageError
 from contract.storage import Storage, open_storage
@@ -25,7 +26,11 @@ from contract.timestamps import utc_now
 
 T = TypeVar("T")
 
-COMMANDS_WITH_CHECKPOINTS = (("trainer", "train"), ("tuning", "sweep"))
+COMMANDS_WITH_CHECKPOINTS = (
+    ("trainer", "train"),
+    ("trainer", "cross-validate"),
+    ("tuning", "sweep"),
+)
 """The commands that write checkpoints and resume from them."""
 UPLOAD_INTERVAL_S = 10.0
 POLL_INTERVAL_S = 3.0
@@ -61,13 +66,20 @@ def list_checkpoint_ids(root: Storage, run: str, command: Sequence[str]) -> set[
     """
     match tuple(command[:2]):
         case ("trainer", "train"):
-            keys = (info.key for info in root.list_objects(f"runs/{run}/checkpoints"))
-            return {key for key in keys if key.endswith("/checkpoint.json")}
+            return _training_checkpoints(root, run)
+        case ("trainer", "cross-validate"):
+            folds = (f"{run}-fold{number}" for number in range(1, MAX_FOLDS + 1))
+            return set().union(*(_training_checkpoints(root, fold) for fold in folds))
         case ("tuning", "sweep"):
             trials = root.list_objects(f"sweeps/{run}/trials")
             return {f"{info.key} {info.modified}" for info in trials}
         case _:
             return set()
+
+
+def _training_checkpoints(root: Storage, run: str) -> set[str]:
+    keys = (info.key for info in root.list_objects(f"runs/{run}/checkpoints"))
+    return {key for key in keys if key.endswith("/checkpoint.json")}
 
 
 class Supervisor:

@@ -15,6 +15,9 @@ from contract.imaging.segmentation_class import (
     single_foreground,
 )
 
+MAX_FOLDS = 20
+"""The largest data.folds."""
+
 DirName = Annotated[str, Field(pattern=r"^[^/\\.][^\\]*$")]
 """A folder below another one."""
 
@@ -200,9 +203,10 @@ class Data(Section):
     """Fraction of the patients for validation, if the layout is unsplit."""
     test_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.15
     """Fraction of the patients for testing, if the layout is unsplit; 0 for no test split."""
-    folds: Annotated[int, Field(ge=0, le=20)] = 0
+    folds: Annotated[int, Field(ge=0, le=MAX_FOLDS)] = 0
     """Folds for cross-validation, drawn from the patients of train and valid together so that each
-    has small and large organs; 0: the splits as they are. The test split is not changed."""
+    has small and large organs, whatever data.valid_fraction is; 0: the splits as they are. The test
+    split is not changed."""
     fold: Annotated[int, Field(ge=1)] = 1
     """With folds, the fold that is the valid split; the others are the train split."""
     allow_patient_overlap: bool = False
@@ -290,7 +294,8 @@ class Data(Section):
             raise ValueError("data.folds = 1 leaves no patient to train on: set 2 or more, or 0")
         if self.fold > max(1, self.folds):
             raise ValueError(
-                f"data.fold = {self.fold} is not one of the data.folds = {self.folds} folds"
+                f"data.fold = {self.fold} is not one of the data.folds = {self.folds} folds: set 1 "
+                "to the number of folds, or data.folds"
             )
 
     def _check_classes(self) -> None:

@@ -212,6 +212,9 @@ class Config(Section):
         """
         tree = self.model_dump(mode="json", include={"data", "network", "train", "predict"})
         tree["data"] = {key: v for key, v in tree["data"].items() if key not in _EXTERNAL_KEYS}
+        if not self.data.folds:
+            # As if there were no folds: runs that were started before there were any continue.
+            tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("folds", "fold")}
         # A list, because the order of the classes is that of their indices.
         tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}

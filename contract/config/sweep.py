@@ -59,7 +59,8 @@ class Sweep(Section):
     search_algorithm: Literal["random", "tpe"] = "random"
     """random: independent samples; tpe: Optuna's tree-structured Parzen estimator."""
     max_concurrent_trials: Annotated[int, Field(ge=1)] | None = None
-    """Maximum number of concurrent trials; absent: as many as the cluster can hold."""
+    """Maximum number of concurrent trials, or folds of a cross-validation; absent: as many as the
+    cluster can hold."""
     num_workers: Annotated[int, Field(ge=1)] | None = None
     """Training workers of a trial; absent: train.num_workers. With 1, a trial trains in its own
     process, which starts much faster than a worker group."""

@@ -1,22 +1,25 @@
 """The folds of a cross-validation, trained in parallel on what the cluster holds.
 
-Each fold is a run of its own, <run.name>-fold1 and so on, and resumes like any run; a finished one
-is not trained again. Its bundle is evaluated on the patients of the fold, which it was not trained
-on.
+Each fold is a run of its own, <run.name>-fold1 and so on, trained as `segfleet train` trains it. It
+resumes like any run; a finished one is not trained again. Its bundle is evaluated on the patients
+of the fold, which it was not trained on.
 """
 
 import logging
-from collections.abc import Mapping
+import queue
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
+from functools import partial
+from typing import NamedTuple
 
 from cluster import resources
-from cluster.connection import process_temp_folder, ray_session
+from cluster.connection import ray_session
+from cluster.placement_groups import orphan_cleanup
+from cluster.ray_internals import start_autoscaling_coordinator
+from contract import bundle as bundles
 from contract.config import Config
-from contract.errors import ConfigError, TrainingError, UserError, first_line
+from contract.errors import ConfigError, TrainingError, UserError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from trainer.cross_validation.results import CrossValidation, Fold, write_results
@@ -26,162 +29,207 @@ from trainer.training.run_lease import run_lease
 
 log = logging.getLogger(__name__)
 
-# Counting epochs lists the checkpoints of a run.
-_POLL_INTERVAL_S = 5.0
+_POLL_INTERVAL_S = 1.0
+
+
+class FoldRun(NamedTuple):
+    """The settings and the slices of a fold."""
+
+    config: Config
+    dataset: Dataset
+
+    @property
+    def number(self) -> int:
+        """The number of the fold, from 1."""
+        return self.config.data.fold
 
 
 def fold_configs(config: Config) -> list[Config]:
-    """The settings of each fold's run; ConfigError without data.folds."""
+    """The settings of each fold's run; ConfigError without data.folds, or if one is selected."""
     if not config.data.folds:
         raise ConfigError("data.folds is 0: set the number of folds, such as data.folds=4.")
+    if config.data.fold != 1:
+        raise ConfigError(
+            f"data.fold = {config.data.fold} selects one fold for `segfleet train`, and a "
+            "cross-validation trains all of them: remove it."
+        )
     return [
         config.with_values({"data.fold": number, "run.name": f"{config.run.name}-fold{number}"})
         for number in range(1, config.data.folds + 1)
     ]
 
 
+def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -> list[FoldRun]:
+    """Check the slices, and that every fold can be trained on them; UserError names the fold."""
+    root = open_storage(config.storage.root)
+    runs = []
+    for each in fold_configs(config):
+        dataset = prepare_dataset(each.data, each.run.seed, root, on_progress)
+        try:
+            run_store.check_resumable(run_store.run_storage(each), each, dataset)
+        except UserError as error:
+            raise type(error)(f"fold {each.data.fold} of {each.data.folds}: {error}") from error
+        runs.append(FoldRun(each, dataset))
+    return runs
+
+
 def cross_validate(
     config: Config,
+    runs: Sequence[FoldRun],
     on_progress: ProgressCallback = no_progress,
     *,
     ensemble: bool = True,
-    max_concurrent: int | None = None,
 ) -> CrossValidation:
     """Train and evaluate a network for each fold, and write one report of all patients.
 
     Args:
-        config: The settings; data.folds is the number of folds.
-        on_progress: Called with finished epochs, epochs in total, and a note.
+        config: The settings; data.folds is the number of folds. As many folds train at the same
+            time as the cluster holds, or sweep.max_concurrent_trials.
+        runs: The folds, from prepare_folds.
+        on_progress: Called with finished steps, steps in total, and a note.
         ensemble: Write a bundle whose probabilities are the means of those of all folds.
-        max_concurrent: Folds trained at the same time; None: as many as the cluster holds.
 
     Returns:
         The metrics of every patient, by the run that was not trained on the patient.
 
     Raises:
-        UserError: A fold cannot be trained or evaluated; the message names it. The other folds are
-            kept, and the same command continues.
+        UserError: A fold cannot be trained or evaluated; the message names it. What the other folds
+            have finished is kept.
 
     Example:
-        >>> result = cross_validate(load_config("configs/demo.toml", data={"folds": 4}))
-        >>> result.estimate_of("dice").interval
+        >>> config = load_config("configs/demo.toml", data={"folds": 4})
+        >>> cross_validate(config, prepare_folds(config)).estimate_of("dice").interval
     """
-    configs, root = fold_configs(config), open_storage(config.storage.root)
-    storage = root.child(f"cross_validations/{config.run.name}")
-    datasets = [prepare_dataset(each.data, each.run.seed, root) for each in configs]
+    root = open_storage(config.storage.root)
+    storage, dataset = root.child(f"cross_validations/{config.run.name}"), runs[0].dataset
     name = f"cross-validation {config.run.name!r}"
     run_store.check_same_settings(
-        name, storage, configs[0], datasets[0], Config.training_settings, is_empty=False
+        name, storage, config, dataset, Config.training_settings, is_empty=False
     )
-    for each, dataset in zip(configs, datasets, strict=True):
-        run_store.check_resumable(run_store.run_storage(each), each, dataset)
     with run_lease(root, "cross-validation", config.run.name):
-        with ray_session(config.cluster) as session:
+        # A worker group that is lost must not keep the resources of the next fold.
+        with ray_session(config.cluster) as session, orphan_cleanup():
             if session.is_local:
                 launcher.check_resources(config.train)
-            run_store.write_run_metadata(storage, configs[0], datasets[0])
-            progress = _FoldProgress(configs, datasets, on_progress)
-            folds = _run_folds(progress, max_concurrent or _placeable_folds(config))
+                start_autoscaling_coordinator()
+            run_store.write_run_metadata(storage, config, dataset)
+            _Training(config, runs, on_progress).run()
+        folds = [_evaluate(each) for each in runs]
         bundle = _write_ensemble(folds, config.run.name, storage) if ensemble else None
         result = CrossValidation(storage.url, folds, bundle, config.run.seed)
         write_results(result, config, storage)
     return result
 
 
-def _placeable_folds(config: Config) -> int:
-    """The folds that the cluster holds at the same time; at least one, for which it may grow."""
-    request = resources.training_request(config.train)
-    placements = resources.max_placements(request, resources.alive_nodes())
-    return max(1, placements // request.count)
+class _CancelledError(Exception):
+    """Ends a fold whose cross-validation has ended."""
 
 
 @dataclass
-class _FoldProgress:
-    """The folds, and how far they are."""
+class _Training:
+    """The training of all folds, each in a thread, as many at a time as the cluster holds."""
 
-    configs: list[Config]
-    datasets: list[Dataset]
+    config: Config
+    runs: Sequence[FoldRun]
     on_progress: ProgressCallback
-    folds: dict[int, Fold] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
+    steps: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Finished steps and steps in total, by fold, of those that have started."""
+    ended: "queue.Queue[tuple[FoldRun, BaseException | None]]" = field(default_factory=queue.Queue)
+    cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def report(self) -> None:
-        """Report the finished epochs of all folds."""
-        done = sum(run_store.count_epochs(run_store.run_storage(each)) for each in self.configs)
-        total = sum(each.train.epochs for each in self.configs)
-        self.on_progress(done, total, f"{len(self.folds)} of {len(self.configs)} folds finished")
+    def run(self) -> None:
+        """Train all folds; TrainingError names those that failed."""
+        waiting, running, finished = list(self.runs), 0, 0
+        errors: list[str] = []
+        try:
+            while waiting or running:
+                while waiting and running < self._limit():
+                    self._start(waiting.pop(0))
+                    running += 1
+                try:
+                    fold, error = self.ended.get(timeout=_POLL_INTERVAL_S)
+                except queue.Empty:
+                    pass
+                else:
+                    running -= 1
+                    finished += error is None
+                    if error is not None:
+                        errors.append(_describe(fold, error))
+                self._report(finished)
+        finally:
+            self.cancelled.set()
+        if errors:
+            raise TrainingError(
+                f"{' '.join(errors)} Finished epochs are kept; the same command continues with "
+                "them."
+            )
+
+    def _limit(self) -> int:
+        """Folds at a time: at least one, for which a cluster may grow."""
+        if self.config.sweep.max_concurrent_trials:
+            return self.config.sweep.max_concurrent_trials
+        request = resources.training_request(self.config.train)
+        return max(1, resources.max_placements(request, resources.alive_nodes()) // request.count)
+
+    def _start(self, fold: FoldRun) -> None:
+        name = f"fold {fold.number}"
+        threading.Thread(target=self._train, args=(fold,), name=name, daemon=True).start()
+
+    def _train(self, fold: FoldRun) -> None:
+        try:
+            launcher.run_training(fold.config, partial(self._note_steps, fold), fold.dataset)
+        except BaseException as error:
+            self.ended.put((fold, error))
+        else:
+            self.ended.put((fold, None))
+
+    def _note_steps(self, fold: FoldRun, done: int, total: int | None, note: str) -> None:
+        if self.cancelled.is_set():
+            raise _CancelledError
+        if total:
+            self.steps[fold.number] = done, total
+
+    def _report(self, finished: int) -> None:
+        """Report the steps of all folds; those that have not started take as many as the others."""
+        steps = list(self.steps.values())
+        each = max((total for _, total in steps), default=0)
+        note = f"{finished} of {len(self.runs)} folds are trained"
+        self.on_progress(sum(done for done, _ in steps), each * len(self.runs) or None, note)
 
 
-def _run_folds(progress: _FoldProgress, limit: int) -> list[Fold]:
-    """Train and evaluate all folds, at most so many at the same time."""
-    waiting = list(range(len(progress.configs)))
-    pending: dict[Any, int] = {}
-    while waiting or pending:
-        while waiting and len(pending) < limit:
-            index = waiting.pop(0)
-            config, dataset = progress.configs[index], progress.datasets[index]
-            pending[_run_fold.remote(config.model_dump(mode="json"), dataset)] = index
-        done, _ = ray.wait(list(pending), timeout=_POLL_INTERVAL_S)
-        for task in done:
-            index = pending.pop(task)
-            _collect(progress, index, task)
-        progress.report()
-    if progress.errors:
-        raise TrainingError(
-            f"{progress.errors[0]} The other folds are kept; the same command continues."
-        )
-    return [progress.folds[index] for index in sorted(progress.folds)]
+def _describe(fold: FoldRun, error: BaseException) -> str:
+    """What went wrong in a fold; an error that is not a UserError is raised."""
+    if not isinstance(error, UserError):
+        raise error
+    log.warning("fold %d: %s", fold.number, error)
+    return f"fold {fold.number} of {fold.config.data.folds}: {error}"
 
 
-def _collect(progress: _FoldProgress, index: int, task: Any) -> None:
-    """Add the result of a fold, or its error."""
-    try:
-        fold: Fold | str = ray.get(task)
-    except RayError as error:
-        fold = f"its process was lost: {first_line(error)}."
-    if isinstance(fold, str):
-        progress.errors.append(f"fold {index + 1}: {fold}")
-        log.warning("fold %d: %s", index + 1, fold)
-    else:
-        progress.folds[index] = fold
-
-
-@ray.remote(num_cpus=0)
-def _run_fold(settings: Mapping[str, Any], dataset: Dataset) -> Fold | str:
-    """Train and evaluate one fold; or the message of a UserError.
-
-    It reserves no CPU: its worker group reserves its own, and the evaluation takes a fraction of
-    the time of the training.
-    """
-    config = Config.model_validate(settings)
-    try:
-        with process_temp_folder():
-            run = launcher.run_training(config, dataset=dataset)
-            return _evaluate(config, dataset, open_storage(run.bundle))
-    except UserError as error:
-        return str(error)
-
-
-def _evaluate(config: Config, dataset: Dataset, bundle: Storage) -> Fold:
-    """Evaluate a bundle on the validation patients of its fold, as `segfleet evaluate` does."""
+def _evaluate(fold: FoldRun) -> Fold:
+    """Evaluate the bundle of a fold on its validation patients, as `segfleet evaluate` does."""
     from trainer.evaluation.bundle_config import report_storage
     from trainer.evaluation.evaluate import evaluate
     from trainer.evaluation.report import write_report
 
+    config, dataset = fold
+    run = run_store.run_storage(config)
+    bundle = run.child("bundle")
     destination = report_storage(bundle, dataset, "valid", None)
     evaluation = evaluate(bundle, dataset, "valid", config.data, config.predict, destination)
     write_report(bundle, evaluation, config, destination)
-    run = run_store.run_storage(config)
-    return Fold(config.data.fold, run.url, bundle.url, destination.url, evaluation.table())
+    return Fold(fold.number, run.url, bundle.url, destination.url, evaluation.table())
 
 
-def _write_ensemble(folds: list[Fold], name: str, storage: Storage) -> str:
-    """Write the ensemble of all folds, unless it is there; returns its address."""
-    from contract import bundle as bundles
+def _write_ensemble(folds: Sequence[Fold], name: str, storage: Storage) -> str:
+    """Write the ensemble of all folds, unless it is that of these bundles; returns its address."""
+    from trainer.export.ensemble import export_ensemble, member_names
 
+    members = [open_storage(fold.bundle) for fold in folds]
     destination = storage.child("bundle")
-    if not destination.exists(bundles.MANIFEST):
-        from trainer.export.ensemble import export_ensemble
-
-        export_ensemble([open_storage(fold.bundle) for fold in folds], name, destination)
+    if destination.exists(bundles.MANIFEST):
+        if bundles.read_manifest(destination).members == member_names(members):
+            return destination.url
+        for info in destination.list_objects():
+            destination.delete(info.key)
+    export_ensemble(members, name, destination)
     return destination.url

@@ -2,7 +2,7 @@
 
 Output files in <storage.root>/cross_validations/<run.name>:
 
-    patients.csv            one row per patient: its fold, and its metrics as one of validation
+    patients.csv            one row per patient: its fold, and its metrics in validation
     patients.png            Dice by fold
     report.html             both, with the settings
     cross_validation.json   the means over all patients with their intervals; written last
@@ -20,17 +20,12 @@ from contract.storage import Storage
 from contract.tables import to_csv
 from contract.timestamps import utc_now
 from trainer.cross_validation.estimates import Estimate, estimate
-from trainer.evaluation.scores import METRICS
+from trainer.evaluation.metric_summary import summarize
+from trainer.evaluation.scores import METRICS, TITLES
 from trainer.visualization import html
 from trainer.visualization.box_plot import plot_groups
 
-RECORD = "cross_validation.json"
-METRIC_TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-}
+_RECORD = "cross_validation.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,12 @@ def write_results(result: CrossValidation, config: Config, storage: Storage) -> 
             "created": utc_now(),
             "result": result,
             "rows": sorted(rows, key=lambda row: row["dice"]),
-            "metrics": METRIC_TITLES,
+            "metrics": TITLES,
+            "class_estimates": {
+                name.removeprefix("dice_"): each
+                for name, each in estimates.items()
+                if name.startswith("dice_")
+            },
             "estimates": estimates,
             "plot": plot,
             "settings": to_toml(config),
@@ -114,14 +114,14 @@ def write_results(result: CrossValidation, config: Config, storage: Storage) -> 
         "fingerprint": config.fingerprint(),
         "host_info": host_info(),
     }
-    storage.write(RECORD, json.dumps(record, indent=2).encode())
+    storage.write(_RECORD, json.dumps(record, indent=2).encode())
 
 
 def format_results(result: CrossValidation) -> str:
     """The metrics of each fold and of all patients, for a terminal."""
     lines = [f"{'':8} {'patients':>8}" + "".join(f"{name:>13}" for name in METRICS)]
     for fold in result.folds:
-        means = [estimate([p[name] for p in fold.patients], 0).summary.mean for name in METRICS]
+        means = [summarize(p[name] for p in fold.patients).mean for name in METRICS]
         lines.append(f"fold {fold.number:<3} {len(fold.patients):8}" + _cells(means))
     estimates = [result.estimate_of(name) for name in METRICS]
     count = len(result.table())

@@ -310,19 +310,42 @@ def _load_or_index(
     )
     if encoding is None:
         encoding = threshold_encoding(_choose_threshold(decoded, data, source))
-    assigned = assign_splits(apply_encoding(decoded, encoding), data, seed, folder)
-    check_splits(assigned, encoding, source)
-    training_pairs = [each.decoded.pair for each in assigned["train"]]
+    checked = apply_encoding(decoded, encoding)
     counted = equivalent_threshold(encoding.threshold or 0, thresholds)
-    dataset = replace(
-        _create_dataset(source.url, assigned, encoding),
-        foreground_intensities=foreground.total(training_pairs, counted),
-    )
-    # The stamp of an unsplit dataset includes the splits that were just saved.
-    index = Index(_stamp(data, seed, files, folder), dataset)
-    folder.write(_index_name(data), TypeAdapter(Index).dump_json(index, indent=1))
-    _log.debug("%d slices in %s checked", len(dataset.slices), dataset.root)
-    return dataset
+    datasets = {}
+    # All folds at once, so that the slices are decoded once.
+    for fold in range(1, max(1, data.folds) + 1):
+        own = data.model_copy(update={"fold": fold})
+        assigned = assign_splits(checked, own, seed, folder)
+        _check_fold(assigned, encoding, source, own)
+        training_pairs = [each.decoded.pair for each in assigned["train"]]
+        datasets[fold] = replace(
+            _create_dataset(source.url, assigned, encoding),
+            foreground_intensities=foreground.total(training_pairs, counted),
+        )
+        # The stamp of an unsplit dataset includes the splits that were just saved.
+        index = Index(_stamp(own, seed, files, folder), datasets[fold])
+        folder.write(_index_name(own), TypeAdapter(Index).dump_json(index, indent=1))
+    _log.debug("%d slices in %s checked", len(checked), source.url)
+    return datasets[data.fold]
+
+
+def _check_fold(
+    assigned: Mapping[Split, Sequence[CheckedPair]],
+    encoding: MaskEncoding,
+    source: Storage,
+    data: Data,
+) -> None:
+    """DataError, which names the fold if there are any, for splits that cannot be trained on."""
+    try:
+        check_splits(assigned, encoding, source)
+    except DataError as error:
+        if not data.folds:
+            raise
+        raise DataError(
+            f"fold {data.fold} of {data.folds}: {error} With fewer folds or another run.seed the "
+            "patients are assigned differently."
+        ) from error
 
 
 def _index_name(data: Data) -> str:

@@ -92,8 +92,8 @@ def stratified_split(
 def draw_folds(foreground: Mapping[str, float], folds: int, seed: int) -> list[list[str]]:
     """Patients assigned to folds for cross-validation so that each has small and large organs.
 
-    The patients are sorted by foreground; of each that many neighbours in this order, a seeded
-    generator assigns one to each fold.
+    The patients are sorted by foreground, and a seeded generator shuffles each block of as many
+    patients as there are folds, one for each fold.
 
     Args:
         foreground: Every patient with the mean foreground fraction of its slices.

@@ -2,11 +2,10 @@
 
 from contract.config import Config
 from contract.storage import Storage, open_storage
-from trainer.evaluation.scores import METRICS, Evaluation, rank_patients
+from trainer.evaluation.scores import METRICS, TITLES, Evaluation, rank_patients
 from trainer.visualization import html
 from trainer.visualization.overlays import LEGEND
 
-_TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "Sensitivity", "specificity": "Specificity"}
 _CURVES = ("train_metrics.png", "train_losses.png", "previews/epochs.png")
 
 
@@ -40,13 +39,14 @@ def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -
                 each.name: {name: evaluation.summary_of(name, each.name) for name in METRICS}
                 for each in evaluation.manifest.classes
             },
-            "metrics": {_TITLES[name]: evaluation.summary_of(name) for name in METRICS},
+            "metrics": {TITLES[name]: evaluation.summary_of(name) for name in METRICS},
             "patients": rank_patients(evaluation.patients),
             "empty_masks": evaluation.empty_masks,
             "curves": read_curves(run),
             "phantom": config.data.source == "phantom",
             "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,
-            "other_settings": config.fingerprint() != evaluation.manifest.fingerprint,
+            "other_settings": not evaluation.manifest.members
+            and config.fingerprint() != evaluation.manifest.fingerprint,
             "fingerprint": config.fingerprint(),
             "colors": LEGEND,
         },

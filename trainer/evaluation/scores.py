@@ -11,6 +11,8 @@ from trainer.data.dataset_index import SliceRecord, Split
 from trainer.evaluation.metric_summary import MetricSummary, summarize
 
 METRICS = ("dice", "iou", "sensitivity", "specificity")
+TITLES = {"dice": "Dice", "iou": "IoU", "sensitivity": "Sensitivity", "specificity": "Specificity"}
+"""The names of the metrics in reports."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from contract.storage import LocalStorage, Storage
 from contract.temp_folders import folder_prefix
 from contract.timestamps import utc_now
 from trainer.components.class_maps import predicted_mask
-
-_SIGNATURES = {"serving_default": tf.uint8, "int32": tf.int32}
+from trainer.export.saved_model import save_graph
 
 
 def export_ensemble(members: Sequence[Storage], name: str, destination: Storage) -> Manifest:
@@ -41,22 +40,17 @@ def export_ensemble(members: Sequence[Storage], name: str, destination: Storage)
             differ, or there is a bundle at the destination.
     """
     if len(members) < 2:
-        raise BundleError("an ensemble needs two bundles or more.")
+        raise BundleError(
+            "an ensemble needs two bundles or more, and then OUTPUT: segfleet ensemble A B OUTPUT."
+        )
     bundles.check_no_bundle(destination)
     folders = [bundles.fetch(member) for member in members]
     manifests = [bundles.read_manifest(LocalStorage(folder)) for folder in folders]
     _check_members(members, manifests)
-    metadata = _mean_metadata(name, manifests)
+    metadata = _mean_metadata(name, manifests, member_names(members))
     with tempfile.TemporaryDirectory(prefix=folder_prefix("ensemble")) as temporary:
         folder = Path(temporary)
-        module = EnsembleModule(folders, metadata.threshold)
-        signatures = {
-            signature: tf.function(module.segment, autograph=False).get_concrete_function(
-                tf.TensorSpec((None, None, None, None), dtype, name="slices"), signature
-            )
-            for signature, dtype in _SIGNATURES.items()
-        }
-        tf.saved_model.save(module, str(folder / "saved_model"), signatures=signatures)
+        save_graph(EnsembleModule(folders, metadata.threshold), folder / "saved_model")
         (folder / "config.toml").write_bytes((folders[0] / "config.toml").read_bytes())
         return bundles.write_bundle(folder, destination, metadata)
 
@@ -70,8 +64,9 @@ class EnsembleModule(tf.Module):
         self.members = [tf.saved_model.load(str(folder / "saved_model")) for folder in folders]
         self.threshold = threshold
 
-    def segment(self, slices: tf.Tensor, signature: str) -> dict[str, tf.Tensor]:
+    def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
+        signature = "serving_default" if slices.dtype == tf.uint8 else "int32"
         maps = [member.signatures[signature](slices=slices) for member in self.members]
         probability = tf.add_n([each["probability"] for each in maps]) / float(len(maps))
         return {"probability": probability, "mask": predicted_mask(probability, self.threshold)}
@@ -95,7 +90,15 @@ def _check_members(members: Sequence[Storage], manifests: Sequence[Manifest]) ->
             )
 
 
-def _mean_metadata(name: str, manifests: Sequence[Manifest]) -> BundleMetadata:
+def member_names(members: Sequence[Storage]) -> tuple[str, ...]:
+    """The names of bundles, each with the start of the SHA-256 of its manifest."""
+    identities = [bundles.identify(member) for member in members]
+    return tuple(f"{manifest.name} {digest[:16]}" for manifest, digest in identities)
+
+
+def _mean_metadata(
+    name: str, manifests: Sequence[Manifest], members: tuple[str, ...]
+) -> BundleMetadata:
     """The metadata of an ensemble: means of numbers, the patients of all, else the first's."""
     first = manifests[0]
     trained = {patient for each in manifests for patient in each.patients.get("train", ())}
@@ -115,6 +118,6 @@ def _mean_metadata(name: str, manifests: Sequence[Manifest]) -> BundleMetadata:
         "metrics": {
             metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
         },
-        "members": tuple(f"{each.name} {each.fingerprint}" for each in manifests),
+        "members": members,
     }
     return BundleMetadata(**{**values, **changed})

@@ -8,6 +8,7 @@ our code.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import tensorflow as tf
 import tf_keras as keras
@@ -52,7 +53,15 @@ def export_bundle(
         bundle.write_bundle(folder, destination, metadata)
 
 
-def save_graph(module: "SegmentationModule", folder: Path) -> None:
+class Segmenter(Protocol):
+    """A tf.Module that segments raw slices."""
+
+    def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
+        ...
+
+
+def save_graph(module: Segmenter, folder: Path) -> None:
     """Write a SavedModel with the signatures serving_default (uint8 slices) and int32."""
     # No Python control flow in it depends on a tensor, and AutoGraph takes half a second.
     segment = tf.function(module.segment, autograph=False)

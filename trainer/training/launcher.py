@@ -199,7 +199,7 @@ class WorkerGroupTrainer(DataParallelTrainer):
 
     One distributes Ray datasets, which segfleet does not use. The other removes the placement group
     of the workers when its controller has died, and polls Ray's dashboard for that; Ray itself
-    does so when the command ends, and cluster.placement_groups during a sweep
+    does so when the command ends, and cluster.placement_groups during a sweep or cross-validation
     (docs/decisions/0009). If Ray renames the callbacks or this hook, its defaults stay in place.
     """
 

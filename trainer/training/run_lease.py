@@ -51,7 +51,7 @@ def run_lease(storage: Storage, kind: str, name: str) -> Iterator[None]:
     Args:
         storage: The storage of storage.root. The lease is not in the folder of the run, so that a
             run that cannot start leaves no folder.
-        kind: "run" or "sweep".
+        kind: "run", "sweep" or "cross-validation".
         name: Its name.
 
     Raises:

@@ -112,11 +112,11 @@ def check_same_settings(
     select_settings: Callable[[Config], Mapping[str, Any]],
     is_empty: bool,
 ) -> None:
-    """TrainingError if a run or sweep was started with other settings, or on other slices.
+    """TrainingError if a run, sweep or cross-validation was started with other settings or slices.
 
     Args:
         name: How the message names it: "run 'demo'".
-        storage: The storage of the run or sweep.
+        storage: Its storage.
         config: The settings of this command.
         dataset: The slices of this command.
         select_settings: The settings that must not change.

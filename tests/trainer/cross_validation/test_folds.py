@@ -3,18 +3,22 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import trainer
 from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
+from contract.config.loader import to_toml
 from contract.errors import ConfigError, TrainingError
 from contract.storage import open_storage
 from tests.small import FEW_SLICES, NETWORK
-from trainer.cross_validation.folds import cross_validate, fold_configs
+from trainer.__main__ import app
+from trainer.cross_validation.folds import cross_validate, fold_configs, prepare_folds
 from trainer.training import run_store
 
 
@@ -36,13 +40,13 @@ def tiny(root: str) -> Config:
     )
 
 
-def test_folds_train_in_parallel_and_every_patient_is_evaluated_once(
+def test_every_patient_is_evaluated_once_by_a_network_that_has_not_seen_it(
     ray_cluster: Connection, tmp_path: Path
 ) -> None:
     config = tiny(str(tmp_path))
     progress: list[tuple[int, int | None, str]] = []
-    result = cross_validate(config, lambda *each: progress.append(each))
-    assert progress[-1] == (2, 2, "2 of 2 folds finished")
+    result = cross_validate(config, prepare_folds(config), lambda *each: progress.append(each))
+    assert progress[-1] == (8, 8, "2 of 2 folds are trained")
     root = open_storage(f"{tmp_path}/cross_validations/tiny")
     rows = list(csv.DictReader(io.StringIO(root.read("patients.csv").decode())))
     patients = [row["patient"] for row in rows]
@@ -67,24 +71,47 @@ def test_folds_train_in_parallel_and_every_patient_is_evaluated_once(
     evaluation = trainer.evaluate(str(tmp_path / "cross_validations/tiny/bundle"))
     assert [patient.patient for patient in evaluation.patients] == ["PHANTOM_2001"]
 
-    # Finished folds are not trained again, and other settings are rejected.
+    # A finished fold is not trained again, one that was deleted is, and the ensemble has it.
     runs = [run_store.run_storage(each) for each in fold_configs(config)]
     before = [run.read("run.json") for run in runs]
-    again = cross_validate(config)
-    assert again.table() == result.table()
-    assert [run.read("run.json") for run in runs] == before
-    with pytest.raises(TrainingError, match=r"'tiny' in .* was started with other settings"):
-        cross_validate(config.with_values({"train.batch_size": 2}))
+    shutil.rmtree(tmp_path / "runs/tiny-fold2")
+    words = ["cross-validate", str(tmp_path / "tiny.toml")]
+    (tmp_path / "tiny.toml").write_text(to_toml(config))
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[1:4]] == [
+        ["fold", "1", str(len(result.folds[0].patients))],
+        ["fold", "2", str(len(result.folds[1].patients))],
+        ["mean", "3", f"{record['dice']['summary']['mean']:.3f}"],
+    ]
+    assert lines[-1] == f"bundle: {tmp_path}/cross_validations/tiny/bundle"
+    assert runs[0].read("run.json") == before[0]
+    assert runs[1].read("run.json") != before[1]
+    rebuilt = bundle.verify(tmp_path / "cross_validations/tiny/bundle")
+    assert [a == b for a, b in zip(rebuilt.members, ensemble.members, strict=True)] == [True, False]
+    with pytest.raises(
+        TrainingError, match=r"^fold 1 of 2: run .* was started with other settings"
+    ):
+        prepare_folds(config.with_values({"train.batch_size": 2}))
 
 
 def test_an_error_names_the_fold(ray_cluster: Connection, tmp_path: Path) -> None:
     too_large = {"train.cpus_per_worker": 64, "cluster.start_timeout_s": 1}
     config = tiny(str(tmp_path)).with_values(too_large)
-    with pytest.raises(TrainingError, match=r"^fold [12]: .*64 CPU.* The other folds are kept"):
-        cross_validate(config, ensemble=False)
+    with pytest.raises(TrainingError) as error:
+        cross_validate(config, prepare_folds(config), ensemble=False)
+    message = str(error.value)
+    assert "fold 1 of 2: the 1 training worker (64 CPUs" in message
+    assert "fold 2 of 2: the 1 training worker (64 CPUs" in message
+    assert message.endswith("Finished epochs are kept; the same command continues with them.")
+    assert not (tmp_path / "cross_validations/tiny/cross_validation.json").exists()
 
 
 def test_without_folds_the_error_says_what_to_set(tmp_path: Path) -> None:
     config = tiny(str(tmp_path)).with_values({"data.folds": 0})
     with pytest.raises(ConfigError, match=r"data\.folds is 0: .* data\.folds=4"):
-        cross_validate(config)
+        prepare_folds(config)
+    selected = tiny(str(tmp_path)).with_values({"data.fold": 2})
+    with pytest.raises(ConfigError, match=r"data\.fold = 2 selects one fold"):
+        prepare_folds(selected)

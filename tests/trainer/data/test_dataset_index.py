@@ -295,6 +295,13 @@ def test_the_phantom_is_drawn_once(home: Storage) -> None:
     assert prepare_dataset(PHANTOM, 0, home) == dataset
 
 
+def prepare_counted(data: Data, home: Storage) -> tuple[Dataset, int]:
+    """A dataset, and how many of its slices were decoded for it."""
+    progress: list[tuple[int, int | None, str]] = []
+    dataset = prepare_dataset(data, 0, home, lambda *each: progress.append(each))
+    return dataset, len(progress)
+
+
 def test_each_patient_of_train_and_valid_is_validated_in_one_fold(
     source: Storage, pool: Storage, home: Storage
 ) -> None:
@@ -302,7 +309,10 @@ def test_each_patient_of_train_and_valid_is_validated_in_one_fold(
     for data in (settings(source), unsplit, PHANTOM):
         base = prepare_dataset(data, 0, home)
         changes = [{"folds": 2, "fold": number} for number in (1, 2)]
-        folds = [prepare_dataset(data.model_copy(update=each), 0, home) for each in changes]
+        prepared = [prepare_counted(data.model_copy(update=each), home) for each in changes]
+        # The slices are decoded once for all folds.
+        assert [count for _, count in prepared] == [len(base.slices), 0]
+        folds = [dataset for dataset, _ in prepared]
         first, second = folds
         assert set(first.patients("valid")) == set(second.patients("train"))
         assert set(second.patients("valid")) == set(first.patients("train"))
