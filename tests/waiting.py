@@ -6,7 +6,7 @@ from typing import TypeVar
 
 # A limit for what hangs, not for what is slow: a machine of two busy CPUs may need minutes for
 # what another does in seconds.
-HANG_TIMEOUT_S = 400.0
+HANG_TIMEOUT_S = 600.0
 
 T = TypeVar("T")
 
