@@ -346,7 +346,7 @@ def _runtime_env() -> dict[str, Any]:
 
 
 def job_variables() -> dict[str, str]:
-    """The environment variables of a job: those of the workers and of S3, but no secrets."""
+    """The environment variables of a job: those of the workers and FORWARDED_ENV, no secrets."""
     forwarded = _forwarded_variables()
     if "@" in forwarded.get("AWS_ENDPOINT_URL", ""):
         raise ClusterError(
