@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 
 from contract.config.section import ClassName, Fraction, Section
 
+_WITHOUT_CROSS_ENTROPY = {"dice_loss", "iou_loss", "tversky_loss", "lovasz_loss"}
+# A region term is Dice, IoU or Tversky.
+_WITHOUT_REGION_TERM = {"binary_crossentropy", "focal_loss", "lovasz_loss", "bce_lovasz_loss"}
+
 
 class Train(Section):
     """How the network is trained."""
@@ -27,13 +31,32 @@ class Train(Section):
     """Global batch size: samples of a step over all workers; divisible by num_workers."""
     loss: Literal[
         "binary_crossentropy",
+        "focal_loss",
         "dice_loss",
         "bce_dice_loss",
+        "bce_dice_boundary_loss",
         "iou_loss",
         "bce_iou_loss",
+        "tversky_loss",
+        "lovasz_loss",
+        "bce_lovasz_loss",
         "basnet_hybrid_loss",
     ] = "bce_dice_loss"
     """Loss, computed in float32 (docs/trainer.md gives the formulas)."""
+    dice_per_sample: bool = False
+    """Compute the Dice, IoU or Tversky term of the loss for each slice and average it, and not from
+    the sums over the batch."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Fraction of the mask that the cross-entropy spreads evenly over background and classes."""
+    focal_gamma: Annotated[float, Field(ge=0.0, le=10.0)] = 2.0
+    """loss = "focal_loss": the exponent that reduces the weight of pixels predicted well."""
+    tversky_alpha: Annotated[float, Field(ge=0.0, le=10.0)] = 0.3
+    """loss = "tversky_loss": the weight of false positives."""
+    tversky_beta: Annotated[float, Field(ge=0.0, le=10.0)] = 0.7
+    """loss = "tversky_loss": the weight of false negatives."""
+    boundary_width: Annotated[int, Field(ge=3, le=65)] = 5
+    """loss = "bce_dice_boundary_loss": the side in pixels, odd, of the window within which two
+    boundaries agree."""
     class_weights: Mapping[ClassName, Annotated[float, Field(gt=0.0, le=1000.0)]] = {}
     """Weight of a class in the loss, by the names of data.classes, foreground and background;
     absent: 1."""
@@ -49,8 +72,16 @@ class Train(Section):
     """Clip every element of a gradient to this absolute value; absent: no clipping."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Clip the global norm of all gradients to this value; absent: no clipping."""
-    lr_schedule: Literal["constant", "plateau", "polynomial", "cosine"] = "polynomial"
-    """Learning rate schedule; plateau reduces it on a plateau, polynomial has power 0.9."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Decay of the moving average of the weights, which is validated and exported in their place;
+    0: no average. At step t it is at most t / (9 + t)."""
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Parts into which a worker divides its samples of a batch; their gradients are added up, so
+    that a step needs the memory of one part. The loss and batch normalization are those of a part.
+    """
+    lr_schedule: Literal["constant", "plateau", "polynomial", "cosine", "one_cycle"] = "polynomial"
+    """Learning rate schedule; plateau reduces it on a plateau, polynomial has power 0.9, one_cycle
+    increases it over the first 30 % of the epochs."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     """Epochs in which the learning rate increases linearly from 0."""
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
@@ -89,12 +120,40 @@ class Train(Section):
     """Seconds without a finished step after which a worker counts as stuck and is restarted."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_batch(self) -> Self:
         if self.batch_size % self.num_workers:
             raise ValueError(
                 f"train.batch_size = {self.batch_size} must be divisible by "
                 f"train.num_workers = {self.num_workers}"
             )
+        if self.batch_size % (self.num_workers * self.accumulate):
+            raise ValueError(
+                f"train.accumulate = {self.accumulate} must divide the "
+                f"{self.batch_size // self.num_workers} samples of a worker, "
+                "train.batch_size / train.num_workers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        if self.boundary_width % 2 == 0:
+            raise ValueError(f"train.boundary_width = {self.boundary_width} must be odd")
+        if self.tversky_alpha + self.tversky_beta == 0:
+            raise ValueError("train.tversky_alpha or train.tversky_beta must be above 0")
+        if self.label_smoothing and self.loss in _WITHOUT_CROSS_ENTROPY:
+            raise ValueError(
+                f"train.label_smoothing = {self.label_smoothing} needs a loss with cross-entropy, "
+                f"which {self.loss} is not: set it to 0, or train.loss to bce_dice_loss"
+            )
+        if self.dice_per_sample and self.loss in _WITHOUT_REGION_TERM:
+            raise ValueError(
+                "train.dice_per_sample = true needs a loss with Dice, IoU or Tversky, which "
+                f"{self.loss} is not: set it to false, or train.loss to bce_dice_loss"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_steps(self) -> Self:
         if self.clip_value is not None and self.clip_norm is not None:
             raise ValueError("set train.clip_value or train.clip_norm, not both")
         if self.plateau_min_lr > self.learning_rate:
@@ -102,12 +161,21 @@ class Train(Section):
                 f"train.plateau_min_lr = {self.plateau_min_lr} must not be above "
                 f"train.learning_rate = {self.learning_rate}"
             )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("train.warmup_epochs must be below train.epochs")
+        if self.warmup_epochs and self.lr_schedule == "one_cycle":
+            raise ValueError(
+                'train.lr_schedule = "one_cycle" has a warm-up of its own: set '
+                "train.warmup_epochs = 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_previews(self) -> Self:
         if self.preview_windows and self.preview_source is None:
             raise ValueError(
                 "train.preview_windows = true needs train.preview_source, a folder with images"
             )
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError("train.warmup_epochs must be below train.epochs")
         return self
 
     def loss_weights(self, classes: Iterable[str]) -> list[float]:

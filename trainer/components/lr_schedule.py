@@ -9,6 +9,10 @@ from collections.abc import Sequence
 
 from contract.config import Train
 
+# Of one_cycle: the epochs, as a fraction, in which the learning rate rises, and what it starts at
+# and ends at, as a fraction of the maximum.
+_RISE, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1e-4
+
 
 def score_sign(monitor: str) -> int:
     """+1 if a higher score is better, -1 if a lower one is."""
@@ -43,7 +47,8 @@ def learning_rate(progress: float, scores: Sequence[float], train: Train) -> flo
 
     progress: epochs done, as a fraction (2.5 is the middle of the third epoch); scores: the
     monitored score of every finished epoch. Polynomial decay with power 0.9 is nnU-Net's
-    (Isensee 2021); cosine is Loshchilov & Hutter 2017 without restarts.
+    (Isensee 2021); cosine is Loshchilov & Hutter 2017 without restarts; one_cycle is Smith 2018
+    (arXiv:1803.09820) with cosines instead of lines.
     """
     if progress < train.warmup_epochs:
         return train.learning_rate * progress / train.warmup_epochs
@@ -57,5 +62,17 @@ def learning_rate(progress: float, scores: Sequence[float], train: Train) -> flo
         case "polynomial":
             factor = remaining**0.9
         case "cosine":
-            factor = (1.0 - math.cos(math.pi * remaining)) / 2.0
+            factor = _cosine_between(0.0, 1.0, remaining)
+        case "one_cycle":
+            done = 1.0 - remaining
+            factor = (
+                _cosine_between(_CYCLE_START, 1.0, done / _RISE)
+                if done < _RISE
+                else _cosine_between(1.0, _CYCLE_END, (done - _RISE) / (1.0 - _RISE))
+            )
     return train.learning_rate * factor
+
+
+def _cosine_between(start: float, end: float, position: float) -> float:
+    """From start (position 0) to end (position 1) along half a period of a cosine."""
+    return start + (end - start) * (1.0 - math.cos(math.pi * position)) / 2.0

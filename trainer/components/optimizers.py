@@ -1,5 +1,8 @@
 """The optimizers of train.optimizer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -36,12 +39,50 @@ class FusedAdamMixin(keras.optimizers.Optimizer):
         )
 
 
-class Adam(FusedAdamMixin, keras.optimizers.Adam):
+class WeightAverageMixin(keras.optimizers.Optimizer):
+    """Maintains the exponential moving average of each weight (Polyak & Juditsky 1992).
+
+    At step t, counted from 0, its decay is min(ema_decay, t / (9 + t)): the average follows the
+    weights closely at first, and the initial weights do not count. The average of Keras has no such
+    start, so it consists mostly of the initial weights for the first 1 / (1 - decay) steps.
+    """
+
+    def __init__(self, *args: Any, ema_decay: float = 0.0, **kwargs: Any) -> None:
+        """As the optimizer of Keras; ema_decay: 0 for no average."""
+        super().__init__(*args, **kwargs)
+        self.ema_decay = ema_decay
+        self.averages: list[tf.Variable] = []
+        """The average of each weight, in the order of the weights; empty without an average."""
+
+    def build(self, var_list: Sequence[tf.Variable]) -> None:
+        """Create the variables of the optimizer, for the weights that it trains."""
+        super().build(var_list)
+        if self.ema_decay and not self.averages:
+            self.averages = [
+                self.add_variable_from_reference(variable, "average", initial_value=variable)
+                for variable in var_list
+            ]
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Update a variable with its gradient, and its average."""
+        super().update_step(gradient, variable)
+        if self.ema_decay:
+            step = tf.cast(self.iterations, variable.dtype)
+            decay = tf.minimum(self.ema_decay, step / (9.0 + step))
+            average = self.averages[self._index_dict[self._var_key(variable)]]
+            average.assign(decay * average + (1.0 - decay) * variable)
+
+
+class Adam(WeightAverageMixin, FusedAdamMixin, keras.optimizers.Adam):
     """Keras's Adam with one operation per variable."""
 
 
-class AdamW(FusedAdamMixin, keras.optimizers.AdamW):
+class AdamW(WeightAverageMixin, FusedAdamMixin, keras.optimizers.AdamW):
     """Keras's AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), one operation per variable."""
+
+
+class SGD(WeightAverageMixin, keras.optimizers.SGD):
+    """Keras's stochastic gradient descent."""
 
 
 def build_optimizer(train: Train) -> keras.optimizers.Optimizer:
@@ -49,11 +90,15 @@ def build_optimizer(train: Train) -> keras.optimizers.Optimizer:
 
     Its learning rate is 0 until TrainingCallback sets it before each step.
     """
-    clip = {"clipvalue": train.clip_value, "global_clipnorm": train.clip_norm}
+    options = {
+        "clipvalue": train.clip_value,
+        "global_clipnorm": train.clip_norm,
+        "ema_decay": train.ema_decay,
+    }
     match train.optimizer:
         case "adam":
-            return Adam(0.0, **clip)
+            return Adam(0.0, **options)
         case "adamw":
-            return AdamW(0.0, weight_decay=train.weight_decay, **clip)
+            return AdamW(0.0, weight_decay=train.weight_decay, **options)
         case "sgd":
-            return keras.optimizers.SGD(0.0, momentum=0.99, nesterov=True, **clip)
+            return SGD(0.0, momentum=0.99, nesterov=True, **options)

@@ -22,15 +22,42 @@ class SegmentationModel(keras.Model):
     is none, and the conversion takes seconds of the first step.
     """
 
-    def compile(self, *args: object, **kwargs: object) -> None:
-        """As keras.Model.compile; the logs of a batch are those of this worker."""
+    def compile(self, *args: object, accumulate: int = 1, **kwargs: object) -> None:
+        """As keras.Model.compile; the logs of a batch are those of this worker.
+
+        accumulate: The parts into which a worker divides its samples of a batch, to need the memory
+        of one part; their gradients are averaged. Loss and batch normalization are those of a part.
+        """
         super().compile(*args, **kwargs)
         self.distribute_reduction_method = "first"
+        self.accumulate = accumulate
+        self.part = 0
+        """The part of the batch that is being traced."""
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """As keras.Model.train_step."""
-        return super().train_step(data)
+        """As keras.Model.train_step, with the gradient of all parts of the batch."""
+        if self.accumulate == 1:
+            return super().train_step(data)
+        variables = self.trainable_variables
+        total, metrics = [tf.zeros_like(variable) for variable in variables], {}
+        for part, (x, y, sample_weight) in enumerate(split_batch(data, self.accumulate)):
+            self.part = part
+            # Without this order TensorFlow may compute all parts at the same time, with the memory
+            # of the whole batch.
+            with tf.control_dependencies(total):
+                x = tf.identity(x)
+            with tf.GradientTape() as tape:
+                y_pred = self(x, training=True)
+                loss = self.compute_loss(x, y, y_pred, sample_weight)
+            gradients = self.optimizer.compute_gradients(loss, variables, tape)
+            total = [
+                added + gradient / self.accumulate
+                for added, (gradient, _) in zip(total, gradients, strict=True)
+            ]
+            metrics = self.compute_metrics(x, y, y_pred, sample_weight)
+        self.optimizer.apply_gradients(zip(total, variables, strict=True))
+        return metrics
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -48,3 +75,12 @@ class SegmentationModel(keras.Model):
             result = type(metric).result(metric)
             values |= result if isinstance(result, dict) else {metric.name: result}
         return values
+
+
+def split_batch(data: Any, parts: int) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]]:
+    """The parts of a batch of Keras: images, masks and the weights of the samples, if any."""
+    columns = [
+        [None] * parts if each is None else tf.split(each, parts)
+        for each in keras.utils.unpack_x_y_sample_weight(data)
+    ]
+    return list(zip(*columns, strict=True))

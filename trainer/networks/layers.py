@@ -13,6 +13,8 @@ Layer = Callable[[tf.Tensor], tf.Tensor]
 
 # Larger than the number of layers, so that no two workers share the random numbers of a layer.
 _WORKER_STRIDE = 10_007
+# Larger than the number of steps of a training, so that no two parts of a batch share them.
+_PART_STRIDE = 2**40
 # The logit of a foreground of 5 %.
 _FOREGROUND_LOGIT = -3.0
 
@@ -56,13 +58,15 @@ class Dropout(keras.layers.Layer):
         return inputs * (tf.cast(kept, inputs.dtype) / (1.0 - self.rate))
 
 
-def bind_dropout(model: keras.Model, seed: int) -> None:
+def bind_dropout(model: keras.Model, seed: int, part: Callable[[], int] = lambda: 0) -> None:
     """Bind every Dropout layer of a compiled model, nested models included, to seed and step.
 
     The step is the iteration count of the model's optimizer, which a checkpoint contains.
+
+    part: Which part of a batch is traced, of a step that computes it in several.
     """
     for index, layer in enumerate(find_dropout_layers(model)):
-        layer.seed_function = _create_seed_function(seed, index, model.optimizer)
+        layer.seed_function = _create_seed_function(seed, index, model.optimizer, part)
 
 
 def find_dropout_layers(model: keras.Model) -> list[Dropout]:
@@ -77,12 +81,13 @@ def find_dropout_layers(model: keras.Model) -> list[Dropout]:
 
 
 def _create_seed_function(
-    seed: int, index: int, optimizer: keras.optimizers.Optimizer
+    seed: int, index: int, optimizer: keras.optimizers.Optimizer, part: Callable[[], int]
 ) -> Callable[[], tf.Tensor]:
     def seed_function() -> tf.Tensor:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         offset = index + _WORKER_STRIDE * tf.cast(replica, tf.int64)
-        return tf.stack([seed * 65_537 + offset, tf.cast(optimizer.iterations, tf.int64)])
+        step = tf.cast(optimizer.iterations, tf.int64) + part() * _PART_STRIDE
+        return tf.stack([seed * 65_537 + offset, step])
 
     return seed_function
 

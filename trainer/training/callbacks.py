@@ -13,7 +13,7 @@ from contract.progress import ProgressCallback, no_progress
 from trainer.components import lr_schedule
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import RunLogger
-from trainer.training.model_state import StateReader
+from trainer.training.model_state import AverageSwap, StateReader
 from trainer.training.watchdog import Watchdog
 
 # Reading the loss waits for the device.
@@ -71,6 +71,7 @@ class TrainingCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Prepare to read the state of the model."""
         self._state_reader = StateReader(self.model)
+        self._averages = AverageSwap(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock of the epoch."""
@@ -93,6 +94,10 @@ class TrainingCallback(keras.callbacks.Callback):
         loss = float((logs or {})["loss"])
         self.report_progress(done, self.total_steps, f"loss {loss:.4f}")
 
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Validate the averages of the weights, if there are any, until on_epoch_end."""
+        self._averages.exchange()
+
     def on_test_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Validation steps are progress too."""
         self.watchdog.beat()
@@ -107,6 +112,7 @@ class TrainingCallback(keras.callbacks.Callback):
         self.history.append(metrics)
         # On every rank, because it may be a collective.
         state = self._state_reader.read()
+        self._averages.exchange()
         if self.run_logger:
             self.run_logger.log_epoch(state, self.history)
         self.model.stop_training = is_finished(self.history, self.train_settings)

@@ -17,15 +17,32 @@ from trainer.training.model_state import state_variables
 
 # Limits for kept weights and optimizer variables, and for networks: a graph takes about 12 MB.
 _MAX_BYTES, _MAX_MODELS = 256 * 2**20, 8
-# The settings of [train] that are part of the graph of a training step.
-_GRAPH_SETTINGS = {
-    "loss",
-    "optimizer",
-    "weight_decay",
-    "clip_value",
-    "clip_norm",
-    "batch_size",
-    "class_weights",
+# The settings of [train] that are not part of the graph of a training step.
+_OUTSIDE_GRAPH = {
+    "num_workers",
+    "cpus_per_worker",
+    "gpus_per_worker",
+    "epochs",
+    "steps_per_epoch",
+    "validation_steps",
+    "oversample_foreground",
+    "learning_rate",
+    "lr_schedule",
+    "warmup_epochs",
+    "plateau_factor",
+    "plateau_patience",
+    "plateau_min_lr",
+    "patience",
+    "monitor",
+    "precision",
+    "keep_checkpoints",
+    "preview_images",
+    "preview_source",
+    "preview_windows",
+    "antillia_weights",
+    "antillia_channels",
+    "max_failures",
+    "stall_timeout_s",
 }
 
 
@@ -84,7 +101,7 @@ class ModelCache:
 
 
 def _cache_key(config: Config, policy: str) -> str:
-    train = config.train.model_dump_json(include=_GRAPH_SETTINGS)
+    train = config.train.model_dump_json(exclude=_OUTSIDE_GRAPH)
     classes = repr(config.data.segmentation_classes)
     network = config.network.model_dump_json()
     return "\n".join(

@@ -1,4 +1,8 @@
-"""The state of a training: the variables that it resumes from, and their values."""
+"""The state of a training: the variables that it resumes from, and their values.
+
+With train.ema_decay, the weights of a state are their averages, and the averages of the optimizer
+are the weights. What reads the weights of a state, to predict or to export, gets the averages.
+"""
 
 from typing import Any
 
@@ -48,3 +52,23 @@ class StateReader:
             return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
 
         return self._strategy.run(mean_over_workers)
+
+
+class AverageSwap:
+    """Exchanges the weights of a compiled model and their averages, if its optimizer has any."""
+
+    def __init__(self, model: keras.Model) -> None:
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        self._pairs = list(zip(model.trainable_variables, optimizer.averages, strict=False))
+        self._exchange = tf.function(self._assign, autograph=False)
+
+    def exchange(self) -> None:
+        """Exchange them. Every worker must call it."""
+        if self._pairs:
+            self._exchange()
+
+    def _assign(self) -> None:
+        values = [(tf.identity(weight), tf.identity(average)) for weight, average in self._pairs]
+        for (weight, average), (first, second) in zip(self._pairs, values, strict=True):
+            weight.assign(second)
+            average.assign(first)

@@ -43,7 +43,7 @@ from trainer.training.encoder_weights import load_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, PredictMasks, RunLogger
 from trainer.training.model_cache import ModelCache
-from trainer.training.model_state import state_variables
+from trainer.training.model_state import AverageSwap, state_variables
 
 
 def return_value(value: Any) -> Any:
@@ -192,11 +192,16 @@ def build_compiled_model(config: Config) -> keras.Model:
         built = build_network(config.network, len(classes), config.input_channels)
     network = built.training_model
     model = SegmentationModel(network.inputs, network.outputs, name=network.name)
-    loss = SegmentationLoss(config.train.loss, config.train.loss_weights(classes), built.layout)
+    loss = SegmentationLoss(config.train, classes, built.layout)
     metrics = SegmentationMetrics(classes)
-    model.compile(build_optimizer(config.train), loss, weighted_metrics=[metrics])
+    model.compile(
+        build_optimizer(config.train),
+        loss,
+        weighted_metrics=[metrics],
+        accumulate=config.train.accumulate,
+    )
     model.optimizer.build(model.trainable_variables)
-    bind_dropout(model, config.run.seed)
+    bind_dropout(model, config.run.seed, lambda: model.part)
     return model
 
 
@@ -239,6 +244,7 @@ def restore_checkpoint(
         )
     for variable, value in zip(state_variables(model), state, strict=True):
         variable.assign(value)
+    AverageSwap(model).exchange()
     return checkpoint.history
 
 

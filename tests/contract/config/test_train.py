@@ -22,6 +22,24 @@ from contract.config import Train
         ),
         ({"epochs": 3, "warmup_epochs": 3.0}, r"train\.warmup_epochs must be below train\.epochs"),
         ({"learning_rate": 0.0}, "greater than 0"),
+        (
+            {"batch_size": 8, "num_workers": 2, "accumulate": 3},
+            r"train\.accumulate = 3 must divide the 4 samples of a worker",
+        ),
+        (
+            {"loss": "lovasz_loss", "label_smoothing": 0.1},
+            r"label_smoothing = 0\.1 needs a loss with cross-entropy, which lovasz_loss is not",
+        ),
+        (
+            {"loss": "focal_loss", "dice_per_sample": True},
+            "needs a loss with Dice, IoU or Tversky, which focal_loss is not",
+        ),
+        ({"boundary_width": 4}, r"train\.boundary_width = 4 must be odd"),
+        ({"tversky_alpha": 0, "tversky_beta": 0}, r"train\.tversky_alpha or .* above 0"),
+        (
+            {"lr_schedule": "one_cycle", "warmup_epochs": 1},
+            r"has a warm-up of its own: set train\.warmup_epochs = 0",
+        ),
         ({"gpus_per_worker": 2}, "less than or equal to 1"),
     ],
 )

@@ -62,5 +62,13 @@ def test_warm_up_rises_linearly_and_hands_over_at_the_top() -> None:
     assert lr_schedule.learning_rate(2.0, [], train) == pytest.approx(0.1)
 
 
+def test_one_cycle_rises_for_30_percent_and_falls_to_nearly_nothing() -> None:
+    train = Train(epochs=10, learning_rate=0.1, lr_schedule="one_cycle")
+    rates = [lr_schedule.learning_rate(epoch, [], train) for epoch in range(11)]
+    assert [rates[0], rates[3], rates[10]] == pytest.approx([0.004, 0.1, 1e-5])
+    assert rates[:4] == sorted(rates[:4])
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
 def _growing(scores: list[float]) -> list[list[float]]:
     return [scores[:count] for count in range(len(scores) + 1)]

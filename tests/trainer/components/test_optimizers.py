@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras as keras
 
 from contract.config import Train
@@ -35,6 +36,21 @@ def test_the_updates_are_those_of_keras(name: str) -> None:
     ours, theirs = fitted(optimizers.build_optimizer(train)), fitted(THEIRS[name]())
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_average_follows_the_weights_closely_at_first(name: str) -> None:
+    train = Train.model_validate({"optimizer": name, "ema_decay": 0.3})
+    optimizer = optimizers.build_optimizer(train)
+    variable = tf.Variable([5.0, -3.0])
+    optimizer.build([variable])
+    optimizer.learning_rate = 0.1
+    expected = np.zeros(2)
+    # t / (9 + t) at steps 0 to 4, of which the last is above 0.3.
+    for decay in (0.0, 0.1, 2 / 11, 0.25, 0.3):
+        optimizer.apply_gradients([(2.0 * variable, variable)])
+        expected = decay * expected + (1.0 - decay) * variable.numpy()
+    np.testing.assert_allclose(optimizer.averages[0].numpy(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_draws_depend_on_seed_step_and_layer_alone() -> None:
     assert np.array_equal(drawn(other, 3), first)
     bind_dropout(other, 8)
     assert not np.array_equal(drawn(other, 3), first)
+    bind_dropout(other, 7, lambda: 1)
+    assert not np.array_equal(drawn(other, 3), first)
     # Had both layers the same draws, what one leaves the other would.
     kept = (first > 0).mean()
     assert kept == pytest.approx(0.75**2, abs=0.05)

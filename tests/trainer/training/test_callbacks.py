@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from contract.config import Train
 from contract.errors import TrainingError
+from trainer.components.optimizers import build_optimizer
 from trainer.training.callbacks import TrainingCallback, check_finite_metrics, is_finished
 
 
@@ -58,7 +59,7 @@ def test_the_logs_of_a_step_stay_on_the_device() -> None:
             """Record nothing."""
 
     model = keras.Sequential([keras.layers.Dense(1, input_shape=(1,))])
-    model.compile("sgd", "mse")
+    model.compile(build_optimizer(Train()), "mse")
     recorder = Recorder(Train(epochs=1), [], steps_per_epoch=2)
     model.fit(np.ones((4, 1)), np.ones((4, 1)), 2, epochs=1, verbose=0, callbacks=[recorder])
     assert len(seen) == 2

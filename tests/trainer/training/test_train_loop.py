@@ -1,20 +1,25 @@
 """The training loop in this process: resuming, initial weights, preview slices."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from contract.config import Config
 from contract.imaging.intensity_scaling import IntensityScaling
-from contract.storage import LocalStorage
+from contract.storage import LocalStorage, Storage
 from tests.small import FEW_SLICES, NETWORK, balance
-from trainer.data.dataset_index import prepare_dataset
+from trainer.data import cache, pipeline
+from trainer.data.dataset_index import intensity_scaling, prepare_dataset
+from trainer.data.pipeline import WorkerRank
 from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import SegmentationModule, build_inference_model
-from trainer.training import train_loop
+from trainer.training import checkpoints, train_loop
+from trainer.training.model_state import AverageSwap, state_variables
 from trainer.training.run_store import create_run, run_storage
 
 
@@ -29,6 +34,8 @@ def small_config(root: Path, epochs: int) -> Config:
                 "num_workers": 1,
                 "epochs": epochs,
                 "batch_size": 4,
+                "accumulate": 2,
+                "ema_decay": 0.5,
                 "lr_schedule": "constant",
                 "preview_images": 1,
             },
@@ -70,6 +77,39 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     assert without_seconds(resumed) == without_seconds(expected)
     # Pre-trained weights are for a network without a checkpoint.
     assert loaded == [run.url, interrupted.url]
+    assert_averages_were_validated(config, run, expected)
+
+
+def assert_averages_were_validated(
+    config: Config, run: Storage, history: Sequence[dict[str, float]]
+) -> None:
+    """The weights in a checkpoint are the averages, and the validation was of them."""
+    latest = checkpoints.load_latest(run.child("checkpoints"))
+    assert latest
+    model = train_loop.build_compiled_model(config)
+    for variable, value in zip(state_variables(model), latest[1], strict=True):
+        variable.assign(value)
+    averages = [variable.numpy() for variable in model.optimizer.averages]
+    assert any(
+        not np.array_equal(average, weight.numpy())
+        for average, weight in zip(averages, model.trainable_variables, strict=True)
+    )
+    assert val_loss(model, config) == pytest.approx(history[-1]["val_loss"], rel=1e-4)
+    AverageSwap(model).exchange()
+    assert val_loss(model, config) != pytest.approx(history[-1]["val_loss"], rel=1e-4)
+
+
+def val_loss(model: keras.Model, config: Config) -> float:
+    """The loss of the validation slices."""
+    root = Path(config.storage.root).parent / "data"
+    dataset = prepare_dataset(config.data, 3, LocalStorage(root))
+    cached = cache.load_split(
+        dataset, "valid", config.network, config.storage.cache_gb, config.data
+    )
+    scaling = intensity_scaling(dataset, config.data)
+    batches = pipeline.validation_dataset(cached, scaling, config.train, WorkerRank())
+    steps = pipeline.validation_steps(config.train, cached.num_samples)
+    return model.evaluate(batches.take(steps), verbose=0, return_dict=True)["loss"]
 
 
 def test_previews_are_predicted_as_training_sees_them() -> None:
