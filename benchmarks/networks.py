@@ -62,7 +62,10 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
         path = Path(folder) / "network.toml"
         path.write_text(to_toml(config), encoding="utf-8")
         done = subprocess.run(
-            command("network_trial", path, seconds), check=True, stdout=subprocess.PIPE, text=True
+            command("network_trial", path, seconds, "valid"),
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
         )
     result = json.loads(done.stdout.splitlines()[-1])
     print(name, json.dumps(result), flush=True)  # kept if a later network fails

@@ -14,6 +14,8 @@ from contract.tensorflow_variables import set_tensorflow_variables
 set_tensorflow_variables()
 # TensorFlow in the processes that are measured says nothing of use.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Several processes share a GPU in some of them.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 README = Path(__file__).with_name("README.md")
 

@@ -58,11 +58,13 @@ class Round:
 
 def main() -> None:
     """Measure all ways round by round and publish speeds, latencies and ratios."""
-    chosen = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of the replica")
+    chosen = parser.parse_args()
     rounds, seconds = (1, 0.5) if chosen.quick else (3, 5.0)
     measured: dict[str, list[Round]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        path, config = settings(Path(folder))
+        path, config = settings(Path(folder), chosen.gpus)
         subprocess.run(command("serving_files", path, folder), check=True)
         promote_bundle(config, folder)
         loops = {
@@ -88,14 +90,15 @@ def timed(measure: Callable[[], list[float]]) -> Round:
     return Round(taken, len(taken) / (time.perf_counter() - start))
 
 
-def settings(folder: Path) -> tuple[Path, Config]:
-    """The shipped network and service, with all CPUs for one replica."""
+def settings(folder: Path, gpus: float) -> tuple[Path, Config]:
+    """The shipped network and service, with all CPUs and some GPUs for one replica."""
     shipped = load_config(Path(__file__).parents[1] / "configs" / "pancreas.toml")
     config = shipped.with_values(
         {
             "storage.root": str(folder),
             "serve.port": free_port(),
             "serve.cpus_per_replica": cpu_count(),
+            "serve.gpus_per_replica": gpus,
         }
     )
     path = folder / "serving.toml"

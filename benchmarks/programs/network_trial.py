@@ -1,6 +1,7 @@
 """Trains one network for some seconds, evaluates it, and times its bundle.
 
-Arguments: the settings, and the seconds of training. Prints the results as JSON.
+Arguments: the settings, the seconds of training, and the split to evaluate. Prints the results as
+JSON.
 """
 
 import json
@@ -30,7 +31,7 @@ _SERVED = 24
 
 def main() -> None:
     """Train, evaluate and serve."""
-    config, seconds = load_config(sys.argv[1]), float(sys.argv[2])
+    config, seconds, split = load_config(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
     dataset = trainer.prepare(config)
     epochs, steps = choose_length(config, dataset, seconds)
     values = {"train.epochs": epochs, "train.steps_per_epoch": steps}
@@ -49,7 +50,7 @@ def main() -> None:
         "samples": samples,
         "trained": samples / sum(epoch["seconds"] for epoch in history),
         "served": time_bundle(Path(bundle), dataset),
-        "dice": trainer.evaluate(bundle, split="valid").summary_of("dice").mean,
+        "dice": trainer.evaluate(bundle, split=split).summary_of("dice").mean,
     }
     sys.stdout.write(json.dumps(result) + "\n")
 

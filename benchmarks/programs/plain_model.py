@@ -16,7 +16,7 @@ def build_plain_model(config: Config) -> Any:
     model = build_network(config.network, 1, config.input_channels).inference_model
     model.compile(
         keras.optimizers.AdamW(config.train.learning_rate),
-        SegmentationLoss(config.train.loss),
+        SegmentationLoss(config.train, ["foreground"]),
         weighted_metrics=[SegmentationMetrics(["foreground"])],
     )
     bind_dropout(model, config.run.seed)

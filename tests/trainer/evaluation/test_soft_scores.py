@@ -26,7 +26,7 @@ def test_they_are_those_of_training(loss: str, classes: tuple[str, ...]) -> None
     score = scorer.score(sums)
 
     y_true, predicted = one_hot(tf.constant(masks), len(classes)), tf.constant(probability)
-    trained = SegmentationLoss(loss, train.loss_weights(classes))(y_true, predicted)
+    trained = SegmentationLoss(train, classes)(y_true, predicted)
     metrics = SegmentationMetrics(classes)
     metrics.update_state(y_true, predicted)
     assert score.loss == pytest.approx(float(trained), rel=1e-5)
