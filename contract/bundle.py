@@ -22,6 +22,7 @@ file. Files that the manifest does not list are allowed and never copied.
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -155,6 +156,15 @@ def identify(source: Storage) -> tuple[Manifest, str]:
     """
     data = _manifest_bytes(source)
     return _parse(data, f"{source.url}/{MANIFEST}"), hashlib.sha256(data).hexdigest()
+
+
+def member_names(members: Sequence[Storage]) -> tuple[str, ...]:
+    """The names of bundles in the manifest of their ensemble.
+
+    Each has the start of the SHA-256 of its manifest. Raises BundleError as read_manifest does.
+    """
+    identities = [identify(member) for member in members]
+    return tuple(f"{manifest.name} {digest[:16]}" for manifest, digest in identities)
 
 
 def verify(folder: Path) -> Manifest:

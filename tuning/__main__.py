@@ -27,8 +27,7 @@ def sweep(
     try:
         result = tuning.run_sweep(chosen)
     except KeyboardInterrupt:
-        from tuning.sweep import sweep_storage
-        from tuning.trial_store import read_trials
+        from tuning.trial_store import read_trials, sweep_storage
 
         storage = sweep_storage(chosen)
         count = sum(trial.status == "completed" for trial in read_trials(storage))

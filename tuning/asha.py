@@ -21,6 +21,14 @@ def first_rung(sweep: Sweep, train: Train) -> int:
     return min(sweep.grace_period, train.epochs)
 
 
+def all_rungs(sweep: Sweep, train: Train) -> list[int]:
+    """The epochs of every rung; the last is train.epochs."""
+    rungs = [first_rung(sweep, train)]
+    while rungs[-1] < train.epochs:
+        rungs.append(next_rung(rungs[-1], sweep, train))
+    return rungs
+
+
 def next_rung(rung: int, sweep: Sweep, train: Train) -> int:
     """Epochs in total that a trial may train after it was promoted from a rung."""
     return min(rung * sweep.reduction_factor, train.epochs)

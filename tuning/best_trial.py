@@ -6,13 +6,16 @@ from typing import Any
 
 import ray
 
+from contract.bundle import MANIFEST, member_names, read_manifest
 from contract.config import Config
 from contract.config.loader import to_toml
 from contract.errors import TrainingError
 from contract.host_info import host_info
+from contract.storage import Storage, open_storage
 from trainer.training import run_store
-from tuning.trainable import trial_config
-from tuning.trial_store import Trial, TrialStore, rank_trials
+from tuning.fold_scores import mean_history
+from tuning.trainable import trial_config, trial_runs
+from tuning.trial_store import Trial, TrialStore, rank_trials, sweep_storage
 
 
 def select_best_trial(trials: list[Trial], config: Config) -> Trial:
@@ -29,23 +32,50 @@ def select_best_trial(trials: list[Trial], config: Config) -> Trial:
 
 def find_bundle(trials: list[Trial], config: Config) -> str | None:
     """The address of the bundle of the best trial; None if it was not exported yet."""
-    result = _read_result(select_best_trial(trials, config), config)
-    return result.bundle if result else None
+    settings = _settings(select_best_trial(trials, config), config)
+    results = [_read_result(each) for each in trial_runs(settings)]
+    bundles = [result.bundle for result in results if result]
+    if len(bundles) < len(results):
+        return None
+    if not config.sweep.cross_validate:
+        return bundles[0]
+    ensemble = _ensemble_storage(config)
+    members = member_names([open_storage(bundle) for bundle in bundles])
+    if ensemble.exists(MANIFEST) and read_manifest(ensemble).members == members:
+        return ensemble.url
+    return None
 
 
 def export_bundle(trial: Trial, config: Config) -> str:
     """Export the bundle of a trial that has trained or was paused; its address."""
-    settings = trial_config(config, trial.number, trial.values)
     # In a Ray task, because the driver does not import TensorFlow.
-    task = ray.remote(num_cpus=config.train.cpus_per_worker)(finalize_trial_run)
-    return ray.get(task.remote(settings.model_dump(mode="json"), host_info()["commit"]))
+    task = ray.remote(num_cpus=config.train.cpus_per_worker)(export_trial)
+    settings = _settings(trial, config).model_dump(mode="json")
+    return ray.get(task.remote(settings, _ensemble_storage(config).url, host_info()["commit"]))
 
 
-def finalize_trial_run(settings: Mapping[str, Any], commit: str | None) -> str:
+def export_trial(settings: Mapping[str, Any], ensemble: str, commit: str | None) -> str:
+    """Export the bundle of a trial as far as it has trained; its address.
+
+    Args:
+        settings: The settings of the trial as plain values.
+        ensemble: The address of the ensemble of its folds, if it has any.
+        commit: The commit of the code.
+    """
+    config = Config.model_validate(settings)
+    bundles = [finalize_trial_run(each, commit) for each in trial_runs(config)]
+    if not config.sweep.cross_validate:
+        return bundles[0]
+    from trainer.export.ensemble import update_ensemble
+
+    members = [open_storage(bundle) for bundle in bundles]
+    return update_ensemble(members, config.run.name, open_storage(ensemble))
+
+
+def finalize_trial_run(config: Config, commit: str | None) -> str:
     """Export the bundle of a run as far as it has trained; its address."""
     from trainer.training.finalize import finalize_run
 
-    config = Config.model_validate(settings)
     run = run_store.run_storage(config)
     return finalize_run(run, config, run_store.read_history(run), commit).bundle
 
@@ -56,9 +86,12 @@ def sync_best_trial_history(config: Config, store: TrialStore) -> None:
     A worker group continues for some seconds after its trial was stopped.
     """
     trial = select_best_trial(store.trials, config)
-    result = _read_result(trial, config)
-    assert result, "the best trial's run is finalized"
-    for metrics in result.history:
+    settings = _settings(trial, config)
+    results = [_read_result(each) for each in trial_runs(settings)]
+    histories = [result.history for result in results if result]
+    assert len(histories) == len(results), "the runs of the best trial are finalized"
+    history = mean_history(histories, settings.train) if len(histories) > 1 else histories[0]
+    for metrics in history:
         store.log_epoch(trial.number, metrics)
 
 
@@ -69,7 +102,7 @@ def retraining_name(config: Config) -> str:
 
 def best_trial_toml(config: Config, trial: Trial) -> str:
     """The best trial's settings as a TOML file; training with it reproduces its score."""
-    settings = trial_config(config, trial.number, trial.values)
+    settings = _settings(trial, config)
     renamed = settings.with_values({"run.name": retraining_name(config)})
     return _header(config, trial, settings.fingerprint()) + to_toml(renamed)
 
@@ -80,13 +113,22 @@ def _header(config: Config, trial: Trial, fingerprint: str) -> str:
     assert best, "the best trial has a score"
     today = datetime.now(UTC).date().isoformat()
     score = f"{config.train.monitor} {best[config.train.monitor]:.4f} at epoch {best['epoch']:.0f}"
+    command = "cross-validate" if config.sweep.cross_validate else "train"
     return (
         f"# Best trial of sweep {config.run.name}: trial {trial.number}, {score}, {today}.\n"
         f"# Fingerprint {fingerprint}, commit {host['commit']}, on {host['machine']}.\n"
-        "# `segfleet train` with this file retrains it.\n\n"
+        f"# `segfleet {command}` with this file retrains it.\n\n"
     )
 
 
-def _read_result(trial: Trial, config: Config) -> run_store.RunResult | None:
-    settings = trial_config(config, trial.number, trial.values)
-    return run_store.read_result(run_store.run_storage(settings))
+def _settings(trial: Trial, config: Config) -> Config:
+    return trial_config(config, trial.number, trial.values)
+
+
+def _ensemble_storage(config: Config) -> Storage:
+    """Where the ensemble of the folds of the best trial is stored."""
+    return sweep_storage(config).child("bundle")
+
+
+def _read_result(config: Config) -> run_store.RunResult | None:
+    return run_store.read_result(run_store.run_storage(config))

@@ -45,6 +45,12 @@ _NOT_SEARCHABLE = {
 # The loss, and the outputs of a network that it is computed from.
 _LOSS_SETTINGS = {
     "train.loss",
+    "train.dice_per_sample",
+    "train.label_smoothing",
+    "train.focal_gamma",
+    "train.tversky_alpha",
+    "train.tversky_beta",
+    "train.boundary_width",
     "network.name",
     "network.deep_supervision",
     "network.classification_guided",
@@ -86,6 +92,7 @@ def check_space(config: Config) -> None:
             '"train.learning_rate" = { loguniform = [1e-4, 1e-2] }.'
         )
     check_searched_networks(config)
+    check_folds(config)
     training_settings = flatten(config.training_settings())
     for key in config.sweep.space:
         known = key in training_settings or key.startswith("network.")
@@ -108,6 +115,23 @@ def check_space(config: Config) -> None:
                 f"sweep.space: {key} determines what val_loss measures, so trials could not be "
                 'compared: set train.monitor to another score, such as "val_dice_coef".'
             )
+
+
+def check_folds(config: Config) -> None:
+    """Raise ConfigError if trials cannot be trained on folds, as sweep.cross_validate wants."""
+    if not config.sweep.cross_validate:
+        return
+    if not config.data.folds:
+        raise ConfigError(
+            "sweep.cross_validate = true trains on all folds: set data.folds to their number, such "
+            "as data.folds=4."
+        )
+    workers = config.sweep.num_workers or config.train.num_workers
+    if workers > 1:
+        raise ConfigError(
+            f"sweep.cross_validate = true needs one worker per trial, not {workers}: set "
+            "sweep.num_workers=1."
+        )
 
 
 def create_distributions(

@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +42,8 @@ from tuning.best_trial import (
     sync_best_trial_history,
 )
 from tuning.scheduler import SweepScheduler
-from tuning.trainable import run_name, train_trial, trial_config
-from tuning.trial_store import Trial, TrialStore, rank_trials, read_trials
+from tuning.trainable import run_name, train_trial, trial_config, trial_runs
+from tuning.trial_store import Trial, TrialStore, rank_trials, read_trials, sweep_storage
 from tuning.tune_callbacks import SweepSearcher, TrialRecorder, TrialStopper
 
 log = logging.getLogger(__name__)
@@ -96,23 +96,26 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
     search_space.check_space(config)
     # Errors that would fail every trial are raised here. No other run has a longer name than the
     # last trial.
-    trial_config(config, config.sweep.num_samples, {})
+    trial_runs(trial_config(config, config.sweep.num_samples, {}))
     sweep = sweep_storage(config)
     storage = open_storage(config.storage.root)
-    dataset = dataset_index.prepare_dataset(config.data, config.run.seed, storage)
-    check_resumable(sweep, config, dataset)
+    datasets = [
+        dataset_index.prepare_dataset(each.data, each.run.seed, storage)
+        for each in trial_runs(config)
+    ]
+    check_resumable(sweep, config, datasets[0])
     with run_lease(storage, "sweep", config.run.name):
-        return _run_remaining_trials(config, dataset, sweep, on_progress)
+        return _run_remaining_trials(config, datasets, sweep, on_progress)
 
 
 def _run_remaining_trials(
-    config: Config, dataset: Dataset, sweep: Storage, on_progress: ProgressCallback
+    config: Config, datasets: Sequence[Dataset], sweep: Storage, on_progress: ProgressCallback
 ) -> SweepResult:
     """Run the remaining trials of a sweep whose lease this process holds, and finalize it."""
     store = TrialStore(sweep)
     bundle = None if has_pending_trials(config, store) else find_bundle(store.trials, config)
     if bundle is None:
-        bundle = run_trials(config, dataset, store, on_progress)
+        bundle = run_trials(config, datasets, store, on_progress)
     sync_best_trial_history(config, store)
     version = Registry(open_storage(config.storage.root)).register(config.run.name, bundle)
     return finalize_sweep(sweep, config, store.trials, version)
@@ -132,23 +135,21 @@ def has_pending_trials(config: Config, store: TrialStore) -> bool:
 
 
 def run_trials(
-    config: Config, dataset: Dataset, store: TrialStore, on_progress: ProgressCallback
+    config: Config, datasets: Sequence[Dataset], store: TrialStore, on_progress: ProgressCallback
 ) -> str:
-    """Run the pending trials; returns the address of the best trial's bundle."""
+    """Run the pending trials; returns the address of the best trial's bundle.
+
+    datasets: The slices, or those of each fold.
+    """
     # Trials that train on worker groups leave placement groups behind when they are stopped.
     distributed = workers_per_trial(config.sweep, config.train) > 1
     cleanup = orphan_cleanup() if distributed else nullcontext()
     with ray_session(config.cluster), cleanup:
         if has_pending_trials(config, store):
-            run_store.write_run_metadata(sweep_storage(config), config, dataset)
-            search(config, dataset, store, on_progress)
+            run_store.write_run_metadata(sweep_storage(config), config, datasets[0])
+            search(config, datasets, store, on_progress)
         existing = find_bundle(store.trials, config)
         return existing or export_bundle(select_best_trial(store.trials, config), config)
-
-
-def sweep_storage(config: Config) -> Storage:
-    """Where the sweep of these settings is stored."""
-    return open_storage(config.storage.root).child(f"sweeps/{config.run.name}")
 
 
 def check_resumable(sweep: Storage, config: Config, dataset: Dataset) -> None:
@@ -165,18 +166,21 @@ def sweep_settings(config: Config) -> dict[str, Any]:
 
 
 def search(
-    config: Config, dataset: Dataset, store: TrialStore, on_progress: ProgressCallback
+    config: Config, datasets: Sequence[Dataset], store: TrialStore, on_progress: ProgressCallback
 ) -> None:
     """Run every trial that is left to run."""
     scheduler = SweepScheduler(config, store, max_concurrent_trials(config.sweep, config.train))
-    fit(config, dataset, scheduler, on_progress)
+    fit(config, datasets, scheduler, on_progress)
     # A process may have been lost after Ray Tune was told that no trials are left.
     while scheduler.has_interrupted():
-        fit(config, dataset, scheduler, on_progress)
+        fit(config, datasets, scheduler, on_progress)
 
 
 def fit(
-    config: Config, dataset: Dataset, scheduler: SweepScheduler, on_progress: ProgressCallback
+    config: Config,
+    datasets: Sequence[Dataset],
+    scheduler: SweepScheduler,
+    on_progress: ProgressCallback,
 ) -> None:
     """Let Ray Tune run trials until the scheduler has no more."""
     with (
@@ -185,7 +189,7 @@ def fit(
         current_folder(folder),
     ):
         try:
-            create_tuner(config, dataset, scheduler, on_progress, folder).fit()
+            create_tuner(config, datasets, scheduler, on_progress, folder).fit()
         except Exception as error:
             if scheduler.error:
                 raise scheduler.error from error
@@ -213,14 +217,14 @@ def current_folder(folder: str) -> Iterator[None]:
 
 def create_tuner(
     config: Config,
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     scheduler: SweepScheduler,
     on_progress: ProgressCallback,
     folder: str,
 ) -> tune.Tuner:
     """Ray Tune's Tuner for these settings; folder: for files that are not kept."""
     trainable = tune.with_parameters(
-        train_trial, settings=config.model_dump(mode="json"), dataset=dataset
+        train_trial, settings=config.model_dump(mode="json"), datasets=datasets
     )
     is_single_worker = workers_per_trial(config.sweep, config.train) == 1
 

@@ -3,11 +3,15 @@
 A trial is a run like any other, named <sweep>-<number>, so an interrupted trial resumes after its
 last epoch. A trial that trains in this process writes no bundle, because only the best trial of a
 sweep needs one; a worker group writes one when it has trained to the end.
+
+With sweep.cross_validate a trial is a run for each fold, named <sweep>-<number>-fold1 and so on,
+and its score is their mean. The bundle of the best trial is the ensemble of its folds.
 """
 
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +20,12 @@ from ray import tune
 from cluster.connection import process_temp_folder
 from contract.config import Config, SettingValue
 from contract.errors import UserError, first_line
+from trainer.cross_validation.folds import fold_configs
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
 from trainer.training.loggers.history import EpochMetrics
+from tuning import asha
+from tuning.fold_scores import mean_history
 
 if TYPE_CHECKING:
     from trainer.training.model_cache import ModelCache
@@ -45,8 +52,13 @@ def run_name(config: Config, number: int) -> str:
     return f"{config.run.name}-{number:04d}"
 
 
+def trial_runs(config: Config) -> list[Config]:
+    """The settings of the runs of a trial: its own, or with sweep.cross_validate those of folds."""
+    return fold_configs(config) if config.sweep.cross_validate else [config]
+
+
 def train_trial(
-    trial_spec: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset
+    trial_spec: Mapping[str, Any], settings: Mapping[str, Any], datasets: Sequence[Dataset]
 ) -> None:
     """Ray Tune's trainable.
 
@@ -56,7 +68,7 @@ def train_trial(
     Args:
         trial_spec: {"number": 3, "values": {"train.learning_rate": 1e-3}}.
         settings: The Config of the sweep as plain values.
-        dataset: The prepared slices.
+        datasets: The prepared slices, or those of each fold.
     """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_THREAD_TIMEOUT_S)
     config = Config.model_validate(settings)
@@ -73,7 +85,11 @@ def train_trial(
         # which is below every rung of ASHA, Ray Tune can end it.
         tune.report({"epoch": 0, "score": 0.0})
         # The previews of trials are not needed; a run with the best trial's settings draws them.
-        train_run(chosen.with_values({"train.preview_images": 0}), dataset, report_epoch)
+        quiet = chosen.with_values({"train.preview_images": 0})
+        if config.sweep.cross_validate:
+            train_folds(quiet, datasets, report_epoch)
+        else:
+            train_run(quiet, datasets[0], report_epoch)
     except Exception as error:
         failure = {"error": failure_message(error), "traceback": failure_traceback(error)}
         tune.report({"epoch": 0, "score": 0.0, **failure})
@@ -98,6 +114,43 @@ def train_in_process(config: Config, dataset: Dataset, report_epoch: ReportEpoch
     ctx = WorkerContext(report_epoch=report_epoch, model_cache=model_cache())
     with process_temp_folder():
         train(config, dataset, run, ctx)
+
+
+def train_folds(config: Config, datasets: Sequence[Dataset], report_epoch: ReportEpoch) -> None:
+    """Train the runs of all folds in this process, up to one rung after another.
+
+    An epoch is reported with the means over the folds, when all of them have it. Before the rung a
+    sweep has no decision to make, and each fold has the process to itself until then.
+    """
+    runs = trial_runs(config)
+
+    def histories() -> list[tuple[EpochMetrics, ...]]:
+        return [run_store.read_history(run_store.run_storage(each)) for each in runs]
+
+    reported = 0
+    for rung in asha.all_rungs(config.sweep, config.train):
+        for each, dataset, history in zip(runs, datasets, histories(), strict=True):
+            if len(history) < rung:
+                _train_until(each, dataset, rung)
+        means = mean_history(histories(), config.train)
+        for metrics in means[reported:]:
+            report_epoch(metrics)
+        reported = len(means)
+
+
+class _RungReachedError(Exception):
+    """Ends the training of a fold that has trained up to a rung."""
+
+
+def _train_until(config: Config, dataset: Dataset, epochs: int) -> None:
+    """Train a run, from its latest checkpoint, until it has this many epochs."""
+
+    def stop(metrics: EpochMetrics) -> None:
+        if epochs <= metrics["epoch"] < config.train.epochs:
+            raise _RungReachedError
+
+    with suppress(_RungReachedError):
+        train_in_process(config, dataset, stop)
 
 
 @cache

@@ -12,9 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.config import SettingValue, Train
+from contract.config import Config, SettingValue, Train
 from contract.errors import StorageError
-from contract.storage import Storage
+from contract.storage import Storage, open_storage
 from trainer.components import lr_schedule
 from trainer.training.loggers.history import EpochMetrics
 
@@ -92,8 +92,7 @@ def training_seconds(trial: Trial) -> float:
 
 def is_trained(trial: Trial, train: Train) -> bool:
     """Whether no epoch is left to train: the last one is done, or train.patience is exceeded."""
-    scores = trial.scores(train.monitor)
-    return len(scores) >= train.epochs or lr_schedule.should_stop(scores, train)
+    return lr_schedule.is_finished(trial.scores(train.monitor), train)
 
 
 def rank_trials(trials: Sequence[Trial], monitor: str) -> list[Trial]:
@@ -105,6 +104,11 @@ def rank_trials(trials: Sequence[Trial], monitor: str) -> list[Trial]:
         return best is None, -score, trial.number
 
     return sorted(trials, key=rank)
+
+
+def sweep_storage(config: Config) -> Storage:
+    """Where the sweep of these settings is stored."""
+    return open_storage(config.storage.root).child(f"sweeps/{config.run.name}")
 
 
 class TrialStore:

@@ -1,7 +1,7 @@
 """Training steps on one batch: two networks, three number formats, with XLA and without.
 
-Argument: "quick" for a tiny network in one number format, "full" for all of docs/gpu.md. Prints a line of JSON for each
-case as soon as it is measured.
+Argument: "quick" for a tiny network in one number format, "full" for all of docs/gpu.md. Prints a
+line of JSON for each case as soon as it is measured.
 """
 
 import gc

@@ -64,6 +64,9 @@ class Sweep(Section):
     num_workers: Annotated[int, Field(ge=1)] | None = None
     """Training workers of a trial; absent: train.num_workers. With 1, a trial trains in its own
     process, which starts much faster than a worker group."""
+    cross_validate: bool = False
+    """Train each trial on all data.folds folds, and score it by the mean over the folds; needs one
+    worker per trial."""
     early_stopping: bool = True
     """Stop poor trials early by ASHA (asynchronous successive halving)."""
     grace_period: Annotated[int, Field(ge=1)] = 2

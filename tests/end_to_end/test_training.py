@@ -277,7 +277,7 @@ def test_one_process_alone_computes_what_two_workers_do_and_in_s3_too(
         for name in ("loss", "val_loss", "val_dice_coef"):
             # Training amplifies the differences of rounding.
             assert one[name] == pytest.approx(two[name], rel=1e-2 if epoch else 1e-3)
-    made = best_trial.finalize_trial_run(config.model_dump(mode="json"), None)
+    made = best_trial.finalize_trial_run(config, None)
     assert made == f"{s3}/store/runs/tiny/bundle"
     assert (bundle.fetch(open_storage(made)) / "saved_model").is_dir()
 

@@ -68,7 +68,7 @@ def test_series_and_labels_become_a_bundle_and_a_segmentation(
     dataset = prepare_dataset(config.data, config.run.seed, store)
     patient = dataset.patients("train")[0]
     train_in_process(config, dataset, lambda metrics: None)
-    bundle = best_trial.finalize_trial_run(config.model_dump(mode="json"), None)
+    bundle = best_trial.finalize_trial_run(config, None)
 
     run(
         inference_commands.app,

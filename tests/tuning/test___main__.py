@@ -11,8 +11,7 @@ from contract.config.loader import to_toml
 from contract.errors import TrainingError
 from tests.sweeps import epoch_metrics, sweep_config
 from tuning.__main__ import app
-from tuning.sweep import sweep_storage
-from tuning.trial_store import TrialStore
+from tuning.trial_store import TrialStore, sweep_storage
 
 
 @pytest.fixture

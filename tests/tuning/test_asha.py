@@ -40,8 +40,9 @@ def numbers(trials: list[Trial], config: Config = CONFIG, idle: bool = False) ->
 def test_every_trial_is_given_the_first_rung_and_the_next_is_so_many_times_as_high() -> None:
     assert asha.first_rung(CONFIG.sweep, CONFIG.train) == 1
     assert [asha.next_rung(epochs, CONFIG.sweep, CONFIG.train) for epochs in (1, 3, 4)] == [3, 9, 9]
+    assert asha.all_rungs(CONFIG.sweep, CONFIG.train) == [1, 3, 9]
     to_the_end = CONFIG.with_values({"sweep.early_stopping": False})
-    assert asha.first_rung(to_the_end.sweep, to_the_end.train) == 9
+    assert asha.all_rungs(to_the_end.sweep, to_the_end.train) == [9]
     assert numbers([trial(1, 9, 0.5)], to_the_end, idle=True) == []
     long_grace = CONFIG.with_values({"sweep.grace_period": 20})
     assert asha.first_rung(long_grace.sweep, long_grace.train) == 9

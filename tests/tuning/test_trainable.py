@@ -1,10 +1,26 @@
-"""The settings of a trial, and the reason why it failed."""
+"""The settings of a trial, its folds, and the reason why it failed."""
+
+from pathlib import Path
 
 import pytest
 
+from contract.bundle import read_manifest
 from contract.config import Config
 from contract.errors import ConfigError, DataError
-from tuning.trainable import failure_message, failure_traceback, run_name, trial_config
+from contract.storage import open_storage
+from tests.small import FEW_SLICES, NETWORK
+from trainer.cross_validation.folds import fold_configs
+from trainer.data.dataset_index import prepare_dataset
+from trainer.training import run_store, train_loop
+from tuning import best_trial
+from tuning.trainable import (
+    failure_message,
+    failure_traceback,
+    run_name,
+    train_folds,
+    trial_config,
+)
+from tuning.trial_store import Trial
 
 CONFIG = Config().with_values({"run.name": "demo", "train.num_workers": 2})
 
@@ -40,3 +56,66 @@ def test_an_error_of_the_user_is_a_sentence_without_stack_trace() -> None:
     error = DataError("a.png is damaged: replace it.")
     assert failure_message(error) == "a.png is damaged: replace it."
     assert failure_traceback(error) is None
+
+
+class PausedError(Exception):
+    """Raised in a report, as Ray Tune ends the process of a paused trial."""
+
+
+def test_a_trial_by_folds_is_scored_by_their_mean_and_exports_their_ensemble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorFlow is initialized already, after which its threads cannot be configured.
+    monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
+    values = {"train.learning_rate": 0.01}
+    sweep = Config.model_validate(
+        {
+            "run": {"name": "s"},
+            "storage": {"root": str(tmp_path)},
+            "data": {"phantom": FEW_SLICES, "folds": 2},
+            "network": NETWORK,
+            "train": {"num_workers": 1, "epochs": 2, "batch_size": 4, "preview_images": 0},
+            "sweep": {
+                "cross_validate": True,
+                "grace_period": 1,
+                "space": {"train.learning_rate": {"choice": [0.01]}},
+            },
+        }
+    )
+    trial = trial_config(sweep, 1, values)
+    runs = fold_configs(trial)
+    datasets = [prepare_dataset(each.data, 0, open_storage(str(tmp_path))) for each in runs]
+    reported: list[dict[str, float]] = []
+
+    def pause_at_the_first_rung(metrics: dict[str, float]) -> None:
+        reported.append(metrics)
+        raise PausedError
+
+    with pytest.raises(PausedError):
+        train_folds(trial, datasets, pause_at_the_first_rung)
+    histories = [run_store.read_history(run_store.run_storage(each)) for each in runs]
+    assert [len(history) for history in histories] == [1, 1]
+    train_folds(trial, datasets, reported.append)
+    # The epoch that was reported before is reported again, as by any trial that continues.
+    assert [each["epoch"] for each in reported] == [1.0, 1.0, 2.0]
+    histories = [run_store.read_history(run_store.run_storage(each)) for each in runs]
+    scores = [history[-1]["val_dice_coef"] for history in histories]
+    assert reported[-1]["val_dice_coef"] == pytest.approx(sum(scores) / 2)
+
+    record = Trial(
+        number=1,
+        run=trial.run.name,
+        values=values,
+        started=0.0,
+        resumed=0.0,
+        budget_epochs=2,
+        history=({**reported[-1], "time_s": 1.0},),
+    )
+    assert best_trial.find_bundle([record], sweep) is None
+    destination = f"{tmp_path}/sweeps/s/bundle"
+    exported = best_trial.export_trial(trial.model_dump(mode="json"), destination, None)
+    assert exported == best_trial.find_bundle([record], sweep) == destination
+    manifest = read_manifest(open_storage(exported))
+    assert [name.split()[0] for name in manifest.members] == ["s-0001-fold1", "s-0001-fold2"]
+    assert len(manifest.patients["train"]) == 3
+    assert "segfleet cross-validate" in best_trial.best_trial_toml(sweep, record)

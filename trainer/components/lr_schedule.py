@@ -31,6 +31,11 @@ def should_stop(scores: Sequence[float], train: Train) -> bool:
     return len(scores) - 1 - best_epoch(scores, train.monitor) >= train.patience
 
 
+def is_finished(scores: Sequence[float], train: Train) -> bool:
+    """Whether nothing is left to train: all epochs have a score, or training stopped early."""
+    return len(scores) >= train.epochs or should_stop(scores, train)
+
+
 def count_reductions(scores: Sequence[float], train: Train) -> int:
     """How often the plateau schedule has reduced the learning rate so far."""
     reductions, waited, best = 0, 0, -math.inf

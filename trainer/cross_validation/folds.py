@@ -17,7 +17,6 @@ from cluster import resources
 from cluster.connection import ray_session
 from cluster.placement_groups import orphan_cleanup
 from cluster.ray_internals import start_autoscaling_coordinator
-from contract import bundle as bundles
 from contract.config import Config
 from contract.errors import ConfigError, TrainingError, UserError
 from contract.progress import ProgressCallback, no_progress
@@ -221,15 +220,8 @@ def _evaluate(fold: FoldRun) -> Fold:
 
 
 def _write_ensemble(folds: Sequence[Fold], name: str, storage: Storage) -> str:
-    """Write the ensemble of all folds, unless it is that of these bundles; returns its address."""
-    from trainer.export.ensemble import export_ensemble, member_names
+    """Write the ensemble of all folds; returns its address."""
+    from trainer.export.ensemble import update_ensemble
 
     members = [open_storage(fold.bundle) for fold in folds]
-    destination = storage.child("bundle")
-    if destination.exists(bundles.MANIFEST):
-        if bundles.read_manifest(destination).members == member_names(members):
-            return destination.url
-        for info in destination.list_objects():
-            destination.delete(info.key)
-    export_ensemble(members, name, destination)
-    return destination.url
+    return update_ensemble(members, name, storage.child("bundle"))

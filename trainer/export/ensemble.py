@@ -47,12 +47,28 @@ def export_ensemble(members: Sequence[Storage], name: str, destination: Storage)
     folders = [bundles.fetch(member) for member in members]
     manifests = [bundles.read_manifest(LocalStorage(folder)) for folder in folders]
     _check_members(members, manifests)
-    metadata = _mean_metadata(name, manifests, member_names(members))
+    metadata = _mean_metadata(name, manifests, bundles.member_names(members))
     with tempfile.TemporaryDirectory(prefix=folder_prefix("ensemble")) as temporary:
         folder = Path(temporary)
         save_graph(EnsembleModule(folders, metadata.threshold), folder / "saved_model")
         (folder / "config.toml").write_bytes((folders[0] / "config.toml").read_bytes())
         return bundles.write_bundle(folder, destination, metadata)
+
+
+def update_ensemble(members: Sequence[Storage], name: str, destination: Storage) -> str:
+    """Write an ensemble in place of that of other bundles, or keep it if it is of these.
+
+    Returns its address. Arguments and errors are those of export_ensemble.
+    """
+    if destination.exists(bundles.MANIFEST):
+        if bundles.read_manifest(destination).members == bundles.member_names(members):
+            return destination.url
+        # Without it there is no bundle, whichever files are left.
+        destination.delete(bundles.MANIFEST)
+        for info in destination.list_objects():
+            destination.delete(info.key)
+    export_ensemble(members, name, destination)
+    return destination.url
 
 
 class EnsembleModule(tf.Module):
@@ -88,12 +104,6 @@ def _check_members(members: Sequence[Storage], manifests: Sequence[Manifest]) ->
                 f"{members[0].url} {first.stack_size} (data.neighbours): an ensemble needs bundles "
                 "of the same stack."
             )
-
-
-def member_names(members: Sequence[Storage]) -> tuple[str, ...]:
-    """The names of bundles, each with the start of the SHA-256 of its manifest."""
-    identities = [bundles.identify(member) for member in members]
-    return tuple(f"{manifest.name} {digest[:16]}" for manifest, digest in identities)
 
 
 def _mean_metadata(

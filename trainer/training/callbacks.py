@@ -139,8 +139,7 @@ class TrainingCallback(keras.callbacks.Callback):
 
 def is_finished(history: Sequence[EpochMetrics], train: Train) -> bool:
     """Whether nothing is left to train: all epochs are done, or training stopped early."""
-    scores = [metrics[train.monitor] for metrics in history]
-    return len(history) >= train.epochs or lr_schedule.should_stop(scores, train)
+    return lr_schedule.is_finished([metrics[train.monitor] for metrics in history], train)
 
 
 def check_finite_metrics(metrics: EpochMetrics) -> None:
