@@ -49,6 +49,16 @@ class Train(Section):
     """Clip every element of a gradient to this absolute value; absent: no clipping."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Clip the global norm of all gradients to this value; absent: no clipping."""
+    start_from: Annotated[str, Field(min_length=1)] | None = None
+    """Fine-tuning: the bundle whose weights the training starts from: its folder or s3:// address,
+    NAME@STAGE, NAME@VERSION, or the name, folder or address of a run; a folder is written with a
+    slash. @sha256:DIGEST after it requires this content. Absent: random weights."""
+    freeze_encoder_epochs: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Epochs, from the first, in which the encoder is frozen: its weights do not change, and its
+    batch normalization uses its moving statistics."""
+    encoder_lr_factor: Fraction = 1.0
+    """Learning rate of the encoder divided by that of the other layers, after
+    freeze_encoder_epochs; 0: the encoder stays frozen."""
     lr_schedule: Literal["constant", "plateau", "polynomial", "cosine"] = "polynomial"
     """Learning rate schedule; plateau reduces it on a plateau, polynomial has power 0.9."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 0.0
@@ -109,6 +119,11 @@ class Train(Section):
         if self.warmup_epochs >= self.epochs:
             raise ValueError("train.warmup_epochs must be below train.epochs")
         return self
+
+    @property
+    def has_encoder_rate(self) -> bool:
+        """Whether the learning rate of the encoder differs from that of the other layers."""
+        return self.freeze_encoder_epochs > 0 or self.encoder_lr_factor != 1
 
     def loss_weights(self, classes: Iterable[str]) -> list[float]:
         """The weights of the background and of each class in the loss."""

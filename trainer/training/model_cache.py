@@ -87,6 +87,16 @@ def _cache_key(config: Config, policy: str) -> str:
     train = config.train.model_dump_json(include=_GRAPH_SETTINGS)
     classes = repr(config.data.segmentation_classes)
     network = config.network.model_dump_json()
+    # The factor itself is a variable of the graph.
+    has_rate = str(config.train.has_encoder_rate)
     return "\n".join(
-        [str(config.run.seed), policy, network, str(config.input_channels), classes, train]
+        [
+            str(config.run.seed),
+            policy,
+            network,
+            str(config.input_channels),
+            classes,
+            train,
+            has_rate,
+        ]
     )
