@@ -35,7 +35,7 @@ BundleReference = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE",
-        help="A bundle: its folder or s3:// address, NAME@STAGE, NAME@VERSION, or the name of a run.",
+        help="A bundle: its folder or s3:// address, NAME@STAGE, NAME@VERSION, or a run's name.",
     ),
 ]
 StorageRoot = Annotated[

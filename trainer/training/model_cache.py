@@ -88,15 +88,6 @@ def _cache_key(config: Config, policy: str) -> str:
     classes = repr(config.data.segmentation_classes)
     network = config.network.model_dump_json()
     # The factor itself is a variable of the graph.
-    has_rate = str(config.train.has_encoder_rate)
-    return "\n".join(
-        [
-            str(config.run.seed),
-            policy,
-            network,
-            str(config.input_channels),
-            classes,
-            train,
-            has_rate,
-        ]
-    )
+    has_rate = config.train.has_encoder_rate
+    parts = [config.run.seed, policy, network, config.input_channels, classes, train, has_rate]
+    return "\n".join(map(str, parts))

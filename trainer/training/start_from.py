@@ -26,7 +26,7 @@ from contract.errors import DataError, TrainingError, UserError
 from contract.progress import ProgressCallback
 from contract.registry import open_bundle
 from contract.state_files import read_config, read_json
-from contract.storage import LocalStorage, Storage
+from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, Split
 from trainer.export.weights import from_npz
 
@@ -98,7 +98,7 @@ def check_start_from(storage: Storage, config: Config, dataset: Dataset, is_need
     if config.train.start_from is None:
         return
     if is_needed or not storage.exists(RECORD):
-        parents = _read_lineage(config)
+        parents = _fetch(config)[1]
     else:
         parents = read_parents(storage)
     _check_leakage(parents, dataset, config)
@@ -107,7 +107,7 @@ def check_start_from(storage: Storage, config: Config, dataset: Dataset, is_need
 def record_start_from(storage: Storage, config: Config) -> None:
     """Write start_from.json to the storage of a new run or sweep, if its settings have a bundle."""
     if config.train.start_from is not None:
-        record = StartFromRecord(parents=_read_lineage(config))
+        record = StartFromRecord(parents=_fetch(config)[1])
         storage.write(RECORD, TypeAdapter(StartFromRecord).dump_json(record, indent=1))
 
 
@@ -136,7 +136,7 @@ def load_start_weights(model: "keras.Model", config: Config, run: Storage | None
     from trainer.networks.layer_weights import load_fitting_weights, name_weights
     from trainer.networks.registry import build_network
 
-    folder = _fetch(config)
+    folder, _ = _fetch(config)
     source = load_config(folder / _CONFIG)
     values = from_npz((folder / "weights.npz").read_bytes())
     network = model
@@ -193,26 +193,21 @@ def log_layers_once(storage: Storage, name: str, on_progress: ProgressCallback) 
     return log_and_report
 
 
-def _fetch(config: Config) -> Path:
-    """A verified local folder of the bundle."""
+def _fetch(config: Config) -> tuple[Path, list[ParentBundle]]:
+    """A verified local folder of the bundle; it, and those that its own training started from."""
     assert config.train.start_from is not None
     try:
-        folder = bundles.fetch(open_bundle(config.train.start_from, config.storage.root))
+        source = open_bundle(config.train.start_from, config.storage.root)
+        # The digest is that of the source: a copy may have its manifest in another form.
+        manifest, digest = bundles.identify(source)
+        folder = bundles.fetch(source)
     except UserError as error:
         raise _error(config, error) from error
-    if not (folder / "weights.npz").exists():
-        raise _error(
-            config,
-            "it is an ensemble, which has no weights of one network: name one of its members.",
-        )
-    return folder
-
-
-def _read_lineage(config: Config) -> list[ParentBundle]:
-    """The bundle, then those that its own training started from."""
-    manifest, digest = bundles.identify(LocalStorage(_fetch(config)))
+    if manifest.members:
+        problem = "it is an ensemble, which has no weights of one network: name one of its members."
+        raise _error(config, problem)
     fields = manifest.model_dump(include={"name", "fingerprint", "dataset", "patients"})
-    return [ParentBundle(digest=digest, **fields), *manifest.parents]
+    return folder, [ParentBundle(digest=digest, **fields), *manifest.parents]
 
 
 def _check_leakage(parents: list[ParentBundle], dataset: Dataset, config: Config) -> None:
