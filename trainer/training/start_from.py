@@ -232,9 +232,9 @@ def _check_leakage(parents: list[ParentBundle], dataset: Dataset, config: Config
     if not leaked:
         return
     fault = (
-        f"train.start_from = {config.train.start_from!r}: data leakage: {len(leaked)} "
-        f"patient{'s' if leaked[1:] else ''} of the valid and test splits of {dataset.root} "
-        f"trained this bundle or one before it ({_list_names(leaked)})"
+        f"train.start_from = {config.train.start_from!r}: data leakage: this bundle or one before "
+        f"it was trained on {len(leaked)} patient{'s' if leaked[1:] else ''} of the valid and test "
+        f"splits of {dataset.root} ({_list_names(leaked)})"
     )
     if not config.data.allow_patient_overlap:
         raise DataError(
