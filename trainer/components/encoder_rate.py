@@ -36,14 +36,14 @@ def add_encoder_rate(model: keras.Model, optimizer: EncoderRateMixin) -> None:
     optimizer: that of the model, which is not built yet, without a wrapper for loss scaling.
     """
     layers = encoder_layers(model)
-    optimizer.add_encoder_factor(
+    factor = optimizer.add_encoder_factor(
         [variable for layer in layers for variable in layer.trainable_variables]
     )
     for layer in layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             # The layer is part of a built network, and those of keras.applications are not ours.
             layer.__class__ = EncoderBatchNormalization
-            layer.is_trained = lambda: tf.greater(optimizer.encoder_lr_factor, 0.0)
+            layer.is_trained = lambda: tf.cast(factor, tf.bool)
 
 
 def set_encoder_lr_factor(model: keras.Model, factor: float) -> None:

@@ -20,12 +20,14 @@ class EncoderRateMixin(keras.optimizers.Optimizer):
     """The factor, if the encoder has one."""
     _encoder_keys: frozenset[str] = frozenset()
 
-    def add_encoder_factor(self, variables: Sequence[tf.Variable]) -> None:
+    def add_encoder_factor(self, variables: Sequence[tf.Variable]) -> tf.Variable:
         """Give the variables of an encoder a factor; called before the optimizer is built."""
-        self.encoder_lr_factor = tf.Variable(1.0, trainable=False, name="encoder_lr_factor")
+        factor = tf.Variable(tf.ones([]), trainable=False, name="encoder_lr_factor")
+        self.encoder_lr_factor = factor
         self._encoder_keys = frozenset(self._var_key(variable) for variable in variables)
         # Keras decays weights with the learning rate of the other layers.
         self.exclude_from_weight_decay(list(variables))
+        return factor
 
     def variable_rate(self, variable: tf.Variable) -> tf.Tensor:
         """The learning rate of a variable."""

@@ -16,7 +16,7 @@ from contract.imaging.mask_encoding import threshold_encoding
 from contract.registry import Registry
 from contract.storage import LocalStorage, Storage, open_storage
 from tests.small import NETWORK, WINDOW
-from trainer.data.dataset_index import Dataset, SliceRecord
+from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord
 from trainer.export.ensemble import export_ensemble
 from trainer.export.saved_model import build_inference_model, export_bundle
 from trainer.training import checkpoints, run_store, start_from
@@ -34,8 +34,8 @@ def dataset(**patients: str) -> Dataset:
     """A dataset with one patient in each split."""
     names = {"train": "a", "valid": "b", "test": "c", **patients}
     slices = tuple(
-        SliceRecord(f"{name}-1", name, split, "i", "m", 32, 32, (0.1,))
-        for split, name in names.items()
+        SliceRecord(f"{names[split]}-1", names[split], split, "i", "m", 32, 32, (0.1,))
+        for split in SPLITS
     )
     return Dataset("/slices", slices, "0123456789abcdef", threshold_encoding(127))
 
