@@ -22,7 +22,7 @@ file. Files that the manifest does not list are allowed and never copied.
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
@@ -45,6 +45,23 @@ _LOCATION_HINT = (
     "name the folder that a training wrote (<storage.root>/runs/<run.name>/bundle) or a registered "
     "bundle (`segfleet models list`)"
 )
+
+
+class ParentBundle(BaseModel):
+    """A bundle from whose weights a training started (train.start_from)."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Name of its run."""
+    digest: str
+    """SHA-256 of its manifest."""
+    fingerprint: str
+    """Config.fingerprint() of its settings."""
+    dataset: str
+    """Fingerprint of the slices it was trained on."""
+    patients: dict[str, tuple[str, ...]]
+    """The patients that it was trained on, as {"train": [...], "valid": [...]}."""
 
 
 class BundleMetadata(BaseModel):
@@ -90,6 +107,19 @@ class BundleMetadata(BaseModel):
     """Of an ensemble, the names and digests of the bundles in it; else empty. Its dataset,
     image_size, image_channels and intensity_scaling are those of the first, and its fingerprint is
     derived from theirs."""
+    parents: tuple[ParentBundle, ...] = ()
+    """The bundle that its training started from, then the one that this one started from, and so
+    on; of an ensemble, those of all members."""
+
+    def seen_patients(self, splits: Iterable[str]) -> set[str]:
+        """The patients in these splits of its own training, and of those of its parents."""
+        trainings = [self.patients, *(parent.patients for parent in self.parents)]
+        return {
+            patient
+            for split in splits
+            for patients in trainings
+            for patient in patients.get(split, ())
+        }
 
     @property
     def stack_size(self) -> int:

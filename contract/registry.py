@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import bundle
 from contract.config import closest_match
+from contract.config.start_from import split_digest
 from contract.errors import BundleError, NotFoundError, RegistryError, as_sentence
 from contract.storage import Storage, open_storage
 from contract.timestamps import utc_now
@@ -154,6 +155,13 @@ class Registry:
         last = self._last_transition(name, stage_or_version)
         version = last.version if last else self._raise_unknown_stage(name, stage_or_version)
         return self._version(name, version)
+
+    def find_version(self, name: str, digest: str) -> Version:
+        """The version of a name whose bundle has a digest."""
+        for version in self.versions(name):
+            if version.digest == digest:
+                return version
+        raise RegistryError(f"{name} has no version with SHA-256 {digest}: register the bundle.")
 
     def names(self) -> list[str]:
         """All registered names."""
@@ -304,15 +312,39 @@ def parse_reference(reference: str) -> tuple[str, str]:
 
 
 def open_bundle(reference: str, storage_root: str) -> Storage:
-    """The bundle a user names: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
+    """The bundle a user names: its folder or s3:// address, NAME@STAGE or NAME@VERSION, or a run.
 
-    storage_root: the store whose registry knows the name. Raises RegistryError if the
-    content of a registered bundle has changed since it was registered. A folder whose name looks
-    like NAME@STAGE is written as ./NAME@STAGE.
+    A run is named by its folder, its address or its name. @sha256:DIGEST after the reference
+    requires the bundle whose manifest has this SHA-256; of NAME@STAGE it is that version of NAME,
+    wherever the stage points to now. A folder whose name looks like NAME@STAGE is written as
+    ./NAME@STAGE.
+
+    storage_root: the store with the runs and with the registry that knows the name. Raises
+    RegistryError if the content of a registered bundle has changed since it was registered, or a
+    bundle does not have the digest.
     """
-    if not _REFERENCE.fullmatch(reference):
-        return open_storage(reference)
-    return open_version_bundle(Registry(open_storage(storage_root)).resolve(reference))
+    name, digest = split_digest(reference)
+    if _REFERENCE.fullmatch(name):
+        registry = Registry(open_storage(storage_root))
+        if digest is None:
+            return open_version_bundle(registry.resolve(name))
+        return open_version_bundle(registry.find_version(parse_reference(name)[0], digest))
+    source = _find_bundle(name, storage_root)
+    if digest is not None and (actual := bundle.identify(source)[1]) != digest:
+        raise RegistryError(
+            f"the bundle {source.url} was replaced (SHA-256 {digest[:12]}…, now {actual[:12]}…): "
+            "restore it from a copy, or name another bundle."
+        )
+    return source
+
+
+def _find_bundle(reference: str, storage_root: str) -> Storage:
+    """A bundle by its folder or address, or by those or the name of its run."""
+    source = open_storage(reference)
+    candidates = [source, source.child("bundle")]
+    if _NAME.fullmatch(reference):
+        candidates.append(open_storage(storage_root).child(f"runs/{reference}/bundle"))
+    return next((each for each in candidates if each.exists(bundle.MANIFEST)), source)
 
 
 def open_version_bundle(version: Version) -> Storage:

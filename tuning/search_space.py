@@ -41,6 +41,7 @@ _NOT_SEARCHABLE = {
     "train.keep_checkpoints": "does not change what is trained",
     "train.monitor": "is the score by which trials are compared",
     "network.encoder_weights": "is a file that fits one encoder",
+    "train.start_from": "is checked against the patients once, for all trials,",
 }
 # The loss, and the outputs of a network that it is computed from.
 _LOSS_SETTINGS = {

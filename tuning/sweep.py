@@ -31,8 +31,8 @@ from contract.temp_folders import folder_prefix
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
-from trainer.training.encoder_weights import check_encoder_weights
 from trainer.training.run_lease import run_lease
+from trainer.training.start_from import pin_start_from
 from tuning import asha, report, search_space
 from tuning.best_trial import (
     best_trial_toml,
@@ -98,6 +98,8 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
     # last trial.
     trial_runs(trial_config(config, config.sweep.num_samples, {}))
     sweep = sweep_storage(config)
+    # All trials start from the same bundle, even if a stage points to another one meanwhile.
+    config = pin_start_from(config, sweep)
     storage = open_storage(config.storage.root)
     datasets = [
         dataset_index.prepare_dataset(each.data, each.run.seed, storage)
@@ -156,7 +158,7 @@ def check_resumable(sweep: Storage, config: Config, dataset: Dataset) -> None:
     """TrainingError if the sweep was started with other settings or slices."""
     name, is_empty = f"sweep {config.run.name!r}", not read_trials(sweep)
     run_store.check_same_settings(name, sweep, config, dataset, sweep_settings, is_empty)
-    check_encoder_weights(name, sweep, config.network, is_needed=is_empty)
+    run_store.check_initial_weights(name, sweep, config, dataset, is_empty)
 
 
 def sweep_settings(config: Config) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cluster.connection import PACKAGES
 from contract.cli.main import module_command
 from contract.config import Config, check_searched_networks, encoder_weights
 from contract.config.loader import parse_override, to_toml
+from contract.config.start_from import local_folder
 from contract.errors import ClusterError
 from contract.host_info import COMMIT_FILE, code_commit
 
@@ -108,6 +109,7 @@ def check_folders(config: Config, shared: bool) -> None:
         "storage.root": (config.storage.root, "folder"),
         "data.root": (config.data.root, "folder"),
         "network.encoder_weights": (encoder_weights(config.network), "file"),
+        "train.start_from": (local_folder(config.train.start_from), "folder"),
         "train.preview_source": (
             config.train.preview_source if config.train.preview_images else None,
             "folder",

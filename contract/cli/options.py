@@ -34,7 +34,8 @@ Overrides = Annotated[
 BundleReference = Annotated[
     str,
     typer.Argument(
-        metavar="BUNDLE", help="A bundle: its folder or s3:// address, NAME@STAGE or NAME@VERSION."
+        metavar="BUNDLE",
+        help="A bundle: its folder or s3:// address, NAME@STAGE, NAME@VERSION, or a run's name.",
     ),
 ]
 StorageRoot = Annotated[

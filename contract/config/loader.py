@@ -13,6 +13,7 @@ import tomli_w
 
 from contract.config import Config, encoder_weights, set_value, setting_types, validate
 from contract.config.ini_reader import IniSettings, is_ini, log_notes, read_ini
+from contract.config.start_from import local_folder
 from contract.errors import ConfigError
 
 FindLine = Callable[[str], int | None]
@@ -205,6 +206,7 @@ def _with_absolute_paths(config: Config) -> Config:
         "data.root": config.data.root,
         "network.encoder_weights": encoder_weights(config.network),
         "train.preview_source": config.train.preview_source,
+        "train.start_from": local_folder(config.train.start_from),
     }
     return config.with_values(
         {

@@ -19,10 +19,12 @@ from contract.config.cluster import Cluster
 from contract.config.data import Data
 from contract.config.network import (
     NETWORKS,
+    EfficientUNet,
     Network,
     NetworkUnion,
     UNet,
     check_divisible,
+    encoder_weights,
     find_networks,
     network_name,
     section_classes,
@@ -31,6 +33,7 @@ from contract.config.predict import Predict
 from contract.config.run import Run
 from contract.config.section import Section, SettingValue
 from contract.config.serve import Serve
+from contract.config.start_from import split_digest
 from contract.config.storage import Storage
 from contract.config.sweep import Sweep
 from contract.config.train import Train
@@ -142,6 +145,25 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _validate_initial_weights(self) -> Self:
+        if self.train.start_from is not None and encoder_weights(self.network) is not None:
+            raise ValueError(
+                "train.start_from and network.encoder_weights both name the initial weights of the "
+                "encoder: remove one of the two"
+            )
+        if (
+            self.train.has_encoder_rate
+            and isinstance(self.network, EfficientUNet)
+            and self.network.trainable_encoder_layers == 0
+        ):
+            raise ValueError(
+                "train.freeze_encoder_epochs and train.encoder_lr_factor have no effect with "
+                "network.trainable_encoder_layers = 0, with which no layer of the encoder is "
+                "trained: remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _validate_class_weights(self) -> Self:
         known = [each.name for each in self.data.segmentation_classes] + ["background"]
         for name in self.train.class_weights:
@@ -218,6 +240,9 @@ class Config(Section):
         # A list, because the order of the classes is that of their indices.
         tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
         tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
+        if (digest := split_digest(self.train.start_from or "")[1]) is not None:
+            # The same bundle may have another address, and another bundle the same one.
+            tree["train"]["start_from"] = f"sha256:{digest}"
         return {"run": {"seed": self.run.seed}, **tree}
 
     @property

@@ -72,6 +72,16 @@ class Train(Section):
     """Clip every element of a gradient to this absolute value; absent: no clipping."""
     clip_norm: Annotated[float, Field(gt=0.0)] | None = None
     """Clip the global norm of all gradients to this value; absent: no clipping."""
+    start_from: Annotated[str, Field(min_length=1)] | None = None
+    """Fine-tuning: the bundle whose weights the training starts from: its folder or s3:// address,
+    NAME@STAGE, NAME@VERSION, or the name, folder or address of a run; a folder is written with a
+    slash. @sha256:DIGEST after it requires this content. Absent: random weights."""
+    freeze_encoder_epochs: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Epochs, from the first, in which the encoder is frozen: its weights do not change, and its
+    batch normalization uses its moving statistics."""
+    encoder_lr_factor: Fraction = 1.0
+    """Learning rate of the encoder divided by that of the other layers, after
+    freeze_encoder_epochs; 0: the encoder stays frozen."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """Decay of the moving average of the weights, which is validated and exported in their place;
     0: no average. At step t it is at most t / (9 + t)."""
@@ -177,6 +187,11 @@ class Train(Section):
                 "train.preview_windows = true needs train.preview_source, a folder with images"
             )
         return self
+
+    @property
+    def has_encoder_rate(self) -> bool:
+        """Whether the learning rate of the encoder differs from that of the other layers."""
+        return self.freeze_encoder_epochs > 0 or self.encoder_lr_factor != 1
 
     def loss_weights(self, classes: Iterable[str]) -> list[float]:
         """The weights of the background and of each class in the loss."""

@@ -8,6 +8,7 @@ import pytest
 
 from contract import bundle
 from contract.bundle import BundleMetadata
+from contract.config.start_from import add_digest
 from contract.errors import BundleError, RegistryError
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.segmentation_class import single_foreground
@@ -233,6 +234,28 @@ class TestOpening:
         second = open_storage(registry.versions("pancreas")[1].bundle)
         for reference in ("pancreas@production", "pancreas@2", second.url):
             assert open_bundle(reference, store.url) == second
+
+    @BOTH
+    def test_a_run_is_its_bundle(self, registry: Registry, store: Storage) -> None:
+        own = store.child("runs/run-1/bundle")
+        for reference in ("run-1", store.child("runs/run-1").url, own.url):
+            assert open_bundle(reference, store.url) == own
+
+    def test_a_digest_means_one_bundle(
+        self, registry: Registry, store: Storage, tmp_path: Path
+    ) -> None:
+        registry.promote("pancreas", 2, "production")
+        second = registry.versions("pancreas")[1]
+        pinned = add_digest("pancreas@production", second.digest)
+        registry.promote("pancreas", 3, "production")
+        assert open_bundle(pinned, store.url).url == second.bundle
+        with pytest.raises(RegistryError, match="pancreas has no version with SHA-256 0000"):
+            open_bundle(add_digest("pancreas@production", "0" * 64), store.url)
+        run = add_digest("run-2", second.digest)
+        assert open_bundle(run, store.url) == store.child("runs/run-2/bundle")
+        write_bundle(store, tmp_path, "run-2", dice=0.9)
+        with pytest.raises(RegistryError, match=r"run-2/bundle was replaced \(SHA-256"):
+            open_bundle(run, store.url)
 
     def test_a_bundle_that_was_replaced_is_not_the_version(
         self, registry: Registry, store: Storage, tmp_path: Path

@@ -87,6 +87,14 @@ def test_two_workers_compute_the_gradient_of_one(pair: list[dict[str, Any]]) -> 
         assert each["weights"] == pytest.approx(alone["weights"], rel=1e-5)
 
 
+def test_the_encoder_of_two_workers_is_frozen_and_then_trained(pair: list[dict[str, Any]]) -> None:
+    """In mixed precision, with batch normalization."""
+    first, second = (each["encoder"] for each in pair)
+    assert first == second
+    assert first["frozen"] == first["start"]
+    assert all(a != b for a, b in zip(first["trained"], first["frozen"], strict=True))
+
+
 def test_a_step_of_two_workers_waits_for_loss_and_gradients_only(
     pair: list[dict[str, Any]],
 ) -> None:

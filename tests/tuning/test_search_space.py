@@ -216,6 +216,16 @@ def test_a_file_of_weights_fits_one_variant() -> None:
         check_space(config)
 
 
+def test_all_trials_start_from_one_bundle() -> None:
+    values = {"train.start_from": {"choice": ["one", "two"]}}
+    config = Config.model_validate({"sweep": {"space": values}})
+    with pytest.raises(
+        ConfigError, match=r"train\.start_from is checked against the patients once"
+    ):
+        check_space(config)
+    check_space(config.with_values({"sweep.space": {"train.encoder_lr_factor": {"choice": [0.1]}}}))
+
+
 def test_another_network_is_trained_with_a_search_space_of_one() -> None:
     config = Config.model_validate({"sweep": {"space": {"network.base_kernels": {"choice": [3]}}}})
     other = config.with_values({"network.name": "u2_net"})

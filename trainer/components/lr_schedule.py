@@ -47,6 +47,14 @@ def count_reductions(scores: Sequence[float], train: Train) -> int:
     return reductions
 
 
+def encoder_lr_factor(progress: float, train: Train) -> float:
+    """By what the learning rate of the encoder is multiplied; 0: it is frozen.
+
+    progress: epochs done, as for learning_rate.
+    """
+    return 0.0 if progress < train.freeze_encoder_epochs else train.encoder_lr_factor
+
+
 def learning_rate(progress: float, scores: Sequence[float], train: Train) -> float:
     """The learning rate at a point in training.
 

@@ -9,7 +9,36 @@ import tf_keras as keras
 from contract.config import Train
 
 
-class FusedAdamMixin(keras.optimizers.Optimizer):
+class EncoderRateMixin(keras.optimizers.Optimizer):
+    """A learning rate for the encoder that is a factor of that of the other layers.
+
+    The updates are scaled, not the gradients: Adam divides by the size of the gradients. With the
+    factor 0 neither the moments nor the weight decay move a weight. The moments follow the
+    gradients all the same, so that the first updates after it are of the usual size.
+    """
+
+    encoder_lr_factor: tf.Variable | None = None
+    """The factor, if the encoder has one."""
+    _encoder_keys: frozenset[str] = frozenset()
+
+    def add_encoder_factor(self, variables: Sequence[tf.Variable]) -> tf.Variable:
+        """Give the variables of an encoder a factor; called before the optimizer is built."""
+        factor = tf.Variable(tf.ones([]), trainable=False, name="encoder_lr_factor")
+        self.encoder_lr_factor = factor
+        self._encoder_keys = frozenset(self._var_key(variable) for variable in variables)
+        # Keras decays weights with the learning rate of the other layers.
+        self.exclude_from_weight_decay(list(variables))
+        return factor
+
+    def variable_rate(self, variable: tf.Variable) -> tf.Tensor:
+        """The learning rate of a variable."""
+        rate = tf.cast(self.learning_rate, variable.dtype)
+        if self.encoder_lr_factor is None or self._var_key(variable) not in self._encoder_keys:
+            return rate
+        return rate * tf.cast(self.encoder_lr_factor, variable.dtype)
+
+
+class FusedAdamMixin(EncoderRateMixin):
     """The update of Adam as the single operation that TensorFlow has for it.
 
     The update of tf_keras consists of about twenty operations per variable: for a small network
@@ -21,7 +50,9 @@ class FusedAdamMixin(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Update a variable with its gradient."""
-        dtype = variable.dtype
+        dtype, rate = variable.dtype, self.variable_rate(variable)
+        if self.weight_decay and self._var_key(variable) in self._encoder_keys:
+            variable.assign_sub(variable * tf.cast(self.weight_decay, dtype) * rate)
         step = tf.cast(self.iterations + 1, dtype)
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
         index = self._index_dict[self._var_key(variable)]
@@ -31,7 +62,7 @@ class FusedAdamMixin(keras.optimizers.Optimizer):
             v=self._velocities[index].handle,
             beta1_power=tf.pow(beta_1, step),
             beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(self.learning_rate, dtype),
+            lr=rate,
             beta1=beta_1,
             beta2=beta_2,
             epsilon=tf.cast(self.epsilon, dtype),
@@ -81,11 +112,23 @@ class AdamW(WeightAverageMixin, FusedAdamMixin, keras.optimizers.AdamW):
     """Keras's AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), one operation per variable."""
 
 
-class SGD(WeightAverageMixin, keras.optimizers.SGD):
-    """Keras's stochastic gradient descent."""
+class NesterovSGD(EncoderRateMixin, keras.optimizers.SGD):
+    """Keras's SGD with Nesterov momentum (Sutskever 2013), which has the rate of each variable."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Update a variable with its gradient."""
+        step = -gradient * self.variable_rate(variable)
+        momentum = tf.cast(self.momentum, variable.dtype)
+        velocity = self.momentums[self._index_dict[self._var_key(variable)]]
+        velocity.assign(step + velocity * momentum)
+        variable.assign_add(step + velocity * momentum)
 
 
-def build_optimizer(train: Train) -> keras.optimizers.Optimizer:
+class SGD(WeightAverageMixin, NesterovSGD):
+    """Keras's SGD with Nesterov momentum."""
+
+
+def build_optimizer(train: Train) -> EncoderRateMixin:
     """The optimizer of the settings.
 
     Its learning rate is 0 until TrainingCallback sets it before each step.

@@ -25,6 +25,7 @@ from trainer.cross_validation.results import CrossValidation, Fold, write_result
 from trainer.data.dataset_index import Dataset, prepare_dataset
 from trainer.training import launcher, run_store
 from trainer.training.run_lease import run_lease
+from trainer.training.start_from import pin_start_from
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,16 @@ def fold_configs(config: Config) -> list[Config]:
     ]
 
 
+def results_storage(config: Config) -> Storage:
+    """Where the results of the cross-validation of these settings are stored."""
+    return open_storage(config.storage.root).child(f"cross_validations/{config.run.name}")
+
+
 def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -> list[FoldRun]:
     """Check the slices, and that every fold can be trained on them; UserError names the fold."""
     root = open_storage(config.storage.root)
     runs = []
-    for each in fold_configs(config):
+    for each in fold_configs(pin_start_from(config, results_storage(config))):
         dataset = prepare_dataset(each.data, each.run.seed, root, on_progress)
         try:
             run_store.check_resumable(run_store.run_storage(each), each, dataset)
@@ -99,8 +105,10 @@ def cross_validate(
         >>> config = load_config("configs/demo.toml", data={"folds": 4})
         >>> cross_validate(config, prepare_folds(config)).estimate_of("dice").interval
     """
-    root = open_storage(config.storage.root)
-    storage, dataset = root.child(f"cross_validations/{config.run.name}"), runs[0].dataset
+    root, storage = open_storage(config.storage.root), results_storage(config)
+    # With the digest of the bundle that the folds start from.
+    config = config.with_values({"train.start_from": runs[0].config.train.start_from})
+    dataset = runs[0].dataset
     name = f"cross-validation {config.run.name!r}"
     run_store.check_same_settings(
         name, storage, config, dataset, Config.training_settings, is_empty=False

@@ -154,7 +154,8 @@ def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, da
     """DataError (or, if overlap is allowed, a warning) for patients that the network has seen.
 
     Patients of the test split must not be in its training or validation data, and patients of the
-    validation split not in its training data. Slices other than those of the training are reported.
+    validation split not in its training data; the same holds for the bundles that its training
+    started from. Slices other than those of the training are reported.
     """
     if dataset.fingerprint != manifest.dataset:
         log.warning(
@@ -165,13 +166,14 @@ def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, da
             manifest.dataset,
         )
     earlier_splits = SPLITS[: SPLITS.index(split)]
-    seen = {patient for name in earlier_splits for patient in manifest.patients.get(name, ())}
+    seen = manifest.seen_patients(earlier_splits)
     leaked = [patient for patient in dataset.patients(split) if patient in seen]
     if not leaked:
         return
     more = f" and {len(leaked) - _MAX_LISTED} more" if leaked[_MAX_LISTED:] else ""
+    origin = " or a bundle that its training started from" if manifest.parents else ""
     fault = (
-        f"data leakage: {manifest.name} was trained on patients of the {split} split of "
+        f"data leakage: {manifest.name}{origin} was trained on patients of the {split} split of "
         f"{dataset.root} ({', '.join(leaked[:_MAX_LISTED])}{more})"
     )
     if not data.allow_patient_overlap:

@@ -129,5 +129,8 @@ def _mean_metadata(
             metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
         },
         "members": members,
+        "parents": tuple(
+            {parent.digest: parent for each in manifests for parent in each.parents}.values()
+        ),
     }
     return BundleMetadata(**{**values, **changed})

@@ -21,6 +21,7 @@ from trainer.networks import (
     unet,
     unet3_plus,
 )
+from trainer.networks.layer_weights import weighted_layers
 from trainer.networks.outputs import NetworkOutputs, OutputLayout, pack_outputs
 
 Builder = Callable[[Any, tf.Tensor, int], NetworkOutputs]
@@ -42,6 +43,15 @@ BUILDERS: dict[str, Builder] = {
     "efficient_unet": efficient_unet.build,
     "deeplab_v3_plus": deeplab_v3_plus.build,
 }
+
+
+ENCODER_PREFIXES = ("encoder", "embed_", "transformer_", "input_")
+"""How the names of the layers of an encoder begin, in every network.
+
+The encoder of a Swin UNet includes the patch embedding, and that of a TransUNet its transformer;
+that of efficient_unet and deeplab_v3_plus is the model of keras.applications, with the conversion
+of its input, and not the pyramid pooling.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,12 @@ def build_network(network: Network, num_classes: int, input_channels: int) -> Bu
     )
     inference_model = keras.Model(slices, select(maps), name=network.name)
     return BuiltNetwork(training_model, inference_model, layout)
+
+
+def encoder_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of the encoder of a network that have weights."""
+    named = weighted_layers(model).items()
+    return [layer for name, layer in named if name.startswith(ENCODER_PREFIXES)]
 
 
 def find_margins(side: int, multiple: int) -> tuple[int, int]:

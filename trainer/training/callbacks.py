@@ -11,6 +11,7 @@ from contract.config import Train
 from contract.errors import TrainingError
 from contract.progress import ProgressCallback, no_progress
 from trainer.components import lr_schedule
+from trainer.components.encoder_rate import set_encoder_lr_factor
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import RunLogger
 from trainer.training.model_state import AverageSwap, StateReader
@@ -78,8 +79,11 @@ class TrainingCallback(keras.callbacks.Callback):
         self.epoch_start = time.monotonic()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Set the learning rate of this step."""
+        """Set the learning rate of this step, and that of the encoder."""
         self.model.optimizer.learning_rate = self._learning_rate(batch)
+        if self.train_settings.has_encoder_rate:
+            factor = lr_schedule.encoder_lr_factor(self._progress(batch), self.train_settings)
+            set_encoder_lr_factor(self.model, factor)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Report a finished step, at most once per interval and at the end of an epoch."""
@@ -130,11 +134,14 @@ class TrainingCallback(keras.callbacks.Callback):
         """Report what the seconds after the last step are used for."""
         self.report_progress(self.total_steps, self.total_steps, "exporting the bundle")
 
+    def _progress(self, batch: int) -> float:
+        """Epochs done before a step, as a fraction."""
+        return len(self.history) + batch / self.steps_per_epoch
+
     def _learning_rate(self, batch: int) -> float:
         train = self.train_settings
-        progress = len(self.history) + batch / self.steps_per_epoch
         scores = [metrics[train.monitor] for metrics in self.history]
-        return lr_schedule.learning_rate(progress, scores, train)
+        return lr_schedule.learning_rate(self._progress(batch), scores, train)
 
 
 def is_finished(history: Sequence[EpochMetrics], train: Train) -> bool:

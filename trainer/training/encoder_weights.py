@@ -49,7 +49,6 @@ def check_encoder_weights(name: str, storage: Storage, network: Network, is_need
         is_needed: Whether the file must exist; a run that has a checkpoint continues without it.
     """
     if encoder_weights(network) is None:
-        warn_of_frozen_random_weights(network)
         return
     try:
         with _local_copy(network) as file:
@@ -63,13 +62,26 @@ def check_encoder_weights(name: str, storage: Storage, network: Network, is_need
         _check_digest(name, digest, storage, network, is_empty=is_needed)
 
 
-def warn_of_frozen_random_weights(network: Network) -> None:
+def warn_of_frozen_random_weights(config: Config) -> None:
     """Log a warning if layers of the encoder keep random weights."""
+    network, train = config.network, config.train
+    if encoder_weights(network) is not None or train.start_from is not None:
+        return
+    absent = "because train.start_from and network.encoder_weights are absent"
     if isinstance(network, EfficientUNet) and network.trainable_encoder_layers is not None:
         log.warning(
             "network.trainable_encoder_layers = %d freezes the other layers of the encoder with "
-            "random weights, because network.encoder_weights is absent",
+            "random weights, %s",
             network.trainable_encoder_layers,
+            absent,
+        )
+    if train.freeze_encoder_epochs > 0 or train.encoder_lr_factor == 0:
+        log.warning(
+            "train.freeze_encoder_epochs = %g and train.encoder_lr_factor = %g freeze an encoder "
+            "with random weights, %s",
+            train.freeze_encoder_epochs,
+            train.encoder_lr_factor,
+            absent,
         )
 
 

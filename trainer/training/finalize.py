@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from contract.bundle import BundleMetadata
+from contract.bundle import BundleMetadata, ParentBundle
 from contract.config import Config
 from contract.errors import TrainingError
 from contract.host_info import host_info
@@ -23,6 +23,7 @@ from trainer.training.run_store import (
     TrainingDataInfo,
     read_training_data,
 )
+from trainer.training.start_from import read_parents
 from trainer.visualization import image_grid
 
 
@@ -41,7 +42,8 @@ def finalize_run(
     model = saved_model.build_inference_model(
         config.network, len(config.data.segmentation_classes), config.input_channels, state
     )
-    metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit)
+    parents = read_parents(run)
+    metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit, parents)
     saved_model.export_bundle(model, config, metadata, run.child("bundle"))
     if config.train.antillia_weights != "none":
         antillia_weights.save_weights(config, model.get_weights(), run)
@@ -60,7 +62,11 @@ def finalize_run(
 
 
 def bundle_metadata(
-    config: Config, training_data: TrainingDataInfo, best: EpochMetrics, commit: str | None
+    config: Config,
+    training_data: TrainingDataInfo,
+    best: EpochMetrics,
+    commit: str | None,
+    parents: Sequence[ParentBundle] = (),
 ) -> BundleMetadata:
     """The metadata in the manifest of the bundle."""
     return BundleMetadata(
@@ -80,6 +86,7 @@ def bundle_metadata(
         other_values_are_background=config.data.other_values_are_background,
         threshold=config.predict.threshold,
         metrics=best,
+        parents=tuple(parents),
     )
 
 

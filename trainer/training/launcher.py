@@ -40,6 +40,7 @@ from trainer.training.progress_actor import (
     create_progress_actor,
 )
 from trainer.training.run_lease import run_lease
+from trainer.training.start_from import log_layers_once, pin_start_from
 from trainer.training.tf_backend import MultiWorkerConfig
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def run_training(
         >>> result.best["val_dice_coef"]
     """
     run = run_store.run_storage(config)
+    config = pin_start_from(config, run)
     dataset = dataset or dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
@@ -104,6 +106,8 @@ def _train_unfinished(
             start_autoscaling_coordinator()
         # Only after connecting to a cluster, so that the name of a run that never started is free.
         run_store.write_run_metadata(run, config, dataset)
+        if config.train.start_from is not None and latest is None:
+            on_progress = log_layers_once(run, config.run.name, on_progress)
         run_worker_group(config, dataset, on_progress)
     finished = run_store.read_result(run)
     assert finished, "a worker group that ended without an error has written run.json"

@@ -104,6 +104,7 @@ def _cache_key(config: Config, policy: str) -> str:
     train = config.train.model_dump_json(exclude=_OUTSIDE_GRAPH)
     classes = repr(config.data.segmentation_classes)
     network = config.network.model_dump_json()
-    return "\n".join(
-        [str(config.run.seed), policy, network, str(config.input_channels), classes, train]
-    )
+    # The factor itself is a variable of the graph.
+    has_rate = config.train.has_encoder_rate
+    parts = [config.run.seed, policy, network, config.input_channels, classes, train, has_rate]
+    return "\n".join(map(str, parts))

@@ -1,7 +1,8 @@
 """A run: the folder or prefix <storage.root>/runs/<name> and its records.
 
-dataset.json, encoder_weights.json if the encoder has pre-trained weights, and then config.toml are
-written when the run starts, run.json when it is finished.
+dataset.json, encoder_weights.json if the encoder has pre-trained weights, start_from.json if the
+training starts from a bundle, and then config.toml are written when the run starts, run.json when
+it is finished.
 Between the two, the latest checkpoint says how far it has trained.
 """
 
@@ -27,8 +28,13 @@ from trainer.data.dataset_index import (
 )
 from trainer.data.preview_source import check_preview_source
 from trainer.training import checkpoints
-from trainer.training.encoder_weights import check_encoder_weights, record_encoder_weights
+from trainer.training.encoder_weights import (
+    check_encoder_weights,
+    record_encoder_weights,
+    warn_of_frozen_random_weights,
+)
 from trainer.training.loggers.history import EpochMetrics
+from trainer.training.start_from import check_start_from, record_start_from
 
 RUN_RECORD = "run.json"
 _CONFIG, _DATASET = "config.toml", "dataset.json"
@@ -91,7 +97,28 @@ def check_resumable(run: Storage, config: Config, dataset: Dataset) -> None:
     intensity_scaling(dataset, config.data)
     name, is_empty = f"run {config.run.name!r}", not read_history(run)
     check_same_settings(name, run, config, dataset, Config.training_settings, is_empty)
-    check_encoder_weights(name, run, config.network, is_empty)
+    check_initial_weights(name, run, config, dataset, is_empty)
+
+
+def check_initial_weights(
+    name: str, storage: Storage, config: Config, dataset: Dataset, is_empty: bool
+) -> None:
+    """Check the weights that the training of a run or sweep starts from.
+
+    Args:
+        name: How the message names it: "run 'demo'".
+        storage: Its storage.
+        config: The settings of this command.
+        dataset: The slices of this command.
+        is_empty: Whether it has no epoch or trial yet, so that it needs these weights.
+
+    Raises:
+        TrainingError: The weights are missing, damaged, or not those that it was started with.
+        DataError: Patients of the valid or test split trained the bundle of train.start_from.
+    """
+    warn_of_frozen_random_weights(config)
+    check_encoder_weights(name, storage, config.network, is_empty)
+    check_start_from(storage, config, dataset, is_empty)
 
 
 def check_batch_size(dataset: Dataset, train: Train) -> None:
@@ -157,13 +184,14 @@ def check_storage_visible(run: Storage) -> None:
 
 
 def write_run_metadata(storage: Storage, config: Config, dataset: Dataset) -> None:
-    """Write the dataset, the digest of the encoder's weights and the settings, config.toml last."""
+    """Write the dataset, the origin of the initial weights and the settings, config.toml last."""
     if not storage.exists(_CONFIG):
         patients = {split: dataset.patients(split) for split in ("train", "valid")}
         scaling = intensity_scaling(dataset, config.data)
         info = TrainingDataInfo(dataset.fingerprint, patients, scaling)
         storage.write(_DATASET, TypeAdapter(TrainingDataInfo).dump_json(info, indent=1))
         record_encoder_weights(storage, config.network)
+        record_start_from(storage, config)
         storage.write(_CONFIG, to_toml(config).encode())
 
 

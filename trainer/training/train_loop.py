@@ -23,6 +23,7 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from trainer.components import precision
 from trainer.components.class_maps import predicted_mask
+from trainer.components.encoder_rate import add_encoder_rate
 from trainer.components.losses import SegmentationLoss
 from trainer.components.metrics import SegmentationMetrics
 from trainer.components.network_summary import draw_network, layer_table
@@ -44,6 +45,7 @@ from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, PredictMasks, RunLogger
 from trainer.training.model_cache import ModelCache
 from trainer.training.model_state import AverageSwap, state_variables
+from trainer.training.start_from import load_start_weights
 
 
 def return_value(value: Any) -> Any:
@@ -93,8 +95,8 @@ def train(
         The metrics of every epoch.
 
     Raises:
-        TrainingError: A metric became NaN or infinite, or a checkpoint or the pre-trained weights
-            cannot be read.
+        TrainingError: A metric became NaN or infinite, or a checkpoint, the pre-trained weights or
+            the weights of train.start_from cannot be read.
     """
     configure_process(config.train)
     strategy = create_strategy(ctx.rank)
@@ -129,6 +131,7 @@ def train(
         history = restore_checkpoint(model, run, ctx)
         if not history:
             load_encoder_weights(model, config, run)
+            load_start_weights(model, config, run if ctx.is_chief else None)
     if ctx.is_chief and not history:
         write_network_files(model, run)
     if is_finished(history, config.train):
@@ -194,12 +197,10 @@ def build_compiled_model(config: Config) -> keras.Model:
     model = SegmentationModel(network.inputs, network.outputs, name=network.name)
     loss = SegmentationLoss(config.train, classes, built.layout)
     metrics = SegmentationMetrics(classes)
-    model.compile(
-        build_optimizer(config.train),
-        loss,
-        weighted_metrics=[metrics],
-        accumulate=config.train.accumulate,
-    )
+    optimizer = build_optimizer(config.train)
+    model.compile(optimizer, loss, weighted_metrics=[metrics], accumulate=config.train.accumulate)
+    if config.train.has_encoder_rate:
+        add_encoder_rate(model, optimizer)
     model.optimizer.build(model.trainable_variables)
     bind_dropout(model, config.run.seed, lambda: model.part)
     return model

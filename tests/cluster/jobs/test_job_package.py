@@ -138,6 +138,11 @@ def test_folders_of_this_machine_are_rejected_unless_shared() -> None:
     previews = {"storage.root": "s3://b/runs", "train.preview_source": "/slices"}
     with pytest.raises(ClusterError, match=r"preview_source = '/slices' is a folder"):
         job_package.check_folders(Config().with_values(previews), shared=False)
+    parent = {"storage.root": "s3://b/runs", "train.start_from": "/runs/demo"}
+    with pytest.raises(ClusterError, match=r"start_from = '/runs/demo' is a folder"):
+        job_package.check_folders(Config().with_values(parent), shared=False)
+    named = {**parent, "train.start_from": "demo@production"}
+    job_package.check_folders(Config().with_values(named), shared=False)
     unused = Config().with_values({**previews, "train.preview_images": 0})
     job_package.check_folders(unused, shared=False)
 

@@ -62,6 +62,14 @@ class TestLoading:
         network = ["network.name=efficient_unet", "network.encoder_weights=b0.h5"]
         assert encoder_weights(load_config(file, network).network) == str(tmp_path / "b0.h5")
 
+    @pytest.mark.parametrize("name", ["demo", "demo@production", "s3://b/runs/demo", "./demo"])
+    def test_a_bundle_to_start_from_may_be_a_name(
+        self, name: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        loaded = load_config(file, [f"train.start_from={name}"]).train.start_from
+        assert loaded == (str(tmp_path / "demo") if name == "./demo" else name)
+
     def test_an_empty_file_is_all_defaults(self, tmp_path: Path) -> None:
         (tmp_path / "empty.toml").touch()
         assert load_config(tmp_path / "empty.toml").train == Config().train

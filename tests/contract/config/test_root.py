@@ -113,6 +113,20 @@ class TestFaults:
                 "train.preview_windows = true needs train.preview_source",
             ),
             (
+                {
+                    "train": {"start_from": "demo"},
+                    "network": {"name": "efficient_unet", "encoder_weights": "b0.h5"},
+                },
+                "train.start_from and network.encoder_weights both name the initial weights",
+            ),
+            (
+                {
+                    "train": {"freeze_encoder_epochs": 2},
+                    "network": {"name": "efficient_unet", "trainable_encoder_layers": 0},
+                },
+                "no effect with network.trainable_encoder_layers = 0",
+            ),
+            (
                 {"train": {"antillia_weights": "raw"}},
                 "train.antillia_weights = 'raw' needs network.normalization = \"none\", as the "
                 'Antillia projects have it: set train.antillia_weights = "none"',

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.bundle import read_manifest
+from contract.bundle import ParentBundle, read_manifest
 from contract.errors import BundleError, DataError
 from contract.imaging.encode import decode_png
 from contract.storage import LocalStorage
@@ -124,6 +124,20 @@ def test_a_split_may_hold_none_of_an_earlier_one(
     else:
         check_patient_leakage(manifest, dataset, split, prepared.config.data)
         assert caplog.text == ""
+
+
+def test_patients_of_a_bundle_that_it_was_started_from_are_not_new(prepared, thresholding):
+    manifest = read_manifest(LocalStorage(thresholding))
+    fields = {"name": "before", "digest": "d", "fingerprint": "f", "dataset": "x"}
+    parent = ParentBundle(patients={"train": ("half",), "valid": ("wide",)}, **fields)
+    tuned = manifest.model_copy(update={"parents": (parent,)})
+    for patient in ("half", "wide"):
+        one = dataclasses.replace(prepared.dataset.slices[0], split="test", patient=patient)
+        dataset = dataclasses.replace(prepared.dataset, slices=(one,))
+        check_patient_leakage(manifest, dataset, "test", prepared.config.data)
+        match = rf"thresholding or a bundle that its training started from .*\({patient}\)"
+        with pytest.raises(DataError, match=match):
+            check_patient_leakage(tuned, dataset, "test", prepared.config.data)
 
 
 def test_slices_that_are_not_those_of_the_training_are_reported(prepared, thresholding, caplog):

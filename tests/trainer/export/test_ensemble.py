@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from contract import bundle
+from contract.bundle import ParentBundle
 from contract.config import Config
 from contract.errors import BundleError, UserError
 from contract.storage import LocalStorage
@@ -26,6 +27,14 @@ from trainer.training.train_loop import seeded_initializers
 SLICES = np.random.default_rng(0).integers(0, 255, (2, 80, 64, 1), np.uint8)
 
 
+GRANDPARENT, PARENT = (
+    ParentBundle(
+        name=name, digest=name, fingerprint="f", dataset="d", patients={"train": (patient,)}
+    )
+    for name, patient in (("grandparent", "x"), ("parent", "a"))
+)
+
+
 def make_member(folder: Path, seed: int, patients: dict[str, Any], **settings: Any) -> Path:
     """A bundle of random weights."""
     network = {"image_size": 32, "num_layers": 2, "base_filters": 4}
@@ -37,7 +46,10 @@ def make_member(folder: Path, seed: int, patients: dict[str, Any], **settings: A
         model = saved_model.build_inference_model(config.network, classes, config.input_channels)
     scaling = replace(WINDOW, mean=float(seed))
     data = TrainingDataInfo("0123456789abcdef", patients, scaling)
-    metadata = bundle_metadata(config, data, {"epoch": seed, "val_dice_coef": seed / 10}, None)
+    # Both start from one bundle, and the second from one that was trained after it.
+    parents = [PARENT, GRANDPARENT] if seed == 4 else [GRANDPARENT]
+    best = {"epoch": seed, "val_dice_coef": seed / 10}
+    metadata = bundle_metadata(config, data, best, None, parents)
     saved_model.export_bundle(model, config, metadata, LocalStorage(folder))
     return folder
 
@@ -90,6 +102,8 @@ def test_its_manifest_knows_its_members_and_all_patients_that_they_have_seen(
     digests = [bundle.identify(source)[1] for source in sources]
     assert manifest.members == (f"one {digests[0][:16]}", f"two {digests[1][:16]}")
     assert manifest.patients == {"train": ("a", "b", "c"), "valid": ("d",)}
+    assert [parent.name for parent in manifest.parents] == ["grandparent", "parent"]
+    assert manifest.seen_patients(["train"]) == {"a", "b", "c", "x"}
     assert manifest.threshold == 0.375
     assert manifest.metrics == {"val_dice_coef": 0.25}
     assert manifest.fingerprint not in {each.fingerprint for each in own}

@@ -17,7 +17,7 @@ from contract.config import NETWORKS, Network, network_name
 from tests.trainer.networks.cases import CASES
 from trainer.components.network_summary import count_parameters, draw_network, layer_table
 from trainer.networks.layers import find_dropout_layers
-from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network
+from trainer.networks.registry import BUILDERS, BuiltNetwork, build_network, encoder_layers
 
 SECTIONS = {network_name(section): section for section in NETWORKS}
 
@@ -60,6 +60,9 @@ def test_the_gradient_reaches_every_weight_at_any_size(name: str) -> None:
         if gradient is None or not np.isfinite(tf.convert_to_tensor(gradient).numpy()).all()
     ]
     assert not missing
+    # The encoder is a part of it that can be frozen.
+    encoder = [each for layer in encoder_layers(built.training_model) for each in layer.weights]
+    assert 0 < len(encoder) < len(built.training_model.weights)
     # Every run writes both.
     assert draw_network(built.training_model).startswith("<svg")
     assert built.training_model.layers[-1].name in layer_table(built.training_model)

@@ -15,7 +15,9 @@ import tf_keras as keras
 
 from contract.config import Config
 from tests.trainer.networks.cases import CASES
+from trainer.components.encoder_rate import set_encoder_lr_factor
 from trainer.data.pipeline import WorkerRank
+from trainer.networks.registry import encoder_layers
 from trainer.training import train_loop
 from trainer.training.model_state import StateReader, state_variables
 
@@ -46,6 +48,8 @@ def main() -> None:
     ]
     moving = next(v for v in batch.weights if "moving_mean" in v.name)
     results["moving mean"] = moving.numpy().tolist()
+    if tf_config:
+        results["encoder"] = train_frozen(strategy, rank)
     # With sgd a gradient of the wrong size changes the weights, with adam hardly.
     plain = train(_SMALL, strategy, rank, optimizer="sgd", steps=5)
     results["weights"] = [float(np.abs(value).sum()) for value in plain.get_weights()]
@@ -68,6 +72,12 @@ def train(
     )
     with strategy.scope():
         model = train_loop.build_compiled_model(config)
+    fit(model, strategy, rank, steps)
+    return model
+
+
+def fit(model: keras.Model, strategy: tf.distribute.Strategy, rank: WorkerRank, steps: int) -> None:
+    """Train for some steps on this worker's samples, an epoch each."""
     model.optimizer.learning_rate = 1e-2
     random = np.random.default_rng(0)
     images = random.random((SAMPLES, 32, 32, 1), np.float32)
@@ -78,7 +88,31 @@ def train(
     data = tf.data.Dataset.from_tensors((images[own], masks[own])).repeat()
     distributed = strategy.distribute_datasets_from_function(lambda _: data)
     model.fit(distributed, steps_per_epoch=1, epochs=steps, verbose=0)
-    return model
+
+
+def train_frozen(strategy: tf.distribute.Strategy, rank: WorkerRank) -> dict[str, list[float]]:
+    """The sums of the weights of an encoder at the start, and after two steps of each kind."""
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    network = {"image_size": 32, **_SMALL, "normalization": "batch"}
+    settings = {"batch_size": SAMPLES, "freeze_encoder_epochs": 1}
+    with strategy.scope():
+        model = train_loop.build_compiled_model(
+            Config.model_validate({"network": network, "train": settings})
+        )
+    sums = [encoder_sums(model)]
+    for factor in (0.0, 1.0):
+        set_encoder_lr_factor(model, factor)
+        fit(model, strategy, rank, 2)
+        sums.append(encoder_sums(model))
+    keras.mixed_precision.set_global_policy("float32")
+    return dict(zip(("start", "frozen", "trained"), sums, strict=True))
+
+
+def encoder_sums(model: keras.Model) -> list[float]:
+    """The sum of each weight of the encoder, moving statistics included."""
+    return [
+        float(weight.numpy().sum()) for layer in encoder_layers(model) for weight in layer.weights
+    ]
 
 
 def count_collectives(model: keras.Model) -> int:

@@ -148,13 +148,14 @@ def test_a_changed_file_is_noticed_by_the_command_and_by_each_worker(
     encoder_weights.check_encoder_weights("run 'a'", run, config.network, is_needed=False)
 
 
-def test_frozen_random_weights_are_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_frozen_random_weights_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     settings = {"name": "efficient_unet", "trainable_encoder_layers": 61}
     config = Config.model_validate({"network": settings})
     with caplog.at_level(logging.WARNING):
-        start(config, LocalStorage(tmp_path))
-        start(Config(), LocalStorage(tmp_path))
-    assert ["trainable_encoder_layers = 61" in message for message in caplog.messages] == [True]
-    assert LocalStorage(tmp_path).list_objects() == []
+        for each in (config, Config(), config.with_values({"train.start_from": "demo"})):
+            encoder_weights.warn_of_frozen_random_weights(each)
+        frozen = Config().with_values({"train.freeze_encoder_epochs": 1})
+        encoder_weights.warn_of_frozen_random_weights(frozen)
+    assert len(caplog.messages) == 2
+    assert "trainable_encoder_layers = 61" in caplog.messages[0]
+    assert "freeze_encoder_epochs = 1 " in caplog.messages[1]

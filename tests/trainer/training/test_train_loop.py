@@ -47,16 +47,19 @@ def without_seconds(history: tuple[dict[str, float], ...]) -> list[dict[str, flo
     return [{k: v for k, v in metrics.items() if k != "seconds"} for metrics in history]
 
 
+@pytest.mark.parametrize("frozen_epochs", [0.0, 1.5])
 def test_a_resumed_training_equals_an_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    frozen_epochs: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also if it is resumed while the encoder is frozen."""
     # TensorFlow is initialized already, after which its threads cannot be configured.
     monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
     loaded: list[str] = []
     monkeypatch.setattr(
         train_loop, "load_encoder_weights", lambda model, config, run: loaded.append(run.url)
     )
-    config = small_config(tmp_path / "uninterrupted", 2)
+    frozen = {"train.freeze_encoder_epochs": frozen_epochs}
+    config = small_config(tmp_path / "uninterrupted", 2).with_values(frozen)
     dataset = prepare_dataset(config.data, 3, LocalStorage(tmp_path / "data"))
     run = run_storage(config)
     create_run(run, config, dataset)
