@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from contract import bundle as bundles
-from contract.bundle import BundleMetadata, Manifest
+from contract.bundle import BundleMetadata, Manifest, TriedSetting
 from contract.config import Config, Predict
 from contract.config.loader import load_config, parse_override
 from contract.errors import BundleError, ConfigError
@@ -75,6 +76,19 @@ def _changed_metadata(manifest: Manifest, config: Config) -> BundleMetadata:
     changed = {
         "created": utc_now(),
         "fingerprint": config.fingerprint(),
-        "threshold": config.predict.threshold,
+        **prediction_metadata(config.predict),
     }
     return BundleMetadata(**{**values, **changed})
+
+
+def prediction_metadata(predict: Predict, tried: Sequence[TriedSetting] = ()) -> dict[str, Any]:
+    """The fields of a manifest that follow from [predict]; tried: how its values were chosen."""
+    return {
+        "threshold": predict.threshold,
+        "class_thresholds": predict.class_thresholds,
+        "zooms": predict.zooms,
+        "shifts": predict.shifts,
+        "flips": predict.flips,
+        "post_processing": predict.post_processing,
+        "tried_settings": tuple(tried),
+    }
