@@ -21,8 +21,8 @@ class Predict(Section):
     threshold: Threshold = 0.5
     """A pixel is foreground where its probability is greater than this; stored in the bundle."""
     class_thresholds: Mapping[ClassName, Threshold] = {}
-    """With several classes, by class: a class is considered where its share of the sum of its own
-    probability and that of the background is greater than this; a class without one has 0.5."""
+    """With several classes, by class: it wins against the background where its share of the sum of
+    both probabilities is greater than this (docs/inference.md); a class without one has 0.5."""
     zooms: Annotated[tuple[Zoom, ...], Field(strict=False)] = (1.0,)
     """Test-time augmentation: the probability is the mean over the slice at these zooms about its
     center, where each of them shows the pixel; one must be 1.0, the slice as it is."""

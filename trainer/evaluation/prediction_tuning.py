@@ -9,6 +9,7 @@ split is used, so the metrics of the test split stay those of new patients.
 of a cross-validation would give it the probabilities of each fold's own validation patients.
 """
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-import tomli_w
 from numpy.typing import NDArray
 
 from contract import bundle as bundles
@@ -105,7 +105,7 @@ def choose(
         is_better = best[2] > dice + MIN_GAIN
         for value, other, score in scores:
             is_chosen = is_better and other == best[1]
-            text = _to_text(value)
+            text = json.dumps(value)
             tried.append(
                 TriedSetting(
                     setting=f"predict.{step.key}", value=text, dice=score, chosen=is_chosen
@@ -113,7 +113,7 @@ def choose(
             )
         if is_better:
             predict, dice = best[1:]
-            log.info("predict.%s = %s: Dice %.4f", step.key, _to_text(best[0]), dice)
+            log.info("predict.%s = %s: Dice %.4f", step.key, json.dumps(best[0]), dice)
     return predict, dice, tuple(tried)
 
 
@@ -332,9 +332,3 @@ def _changes(before: Predict, after: Predict) -> dict[str, Any]:
     """The settings that differ, as Config.with_values takes them."""
     old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
     return {f"predict.{name}": value for name, value in new.items() if value != old[name]}
-
-
-def _to_text(value: Any) -> str:
-    """A value as in a TOML file."""
-    plain = list(value) if isinstance(value, tuple) else value
-    return tomli_w.dumps({"value": plain}).partition("=")[2].strip().replace("\n", "")
