@@ -1,6 +1,6 @@
 """A bundle: everything needed to turn slices into masks, in one folder or prefix.
 
-    saved_model/    maps raw slices to probabilities and masks, with pre- and post-processing
+    saved_model/    maps raw slices to probabilities and masks
     weights.npz     the network's weights alone; an ensemble of several networks has none
     config.toml     the settings it was trained with
     metrics.json    the metrics of its checkpoint
@@ -9,7 +9,8 @@
 Signatures of the SavedModel: "serving_default" takes {"slices": uint8 [B, H, W, C]}, "int32" the
 same in int32 (slices of 16 bits); C is 1 or 3, H and W are arbitrary. Both return {"probability":
 float32 [B, H, W, K] in 0..1, "mask": uint8 [B, H, W]}. K is the number of classes; a mask has the
-value 0 for the background, and 1 for the first of the manifest's classes.
+value 0 for the background, and 1 for the first of the manifest's classes. It is not complete before
+the steps of post_processing in the manifest, which no graph contains (contract.imaging.components).
 
 If `neighbours` of the manifest is n and not 0, C is 2n + 1: grey slices that follow each other, the
 lowest first, the one whose mask is returned in the center (contract.imaging.slice_neighbours); or
@@ -31,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from contract.errors import BundleError, NotFoundError, StorageError
 from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.post_processing import PostProcessing
 from contract.imaging.segmentation_class import SegmentationClass
 from contract.storage import TEMP_PREFIX, LocalStorage, Storage, translate_errors, validate_key
 
@@ -62,6 +64,21 @@ class ParentBundle(BaseModel):
     """Fingerprint of the slices it was trained on."""
     patients: dict[str, tuple[str, ...]]
     """The patients that it was trained on, as {"train": [...], "valid": [...]}."""
+
+
+class TriedSetting(BaseModel):
+    """A setting of the prediction that was tried on the validation patients."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    setting: str
+    """Its name, such as "predict.zooms"."""
+    value: str
+    """Its value, as in a TOML file."""
+    dice: float
+    """Mean Dice of the validation patients with it, and with what was chosen before it."""
+    chosen: bool
+    """Whether the bundle has it."""
 
 
 class BundleMetadata(BaseModel):
@@ -101,6 +118,19 @@ class BundleMetadata(BaseModel):
     """data.other_values_are_background, for masks to compare with."""
     threshold: float
     """With one class, a pixel is foreground where its probability is greater than this."""
+    class_thresholds: dict[str, float] = {}
+    """predict.class_thresholds, of several classes."""
+    zooms: tuple[float, ...] = (1.0,)
+    """predict.zooms; of an ensemble, whose members have their own, always 1.0."""
+    shifts: tuple[float, ...] = ()
+    """predict.shifts; of an ensemble, empty."""
+    flips: tuple[str, ...] = ()
+    """predict.flips; of an ensemble, empty."""
+    post_processing: PostProcessing = PostProcessing()
+    """What is done to its masks after the graph (contract.imaging.components)."""
+    tried_settings: tuple[TriedSetting, ...] = ()
+    """How its settings [predict] were chosen on the validation patients, in this order; empty: they
+    are those of its config.toml."""
     metrics: dict[str, float]
     """The metrics of its checkpoint, by name; of an ensemble, the means of its members'."""
     members: tuple[str, ...] = ()

@@ -129,6 +129,7 @@ def predict(
     from contract.registry import open_bundle
     from inference.batch.predict_files import OutputFiles, create_job, resume_keys
     from inference.batch.scoring import ground_truth_encoding, open_ground_truth
+    from inference.predictor import warn_if_not_applied
 
     silence_opencv()
     bundle_storage = open_bundle(bundle, storage)
@@ -147,6 +148,7 @@ def predict(
     if volume_format != "nifti":
         raise typer.BadParameter(f"--format is for volumes, and {source} contains none")
     manifest = read_manifest(bundle_storage)
+    warn_if_not_applied(manifest, "image files")
     window = manifest.intensity_scaling.window
     files = OutputFiles(manifest.classes, window, mask_format, overlays, probabilities)
     job, keys = create_job(source, output, files, manifest.neighbours)

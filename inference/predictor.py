@@ -1,5 +1,6 @@
 """From raw slices to masks with a bundle alone: no Keras, no code of the trainer."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,12 @@ from contract import bundle
 from contract.bundle import Manifest
 from contract.host_info import cpu_count, gpu_count
 from contract.imaging.arrays import to_slice
+from contract.imaging.components import process_slice
 from contract.imaging.decode import decode_stack
 from contract.storage import LocalStorage, Storage
 from inference.engines import Engine, create_engine
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Segmentation:
     """The prediction for one slice."""
 
     mask: np.ndarray
-    """uint8 [H, W] of class indices: 0 is the background, 1 the first of the bundle's classes."""
+    """uint8 [H, W] of class indices: 0 is the background, 1 the first of the bundle's classes;
+    after the steps of post-processing with the scope "slice"."""
     probability: np.ndarray | None
     """float32 [H, W, K] in 0..1, of each class, if it was requested."""
 
@@ -65,6 +70,9 @@ class Predictor:
     ) -> list[Segmentation]:
         """Predict the masks of slices.
 
+        Each is processed by itself: steps of manifest.post_processing with the scope "patient" need
+        all slices of a volume, whose masks contract.imaging.components.process_volume then takes.
+
         Args:
             slices: uint8 or int32, [H, W, C] with C = 1 (grey) or 3 (RGB), or with n neighbours
                 C = 2n + 1 or 1 as in `predict`; sizes may differ. Slices of one shape and type are
@@ -87,7 +95,8 @@ class Predictor:
             probabilities, masks = self.engine.infer(batch)
             for position, index in enumerate(indices):
                 segmentations[index] = Segmentation(
-                    masks[position], probabilities[position] if probability else None
+                    process_slice(masks[position], self.manifest.post_processing),
+                    probabilities[position] if probability else None,
                 )
         return [segmentations[index] for index in range(len(slices))]
 
@@ -128,6 +137,21 @@ def read_slice(image: np.ndarray | str | Path, stack_size: int) -> np.ndarray:
         data = LocalStorage(path.parent).read(path.name)
         return decode_stack(data, str(path), stack_size)
     return to_slice(image) if stack_size == 1 else to_slice(image, stack_size)
+
+
+def warn_if_not_applied(manifest: Manifest, source: str) -> None:
+    """Log a warning if a bundle has steps that need volumes.
+
+    source: what the slices are, as the warning calls them: "image files".
+    """
+    if manifest.post_processing.has_steps("patient"):
+        log.warning(
+            "%s keeps the largest components or fills holes in the volume of a patient "
+            '(predict.largest_component, predict.fill_holes = "patient"): this is not applied to '
+            "%s, only by evaluate and to volumes",
+            manifest.name,
+            source,
+        )
 
 
 def _group_by_shape(slices: Sequence[np.ndarray]) -> list[list[int]]:

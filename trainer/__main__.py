@@ -481,6 +481,40 @@ def export(
 
 
 @app.command(
+    "tune-prediction", epilog=example_epilog("segfleet tune-prediction demo@production tuned")
+)
+def tune_prediction(
+    reference: BundleReference,
+    output: BundleOutput,
+    overrides: BundleOverrides = None,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Write a bundle whose prediction is tuned on validation patients.
+
+    Tries test-time augmentation, thresholds, largest components and filled holes, and keeps what
+    raises the Dice of the validation patients. The weights are those of the bundle that is named.
+    """
+    from contract.bundle import check_no_bundle
+    from contract.registry import open_bundle
+    from trainer.evaluation.bundle_config import load_bundle_config
+
+    bundle, destination = open_bundle(reference, storage), open_storage(output)
+    check_no_bundle(destination)
+    config = load_bundle_config(bundle, overrides or (), {})
+    dataset = trainer.prepare(config)
+    from trainer.evaluation.prediction_tuning import tune_bundle
+
+    with progress_bar("tuning") as bar:
+        manifest = tune_bundle(bundle, dataset, config, destination, bar.set)
+    typer.echo(f"{'setting':32} {'value':28} {'Dice':>7}")
+    for each in manifest.tried_settings:
+        chosen = " chosen" if each.chosen else ""
+        typer.echo(f"{each.setting:32} {each.value:28} {each.dice:7.4f}{chosen}")
+    typer.echo(f"bundle: {destination.url}")
+
+
+@app.command(
     "import-weights",
     epilog=example_epilog(
         "segfleet import-weights train_eval_infer.config models/best_model.h5 bundle"

@@ -1,6 +1,7 @@
 """Every setting, and how a TOML file becomes one validated Config.
 
-One file per section. May import contract.errors and contract.imaging.segmentation_class.
+One file per section. May import contract.errors, and the values segmentation_class and
+post_processing of contract.imaging.
 """
 
 from contract.config.cluster import Cloud, Cluster, Kubernetes

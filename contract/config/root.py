@@ -53,7 +53,7 @@ _RUNTIME_KEYS = {
     "stall_timeout_s",
 }
 # Settings that are tables with keys of the user.
-_DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights")
+_DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights", "predict.class_thresholds")
 # Settings of [data] that say where files are, or how masks are shown.
 _EXTERNAL_KEYS = {
     "foreground_color",
@@ -205,8 +205,29 @@ class Config(Section):
         if len(self.data.classes) > 1 and self.predict.threshold != default:
             raise ValueError(
                 f"predict.threshold = {self.predict.threshold} has no effect with several classes, "
-                "of which each pixel has the most probable one: remove it"
+                "of which each pixel has the most probable one: set predict.class_thresholds"
             )
+        if self.predict.class_thresholds and len(self.data.segmentation_classes) == 1:
+            raise ValueError(
+                "predict.class_thresholds is for several classes: set predict.threshold"
+            )
+        known = [each.name for each in self.data.segmentation_classes]
+        for name in self.predict.class_thresholds:
+            if name not in known:
+                raise ValueError(
+                    f"predict.class_thresholds.{name} is not a class: the names are "
+                    f"{', '.join(known)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _validate_flips(self) -> Self:
+        for flip in self.predict.flips:
+            if not getattr(self.data.augment, f"flip_{flip}"):
+                raise ValueError(
+                    f"predict.flips has {flip!r}, but the training never mirrors slices in this "
+                    f"direction (data.augment.flip_{flip} = 0): remove it"
+                )
         return self
 
     def with_values(self, values: Mapping[str, Any]) -> "Config":

@@ -53,6 +53,19 @@ def find_volume_neighbours(num_slices: int, neighbours: int) -> NDArray[np.int64
     return np.clip(np.arange(num_slices)[:, None] + offsets, 0, num_slices - 1)
 
 
+def group_series(names: Sequence[str], patients: Sequence[str]) -> list[list[int]]:
+    """The indices of the slices of each series, by their numbers; a slice without one is alone.
+
+    Missing numbers do not end a series. names, patients: as for find_neighbours.
+    """
+    series: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+    for index, (name, patient) in enumerate(zip(names, patients, strict=True)):
+        key = _parse(name, patient)
+        identity = key[:3] if key else (patient, name)
+        series.setdefault(identity, []).append((key[3] if key else 0, index))
+    return [[index for _, index in sorted(slices)] for slices in series.values()]
+
+
 def stack_slices(slices: Sequence[NDArray], names: Sequence[str]) -> NDArray:
     """One array of the slices of a stack, each [H, W, 1 or 3]: grey, [H, W, slices].
 

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DataError, UserError, last_line
 from contract.imaging.arrays import to_slice
+from contract.imaging.components import process_volume
 from contract.imaging.dicom_seg import check_segmentation_source, encode_segmentation
 from contract.imaging.encode import value_table
 from contract.imaging.mask_values import count_voxels
@@ -207,7 +208,8 @@ def _predict_volume(
     """Predict one volume and write its mask; report is called with the number of slices."""
     volume = job.volumes[name].read()
     geometry = volume.geometry
-    labels = _predict_slices(predictor, volume.to_standard().voxels, batch_size, report)
+    masks = _predict_slices(predictor, volume.to_standard().voxels, batch_size, report)
+    labels = process_volume(masks, predictor.manifest.post_processing)
     mask = Volume(geometry.from_standard(labels), geometry.affine)
     classes = predictor.manifest.classes
     job.output.write(job.mask_key(name), _encode_mask(job, name, mask, classes))

@@ -311,6 +311,12 @@ def model_info(model: LoadedModel, reference: str) -> ModelInfo:
         neighbours=manifest.neighbours,
         classes=[ClassInfo.from_class(each) for each in manifest.classes],
         threshold=manifest.threshold,
+        class_thresholds=manifest.class_thresholds,
+        zooms=manifest.zooms,
+        shifts=manifest.shifts,
+        flips=manifest.flips,
+        largest_component=manifest.post_processing.largest_component,
+        fill_holes=manifest.post_processing.fill_holes,
         metrics=manifest.metrics,
         engine=model.predictor.engine.name,
     )

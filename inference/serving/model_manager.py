@@ -21,7 +21,7 @@ from contract.registry import (
     rollback_targets,
 )
 from contract.storage import open_storage
-from inference.predictor import Predictor, load_predictor
+from inference.predictor import Predictor, load_predictor, warn_if_not_applied
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class ModelManager:
     def _load_version(self, version: Version) -> LoadedModel:
         predictor = load_predictor(open_version_bundle(version), self._threads, self._gpu)
         manifest = predictor.manifest
+        warn_if_not_applied(manifest, "the single slices of a service")
         channels = manifest.image_channels * manifest.stack_size
         blank = np.zeros((*manifest.image_size, channels), np.uint8)
         # Graphs are compiled for the first single slice and for the first two slices together.

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from contract.imaging.post_processing import MaskScope
 from contract.imaging.segmentation_class import SegmentationClass
 
 
@@ -139,6 +140,19 @@ class ModelInfo(_Response):
     """The classes of its masks, in the order of their indices from 1."""
     threshold: float
     """With one class, a pixel is foreground where its probability is greater."""
+    class_thresholds: dict[str, float]
+    """predict.class_thresholds: of several classes, those that are not 0.5."""
+    zooms: tuple[float, ...]
+    """predict.zooms: at which zooms the slice is predicted (test-time augmentation)."""
+    shifts: tuple[float, ...]
+    """predict.shifts, as fractions of the sides of the slice."""
+    flips: tuple[str, ...]
+    """predict.flips: in which directions the slice is mirrored too."""
+    largest_component: MaskScope
+    """slice: masks have only the largest component of each class; patient: that is done in volumes
+    only, and the masks of this service, which gets single slices, have all components."""
+    fill_holes: MaskScope
+    """slice: holes of each class are filled; patient: in volumes only, not by this service."""
     metrics: dict[str, float]
     """The scores of its checkpoint."""
     engine: str

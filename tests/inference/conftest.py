@@ -24,6 +24,7 @@ from contract.config import Config, Serve
 from contract.config.loader import to_toml
 from contract.errors import ClusterError
 from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.post_processing import PostProcessing
 from contract.imaging.segmentation_class import (
     SegmentationClass,
     create_classes,
@@ -46,6 +47,8 @@ THREE_CLASSES = create_classes(
 )
 """From dark to bright: 0.2 to 0.47, to 0.73, and above."""
 
+_NO_STEPS = PostProcessing()
+
 MakeBundle = Callable[..., Storage]
 
 
@@ -55,7 +58,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
 
     fails: TensorFlow can load its graph, which raises an error for every slice. classes: with
     several, each is brighter than the one before. neighbours: the slices on each side of its input;
-    the last slice of a stack decides.
+    the last slice of a stack decides. post_processing: the steps of its masks.
     """
 
     def make(
@@ -63,6 +66,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
         fails: bool = False,
         classes: tuple[SegmentationClass, ...] = single_foreground(),
         neighbours: int = 0,
+        post_processing: PostProcessing = _NO_STEPS,
     ) -> Storage:
         folder = tmp_path_factory.mktemp("bundle")
         _save_model(folder / "saved_model", level, fails, len(classes), neighbours > 0)
@@ -84,6 +88,7 @@ def make_bundle(tmp_path_factory: pytest.TempPathFactory) -> MakeBundle:
             class_tolerance=None,
             other_values_are_background=False,
             threshold=0.5,
+            post_processing=post_processing,
             metrics={"val_dice_coef": level},
         )
         destination = open_storage(str(tmp_path_factory.mktemp("written") / "bundle"))
@@ -224,7 +229,7 @@ def service(
 ) -> Iterator[RunningService]:
     """bright@production, at version 1 of 3, whose foreground is brighter than one half.
 
-    Version 3 has several classes.
+    Version 1 keeps the largest component of a slice, without holes. Version 3 has several classes.
     """
     import ray
     from ray import serve
@@ -232,8 +237,9 @@ def service(
     folder = tmp_path_factory.mktemp("service")
     storage = open_storage(str(folder / "storage"))
     registry = Registry(storage)
-    for level in (0.5, 0.2):
-        registry.register("bright", make_bundle(level).url)
+    steps = PostProcessing(largest_component="slice", fill_holes="slice")
+    registry.register("bright", make_bundle(0.5, post_processing=steps).url)
+    registry.register("bright", make_bundle(0.2).url)
     registry.register("bright", make_bundle(0.2, classes=THREE_CLASSES).url)
     registry.promote("bright", 1, "production")
     config = folder / "service.toml"

@@ -25,7 +25,7 @@ from contract.imaging.mask_values import (
     decide_threshold,
     equivalent_threshold,
 )
-from contract.imaging.slice_neighbours import find_neighbours
+from contract.imaging.slice_neighbours import find_neighbours, group_series
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import ObjectInfo, Storage, open_storage
 from trainer.data import splits
@@ -53,6 +53,7 @@ __all__ = [
     "check_tile_sizes",
     "dataset_id",
     "find_record_neighbours",
+    "find_record_volumes",
     "intensity_scaling",
     "prepare_dataset",
 ]
@@ -181,6 +182,17 @@ def find_record_neighbours(records: Sequence[SliceRecord], neighbours: int) -> N
     """The stack of each of the slices, as contract.imaging.slice_neighbours describes it."""
     names = [record.name for record in records]
     return find_neighbours(names, neighbours, [record.patient for record in records])
+
+
+def find_record_volumes(records: Sequence[SliceRecord]) -> list[list[SliceRecord]]:
+    """The slices of each volume, from the first to the last.
+
+    Those are the slices of a patient that are of one series (contract.imaging.slice_neighbours) and
+    of one size.
+    """
+    names = [record.name for record in records]
+    owners = [f"{each.patient}/{each.height}x{each.width}" for each in records]
+    return [[records[index] for index in series] for series in group_series(names, owners)]
 
 
 def check_neighbours(dataset: Dataset, neighbours: int) -> None:

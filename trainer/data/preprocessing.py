@@ -8,7 +8,7 @@ TensorFlow.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -16,6 +16,9 @@ from contract.config import Data
 from contract.imaging.arrays import LUMA
 from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.data.slice_adjustments import adjust_slices
+
+# Of positions on the border of an axis, as a fraction of its length; larger than rounding errors.
+_TOLERANCE = 1e-5
 
 
 def resize_slices(
@@ -85,17 +88,48 @@ def standardize(images: Any, scaling: IntensityScaling) -> Any:
     return (images - (scaling.mean - scaling.low) / size) / (scaling.std / size)
 
 
-def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
-    """Bilinear resize with anti-aliasing: float32 [B, H, W, C] to [B, height, width, C]."""
+class AxisMap(NamedTuple):
+    """Maps a position along an axis to factor * position + offset.
+
+    Positions are fractions of the length of the axis, from -0.5 at its start to 0.5 at its end, so
+    that they are the same at every resolution.
+    """
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+    def inverse(self) -> "AxisMap":
+        """The map in the other direction."""
+        return AxisMap(1.0 / self.factor, -self.offset / self.factor)
+
+
+SAME_AXIS = AxisMap()
+"""Maps every position to itself."""
+
+
+def resize(
+    maps: tf.Tensor,
+    height: tf.Tensor | int,
+    width: tf.Tensor | int,
+    rows: AxisMap = SAME_AXIS,
+    columns: AxisMap = SAME_AXIS,
+) -> tf.Tensor:
+    """Bilinear resize with anti-aliasing: float32 [B, H, W, C] to [B, height, width, C].
+
+    rows, columns: the position in the maps that each position of the result shows, along either
+    axis; the result is 0 where that is outside of the maps (covered_positions).
+    """
     shape, is_grey = tf.shape(maps), maps.shape[3] == 1
     # For a single channel this moves nothing in memory, while transposing a slice takes as long as
     # the product.
     planes = tf.expand_dims(tf.squeeze(maps, 3), 1) if is_grey else tf.transpose(maps, [0, 3, 1, 2])
-    rows = tf.matmul(_interpolation_weights(height, shape[1]), planes)
+    by_rows = tf.matmul(_interpolation_weights(height, shape[1], rows), planes)
     # The second product is of two matrices. With one right factor for many planes, TensorFlow
     # returns NaN on CPUs with AVX-512, or ends the process (docs/lab-notes.md).
     flat = tf.matmul(
-        tf.reshape(rows, [-1, shape[2]]), _interpolation_weights(width, shape[2]), transpose_b=True
+        tf.reshape(by_rows, [-1, shape[2]]),
+        _interpolation_weights(width, shape[2], columns),
+        transpose_b=True,
     )
     resized = tf.reshape(flat, [shape[0], shape[3], height, width])
     return (
@@ -105,11 +139,26 @@ def resize(maps: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int) -> 
     )
 
 
-def _interpolation_weights(output_size: tf.Tensor | int, input_size: tf.Tensor | int) -> tf.Tensor:
+def covered_positions(size: tf.Tensor | int, axis: AxisMap) -> tf.Tensor:
+    """Whether each of the positions of an axis is mapped to one on the axis: 0 or 1, [size]."""
+    length = tf.cast(size, tf.float32)
+    mapped = axis.factor * ((tf.range(length) + 0.5) / length - 0.5) + axis.offset
+    return tf.cast(tf.abs(mapped) <= 0.5 + _TOLERANCE, tf.float32)
+
+
+def _interpolation_weights(
+    output_size: tf.Tensor | int, input_size: tf.Tensor | int, axis: AxisMap
+) -> tf.Tensor:
     """[output_size, input_size] weights of a triangle filter, as wide as the reduction requires."""
-    scale = tf.cast(input_size, tf.float32) / tf.cast(output_size, tf.float32)
+    length = tf.cast(input_size, tf.float32)
+    scale = axis.factor * length / tf.cast(output_size, tf.float32)
     centers = (tf.range(tf.cast(output_size, tf.float32)) + 0.5) * scale - 0.5
-    positions = tf.range(tf.cast(input_size, tf.float32))
-    distance = tf.abs(centers[:, None] - positions[None, :]) / tf.maximum(scale, 1.0)
+    if axis != SAME_AXIS:
+        centers += (0.5 + axis.offset - axis.factor / 2.0) * length
+    positions = tf.range(length)
+    distance = tf.abs(centers[:, None] - positions[None, :]) / tf.maximum(tf.abs(scale), 1.0)
     weights = tf.maximum(0.0, 1.0 - distance)
-    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+    total = tf.reduce_sum(weights, axis=1, keepdims=True)
+    if axis == SAME_AXIS:
+        return weights / total
+    return covered_positions(output_size, axis)[:, None] * weights / tf.maximum(total, 0.1)

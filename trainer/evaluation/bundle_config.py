@@ -28,7 +28,7 @@ _IN_GRAPH = {
 def load_bundle_config(
     bundle: Storage, overrides: Sequence[str], settings: Mapping[str, Any]
 ) -> Config:
-    """The settings of a bundle with some of them replaced, for an evaluation.
+    """The settings of a bundle with some of them replaced, for an evaluation or its tuning.
 
     Raises ConfigError for one with which the bundle was created, and which therefore cannot change.
     """
@@ -39,7 +39,7 @@ def load_bundle_config(
         is_changeable = key.startswith(("data.", "storage.")) or key == "predict.batch_size"
         if value != original.get(key) and (key in _IN_GRAPH or not is_changeable):
             raise ConfigError(
-                f"evaluate cannot change {key}, with which the bundle was created: override "
+                f"{key} cannot be changed, because the bundle was created with it: override "
                 f"storage.*, predict.batch_size, or data.* except {', '.join(sorted(_IN_GRAPH))}."
             )
     return config

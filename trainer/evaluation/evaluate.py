@@ -1,6 +1,7 @@
 """The metrics of a bundle's masks, by patient, on one split of a dataset.
 
-The SavedModel of the bundle is run as it is, on each slice at its own size. Output files:
+The SavedModel of the bundle is run as it is, on each slice at its own size, and its steps of
+post-processing follow. Output files:
 
     evaluation.csv                       one row per patient and class
     worst.png, best.png                  slices with the lowest and the highest Dice
@@ -32,6 +33,7 @@ from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
 from trainer.evaluation import previews
+from trainer.evaluation.final_masks import MaskStore, PredictedSlice, finish_masks
 from trainer.evaluation.results import write_results
 from trainer.evaluation.scores import Evaluation, SliceScore, score_patients
 from trainer.evaluation.slice_reader import (
@@ -108,11 +110,18 @@ def evaluate(
     )
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
-    for record, y_true, mask, probability in predict_split(
-        records, reader, predict_slices, predict.batch_size
-    ):
+    masks = MaskStore()
+
+    def predict_masks() -> Iterator[PredictedSlice]:
+        for record, y_true, mask, probability in predict_split(
+            records, reader, predict_slices, predict.batch_size
+        ):
+            sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
+            yield record, y_true, mask
+
+    for record, y_true, mask in finish_masks(predict_masks(), records, manifest.post_processing):
         counts_of[record] = class_counts(mask, y_true, len(manifest.classes))
-        sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
+        masks.put(record, mask)
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
@@ -129,7 +138,7 @@ def evaluate(
         slices=scores,
         soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
         patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
-        previews=previews.draw_previews(scores, reader, predict_slices),
+        previews=previews.draw_previews(scores, reader, masks.get),
         host_info=host_info(),
         created=utc_now(),
     )

@@ -1,15 +1,18 @@
 """The preview images of an evaluation: the worst and the best slices and patients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from contract.imaging.encode import encode_png
 from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation.scores import SliceScore, rank_patients, rank_slices, score_patients
-from trainer.evaluation.slice_reader import Mask, Pixels, PredictSlices, SliceReader
+from trainer.evaluation.slice_reader import Mask, Pixels, SliceReader
 from trainer.visualization.image_grid import evenly_spaced, image_grid
 from trainer.visualization.overlays import draw_overlay, find_close_up
+
+FindMask = Callable[[SliceRecord], Mask]
+"""The predicted mask of a slice."""
 
 _MAX_SLICES = 8
 _MAX_SLICES_OF_PATIENT = 12
@@ -17,20 +20,20 @@ _COLUMNS = 4
 
 
 def draw_previews(
-    scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
+    scores: Sequence[SliceScore], reader: SliceReader, find_mask: FindMask
 ) -> dict[str, bytes]:
     """The preview images of an evaluation, by name; PNGs."""
     ranked = rank_slices(scores)
     count = min(_MAX_SLICES, (len(ranked) + 1) // 2)
     patients = rank_patients(score_patients(scores))
     sheets = {
-        "worst": slice_sheet(interleave_patients(ranked)[:count], reader, predict_slices),
-        "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, predict_slices),
-        "worst-patient": volume_sheet(patients[0].patient, scores, reader, predict_slices),
+        "worst": slice_sheet(interleave_patients(ranked)[:count], reader, find_mask),
+        "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, find_mask),
+        "worst-patient": volume_sheet(patients[0].patient, scores, reader, find_mask),
     }
     if len(patients) > 1:
         best = patients[-1].patient
-        sheets["best-patient"] = volume_sheet(best, scores, reader, predict_slices)
+        sheets["best-patient"] = volume_sheet(best, scores, reader, find_mask)
     return sheets
 
 
@@ -45,13 +48,11 @@ def interleave_patients(ranked: Sequence[SliceScore]) -> list[SliceScore]:
     return [ranked[index] for index in np.argsort(rounds, kind="stable")]
 
 
-def slice_sheet(
-    scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
-) -> bytes:
+def slice_sheet(scores: Sequence[SliceScore], reader: SliceReader, find_mask: FindMask) -> bytes:
     """Each slice and, to its right, a close-up of its ground truth; a PNG."""
     tiles, captions = [], []
     for score in scores:
-        image, mask, prediction = predict_slice(score.slice, reader, predict_slices)
+        image, mask, prediction = show_slice(score.slice, reader, find_mask)
         rows, columns = find_close_up(mask, prediction)
         crop = image[rows, columns], mask[rows, columns], prediction[rows, columns]
         tiles += [
@@ -66,27 +67,23 @@ def slice_sheet(
 
 
 def volume_sheet(
-    patient: str, scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
+    patient: str, scores: Sequence[SliceScore], reader: SliceReader, find_mask: FindMask
 ) -> bytes:
     """Evenly spaced slices through the volume of a patient; a PNG."""
     indices = [index for index, score in enumerate(scores) if score.slice.patient == patient]
     tiles, captions = [], []
     for index in evenly_spaced(indices, _MAX_SLICES_OF_PATIENT):
         score = scores[index]
-        image, mask, prediction = predict_slice(score.slice, reader, predict_slices)
+        image, mask, prediction = show_slice(score.slice, reader, find_mask)
         overlay = draw_overlay(image, mask, prediction, reader.window, classes=reader.masks.classes)
         tiles.append(overlay)
         captions.append(f"{score.slice.name} · Dice {score.pooled.dice:.2f}")
     return encode_png(image_grid(tiles, _COLUMNS, captions))
 
 
-def predict_slice(
-    record: SliceRecord, reader: SliceReader, predict_slices: PredictSlices
+def show_slice(
+    record: SliceRecord, reader: SliceReader, find_mask: FindMask
 ) -> tuple[Pixels, Mask, Mask]:
-    """What is shown of a slice, its ground truth and its prediction.
-
-    It is predicted again: masks are not kept.
-    """
+    """What is shown of a slice, its ground truth and its prediction."""
     _, image, mask = reader.read(record)
-    masks, _ = predict_slices(image[None])
-    return reader.shown_slice(image), mask, masks[0]
+    return reader.shown_slice(image), mask, find_mask(record)

@@ -10,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from contract import bundle as bundles
+from contract.imaging.components import process_slice
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.slice_neighbours import center_slice, stack_slices
-from contract.storage import Storage
+from contract.storage import LocalStorage, Storage
 from trainer.data.dataset_index import SliceRecord, find_record_neighbours
 
 Pixels = NDArray[np.uint8 | np.int32]
@@ -28,14 +30,17 @@ _READERS = 4
 def load_saved_model(folder: Path) -> PredictSlices:
     """The SavedModel of a bundle as a function of slices [B, H, W, C].
 
-    It returns their masks [B, H, W] and the probabilities of the classes [B, H, W, K].
+    It returns their masks [B, H, W], after the steps with the scope "slice", and the probabilities
+    of the classes [B, H, W, K].
     """
+    steps = bundles.read_manifest(LocalStorage(folder)).post_processing
     model = tf.saved_model.load(str(folder / "saved_model"))
 
     def predict(slices: Pixels) -> tuple[Mask, Probability]:
         name = "serving_default" if slices.dtype == np.uint8 else "int32"
         outputs = model.signatures[name](slices=tf.constant(slices))
-        return outputs["mask"].numpy(), outputs["probability"].numpy()
+        masks = [process_slice(mask, steps) for mask in outputs["mask"].numpy()]
+        return np.stack(masks), outputs["probability"].numpy()
 
     return predict
 

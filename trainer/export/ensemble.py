@@ -7,7 +7,7 @@ is evaluated, registered and served like any other bundle. Its settings are thos
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from contract import bundle as bundles
 from contract.bundle import BundleMetadata, Manifest
+from contract.config import Predict
 from contract.errors import BundleError
+from contract.imaging.post_processing import MaskScope, PostProcessing
 from contract.storage import LocalStorage, Storage
 from contract.temp_folders import folder_prefix
 from contract.timestamps import utc_now
@@ -33,7 +35,8 @@ def export_ensemble(members: Sequence[Storage], name: str, destination: Storage)
 
     Returns:
         The manifest of the ensemble. Its patients are those of all members; one that any member was
-        trained on counts as trained on. Its threshold and metrics are the means of the members'.
+        trained on counts as trained on. Its thresholds and metrics are the means of the members';
+        a step of the post-processing is that of the members if all have the same.
 
     Raises:
         BundleError: There are fewer than two bundles, one is damaged, their classes or stacks
@@ -50,7 +53,7 @@ def export_ensemble(members: Sequence[Storage], name: str, destination: Storage)
     metadata = _mean_metadata(name, manifests, bundles.member_names(members))
     with tempfile.TemporaryDirectory(prefix=folder_prefix("ensemble")) as temporary:
         folder = Path(temporary)
-        save_graph(EnsembleModule(folders, metadata.threshold), folder / "saved_model")
+        save_graph(EnsembleModule(folders, _thresholds(metadata)), folder / "saved_model")
         (folder / "config.toml").write_bytes((folders[0] / "config.toml").read_bytes())
         return bundles.write_bundle(folder, destination, metadata)
 
@@ -74,18 +77,18 @@ def update_ensemble(members: Sequence[Storage], name: str, destination: Storage)
 class EnsembleModule(tf.Module):
     """The exported graph: raw slices [B, H, W, C] to mean probabilities [B, H, W, K] and masks."""
 
-    def __init__(self, folders: Sequence[Path], threshold: float) -> None:
-        """folders: those of the members; threshold: of the mean, for one class."""
+    def __init__(self, folders: Sequence[Path], thresholds: Sequence[float]) -> None:
+        """folders: those of the members; thresholds: of the mean, by class."""
         super().__init__(name="ensemble")
         self.members = [tf.saved_model.load(str(folder / "saved_model")) for folder in folders]
-        self.threshold = threshold
+        self.thresholds = tuple(thresholds)
 
     def segment(self, slices: tf.Tensor) -> dict[str, tf.Tensor]:
         """probability: float32 [B, H, W, K] in 0..1; mask: uint8 [B, H, W] of class indices."""
         signature = "serving_default" if slices.dtype == tf.uint8 else "int32"
         maps = [member.signatures[signature](slices=slices) for member in self.members]
         probability = tf.add_n([each["probability"] for each in maps]) / float(len(maps))
-        return {"probability": probability, "mask": predicted_mask(probability, self.threshold)}
+        return {"probability": probability, "mask": predicted_mask(probability, self.thresholds)}
 
 
 def _check_members(members: Sequence[Storage], manifests: Sequence[Manifest]) -> None:
@@ -125,6 +128,12 @@ def _mean_metadata(
             "valid": tuple(sorted(valid_patients - trained)),
         },
         "threshold": fmean(each.threshold for each in manifests),
+        "class_thresholds": _mean_class_thresholds(manifests),
+        "zooms": (1.0,),
+        "shifts": (),
+        "flips": (),
+        "post_processing": _common_post_processing(manifests),
+        "tried_settings": (),
         "metrics": {
             metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
         },
@@ -134,3 +143,33 @@ def _mean_metadata(
         ),
     }
     return BundleMetadata(**{**values, **changed})
+
+
+def _thresholds(metadata: BundleMetadata) -> tuple[float, ...]:
+    """The threshold of each class."""
+    predict = Predict(
+        threshold=metadata.threshold, class_thresholds=dict(metadata.class_thresholds)
+    )
+    return predict.thresholds([each.name for each in metadata.classes])
+
+
+def _mean_class_thresholds(manifests: Sequence[Manifest]) -> dict[str, float]:
+    """The means of the thresholds by class; empty if no member has any."""
+    if not any(each.class_thresholds for each in manifests):
+        return {}
+    names = [each.name for each in manifests[0].classes]
+    means = map(fmean, zip(*map(_thresholds, manifests), strict=True))
+    return dict(zip(names, means, strict=True))
+
+
+def _common_post_processing(manifests: Sequence[Manifest]) -> PostProcessing:
+    """The steps that all members have."""
+
+    def common(scopes: Iterable[MaskScope]) -> MaskScope:
+        different = set(scopes)
+        return different.pop() if len(different) == 1 else "off"
+
+    steps = [each.post_processing for each in manifests]
+    return PostProcessing(
+        common(each.largest_component for each in steps), common(each.fill_holes for each in steps)
+    )

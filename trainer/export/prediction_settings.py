@@ -2,14 +2,19 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from contract import bundle as bundles
-from contract.bundle import BundleMetadata, Manifest
+from contract.bundle import BundleMetadata, Manifest, TriedSetting
 from contract.config import Config, Predict
 from contract.config.loader import load_config, parse_override
 from contract.errors import BundleError, ConfigError
 from contract.storage import LocalStorage, Storage
 from contract.timestamps import utc_now
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 log = logging.getLogger(__name__)
 
@@ -60,21 +65,43 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
             *manifest.image_size[::-1],
             *shape[::-1],
         )
-    from trainer.export.saved_model import build_inference_model, export_bundle
+    from trainer.export.saved_model import export_bundle
+
+    model = load_model(folder, config)
+    export_bundle(model, config, changed_metadata(manifest, config), destination)
+
+
+def load_model(folder: Path, config: Config) -> "keras.Model":
+    """The network of a bundle that is not an ensemble; folder: from bundle.fetch."""
+    from trainer.export.saved_model import build_inference_model
     from trainer.export.weights import from_npz
 
     weights = from_npz((folder / "weights.npz").read_bytes())
-    model = build_inference_model(
-        config.network, len(manifest.classes), config.input_channels, weights
-    )
-    export_bundle(model, config, _changed_metadata(manifest, config), destination)
+    classes = len(config.data.segmentation_classes)
+    return build_inference_model(config.network, classes, config.input_channels, weights)
 
 
-def _changed_metadata(manifest: Manifest, config: Config) -> BundleMetadata:
+def changed_metadata(
+    manifest: Manifest, config: Config, tried: Sequence[TriedSetting] = ()
+) -> BundleMetadata:
+    """The metadata of a bundle with other settings [predict]; tried: how they were chosen."""
     values = {name: getattr(manifest, name) for name in BundleMetadata.model_fields}
     changed = {
         "created": utc_now(),
         "fingerprint": config.fingerprint(),
-        "threshold": config.predict.threshold,
+        **prediction_metadata(config.predict, tried),
     }
     return BundleMetadata(**{**values, **changed})
+
+
+def prediction_metadata(predict: Predict, tried: Sequence[TriedSetting] = ()) -> dict[str, Any]:
+    """The fields of a manifest that follow from [predict]; tried: how its values were chosen."""
+    return {
+        "threshold": predict.threshold,
+        "class_thresholds": predict.class_thresholds,
+        "zooms": predict.zooms,
+        "shifts": predict.shifts,
+        "flips": predict.flips,
+        "post_processing": predict.post_processing,
+        "tried_settings": tuple(tried),
+    }

@@ -1,12 +1,12 @@
 """From trained weights to a bundle: a graph that maps raw slices to masks.
 
-Everything that turns a slice into a mask is inside the graph: grey or RGB conversion, resizing or
-sliding window, intensity normalization, the network, and the threshold. Loading it needs none of
-our code.
+Everything that turns a slice into probabilities and a mask is inside the graph: grey or RGB
+conversion, test-time augmentation, resizing or sliding window, intensity normalization, the
+network, and the threshold. Loading it needs none of our code.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,8 +20,15 @@ from contract.imaging.intensity_scaling import IntensityScaling
 from contract.storage import Storage
 from contract.temp_folders import folder_prefix
 from trainer.components.class_maps import predicted_mask
-from trainer.data.preprocessing import match_channels, normalize, repeat_single_slice, resize
+from trainer.data.preprocessing import match_channels, normalize, repeat_single_slice
 from trainer.data.slice_adjustments import adjust_slices
+from trainer.export.augmented_views import (
+    SLICE,
+    View,
+    augmented_views,
+    mean_of_views,
+    sample_views,
+)
 from trainer.export.sliding_window import blend_windows
 from trainer.export.weights import ModelState, to_npz
 from trainer.networks.registry import build_network
@@ -84,6 +91,7 @@ class SegmentationModule(tf.Module):
         super().__init__(name="segmentation")
         self.network, self.data, self.predict = config.network, config.data, config.predict
         self.scaling = scaling
+        self.views = augmented_views(config.predict)
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights
@@ -98,27 +106,41 @@ class SegmentationModule(tf.Module):
         else:
             maps = self._predict_windows(slices)
         probability = tf.clip_by_value(maps, 0.0, 1.0)
-        mask = predicted_mask(probability, self.predict.threshold)
+        classes = [each.name for each in self.data.segmentation_classes]
+        mask = predicted_mask(probability, self.predict.thresholds(classes))
         return {"probability": probability, "mask": mask}
 
     def _predict_resized(self, slices: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(slices)
-        return self._resize_and_predict(self._prepare_slices(slices), shape[1], shape[2])
+        return self._resize_and_predict(
+            self._prepare_slices(slices), shape[1], shape[2], self.views
+        )
 
     def _resize_and_predict(
-        self, slices: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+        self,
+        slices: tf.Tensor,
+        height: int | tf.Tensor,
+        width: int | tf.Tensor,
+        views: Sequence[View],
     ) -> tf.Tensor:
-        """Probabilities in the size of the slices, which the network gets in its own size."""
-        # Rounded, as the slices of the training are.
-        resized = tf.round(resize(slices, *self.network.image_shape))
-        return resize(self._predict_probability(resized), height, width)
+        """Probabilities in the size of the slices, whose views the network gets in its own size."""
+        resized = sample_views(slices, views, *self.network.image_shape, self.scaling.low)
+        return mean_of_views(self._predict_probability(resized), views, height, width)
 
     def _predict_windows(self, slices: tf.Tensor) -> tf.Tensor:
+        prepared = self._prepare_slices(slices)
+        if self.views == (SLICE,):
+            return self._blend_windows(prepared)
+        height, width = tf.shape(slices)[1], tf.shape(slices)[2]
+        views = sample_views(prepared, self.views, height, width, self.scaling.low)
+        return mean_of_views(self._blend_windows(views), self.views, height, width)
+
+    def _blend_windows(self, slices: tf.Tensor) -> tf.Tensor:
         shape = self.predict.window_shape(self.network.image_shape)
         is_resized = shape != self.network.image_shape
         return blend_windows(
-            self._prepare_slices(slices),
-            (lambda windows: self._resize_and_predict(windows, *shape))
+            slices,
+            (lambda windows: self._resize_and_predict(windows, *shape, (SLICE,)))
             if is_resized
             else self._predict_probability,
             shape,

@@ -4,14 +4,19 @@ import json
 import re
 from collections.abc import Sequence
 
-from contract.bundle import BundleMetadata, ParentBundle
+import tf_keras as keras
+
+from contract.bundle import BundleMetadata, ParentBundle, TriedSetting
 from contract.config import Config
 from contract.errors import TrainingError
 from contract.host_info import host_info
 from contract.imaging.segmentation_class import SegmentationClass
-from contract.storage import Storage
+from contract.storage import Storage, open_storage
 from contract.timestamps import utc_now
+from trainer.data.dataset_index import prepare_dataset
+from trainer.evaluation.prediction_tuning import tune_prediction
 from trainer.export import antillia_weights, saved_model
+from trainer.export.prediction_settings import prediction_metadata
 from trainer.training import checkpoints
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.plots import write_curves
@@ -42,9 +47,10 @@ def finalize_run(
     model = saved_model.build_inference_model(
         config.network, len(config.data.segmentation_classes), config.input_channels, state
     )
-    parents = read_parents(run)
-    metadata = bundle_metadata(config, read_training_data(run), best.history[-1], commit, parents)
-    saved_model.export_bundle(model, config, metadata, run.child("bundle"))
+    data, parents = read_training_data(run), read_parents(run)
+    exported, tried = _tune_prediction(model, config, data)
+    metadata = bundle_metadata(exported, data, best.history[-1], commit, parents, tried)
+    saved_model.export_bundle(model, exported, metadata, run.child("bundle"))
     if config.train.antillia_weights != "none":
         antillia_weights.save_weights(config, model.get_weights(), run)
     write_tables(run, history)
@@ -61,14 +67,31 @@ def finalize_run(
     return RunResult(run.url, run.child("bundle").url, tuple(history), best.history[-1])
 
 
+def _tune_prediction(
+    model: keras.Model, config: Config, data: TrainingDataInfo
+) -> tuple[Config, tuple[TriedSetting, ...]]:
+    """The settings of the bundle, and how those of [predict] were chosen, if they were."""
+    if not config.predict.tune_on_validation:
+        return config, ()
+    dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
+    if dataset.fingerprint != data.fingerprint:
+        raise TrainingError(
+            f"the slices in {dataset.root} have changed since the training started (dataset "
+            f"{data.fingerprint}, now {dataset.fingerprint}), so that predict.tune_on_validation "
+            "cannot use them: restore the slices and run the same command again."
+        )
+    return tune_prediction(model, config, data.intensity_scaling, dataset)
+
+
 def bundle_metadata(
     config: Config,
     training_data: TrainingDataInfo,
     best: EpochMetrics,
     commit: str | None,
     parents: Sequence[ParentBundle] = (),
+    tried: Sequence[TriedSetting] = (),
 ) -> BundleMetadata:
-    """The metadata in the manifest of the bundle."""
+    """The metadata in the manifest of the bundle; tried: how [predict] was chosen."""
     return BundleMetadata(
         name=config.run.name,
         created=utc_now(),
@@ -84,9 +107,9 @@ def bundle_metadata(
         intensity_scaling=training_data.intensity_scaling,
         class_tolerance=config.data.class_tolerance,
         other_values_are_background=config.data.other_values_are_background,
-        threshold=config.predict.threshold,
         metrics=best,
         parents=tuple(parents),
+        **prediction_metadata(config.predict, tried),
     )
 
 

@@ -316,10 +316,11 @@ def create_predictor(config: Config, scaling: IntensityScaling) -> PredictMasks:
     """A function from a state and images [H, W, C] in 0..1, of the network's size, to masks."""
     num_classes = len(config.data.segmentation_classes)
     model = build_inference_model(config.network, num_classes, config.input_channels)
-    threshold = config.predict.threshold
+    classes = [each.name for each in config.data.segmentation_classes]
+    thresholds = config.predict.thresholds(classes)
     forward = tf.function(
         lambda images: predicted_mask(
-            model(standardize(images, scaling), training=False), threshold
+            model(standardize(images, scaling), training=False), thresholds
         ),
         autograph=False,
     )

@@ -346,6 +346,8 @@ def test_the_order_of_classes_is_part_of_the_training_settings() -> None:
     [
         ({"train": {"class_weights": {"c": 2.0}}}, "c is not a class: the names are a, b, back"),
         ({"predict": {"threshold": 0.4}}, r"predict\.threshold = 0\.4 has no effect with several"),
+        ({"predict": {"class_thresholds": {"c": 0.4}}}, "class_thresholds.c is not a class"),
+        ({"predict": {"flips": ["vertical"]}}, r"data\.augment\.flip_vertical = 0"),
         (
             {"sweep": {"space": {"predict.threshold": {"uniform": [0.2, 0.8]}}}},
             r"sweep\.space: predict\.threshold has no effect with several classes",

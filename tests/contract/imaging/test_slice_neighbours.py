@@ -8,6 +8,7 @@ from contract.imaging.slice_neighbours import (
     center_slice,
     find_neighbours,
     find_volume_neighbours,
+    group_series,
     stack_slices,
 )
 
@@ -118,3 +119,9 @@ def test_the_center_of_a_stack_is_the_slice_itself() -> None:
     rgb, grey = stack[..., :3], stack[..., :1]
     assert center_slice(rgb, 1) is rgb
     assert center_slice(grey, 5) is grey
+
+
+def test_a_series_is_in_the_order_of_its_numbers() -> None:
+    names = ["P1-10", "P1-9", "P1-crop40-9", "alone", "P1-12", "P1-9"]
+    patients = ["a", "a", "a", "a", "a", "b"]
+    assert group_series(names, patients) == [[1, 0, 4], [2], [3], [5]]

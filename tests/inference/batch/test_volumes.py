@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 
 from contract.confusion import confusion_counts
 from contract.errors import DataError
+from contract.imaging.encode import encode_image
 from contract.imaging.nifti import read_nifti_labels
+from contract.imaging.post_processing import PostProcessing
 from contract.imaging.volume import Volume
 from contract.imaging.volume_files import find_volumes
 from contract.storage import LocalStorage
 from inference.__main__ import app
 from inference.batch.volumes import create_volume_job, predict_volumes, resume_volumes
 from inference.predictor import Predictor, load_predictor
-from tests.inference.conftest import IMAGE_SIZE
+from tests.inference.conftest import IMAGE_SIZE, MakeBundle
 from tests.volumes import (
     COLUMN_MM,
     FLIPS,
@@ -270,3 +272,23 @@ def test_the_neighbours_of_a_slice_are_those_of_the_volume(
         # Foreground is what is bright in the next slice, and the last slice is repeated.
         assert np.array_equal(stacked, alone[[1, 2, 3, 4, 5, 5]])
         assert dice(alone, shifted) > 0.8
+
+
+def test_the_largest_part_of_a_patient_is_that_of_the_volume(
+    make_bundle: MakeBundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A box through four slices, and a larger one in one slice; files of slices keep both."""
+    voxels = np.full(SHAPE, 20, np.int16)
+    voxels[:4, 4:12, 4:12] = 220
+    voxels[5, 16:28, 16:28] = 220
+    affine = standard_volume(SHAPE).affine
+    write_nifti(tmp_path / "in/p.nii.gz", Volume(voxels, affine))
+    bundle = make_bundle(post_processing=PostProcessing(largest_component="patient"))
+    assert run_predict(bundle.url, tmp_path / "in", tmp_path / "out")[0] == 0
+    assert caplog.text == ""
+    mask = read_nifti_labels(tmp_path / "out/p.nii.gz").to_standard().voxels
+    assert (mask.any(axis=(1, 2)) == [True] * 4 + [False] * 2).all()
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices/1.png").write_bytes(encode_image(voxels[5][..., None].astype(np.uint8)))
+    assert run_predict(bundle.url, tmp_path / "slices", tmp_path / "masks")[0] == 0
+    assert "this is not applied to image files" in caplog.text

@@ -23,9 +23,9 @@ from contract.config import Serve
 from contract.errors import ClusterError, DataError
 from contract.imaging.decode import decode_image, decode_mask
 from contract.imaging.encode import encode_stack
-from contract.registry import Registry
+from contract.registry import Registry, open_version_bundle
 from contract.storage import open_storage
-from inference.predictor import Segmentation
+from inference.predictor import Segmentation, load_predictor
 from inference.serving.app import Service, build_app
 from inference.serving.model_manager import LoadedModel, ModelManager
 from inference.serving.request_limits import ConcurrencyLimiter
@@ -35,6 +35,7 @@ from tests.end_to_end.test_python import SERVICE_BLOCK, code_blocks
 from tests.inference.conftest import THREE_CLASSES
 from tests.processes import resident_bytes, titled
 from tests.waiting import HANG_TIMEOUT_S
+from trainer.evaluation.slice_reader import load_saved_model
 
 PNG = {"Content-Type": "image/png"}
 AS_JSON = {"Accept": "application/json"}
@@ -80,6 +81,30 @@ def test_a_slice_is_segmented_as_png(client: httpx.Client, slice_png: bytes) -> 
     expected[10:40, 20:60] = 1
     assert mask.shape == expected.shape
     assert 2 * (mask & expected).sum() / (mask.sum() + expected.sum()) > 0.95
+
+
+def test_service_predict_and_evaluate_write_identical_masks(
+    service: Any, client: httpx.Client
+) -> None:
+    """A large rectangle with a hole, and a small one: the bundle fills it and drops the other."""
+    image = np.full((64, 96), 20, np.uint8)
+    image[10:50, 10:60] = 220
+    image[25:35, 25:40] = 20
+    image[10:20, 75:90] = 220
+    version = service.registry.resolve("bright@1")
+    predictor = load_predictor(open_version_bundle(version))
+    response = client.post(SEGMENT, content=encode_image(".png", image), headers=PNG)
+    served = (decode_mask(response.content, "mask") > 127).astype(np.uint8)
+    np.testing.assert_array_equal(served, predictor.predict(image).mask)
+    evaluated, _ = load_saved_model(Path(version.bundle))(image[None, ..., None])
+    np.testing.assert_array_equal(served, evaluated[0])
+    graph, _ = predictor.engine.infer(image[None, ..., None])[::-1]
+    assert graph[0, 30, 32] == 0
+    assert served[30, 32] == 1
+    assert graph[0, 15, 82] == 1
+    assert served[15, 82] == 0
+    model = client.get("/v1/model").json()
+    assert (model["largest_component"], model["fill_holes"]) == ("slice", "slice")
 
 
 def test_json_describes_the_same_mask_as_the_png(client: httpx.Client, slice_png: bytes) -> None:

@@ -24,9 +24,16 @@ def test_the_largest_of_background_and_classes_is_chosen() -> None:
 
 def test_a_single_class_is_above_the_threshold() -> None:
     maps = tf.constant([[[[0.3], [0.31], [0.9]]]])
-    assert predicted_mask(maps, 0.3).numpy().tolist() == [[[0, 1, 1]]]
+    assert predicted_mask(maps, (0.3,)).numpy().tolist() == [[[0, 1, 1]]]
 
 
-def test_several_classes_ignore_the_threshold() -> None:
+def test_of_several_classes_a_threshold_is_the_share_against_the_background() -> None:
     maps = one_hot(tf.constant(MASKS), 3) * 0.6
-    np.testing.assert_array_equal(predicted_mask(maps, 0.99), MASKS)
+    np.testing.assert_array_equal(predicted_mask(maps, (0.5,) * 3), MASKS)
+    # 0.6 of 0.6 + 0.4: above 0.59, not above 0.61.
+    only_second = np.where(MASKS == 2, MASKS, 0)
+    np.testing.assert_array_equal(predicted_mask(maps, (0.61, 0.59, 0.61)), only_second)
+    # Of 0.4 and 0.35, the class with the lower threshold wins.
+    both = tf.constant([[[[0.4, 0.35]]]])
+    assert predicted_mask(both, (0.5, 0.5)).numpy().item() == 1
+    assert predicted_mask(both, (0.5, 0.4)).numpy().item() == 2

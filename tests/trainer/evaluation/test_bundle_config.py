@@ -19,7 +19,7 @@ def test_only_settings_with_an_effect_on_an_evaluation_can_change(thresholding):
         ("data.intensity_high", 100.0),
         ("data.gamma", 2.0),
     ):
-        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
+        with pytest.raises(ConfigError, match=rf"{key} cannot be changed"):
             load_bundle_config(bundle, [f"{key}={value}"], {})
-        with pytest.raises(ConfigError, match=rf"evaluate cannot change {key}"):
+        with pytest.raises(ConfigError, match=rf"{key} cannot be changed"):
             load_bundle_config(bundle, [], {key: value})

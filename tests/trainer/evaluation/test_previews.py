@@ -9,8 +9,9 @@ from contract.storage import open_storage
 from tests.scores import score
 from tests.trainer.conftest import Prepared
 from tests.trainer.evaluation.conftest import EvaluationResult
+from trainer.data.dataset_index import SliceRecord
 from trainer.evaluation.previews import interleave_patients, slice_sheet, volume_sheet
-from trainer.evaluation.slice_reader import SliceReader, load_saved_model
+from trainer.evaluation.slice_reader import Mask, SliceReader, load_saved_model
 from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE
 
 
@@ -47,6 +48,10 @@ def test_a_slice_is_drawn_with_its_prediction_and_a_close_up(
 ) -> None:
     reader = SliceReader(open_storage(prepared.dataset.root), prepared.dataset.masks, (0.0, 255.0))
     predict_slices = load_saved_model(thresholding)
+
+    def find_mask(record: SliceRecord) -> Mask:
+        return predict_slices(reader.read(record)[1][None])[0][0]
+
     scores = {one.slice.name: one for one in done.evaluation.slices}
     expected = {
         "half-1": {"true": True, "missed": False, "invented": False},
@@ -55,11 +60,11 @@ def test_a_slice_is_drawn_with_its_prediction_and_a_close_up(
         "missed-1": {"true": False, "missed": True, "invented": False},
     }
     for name, colors in expected.items():
-        sheet = slice_sheet([scores[name]], reader, predict_slices)
+        sheet = slice_sheet([scores[name]], reader, find_mask)
         assert colors_in(sheet) == colors, name
         # The slice and, to its right, its close-up.
         assert decode_png(sheet).shape[1] == 2 * (256 + 6) + 6
-    volume = volume_sheet("half", done.evaluation.slices, reader, predict_slices)
+    volume = volume_sheet("half", done.evaluation.slices, reader, find_mask)
     assert colors_in(volume) == {"true": True, "missed": True, "invented": True}
-    missed = volume_sheet("missed", done.evaluation.slices, reader, predict_slices)
+    missed = volume_sheet("missed", done.evaluation.slices, reader, find_mask)
     assert colors_in(missed) == {"true": False, "missed": True, "invented": False}

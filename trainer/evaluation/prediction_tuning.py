@@ -1,0 +1,334 @@
+"""Settings of the prediction, chosen by the Dice of the validation patients.
+
+One setting after the other is tried: zooms, shifts and flips, then the threshold of each class, the
+largest component and holes. The best value is kept if the mean Dice by patient is higher by more
+than MIN_GAIN than with what was chosen before; otherwise the setting stays as it is. Only the valid
+split is used, so the metrics of the test split stay those of new patients.
+
+`choose` decides from any function that measures settings. A decision over the patients of all folds
+of a cross-validation would give it the probabilities of each fold's own validation patients.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from numpy.typing import NDArray
+
+from contract import bundle as bundles
+from contract.bundle import Manifest, TriedSetting
+from contract.config import Augment, Config, Predict
+from contract.config.loader import load_config
+from contract.confusion import ConfusionCounts, class_counts, pooled_counts
+from contract.errors import BundleError
+from contract.imaging.components import process_slice, process_volume
+from contract.imaging.intensity_scaling import IntensityScaling
+from contract.progress import ProgressCallback, no_progress
+from contract.storage import LocalStorage, Storage, open_storage
+from contract.temp_folders import folder_prefix
+from trainer.components.class_maps import predicted_mask
+from trainer.data.dataset_index import Dataset, SliceRecord, find_record_volumes
+from trainer.evaluation.evaluate import check_classes, check_patient_leakage, predict_split
+from trainer.evaluation.metric_summary import summarize
+from trainer.evaluation.scores import PatientScore
+from trainer.evaluation.slice_reader import (
+    Mask,
+    Pixels,
+    PredictSlices,
+    Probability,
+    SliceReader,
+    find_stacks,
+)
+from trainer.export.prediction_settings import changed_metadata, load_model
+from trainer.export.saved_model import SegmentationModule, export_bundle
+
+MIN_GAIN = 0.001
+"""A setting is changed if the mean Dice of the validation patients rises by more than this."""
+
+_ZOOMS = ((0.9, 1.0, 1.1), (0.8, 0.9, 1.0, 1.1, 1.25))
+_SHIFTS = ((0.02,),)
+# The closest to one half first, which is chosen if several are equal.
+_THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7)
+_SCOPES = ("slice", "patient")
+
+log = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """A setting of [predict], and the values to try."""
+
+    key: str
+    """Such as "zooms" or "class_thresholds.liver"."""
+    values: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class PredictedVolume:
+    """The slices of a volume with their probabilities."""
+
+    patient: str
+    y_true: Mask
+    """[slices, H, W] of class indices."""
+    probability: Probability
+    """[slices, H, W, K]."""
+
+
+def choose(
+    predict: Predict, steps: Sequence[Step], measure: Callable[[Predict], float], dice: float
+) -> tuple[Predict, float, tuple[TriedSetting, ...]]:
+    """Choose values for settings of the prediction, one after the other.
+
+    Args:
+        predict: The settings to start from.
+        steps: The settings and their values, in the order in which they are tried.
+        measure: The mean Dice with some settings, 0 to 1.
+        dice: That of the settings to start from.
+
+    Returns:
+        The chosen settings, their mean Dice, and everything that was tried.
+    """
+    tried: list[TriedSetting] = []
+    for step in steps:
+        changes = [(value, changed(predict, step.key, value)) for value in step.values]
+        scores = [(v, other, measure(other)) for v, other in changes if other != predict]
+        if not scores:
+            continue
+        best = max(scores, key=lambda score: score[2])
+        is_better = best[2] > dice + MIN_GAIN
+        for value, other, score in scores:
+            is_chosen = is_better and other == best[1]
+            text = json.dumps(value)
+            tried.append(
+                TriedSetting(
+                    setting=f"predict.{step.key}", value=text, dice=score, chosen=is_chosen
+                )
+            )
+        if is_better:
+            predict, dice = best[1:]
+            log.info("predict.%s = %s: Dice %.4f", step.key, json.dumps(best[0]), dice)
+    return predict, dice, tuple(tried)
+
+
+def changed(predict: Predict, key: str, value: Any) -> Predict:
+    """The settings with another value of one of them; key: as in Step."""
+    name, _, class_name = key.partition(".")
+    if class_name:
+        value = {**predict.class_thresholds, class_name: value}
+    return Predict.model_validate({**predict.model_dump(), name: value})
+
+
+def view_steps(augment: Augment) -> list[Step]:
+    """The settings that change probabilities. augment: the training's, which decides on flips."""
+    flips = [name for name in ("horizontal", "vertical") if getattr(augment, f"flip_{name}")]
+    choices = [(name,) for name in flips] + ([tuple(flips)] if len(flips) > 1 else [])
+    return [Step("zooms", _ZOOMS), Step("shifts", _SHIFTS), Step("flips", choices)]
+
+
+def mask_steps(classes: Sequence[str]) -> list[Step]:
+    """The settings that turn probabilities into masks; classes: the names of the classes."""
+    keys = [f"class_thresholds.{name}" for name in classes] if classes[1:] else ["threshold"]
+    return [
+        *(Step(key, _THRESHOLDS) for key in keys),
+        Step("largest_component", _SCOPES),
+        Step("fill_holes", _SCOPES),
+    ]
+
+
+def mean_dice(
+    volumes: Iterable[PredictedVolume], predict: Predict, classes: Sequence[str]
+) -> float:
+    """The mean over patients of the Dice, itself the mean over the classes.
+
+    volumes: those of at least one patient, with the probabilities of the views of the settings.
+    """
+    counts: dict[str, list[tuple[ConfusionCounts, ...]]] = {}
+    thresholds, steps = predict.thresholds(classes), predict.post_processing
+    for volume in volumes:
+        masks = [
+            process_slice(predicted_mask(tf.constant(maps[None]), thresholds)[0].numpy(), steps)
+            for maps in volume.probability
+        ]
+        final = process_volume(np.stack(masks), steps)
+        counts.setdefault(volume.patient, []).append(
+            class_counts(final, volume.y_true, len(classes))
+        )
+    patients = [
+        PatientScore(patient, 0, tuple(map(pooled_counts, zip(*each, strict=True))))
+        for patient, each in counts.items()
+    ]
+    dice = summarize(patient.metric("dice") for patient in patients).mean
+    assert dice is not None, "the Dice of a patient is always defined"
+    return dice
+
+
+def tune_prediction(
+    model: keras.Model,
+    config: Config,
+    scaling: IntensityScaling,
+    dataset: Dataset,
+    on_progress: ProgressCallback = no_progress,
+) -> tuple[Config, tuple[TriedSetting, ...]]:
+    """Choose the settings [predict] of a network on the valid split.
+
+    Args:
+        model: The network, in float32.
+        config: The settings of its training; [predict] is what is started from.
+        scaling: Its intensities.
+        dataset: The prepared slices of its training.
+        on_progress: Called with predicted slices and slices in total.
+
+    Returns:
+        The settings with what was chosen, and everything that was tried.
+
+    Raises:
+        StorageError, DataError: A slice cannot be read.
+    """
+    split = _ValidationSplit(model, config, scaling, dataset, on_progress)
+    classes = [each.name for each in config.data.segmentation_classes]
+    views, masks = view_steps(config.data.augment), mask_steps(classes)
+
+    def measure_views(predict: Predict) -> float:
+        with split.predict(predict) as volumes:
+            return mean_dice(volumes, predict, classes)
+
+    split.num_passes = 2 + sum(len(step.values) for step in views)
+    start = measure_views(config.predict)
+    predict, dice, tried = choose(config.predict, views, measure_views, start)
+    with split.predict(predict) as volumes:
+        predict, dice, more = choose(
+            predict, masks, lambda other: mean_dice(volumes, other, classes), dice
+        )
+    log.info("Dice of the validation patients: %.4f, before %.4f", dice, start)
+    first = TriedSetting(setting="predict", value="as configured", dice=start, chosen=True)
+    return config.with_values(_changes(config.predict, predict)), (first, *tried, *more)
+
+
+def tune_bundle(
+    bundle: Storage,
+    dataset: Dataset,
+    config: Config,
+    destination: Storage,
+    on_progress: ProgressCallback = no_progress,
+) -> Manifest:
+    """Write a bundle with the weights of another one and settings chosen on its valid split.
+
+    Args:
+        bundle: The bundle with the weights; it stays as it is.
+        dataset: The prepared slices of its training.
+        config: Its settings, with data.* of where the slices are now.
+        destination: Where the new bundle is written.
+        on_progress: As for tune_prediction.
+
+    Returns:
+        The manifest of the new bundle; tried_settings is everything that was tried.
+
+    Raises:
+        BundleError: The bundle is damaged or an ensemble, or there is a bundle at the destination.
+        DataError: The network was trained on a patient of the valid split, or there is none.
+        StorageError: A slice or the bundle cannot be read, or the new one cannot be written.
+    """
+    bundles.check_no_bundle(destination)
+    folder = bundles.fetch(bundle)
+    manifest = bundles.read_manifest(LocalStorage(folder))
+    if manifest.members:
+        raise BundleError(
+            f"{bundle.url} is an ensemble, whose members have settings of their own: tune each "
+            "member, and make an ensemble of these with `segfleet ensemble`."
+        )
+    check_classes(manifest, dataset)
+    check_patient_leakage(manifest, dataset, "valid", config.data)
+    own = load_config(folder / "config.toml")
+    model = load_model(folder, own)
+    batch = {"batch_size": config.predict.batch_size}
+    start = own.model_copy(update={"predict": own.predict.model_copy(update=batch)})
+    tuned, tried = tune_prediction(model, start, manifest.intensity_scaling, dataset, on_progress)
+    export_bundle(model, tuned, changed_metadata(manifest, tuned, tried), destination)
+    return bundles.read_manifest(destination)
+
+
+class _ValidationSplit:
+    """The slices of the valid split, and the network that predicts them."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Config,
+        scaling: IntensityScaling,
+        dataset: Dataset,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self._model, self._config, self._scaling = model, config, scaling
+        self._records = dataset.select("valid")
+        self._reader = SliceReader(
+            open_storage(dataset.root),
+            dataset.masks,
+            scaling.window,
+            find_stacks(self._records, config.data.neighbours),
+        )
+        self._on_progress, self._done = on_progress, 0
+        self.num_passes = 1
+        """How often all slices are predicted, at most."""
+
+    @contextmanager
+    def predict(self, predict: Predict) -> Iterator[list[PredictedVolume]]:
+        """The volumes of the split, predicted with some settings; in files until the block ends."""
+        config = self._config.model_copy(update={"predict": predict})
+        predict_slices = graph_function(SegmentationModule(self._model, config, self._scaling))
+        with tempfile.TemporaryDirectory(prefix=folder_prefix("tuning")) as folder:
+            yield [
+                self._predict_volume(records, predict_slices, Path(folder) / str(number))
+                for number, records in enumerate(find_record_volumes(self._records))
+            ]
+
+    def _predict_volume(
+        self, records: Sequence[SliceRecord], predict_slices: PredictSlices, path: Path
+    ) -> PredictedVolume:
+        """One volume; its arrays are files, because those of a split may exceed the memory."""
+        shape = (len(records), records[0].height, records[0].width)
+        classes = len(self._config.data.segmentation_classes)
+        y_true: NDArray[np.uint8] = np.memmap(f"{path}-true", np.uint8, "w+", shape=shape)
+        maps: NDArray[np.float32] = np.memmap(
+            f"{path}-maps", np.float32, "w+", shape=(*shape, classes)
+        )
+        index_of = {record: index for index, record in enumerate(records)}
+        batch_size = self._config.predict.batch_size
+        for record, truth, _, probability in predict_split(
+            records, self._reader, predict_slices, batch_size
+        ):
+            y_true[index_of[record]] = truth
+            maps[index_of[record]] = probability
+            self._done += 1
+            total = self.num_passes * len(self._records)
+            self._on_progress(self._done, total, "tuning the prediction")
+        return PredictedVolume(records[0].patient, y_true, maps)
+
+
+def graph_function(module: SegmentationModule) -> PredictSlices:
+    """The graph of a bundle as a function, as load_saved_model returns that of a written one."""
+    # As in save_graph; one trace for each type of slice, and none for each size.
+    graphs: Mapping[str, Any] = {
+        name: tf.function(
+            module.segment, autograph=False, input_signature=[tf.TensorSpec((None,) * 4, name)]
+        )
+        for name in ("uint8", "int32")
+    }
+
+    def predict(slices: Pixels) -> tuple[Mask, Probability]:
+        outputs = graphs[str(slices.dtype)](tf.constant(slices))
+        return outputs["mask"].numpy(), outputs["probability"].numpy()
+
+    return predict
+
+
+def _changes(before: Predict, after: Predict) -> dict[str, Any]:
+    """The settings that differ, as Config.with_values takes them."""
+    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
+    return {f"predict.{name}": value for name, value in new.items() if value != old[name]}
