@@ -22,28 +22,28 @@ from trainer.planning.step_time import NetworkShape, Workers
 
 GIVEN = "given"
 """The reason for a setting that the user gave."""
-TARGET_SAMPLES = 30_000
+TARGET_SAMPLES = 25_000
 """Samples that a training should see: somewhat more than the 20,000 below which nothing tells."""
 ENOUGH_SAMPLES = 20_000
-MAX_PASSES = 300
-"""How often a training uses each slice at most."""
+MAX_PASSES, MIN_SAMPLES = 300, 10_000
+"""How often a training uses each slice at most; with very few slices, it sees this many samples."""
 MIN_STEPS = 20
 """Steps of an epoch at least, so that validation does not take more time than training."""
 MIN_EPOCHS = 20
 """Epochs at least, between which the learning rate falls and the best checkpoint is chosen."""
 
-# Longer sides would be resized for more than any measured gain.
-_SIDES = (1024, 768, 512, 384, 320, 256, 192, 160, 128, 96, 64)
+# 160 px, for the time that they take, were no better than 128.
+_SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64)
 _MIN_SIDE, _MAX_SIDE = 16, 1024
 # The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
 _MIN_FEATURES, _MAX_LAYERS = 6, 7
-_WIDE_SIDE, _WIDE_SLICES = 192, 200
+_WIDE_SIDE, _WIDE_SLICES = 256, 200
 _NARROW, _WIDE = (16, 256), (32, 512)
 _CPU_BATCH, _GPU_BATCH = 8, 12
-# Of the start of Ray and TensorFlow, the first step, the bundle; and of a slice that is checked
-# and cached.
-_START_S, _SLICE_S, _EPOCH_S = 45.0, 0.01, 1.0
-_GPU_START_S = 75.0
+# The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
+# one core checks and caches, which several do at a time.
+_START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 1.0
+_SLICE_S, _MAX_READERS = 0.01, 8
 # Of the minutes, so that a training with many slices and little time has some left.
 _MIN_TRAINING = 0.3
 _MEMORY_FRACTION = 0.6
@@ -119,7 +119,7 @@ def choose_settings(
     """
     chosen = _Choices(given or {})
     workers = _choose_workers(fingerprint, resources, chosen.given)
-    seconds = training_seconds(fingerprint, minutes, bool(workers.gpus))
+    seconds = training_seconds(fingerprint, workers, minutes)
     shape, batch_size, schedule = _choose_shape(fingerprint, workers, seconds, chosen.given)
     _add_data(chosen, fingerprint, schedule)
     _add_augmentation(chosen, fingerprint)
@@ -151,11 +151,16 @@ class _Choices:
                 yield Choice(key, value, GIVEN)
 
 
-def training_seconds(fingerprint: DatasetFingerprint, minutes: float, is_gpu: bool) -> float:
+def training_seconds(fingerprint: DatasetFingerprint, workers: Workers, minutes: float) -> float:
     """The part of the time that remains for epochs."""
-    start = _GPU_START_S if is_gpu else _START_S
-    slices = sum(fingerprint.slices.values()) * _SLICE_S
+    start = _GPU_START_S if workers.gpus else _START_S
+    slices = sum(fingerprint.slices.values()) * _SLICE_S / min(workers.cpus, _MAX_READERS)
     return max(60 * minutes - start - slices, _MIN_TRAINING * 60 * minutes)
+
+
+def max_samples(fingerprint: DatasetFingerprint) -> int:
+    """The samples that a training sees at most, however much time it has."""
+    return max(MAX_PASSES * fingerprint.slices["train"], MIN_SAMPLES)
 
 
 def _choose_workers(
@@ -189,17 +194,23 @@ def _choose_shape(
     given: Mapping[str, Any],
 ) -> tuple[NetworkShape, int, Schedule]:
     """The largest network that the time and the memory allow, or the smallest of all."""
-    target = min(TARGET_SAMPLES, MAX_PASSES * fingerprint.slices["train"])
+    target = 0
+    if given.get("train.epochs") is None:
+        target = min(TARGET_SAMPLES, max_samples(fingerprint))
     shapes = candidate_shapes(fingerprint, given)
+    options: list[tuple[NetworkShape, int, Schedule]] = []
     for shape in shapes:
         batch_size = choose_batch_size(fingerprint, workers, shape, given)
-        if batch_size is None and shape is not shapes[-1]:
-            continue
-        batch_size = batch_size or workers.count
-        schedule = create_schedule(fingerprint, workers, shape, batch_size, seconds, given)
-        if schedule.samples >= target and schedule.seconds <= seconds:
-            break
-    return shape, batch_size, schedule
+        if batch_size is not None:
+            schedule = create_schedule(fingerprint, workers, shape, batch_size, seconds, given)
+            options.append((shape, batch_size, schedule))
+            if schedule.samples >= target and schedule.seconds <= seconds:
+                return options[-1]
+    if options:
+        return options[-1]
+    smallest, batch_size = shapes[-1], workers.count
+    schedule = create_schedule(fingerprint, workers, smallest, batch_size, seconds, given)
+    return smallest, batch_size, schedule
 
 
 def candidate_shapes(
@@ -266,7 +277,7 @@ def create_schedule(
     seconds: float,
     given: Mapping[str, Any] | None = None,
 ) -> Schedule:
-    """As many epochs as the time allows, and at most MAX_PASSES over the training slices.
+    """As many epochs as the time allows, for at most max_samples.
 
     An epoch is a pass over the training slices; it is longer if that were less than MIN_STEPS, and
     shorter if there were fewer than MIN_EPOCHS. A step of the validation takes a third of the time
@@ -276,14 +287,14 @@ def create_schedule(
     channels = input_channels(fingerprint, given)
     step = workers.step_seconds(shape, channels, len(fingerprint.classes), batch_size)
     natural = max(1, fingerprint.slices["train"] // batch_size)
-    most = max(1, int(seconds / step / MIN_EPOCHS))
+    most = max(1, int((seconds / MIN_EPOCHS - _EPOCH_S) / (step * 7 / 6)))
     steps = given.get("train.steps_per_epoch") or min(max(natural, MIN_STEPS), most)
     all_validation = max(1, math.ceil(fingerprint.slices["valid"] / batch_size))
     validation = min(all_validation, max(1, steps // 2))
     validation = given.get("train.validation_steps") or validation
     epoch = _EPOCH_S + step * (steps + validation / 3)
-    passes = math.ceil(MAX_PASSES * fingerprint.slices["train"] / (steps * batch_size))
-    epochs = given.get("train.epochs") or min(max(1, int(seconds / epoch)), max(passes, MIN_EPOCHS))
+    limit = max(MIN_EPOCHS, math.ceil(max_samples(fingerprint) / (steps * batch_size)))
+    epochs = given.get("train.epochs") or min(max(1, int(seconds / epoch)), limit)
     return Schedule(
         epochs,
         steps,
@@ -607,7 +618,7 @@ def _add_schedule(
         f"step takes {schedule.step_seconds * 1000:.0f} ms ({source}); {schedule.samples} samples "
         "are seen"
     )
-    if schedule.samples < min(ENOUGH_SAMPLES, MAX_PASSES * fingerprint.slices["train"]):
+    if schedule.samples < min(ENOUGH_SAMPLES, max_samples(fingerprint)):
         text += f"; below {ENOUGH_SAMPLES} no result tells: take more minutes or faster machines"
     elif schedule.seconds < seconds / 2:
         text += f"; more than {MAX_PASSES} passes over the slices would not pay"
