@@ -5,16 +5,15 @@ spaced sample. Nothing is written.
 """
 
 import statistics
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.config import Data
 from contract.errors import DataError
-from contract.imaging.file_names import is_hidden, is_image_file, normalized_stem
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.imaging.mask_encoding import MaskEncoding, threshold_encoding
 from contract.imaging.mask_values import (
@@ -22,14 +21,20 @@ from contract.imaging.mask_values import (
     decide_threshold,
     equivalent_threshold,
 )
-from contract.imaging.segmentation_class import Color
+from contract.imaging.segmentation_class import Color, create_classes
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import ObjectInfo, Storage
-from trainer.data.dataset_index import Dataset, SliceRecord
-from trainer.data.dataset_stats import MIN_INTENSITY, IntensityHistogram, measure_intensities
+from contract.storage import Storage
+from trainer.data.dataset_index import (
+    Dataset,
+    SliceRecord,
+    class_encoding,
+    counted_thresholds,
+)
+from trainer.data.dataset_stats import MIN_INTENSITY, measure_intensities
 from trainer.data.foreground_intensities import (
     HIGH_PERCENTILE,
     LOW_PERCENTILE,
+    ForegroundCounter,
     find_percentile,
     foreground_scaling,
 )
@@ -37,7 +42,7 @@ from trainer.data.importers.dataset_import import read_volume_records
 from trainer.data.importers.slice_files import VolumeRecord
 from trainer.data.pair_checks import DecodedPair, check_pairs, class_fractions
 from trainer.data.pairing import Pair, list_files, pair_files
-from trainer.data.splits import SPLITS, Split, stratified_split
+from trainer.data.splits import SPLITS, Split, find_patient, stratified_split
 from trainer.planning.patient_names import choose_patient_regex
 
 MAX_DECODED = 1000
@@ -103,13 +108,27 @@ class DatasetFingerprint:
     """Whether the names of the classes are those of the settings or of the import."""
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Decoded pairs, and what their masks mean."""
+
+    decoded: Sequence[DecodedPair]
+    encoding: MaskEncoding
+    fractions: Sequence[tuple[float, ...]]
+    """The fraction of each mask that each class has."""
+    counter: ForegroundCounter
+    threshold: int
+    """That of the foreground whose intensities were counted."""
+    has_class_names: bool
+
+
 def measure_fingerprint(
     data: Data,
-    given: frozenset[str],
+    given: Collection[str],
     seed: int,
     storage: Storage,
     on_progress: ProgressCallback = no_progress,
-) -> tuple[Data, DatasetFingerprint]:
+) -> DatasetFingerprint:
     """Look at a dataset.
 
     Args:
@@ -121,74 +140,64 @@ def measure_fingerprint(
         on_progress: Called after each slice.
 
     Returns:
-        The settings with those that were recognized, and the fingerprint.
+        The fingerprint.
 
     Raises:
         DataError: There are no slices or masks, a decoded file cannot be used, or patients or
             foreground cannot be recognized.
     """
-    data = data.model_copy(update=_recognize_layout(data, given, storage))
-    files = list_files(data, storage)
-    if "patient_id_regex" not in given:
-        regex = _recognize_patients(files, data, storage)
-        data = data.model_copy(update={"patient_id_regex": regex})
-    pairs = pair_files(files, data, storage)
-    sample = select_sample(pairs, MAX_DECODED)
+    if "layout" not in given:
+        data = data.model_copy(update={"layout": _recognize_layout(data, storage)})
+    regex, pairs = _pair_slices(data, "patient_id_regex" in given, storage)
     records = read_volume_records(storage)
-    encoding = _given_encoding(data)
-    if encoding:
-        thresholds = (0,)
-    else:
-        thresholds = POSSIBLE_THRESHOLDS if data.mask_threshold is None else (data.mask_threshold,)
-    decoded, counter = check_pairs(sample, storage, encoding, thresholds, on_progress)
-    has_class_names = True
-    if encoding is None and data.mask_threshold is None:
-        data, has_class_names = _recognize_masks(decoded, data, records, storage)
-        if data.classes:
-            decoded = _count_classes(decoded, data)
-    encoding = _given_encoding(data) or threshold_encoding(data.mask_threshold or 0)
-    fractions = [class_fractions(each.values, encoding) for each in decoded]
-    split_of = _assign_patients(pairs, decoded, fractions, data, seed)
-    pairs = [replace(pair, split=split_of[pair]) for pair in pairs]
-    training = [index for index, each in enumerate(decoded) if split_of[each.pair] == "train"]
-    if not training or not any(sum(fractions[index]) for index in training):
+    sample = _decode_sample(select_sample(pairs, MAX_DECODED), data, records, storage, on_progress)
+    split_of = _assign_patients(pairs, sample, data, seed)
+    training = [
+        index
+        for index, each in enumerate(sample.decoded)
+        if split_of[each.pair.patient, each.pair.split] == "train"
+    ]
+    fractions = [sample.fractions[index] for index in training]
+    if not any(map(sum, fractions)):
         raise DataError(
             f"{storage.url}: none of {len(training)} masks of the train split has foreground: "
             "check the masks, or set data.mask_threshold or data.classes."
         )
-    counted = equivalent_threshold(encoding.threshold or 0, thresholds)
-    counts = counter.total([decoded[index].pair for index in training], counted)
-    histogram, formats = _measure_all(decoded, fractions, split_of, encoding, storage)
-    values = np.flatnonzero(histogram.pixels)
+    counts = sample.counter.total(
+        [sample.decoded[index].pair for index in training], sample.threshold
+    )
+    histogram, formats = _measure_pixels(sample, storage)
+    values = np.flatnonzero(histogram)
     low, high = (
-        find_percentile(values + MIN_INTENSITY, histogram.pixels[values], percentile)
+        find_percentile(values + MIN_INTENSITY, histogram[values], percentile)
         for percentile in (LOW_PERCENTILE, HIGH_PERCENTILE)
     )
-    return data, DatasetFingerprint(
+    heights, widths = zip(*((each.height, each.width) for each in sample.decoded), strict=True)
+    splits = [split_of[pair.patient, pair.split] for pair in pairs]
+    assigned = {(own, pair.patient) for own, pair in zip(splits, pairs, strict=True)}
+    return DatasetFingerprint(
         layout=data.layout,
-        patient_id_regex=data.patient_id_regex,
+        patient_id_regex=regex,
         example=(pairs[0].name, pairs[0].patient),
-        slices={split: sum(pair.split == split for pair in pairs) for split in SPLITS},
-        patients={
-            split: len({pair.patient for pair in pairs if pair.split == split}) for split in SPLITS
-        },
-        decoded=len(decoded),
-        height=round(statistics.median(each.height for each in decoded)),
-        width=round(statistics.median(each.width for each in decoded)),
-        max_height=max(each.height for each in decoded),
-        max_width=max(each.width for each in decoded),
-        is_color=any(each.is_color for each in decoded),
+        slices={split: splits.count(split) for split in SPLITS},
+        patients={split: sum(own == split for own, _ in assigned) for split in SPLITS},
+        decoded=len(sample.decoded),
+        height=round(statistics.median(heights)),
+        width=round(statistics.median(widths)),
+        max_height=max(heights),
+        max_width=max(widths),
+        is_color=any(each.is_color for each in sample.decoded),
         is_8_bit=all(name.endswith("uint8") for name in formats),
         min_intensity=int(values[0]) + MIN_INTENSITY,
         max_intensity=int(values[-1]) + MIN_INTENSITY,
         low_intensity=low,
         high_intensity=high,
         foreground=_foreground_scaling(counts),
-        mask_threshold=encoding.threshold,
-        classes=_class_stats([fractions[index] for index in training], encoding),
-        foreground_slices=sum(sum(fractions[index]) > 0 for index in training) / len(training),
+        mask_threshold=sample.encoding.threshold,
+        classes=_class_stats(fractions, sample.encoding),
+        foreground_slices=sum(sum(each) > 0 for each in fractions) / len(fractions),
         spacing_mm=_median_spacing(records),
-        has_class_names=has_class_names,
+        has_class_names=sample.has_class_names,
     )
 
 
@@ -198,59 +207,62 @@ def select_sample(pairs: Sequence[Pair], max_count: int) -> list[Pair]:
     return [pairs[index * len(pairs) // count] for index in range(count)]
 
 
-def _recognize_layout(data: Data, given: frozenset[str], storage: Storage) -> dict[str, str]:
+def _recognize_layout(data: Data, storage: Storage) -> str:
     """The layout whose folder of images exists; presplit if none does, which is then an error."""
-    if "layout" in given or storage.list_objects(f"{data.train_dir}/{data.images_dir}"):
-        return {}
-    is_unsplit = bool(storage.list_objects(data.images_dir))
-    return {"layout": "unsplit" if is_unsplit else "presplit"}
+    if storage.list_objects(f"{data.train_dir}/{data.images_dir}"):
+        return "presplit"
+    return "unsplit" if storage.list_objects(data.images_dir) else "presplit"
 
 
-def _recognize_patients(files: Sequence[ObjectInfo], data: Data, storage: Storage) -> str:
-    """The regular expression of the patients, from the names of the images."""
-    directories: dict[Split | None, str] = {
-        "train": f"{data.train_dir}/",
-        "valid": f"{data.valid_dir}/",
-        "test": f"{data.test_dir}/",
-    }
-    if data.layout == "unsplit":
-        directories = {None: ""}
-    names: dict[Split | None, list[str]] = {split: [] for split in directories}
-    for split, directory in directories.items():
-        folder = f"{directory}{data.images_dir}/"
-        for key in (info.key for info in files if info.key.startswith(folder)):
-            if is_image_file(key) and not is_hidden(key):
-                names[split].append(normalized_stem(key.rpartition("/")[2]))
-    if not any(names.values()):
-        # Without images; pair_files says what is missing.
-        return data.patient_id_regex
+def _pair_slices(data: Data, has_regex: bool, storage: Storage) -> tuple[str, list[Pair]]:
+    """The regular expression of the patients, and all pairs with their patients."""
+    files = list_files(data, storage)
+    if has_regex:
+        return data.patient_id_regex, pair_files(files, data, storage)
+    # Paired with an expression that fits every name, until the one of the patients is known.
+    any_name = data.model_copy(update={"patient_id_regex": "^."})
+    pairs = pair_files(files, any_name, storage)
+    names: dict[Split | None, list[str]] = {}
+    for pair in pairs:
+        names.setdefault(pair.split, []).append(pair.name)
     min_patients = 3 if data.layout == "unsplit" and data.test_fraction else 2
     try:
-        return choose_patient_regex(names, min_patients)
+        regex = choose_patient_regex(names, min_patients)
     except DataError as error:
         raise DataError(f"{storage.url}: {error}") from error
+    return regex, [
+        replace(pair, patient=find_patient(pair.name, regex) or pair.name) for pair in pairs
+    ]
 
 
-def _given_encoding(data: Data) -> MaskEncoding | None:
-    """How the masks encode data.classes; None without them."""
-    if not data.classes:
-        return None
-    return MaskEncoding(
-        data.segmentation_classes,
-        tolerance=data.class_tolerance,
-        other_is_background=data.other_values_are_background,
-    )
-
-
-def _recognize_masks(
-    decoded: Sequence[DecodedPair],
+def _decode_sample(
+    pairs: Sequence[Pair],
     data: Data,
     records: Mapping[str, VolumeRecord],
     storage: Storage,
-) -> tuple[Data, bool]:
-    """The settings with a threshold, or with a class for each of the values of the masks.
+    on_progress: ProgressCallback,
+) -> _Sample:
+    """Decode pairs, and recognize what their masks mean unless the settings say so."""
+    encoding, thresholds = class_encoding(data), counted_thresholds(data)
+    decoded, counter = check_pairs(pairs, storage, encoding, thresholds, on_progress)
+    has_names = True
+    if encoding is None and data.mask_threshold is not None:
+        encoding = threshold_encoding(data.mask_threshold)
+    if encoding is None:
+        encoding, has_names = _recognize_masks(decoded, records, storage)
+        if encoding.threshold is None:
+            decoded = _count_classes(decoded, encoding)
+    fractions = [class_fractions(each.values, encoding) for each in decoded]
+    threshold = equivalent_threshold(encoding.threshold or 0, thresholds)
+    return _Sample(decoded, encoding, fractions, counter, threshold, has_names)
 
-    Also whether the names of the classes are known.
+
+def _recognize_masks(
+    decoded: Sequence[DecodedPair], records: Mapping[str, VolumeRecord], storage: Storage
+) -> tuple[MaskEncoding, bool]:
+    """One foreground above a threshold, or a class for each of the values of the masks.
+
+    Also whether the names of the classes are known, from the import of a dataset.
     """
     values = sorted({value for each in decoded for value in each.values if value > 0})
     if not _are_labels(values):
@@ -258,16 +270,15 @@ def _recognize_masks(
             threshold = decide_threshold((each.pair.mask, each.values) for each in decoded)
         except DataError as error:
             raise DataError(f"{storage.url}: {error}") from error
-        return data.model_copy(update={"mask_threshold": threshold}), True
+        return threshold_encoding(threshold), True
     known = {
         value: name for record in records.values() for value, name in record.label_names.items()
     }
-    names = {value: _class_name(known.get(value), value) for value in values}
-    if len(set(names.values())) < len(names):
-        names = {value: _class_name(None, value) for value in values}
-    classes = {name: value for value, name in names.items()}
-    changed = Data.model_validate({**data.model_dump(), "classes": classes})
-    return changed, all(value in known for value in values)
+    names = [_class_name(known.get(value), value) for value in values]
+    if len(set(names)) < len(names):
+        names = [_class_name(None, value) for value in values]
+    classes = create_classes(dict(zip(names, values, strict=True)))
+    return MaskEncoding(classes), all(value in known for value in values)
 
 
 def _are_labels(values: Sequence[int]) -> bool:
@@ -286,70 +297,54 @@ def _class_name(label: str | None, value: int) -> str:
     return text if usable else f"class_{value}"
 
 
-def _count_classes(decoded: Sequence[DecodedPair], data: Data) -> list[DecodedPair]:
+def _count_classes(decoded: Sequence[DecodedPair], encoding: MaskEncoding) -> list[DecodedPair]:
     """Pairs whose masks are counted by class index, as if the classes had been known before."""
-    indices = {value: index for index, value in enumerate(data.classes.values(), start=1)}
+    indices = {each.value: index for index, each in enumerate(encoding.classes, start=1)}
     return [
-        replace(
-            each,
-            values={
-                indices.get(value, 0) if value else 0: count for value, count in each.values.items()
-            },
-        )
+        replace(each, values={indices.get(value, 0): n for value, n in each.values.items()})
         for each in decoded
     ]
 
 
 def _assign_patients(
-    pairs: Sequence[Pair],
-    decoded: Sequence[DecodedPair],
-    fractions: Sequence[tuple[float, ...]],
-    data: Data,
-    seed: int,
-) -> dict[Pair, Split]:
-    """The split of each pair: of its folder, or as an unsplit dataset will be split.
+    pairs: Sequence[Pair], sample: _Sample, data: Data, seed: int
+) -> dict[tuple[str, Split | None], Split]:
+    """The split of each patient: of its folder, or as an unsplit dataset will be split.
 
-    If only a sample was decoded, the split of a patient may become another one.
+    If only a sample was decoded, a patient of an unsplit dataset may get into another split.
     """
     if data.layout == "presplit":
-        return {pair: pair.split for pair in pairs if pair.split}
-    counts = Counter[str]()
-    foreground: dict[str, float] = {pair.patient: 0.0 for pair in pairs}
-    for each, fraction in zip(decoded, fractions, strict=True):
-        counts[each.pair.patient] += 1
-        foreground[each.pair.patient] += sum(fraction)
-    means = {patient: total / max(1, counts[patient]) for patient, total in foreground.items()}
+        return {(pair.patient, pair.split): pair.split for pair in pairs if pair.split}
+    fractions: dict[str, list[float]] = {pair.patient: [] for pair in pairs}
+    for each, fraction in zip(sample.decoded, sample.fractions, strict=True):
+        fractions[each.pair.patient].append(sum(fraction))
+    means = {patient: sum(own) / max(1, len(own)) for patient, own in fractions.items()}
     patients = stratified_split(means, data.valid_fraction, data.test_fraction, seed)
-    split_of: dict[str, Split] = {patient: split for split in SPLITS for patient in patients[split]}
-    return {pair: split_of[pair.patient] for pair in pairs}
+    return {(patient, None): split for split in SPLITS for patient in patients[split]}
 
 
-def _measure_all(
-    decoded: Sequence[DecodedPair],
-    fractions: Sequence[tuple[float, ...]],
-    split_of: Mapping[Pair, Split],
-    encoding: MaskEncoding,
-    storage: Storage,
-) -> tuple[IntensityHistogram, Mapping[str, int]]:
-    """The intensities of all pixels of some slices, and the formats of these slices."""
-    records = [
+def _measure_pixels(
+    sample: _Sample, storage: Storage
+) -> tuple[NDArray[np.int64], Mapping[str, int]]:
+    """The histogram of all pixels of some slices, as IntensityHistogram, and their formats."""
+    count = min(len(sample.decoded), _MAX_HISTOGRAMS)
+    chosen = [index * len(sample.decoded) // count for index in range(count)]
+    records = tuple(
         SliceRecord(
             each.pair.name,
             each.pair.patient,
-            split_of[each.pair],
+            each.pair.split or "train",
             each.pair.image,
             each.pair.mask,
             each.height,
             each.width,
-            fraction,
+            sample.fractions[index],
         )
-        for each, fraction in zip(decoded, fractions, strict=True)
-    ]
-    count = min(len(records), _MAX_HISTOGRAMS)
-    chosen = tuple(records[index * len(records) // count] for index in range(count))
-    histograms, formats = measure_intensities(Dataset(storage.url, chosen, "", encoding), storage)
-    total = sum(each.pixels for each in histograms.values())
-    return IntensityHistogram(pixels=np.asarray(total)), formats
+        for index, each in ((index, sample.decoded[index]) for index in chosen)
+    )
+    dataset = Dataset(storage.url, records, "", sample.encoding)
+    histograms, formats = measure_intensities(dataset, storage)
+    return np.sum([each.pixels for each in histograms.values()], axis=0), formats
 
 
 def _foreground_scaling(counts: Sequence[tuple[int, int]]) -> IntensityScaling | None:

@@ -115,8 +115,8 @@ def create_plan(
     partial = validate(_create_tree(alone), origin="settings")
     is_local = not has_address(partial.cluster)
     resources = find_resources(partial.cluster)
-    names = frozenset(key.removeprefix(_DATA) for key in given if key.startswith(_DATA))
-    _, fingerprint = measure_fingerprint(
+    names = {key.removeprefix(_DATA) for key in given if key.startswith(_DATA)}
+    fingerprint = measure_fingerprint(
         partial.data, names, partial.run.seed, open_storage(root), on_progress
     )
     named = {"run.name": _run_name(root)} | dict(given)

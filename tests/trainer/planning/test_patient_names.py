@@ -3,8 +3,10 @@
 import pytest
 
 from contract.errors import DataError
-from trainer.data.splits import find_patient
+from trainer.data.splits import Split, find_patient
 from trainer.planning.patient_names import choose_patient_regex
+
+Names = dict[Split | None, list[str]]
 
 
 @pytest.mark.parametrize(
@@ -23,13 +25,13 @@ def test_the_patient_is_found_in_usual_names(names: list[str], patient: str) -> 
 
 def test_a_patient_of_one_split_is_not_in_another() -> None:
     # Before the first hyphen is the hospital, which both splits have.
-    names = {"train": ["A-1_01", "A-1_02"], "valid": ["A-2_01", "A-2_02"], "test": []}
+    names: Names = {"train": ["A-1_01", "A-1_02"], "valid": ["A-2_01", "A-2_02"], "test": []}
     regex = choose_patient_regex(names, 2)
     assert {find_patient(name, regex) for name in names["train"]} == {"A-1"}
 
 
 def test_slices_that_are_split_already_may_be_patients() -> None:
-    names = {"train": ["img_1", "img_2"], "valid": ["img_3"]}
+    names: Names = {"train": ["img_1", "img_2"], "valid": ["img_3"]}
     assert find_patient("img_1", choose_patient_regex(names, 2)) == "img_1"
 
 
