@@ -13,42 +13,38 @@ what was measured on slices of NIH Pancreas-CT:
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from cluster.resources import Node
 from trainer.planning.fingerprint import DatasetFingerprint
+from trainer.planning.sizing import (
+    CPU_BATCH,
+    ENOUGH_SAMPLES,
+    MAX_PASSES,
+    MIN_EPOCHS,
+    TARGET_SAMPLES,
+    WIDE,
+    Resources,
+    Schedule,
+    choose_shape,
+    choose_workers,
+    max_samples,
+    training_seconds,
+)
 from trainer.planning.step_time import NetworkShape, Workers
 
 GIVEN = "given"
 """The reason for a setting that the user gave."""
-TARGET_SAMPLES = 25_000
-"""Samples that a training should see: somewhat more than the 20,000 below which nothing tells."""
-ENOUGH_SAMPLES = 20_000
-MAX_PASSES, MIN_SAMPLES = 300, 10_000
-"""How often a training uses each slice at most; with very few slices, it sees this many samples."""
-MIN_STEPS = 20
-"""Steps of an epoch at least, so that validation does not take more time than training."""
-MIN_EPOCHS = 20
-"""Epochs at least, between which the learning rate falls and the best checkpoint is chosen."""
-
-# 160 px, for the time that they take, were no better than 128.
-_SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64)
-_MIN_SIDE, _MAX_SIDE = 16, 1024
-# The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
-_MIN_FEATURES, _MAX_LAYERS = 6, 7
-_WIDE_SIDE, _WIDE_SLICES = 256, 200
-_NARROW, _WIDE = (16, 256), (32, 512)
-_CPU_BATCH, _GPU_BATCH = 8, 12
-# The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
-# one core checks and caches, which several do at a time.
-_START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 1.0
-_SLICE_S, _MAX_READERS = 0.01, 8
-# Of the minutes, so that a training with many slices and little time has some left.
-_MIN_TRAINING = 0.3
-_MEMORY_FRACTION = 0.6
-_GB_PER_CPU, _GB_PER_GPU = 2.0, 16.0
 _SOFT_TISSUE = (-160, 240)
+# Settings that have an effect, or are allowed, with a window only.
+_WINDOW_SETTINGS = (
+    "data.intensity_low",
+    "data.intensity_high",
+    "data.color_space",
+    "data.gamma",
+    "data.sharpening",
+)
 
 
 @dataclass(frozen=True)
@@ -58,32 +54,6 @@ class Choice:
     key: str
     value: Any
     reason: str
-
-
-@dataclass(frozen=True)
-class Resources:
-    """The machines that will train."""
-
-    nodes: tuple[Node, ...]
-    memory_gb: float | None = None
-    """Memory of a node; None if it is not known."""
-    gpu_memory_gb: float | None = None
-    measured_speed: float | None = None
-    """Multiply-adds of training per second of one worker alone, if measured."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The epochs of a training, and their expected time."""
-
-    epochs: int
-    steps_per_epoch: int
-    validation_steps: int
-    all_validation_steps: int
-    step_seconds: float
-    seconds: float
-    samples: int
-    """Samples seen in all epochs, augmented copies included."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +88,9 @@ def choose_settings(
         The settings. They fit each other, unless a given one does not fit the dataset.
     """
     chosen = _Choices(given or {})
-    workers = _choose_workers(fingerprint, resources, chosen.given)
+    workers = choose_workers(fingerprint, resources, chosen.given)
     seconds = training_seconds(fingerprint, workers, minutes)
-    shape, batch_size, schedule = _choose_shape(fingerprint, workers, seconds, chosen.given)
+    shape, batch_size, schedule = choose_shape(fingerprint, workers, seconds, chosen.given)
     _add_data(chosen, fingerprint, schedule)
     _add_augmentation(chosen, fingerprint)
     _add_network(chosen, fingerprint, workers, shape, batch_size, schedule)
@@ -144,172 +114,11 @@ class _Choices:
             self._chosen[key] = Choice(key, value, reason)
 
     def __iter__(self) -> Iterator[Choice]:
-        """The chosen settings, then other given ones."""
-        yield from self._chosen.values()
+        """Given settings that are not chosen from anything, then the chosen ones."""
         for key, value in self.given.items():
             if key not in self._chosen and value is not None:
                 yield Choice(key, value, GIVEN)
-
-
-def training_seconds(fingerprint: DatasetFingerprint, workers: Workers, minutes: float) -> float:
-    """The part of the time that remains for epochs."""
-    start = _GPU_START_S if workers.gpus else _START_S
-    slices = sum(fingerprint.slices.values()) * _SLICE_S / min(workers.cpus, _MAX_READERS)
-    return max(60 * minutes - start - slices, _MIN_TRAINING * 60 * minutes)
-
-
-def max_samples(fingerprint: DatasetFingerprint) -> int:
-    """The samples that a training sees at most, however much time it has."""
-    return max(MAX_PASSES * fingerprint.slices["train"], MIN_SAMPLES)
-
-
-def _choose_workers(
-    fingerprint: DatasetFingerprint, resources: Resources, given: Mapping[str, Any]
-) -> Workers:
-    """One worker for each GPU; without GPUs, one for each node of similar size."""
-    gpu_nodes = [node for node in resources.nodes if node.gpus >= 1]
-    use_gpus = bool(gpu_nodes) and given.get("train.gpus_per_worker", 1) > 0
-    if use_gpus:
-        count = sum(int(node.gpus) for node in gpu_nodes)
-        cpus = min(node.cpus / int(node.gpus) for node in gpu_nodes)
-        memory = resources.gpu_memory_gb or _GB_PER_GPU
-    else:
-        largest = max(node.cpus for node in resources.nodes)
-        similar = [node.cpus for node in resources.nodes if node.cpus > largest / 2]
-        count, cpus = len(similar), min(similar)
-        memory = resources.memory_gb or _GB_PER_CPU * cpus
-    # Each worker has at least one sample of a batch.
-    count = min(count, max(1, fingerprint.slices["train"]))
-    if "train.batch_size" in given:
-        count = math.gcd(count, given["train.batch_size"])
-    count = given.get("train.num_workers", count)
-    cpus = given.get("train.cpus_per_worker", max(1, int(cpus)))
-    return Workers(count, cpus, int(use_gpus), memory, resources.measured_speed)
-
-
-def _choose_shape(
-    fingerprint: DatasetFingerprint,
-    workers: Workers,
-    seconds: float,
-    given: Mapping[str, Any],
-) -> tuple[NetworkShape, int, Schedule]:
-    """The largest network that the time and the memory allow, or the smallest of all."""
-    target = 0
-    if given.get("train.epochs") is None:
-        target = min(TARGET_SAMPLES, max_samples(fingerprint))
-    shapes = candidate_shapes(fingerprint, given)
-    options: list[tuple[NetworkShape, int, Schedule]] = []
-    for shape in shapes:
-        batch_size = choose_batch_size(fingerprint, workers, shape, given)
-        if batch_size is not None:
-            schedule = create_schedule(fingerprint, workers, shape, batch_size, seconds, given)
-            options.append((shape, batch_size, schedule))
-            if schedule.samples >= target and schedule.seconds <= seconds:
-                return options[-1]
-    if options:
-        return options[-1]
-    smallest, batch_size = shapes[-1], workers.count
-    schedule = create_schedule(fingerprint, workers, smallest, batch_size, seconds, given)
-    return smallest, batch_size, schedule
-
-
-def candidate_shapes(
-    fingerprint: DatasetFingerprint, given: Mapping[str, Any] | None = None
-) -> list[NetworkShape]:
-    """The networks to choose from, largest first; none is larger than the median slice.
-
-    Their input has the proportions of the median slice, and about as many pixels as the square of
-    one of the usual sides; the slice's own size is one of them.
-    """
-    given = given or {}
-    side = math.sqrt(fingerprint.height * fingerprint.width)
-    sides = [min(side, _MAX_SIDE), *(each for each in _SIDES if each < side)]
-    shapes: list[NetworkShape] = []
-    for each in sides:
-        shape = _create_shape(fingerprint, each / side, given)
-        if shape not in shapes:
-            shapes.append(shape)
-    return shapes
-
-
-def _create_shape(
-    fingerprint: DatasetFingerprint, scale: float, given: Mapping[str, Any]
-) -> NetworkShape:
-    height, width = (
-        max(_MIN_SIDE, round(side * scale)) for side in (fingerprint.height, fingerprint.width)
-    )
-    if size := given.get("network.image_size"):
-        height, width = (size, size) if isinstance(size, int) else size
-    levels = 1 + int(math.log2(min(height, width) / _MIN_FEATURES))
-    levels = given.get("network.num_layers", min(max(levels, 2), _MAX_LAYERS))
-    if not size:
-        multiple = 2 ** (levels - 1)
-        height, width = (max(1, side // multiple) * multiple for side in (height, width))
-    is_wide = height * width >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
-    filters, cap = _WIDE if is_wide else _NARROW
-    filters = given.get("network.base_filters", filters)
-    cap = given.get("network.max_filters", max(cap, filters))
-    return NetworkShape(height, width, levels, filters, cap or filters * 2**levels)
-
-
-def choose_batch_size(
-    fingerprint: DatasetFingerprint,
-    workers: Workers,
-    shape: NetworkShape,
-    given: Mapping[str, Any] | None = None,
-) -> int | None:
-    """The global batch size; None if the memory of a worker is too small for two samples."""
-    if given and "train.batch_size" in given:
-        return given["train.batch_size"]
-    per_worker = _GPU_BATCH if workers.gpus else max(_CPU_BATCH // workers.count, 4)
-    fitting = int(_MEMORY_FRACTION * workers.memory_gb * 2**30 / shape.sample_bytes)
-    if fitting < 2:
-        return None
-    available = max(1, fingerprint.slices["train"] // workers.count)
-    return workers.count * min(per_worker, fitting, available)
-
-
-def create_schedule(
-    fingerprint: DatasetFingerprint,
-    workers: Workers,
-    shape: NetworkShape,
-    batch_size: int,
-    seconds: float,
-    given: Mapping[str, Any] | None = None,
-) -> Schedule:
-    """As many epochs as the time allows, for at most max_samples.
-
-    An epoch is a pass over the training slices; it is longer if that were less than MIN_STEPS, and
-    shorter if there were fewer than MIN_EPOCHS. A step of the validation takes a third of the time
-    of one of the training, and all of them at most a sixth of an epoch.
-    """
-    given = given or {}
-    channels = input_channels(fingerprint, given)
-    step = workers.step_seconds(shape, channels, len(fingerprint.classes), batch_size)
-    natural = max(1, fingerprint.slices["train"] // batch_size)
-    most = max(1, int((seconds / MIN_EPOCHS - _EPOCH_S) / (step * 7 / 6)))
-    steps = given.get("train.steps_per_epoch") or min(max(natural, MIN_STEPS), most)
-    all_validation = max(1, math.ceil(fingerprint.slices["valid"] / batch_size))
-    validation = min(all_validation, max(1, steps // 2))
-    validation = given.get("train.validation_steps") or validation
-    epoch = _EPOCH_S + step * (steps + validation / 3)
-    limit = max(MIN_EPOCHS, math.ceil(max_samples(fingerprint) / (steps * batch_size)))
-    epochs = given.get("train.epochs") or min(max(1, int(seconds / epoch)), limit)
-    return Schedule(
-        epochs,
-        steps,
-        validation,
-        all_validation,
-        step,
-        epochs * epoch,
-        epochs * steps * batch_size,
-    )
-
-
-def input_channels(fingerprint: DatasetFingerprint, given: Mapping[str, Any]) -> int:
-    """The channels of the network's input."""
-    channels = given.get("network.image_channels", 3 if fingerprint.is_color else 1)
-    return channels * (2 * given.get("data.neighbours", 0) + 1)
+        yield from self._chosen.values()
 
 
 def _add_data(chosen: _Choices, fingerprint: DatasetFingerprint, schedule: Schedule) -> None:
@@ -337,9 +146,10 @@ def _add_data(chosen: _Choices, fingerprint: DatasetFingerprint, schedule: Sched
             f"separates the values of the masks; {_class_text(fingerprint)}",
         )
     normalize, window, reason = choose_normalization(fingerprint, schedule.samples)
-    if "data.normalize" in chosen.given:
-        normalize = chosen.given["data.normalize"]
+    if any(key in chosen.given for key in _WINDOW_SETTINGS):
+        normalize, reason = "window", "needed by the settings that were given"
     chosen.add("data.normalize", normalize, reason)
+    normalize = chosen.given.get("data.normalize", normalize)
     if normalize == "window":
         low, high = window
         text = "the window that becomes 0..1"
@@ -485,7 +295,7 @@ def _add_network(
         shape.num_layers,
         f"the deepest level sees the slice as {deepest[0]} x {deepest[1]} features",
     )
-    is_wide = shape.base_filters >= _WIDE[0]
+    is_wide = shape.base_filters >= WIDE[0]
     width = (
         "as wide as nnU-Net: width pays from about 20,000 samples"
         if is_wide
@@ -559,13 +369,13 @@ def _add_training(
         )
     chosen.add("train.loss", "bce_dice_loss", "cross-entropy and batch Dice 1:1, as in nnU-Net")
     chosen.add("train.optimizer", "adamw", "did best on two cores")
-    rate = (1e-3 if shape.base_filters >= _WIDE[0] else 2e-3) * min(
-        2.0, math.sqrt(batch_size / _CPU_BATCH)
+    rate = (1e-3 if shape.base_filters >= WIDE[0] else 2e-3) * min(
+        2.0, math.sqrt(batch_size / CPU_BATCH)
     )
     chosen.add(
         "train.learning_rate",
         float(f"{rate:.2g}"),
-        f"2e-3 for 16 filters and half of it for 32, at a batch of {_CPU_BATCH}; it grows with the "
+        f"2e-3 for 16 filters and half of it for 32, at a batch of {CPU_BATCH}; it grows with the "
         "root of the batch size, at most twofold",
     )
     chosen.add(
@@ -639,11 +449,6 @@ def _add_schedule(
             schedule.validation_steps,
             f"of {schedule.all_validation_steps}, evenly spaced: a sixth of the time of an epoch",
         )
-
-
-def with_speed(resources: Resources, speed: float | None) -> Resources:
-    """The resources with the measured speed of a worker."""
-    return replace(resources, measured_speed=speed)
 
 
 def describe_nodes(nodes: Sequence[Node]) -> str:

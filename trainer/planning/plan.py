@@ -1,7 +1,7 @@
 """The settings for a dataset, as `segfleet plan` prints them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,15 +17,14 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import open_storage
 from trainer.planning.decisions import (
     Choice,
-    Resources,
     TrainingPlan,
     choose_settings,
     describe_nodes,
-    with_speed,
 )
 from trainer.planning.fingerprint import DatasetFingerprint, measure_fingerprint
 from trainer.planning.measured_speed import measure_speed
 from trainer.planning.settings_file import render_settings
+from trainer.planning.sizing import Resources
 
 _DATA = "data."
 
@@ -119,12 +118,15 @@ def create_plan(
     fingerprint = measure_fingerprint(
         partial.data, names, partial.run.seed, open_storage(root), on_progress
     )
-    named = {"run.name": _run_name(root)} | dict(given)
-    plan = choose_settings(fingerprint, resources, minutes, named)
+    plan = choose_settings(fingerprint, resources, minutes, given)
     if measure and is_local:
         on_progress(0, None, "measuring training steps")
         speed = measure_speed(_validate(plan), plan.shape)
-        plan = choose_settings(fingerprint, with_speed(resources, speed), minutes, named)
+        resources = replace(resources, measured_speed=speed)
+        plan = choose_settings(fingerprint, resources, minutes, given)
+    if "run.name" not in given:
+        name = Choice("run.name", _run_name(root), "that of the folder")
+        plan = replace(plan, choices=(name, *plan.choices))
     heading = _heading(fingerprint, resources, minutes, root, is_local)
     return PlannedSettings(
         render_settings(plan.choices, heading), _validate(plan), plan, fingerprint
@@ -172,6 +174,3 @@ def _heading(
         f"{describe_nodes(resources.nodes)}.",
         f"{total} slices of {sum(fingerprint.patients.values())} patients; {decoded}.",
     ]
-
-
-__all__ = ["Choice", "PlannedSettings", "create_plan", "find_resources", "read_given"]

@@ -10,17 +10,13 @@ from contract.config import set_value, validate
 from contract.imaging.intensity_scaling import IntensityScaling
 from tests.trainer.planning.fingerprints import CT, PHANTOM, PHOTOGRAPHS, split_counts
 from trainer.planning.decisions import (
-    ENOUGH_SAMPLES,
     GIVEN,
-    MAX_PASSES,
-    TARGET_SAMPLES,
-    Resources,
     TrainingPlan,
-    candidate_shapes,
     choose_normalization,
     choose_settings,
 )
 from trainer.planning.fingerprint import DatasetFingerprint
+from trainer.planning.sizing import ENOUGH_SAMPLES, MAX_PASSES, TARGET_SAMPLES, Resources
 
 TWO_CORES = Resources((Node("machine", 2, 0),), memory_gb=8.0)
 ONE_GPU = Resources((Node("machine", 8, 1),), memory_gb=32.0, gpu_memory_gb=24.0)
@@ -133,6 +129,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         15,
         {"train.num_workers": 2, "train.batch_size": 2, "network.normalization": "group"},
     ),
+    ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 15, {"network.image_size": [192, 288]}),
     ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 64}),
     ("100,000 slices, a minute", MANY, TWO_CORES, 1, {"network.image_size": 64}),
 ]
@@ -251,12 +248,3 @@ def test_normalization(
     chosen, limits, _ = choose_normalization(replace(CT, **changes), samples)
     assert chosen == kind
     assert window is None or limits == window
-
-
-def test_no_network_is_larger_than_the_median_slice() -> None:
-    for sides in ((512, 512), (300, 400), (64, 1000), (24, 24), (70, 70)):
-        fingerprint = replace(CT, height=sides[0], width=sides[1])
-        shapes = candidate_shapes(fingerprint)
-        assert all(shape.height <= sides[0] and shape.width <= sides[1] for shape in shapes)
-        areas = [shape.height * shape.width for shape in shapes]
-        assert areas == sorted(areas, reverse=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 from cluster.resources import Node
 from contract.config.loader import load_config
 from tests.trainer.planning.fingerprints import PHOTOGRAPHS
-from trainer.planning.decisions import Choice, Resources, choose_settings
+from trainer.planning.decisions import Choice, choose_settings
 from trainer.planning.settings_file import render_settings
+from trainer.planning.sizing import Resources
 
 
 def test_a_file_loads_as_the_settings_that_were_chosen(tmp_path: Path) -> None:
