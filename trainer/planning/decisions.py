@@ -3,7 +3,7 @@
 The rules are those of nnU-Net (Isensee 2021, doi:10.1038/s41592-020-01008-z) where it has one, and
 what was measured on slices of NIH Pancreas-CT:
 
-- nothing below about 20,000 samples seen tells one recipe from another;
+- below about 20,000 samples seen, results say little about a recipe;
 - on two cores, whole slices at 128 px, 5 levels of 16 to 256 filters, AdamW with 2e-3, polynomial
   decay, elastic deformation, zoom and no mirroring did best; 160 px in the same time was equal,
   192 px worse;
@@ -334,8 +334,8 @@ def _size_reason(fingerprint: DatasetFingerprint, shape: NetworkShape, schedule:
         parts.append(f"a pixel of the network is {rows:.2g} x {columns:.2g} mm")
     if schedule.samples >= TARGET_SAMPLES:
         parts.append(
-            f"the largest size at which the time allows {TARGET_SAMPLES} samples: nothing below "
-            f"{ENOUGH_SAMPLES} tells, and more pixels pay only with as many samples"
+            f"the largest size at which the time allows {TARGET_SAMPLES} samples: below "
+            f"{ENOUGH_SAMPLES} results say little, and more pixels pay only with as many samples"
         )
     pixels = shape.height * shape.width
     smallest = min(fingerprint.classes, key=lambda each: each.fraction or math.inf)
@@ -429,7 +429,7 @@ def _add_schedule(
         "are seen"
     )
     if schedule.samples < min(ENOUGH_SAMPLES, max_samples(fingerprint)):
-        text += f"; below {ENOUGH_SAMPLES} no result tells: take more minutes or faster machines"
+        text += f"; below {ENOUGH_SAMPLES} results say little: take more minutes or faster machines"
     elif schedule.seconds < seconds / 2:
         text += f"; more than {MAX_PASSES} passes over the slices would not pay"
     if schedule.seconds > seconds:

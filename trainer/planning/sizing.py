@@ -13,8 +13,9 @@ from trainer.planning.fingerprint import DatasetFingerprint
 from trainer.planning.step_time import NetworkShape, Workers
 
 TARGET_SAMPLES = 25_000
-"""Samples that a training should see: somewhat more than the 20,000 below which nothing tells."""
+"""Samples that a training should see: somewhat more than are enough."""
 ENOUGH_SAMPLES = 20_000
+"""Samples seen, augmented copies included, below which results say little about a recipe."""
 MAX_PASSES, MIN_SAMPLES = 300, 10_000
 """How often a training uses each slice at most; with very few slices, it sees this many samples."""
 NARROW, WIDE = (16, 256), (32, 512)
