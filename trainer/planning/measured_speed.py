@@ -1,34 +1,56 @@
-"""The speed of training on this machine, from a few steps of the network on random slices."""
+"""The speed of training on this machine, from a few steps of the network on random slices.
+
+While other programs use the cores, a step takes several times as long, and says nothing about a
+training that runs later: such a measurement is not used.
+"""
 
 import logging
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
+from contract.cli.log_setup import configure_libraries
 from contract.config import Config, validate
 from trainer.planning.step_time import NetworkShape
 
 _STEPS, _LIMIT_S = 10, 20.0
+# The threads of a step use about 85 % of two cores on an idle machine, and less on a busy one.
+_MIN_CPU_USE, _MAX_CORES = 0.6, 2
 
 _log = logging.getLogger(__name__)
 
 
-def measure_speed(config: Config, shape: NetworkShape) -> float | None:
-    """Multiply-adds of training per second of one worker alone; None if it cannot be measured.
+@dataclass(frozen=True)
+class StepSeconds:
+    """Median seconds of a training step: by the clock, and of all threads together."""
 
-    The steps run in a process of their own, whose threads and GPU memory end with it.
+    wall: float
+    cpu: float
+
+    def is_disturbed(self, cpus: int, gpus: int) -> bool:
+        """Whether other programs used the cores of a worker without a GPU."""
+        return not gpus and self.cpu < _MIN_CPU_USE * min(cpus, _MAX_CORES) * self.wall
+
+
+def measure_speed(config: Config, shape: NetworkShape) -> float | None:
+    """Measure in a process of its own, whose threads and GPU memory end with it.
 
     Args:
-        config: The settings; the batch is that of one worker.
+        config: The settings.
         shape: The size of their network.
+
+    Returns:
+        Multiply-adds of training per second of one worker alone; None if other programs use the
+        machine, or its memory is too small.
     """
     context = get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
+    with ProcessPoolExecutor(1, context, initializer=configure_libraries) as pool:
         try:
             seconds = pool.submit(time_steps, config.model_dump(mode="json")).result()
         except BrokenProcessPool:
@@ -37,13 +59,22 @@ def measure_speed(config: Config, shape: NetworkShape) -> float | None:
                 "was full: the time is estimated instead"
             )
             return None
+    train = config.train
+    if seconds.is_disturbed(train.cpus_per_worker, train.gpus_per_worker):
+        _log.warning(
+            "other programs use this machine (a training step took %.1f s, and %.1f s of CPU): the "
+            "time is estimated instead",
+            seconds.wall,
+            seconds.cpu,
+        )
+        return None
     classes = len(config.data.segmentation_classes)
     work = 3 * shape.multiply_adds(config.input_channels, classes)
-    return work * config.train.batch_size / config.train.num_workers / seconds
+    return work * train.batch_size / train.num_workers / seconds.wall
 
 
-def time_steps(settings: dict[str, Any]) -> float:
-    """The median seconds of a training step of one worker's part of a batch, after the first two.
+def time_steps(settings: dict[str, Any]) -> StepSeconds:
+    """The time of a training step of one worker's part of a batch, after the first two.
 
     It stops after ten steps, or earlier if they take more than 20 seconds.
     """
@@ -67,14 +98,17 @@ def time_steps(settings: dict[str, Any]) -> float:
     classes = len(config.data.segmentation_classes)
     masks = rng.random((*shape, classes), np.float32) < 0.5 / classes
     batch = tf.constant(images), tf.constant(masks, tf.float32)
-    seconds: list[float] = []
+    steps: list[StepSeconds] = []
     start = time.monotonic()
     for step in range(2 + _STEPS):
-        before = time.monotonic()
+        wall, cpu = time.monotonic(), time.process_time()
         # Reads the loss, which waits for a GPU.
         model.train_on_batch(*batch)
         if step >= 2:
-            seconds.append(time.monotonic() - before)
-        if seconds and time.monotonic() - start > _LIMIT_S:
+            steps.append(StepSeconds(time.monotonic() - wall, time.process_time() - cpu))
+        if steps and time.monotonic() - start > _LIMIT_S:
             break
-    return statistics.median(seconds)
+    return StepSeconds(
+        statistics.median(step.wall for step in steps),
+        statistics.median(step.cpu for step in steps),
+    )
