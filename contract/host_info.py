@@ -127,6 +127,15 @@ def gpu_names() -> list[str]:
     return [name.strip() for name in (said or "").splitlines() if name.strip()]
 
 
+def gpu_memory_gb() -> float | None:
+    """The memory in GB of the smallest NVIDIA GPU that the driver shows; None without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    said = _run_command("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    sizes = [int(line) for line in (said or "").split() if line.isdecimal()]
+    return min(sizes) / 1024 if sizes else None
+
+
 def _run_command(*command: str) -> str | None:
     """What a program printed; None where it is missing, fails or says nothing."""
     try:

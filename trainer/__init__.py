@@ -1,11 +1,12 @@
 """From a TOML file to a bundle: data, networks, training on Ray Train, export and evaluation.
 
-For notebooks and scripts: load_config, prepare, train, cross_validate and evaluate
+For notebooks and scripts: load_config, plan, prepare, train, cross_validate and evaluate
 (docs/python.md). They do what the commands of the same names do, with a progress bar.
 May import cluster and contract. The order of the packages inside is in docs/architecture.md.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.config import Config, Storage
@@ -15,9 +16,58 @@ if TYPE_CHECKING:
     from trainer.cross_validation.results import CrossValidation
     from trainer.data.dataset_index import Dataset, Split
     from trainer.evaluation.scores import Evaluation
+    from trainer.planning.plan import PlannedSettings
     from trainer.training.run_store import RunResult
 
-__all__ = ["cross_validate", "evaluate", "load_config", "prepare", "train"]
+__all__ = ["cross_validate", "evaluate", "load_config", "plan", "prepare", "train"]
+
+
+def plan(
+    data: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    base: str | Path | None = None,
+    minutes: float = 15.0,
+    measure: bool = True,
+    **settings: Any,
+) -> "PlannedSettings":
+    """Choose settings for a dataset, the machines that will train, and a time.
+
+    The machines are those of the cluster that cluster.address or RAY_ADDRESS names, else this one.
+
+    Args:
+        data: The folder or s3:// address of the slices.
+        overrides: Settings that are kept as they are given, as on the command line.
+        base: A TOML file whose settings are kept too.
+        minutes: The time for the training, its start and the bundle included; at least 1.
+        measure: Time some training steps on this machine; False: only estimate them.
+        **settings: Settings that are kept, as for load_config.
+
+    Returns:
+        The settings: `config`; `text`, the TOML file with the reasons as comments; `plan.choices`,
+        each setting with its reason; `fingerprint`, what is known of the dataset.
+
+    Raises:
+        ConfigError: A setting is unknown, or does not fit the others.
+        DataError, StorageError: The slices cannot be read or are incomplete, or it is not clear
+            what is a patient or foreground.
+
+    Example:
+        >>> planned = trainer.plan("slices", minutes=30, data={"mask_threshold": 0})
+        >>> trainer.train(planned.config)
+    """
+    from contract.cli.log_setup import configure_libraries
+    from contract.cli.progress_bar import progress_bar
+    from contract.errors import ConfigError
+
+    if minutes < 1:
+        raise ConfigError(f"minutes = {minutes:g} is too short for a training: give 1 or more.")
+    configure_libraries()
+    from trainer.planning.plan import create_plan, read_given
+
+    given = read_given(str(data), Path(base) if base else None, overrides, settings)
+    with progress_bar("reading slices") as bar:
+        return create_plan(str(data), given, minutes, bar.set, measure=measure)
 
 
 def prepare(config: Config) -> "Dataset":

@@ -110,6 +110,34 @@ IgnoreOrigin = Annotated[
     ),
 ]
 
+DatasetAddress = Annotated[
+    str, typer.Argument(metavar="DATA", help="Folder or s3:// address of the slices.")
+]
+PlanOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that are kept as they are given."),
+]
+BaseFile = Annotated[
+    Path | None, typer.Option("--base", help="A TOML file whose settings are kept.")
+]
+Minutes = Annotated[
+    float,
+    typer.Option("--minutes", min=1.0, help="The time for `segfleet train`, all of it included."),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure/--no-measure",
+        help="Time some training steps on this machine, or only estimate them; those of a cluster "
+        "are always estimated.",
+    ),
+]
+PlanOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", help="The TOML file to write, which must not exist yet; absent: print it."
+    ),
+]
 OriginalFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="The .config file (docs/from-antillia.md).")
 ]
@@ -203,6 +231,34 @@ def import_volumes(
     with progress_bar("importing volumes", len(tasks)) as bar:
         run_import(tasks, result, storage, bar.set, ray_cluster)
     _report_import(result, storage.url)
+
+
+@app.command(epilog=example_epilog("segfleet plan slices --minutes 30 --output my.toml"))
+def plan(
+    data: DatasetAddress,
+    overrides: PlanOverrides = None,
+    base: BaseFile = None,
+    minutes: Minutes = 15.0,
+    measure: Measure = True,
+    output: PlanOutput = None,
+    verbose: Verbose = False,
+) -> None:
+    """Choose settings for a dataset, and print them as TOML.
+
+    They depend on a fingerprint of the slices and masks, on the machines that will train, and on
+    the time. A comment gives the reason for each. The machines are those of the cluster that
+    cluster.address or RAY_ADDRESS names, else this one.
+    """
+    destination = open_storage(str(output.absolute().parent)) if output else None
+    if destination and output and destination.exists(output.name):
+        raise ConfigError(_existing_file(output))
+    text = trainer.plan(data, overrides or (), base=base, minutes=minutes, measure=measure).text
+    if destination is None or output is None:
+        typer.echo(text, nl=False)
+        return
+    if not destination.create(output.name, text.encode()):
+        raise ConfigError(_existing_file(output))
+    typer.echo(f"settings: {output}")
 
 
 @app.command(epilog=example_epilog("segfleet convert train_eval_infer.config"))
@@ -562,6 +618,10 @@ def ensemble(
 
     export_ensemble(bundles, name or PurePosixPath(destination.url).name, destination)
     typer.echo(f"bundle: {destination.url}")
+
+
+def _existing_file(file: Path) -> str:
+    return f"{file} exists already: name another file, or delete it."
 
 
 def _own_settings(section: type[Network]) -> list[str]:

@@ -43,6 +43,7 @@ MODEL_COMMANDS = {
 SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
     "Train a network": {
         "import": LazyCommand("trainer", "import"),
+        "plan": LazyCommand("trainer", "plan"),
         "convert": LazyCommand("trainer", "convert"),
         "prepare": LazyCommand("trainer", "prepare"),
         "inspect": LazyCommand("trainer", "inspect"),

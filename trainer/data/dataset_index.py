@@ -51,6 +51,8 @@ __all__ = [
     "Split",
     "check_neighbours",
     "check_tile_sizes",
+    "class_encoding",
+    "counted_thresholds",
     "dataset_id",
     "find_record_neighbours",
     "find_record_volumes",
@@ -316,7 +318,7 @@ def _load_or_index(
             "%d slices in %s, unchanged since they were checked", len(indexed.slices), indexed.root
         )
         return indexed
-    encoding, thresholds = _class_encoding(data), _counted_thresholds(data)
+    encoding, thresholds = class_encoding(data), counted_thresholds(data)
     decoded, foreground = check_pairs(
         pair_files(files, data, source), source, encoding, thresholds, on_progress
     )
@@ -396,7 +398,7 @@ def _read_splits_file(folder: Storage) -> str | None:
     return folder.read(splits.SPLITS_FILE).decode()
 
 
-def _class_encoding(data: Data) -> MaskEncoding | None:
+def class_encoding(data: Data) -> MaskEncoding | None:
     """How the masks encode the classes of data.classes; None without them."""
     if not data.classes:
         return None
@@ -407,7 +409,7 @@ def _class_encoding(data: Data) -> MaskEncoding | None:
     )
 
 
-def _counted_thresholds(data: Data) -> tuple[int, ...]:
+def counted_thresholds(data: Data) -> tuple[int, ...]:
     """The values above which the foreground's intensities are counted while masks are decoded."""
     if data.classes:
         return (0,)  # Masks are decoded to class indices.

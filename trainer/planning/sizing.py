@@ -1,0 +1,230 @@
+"""How large the network and the batches can be, and how long they can be trained.
+
+Pure functions of the fingerprint, the machines and the time; given settings are kept.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.resources import Node
+from trainer.planning.fingerprint import DatasetFingerprint
+from trainer.planning.step_time import NetworkShape, Workers
+
+TARGET_SAMPLES = 25_000
+"""Samples that a training should see: somewhat more than are enough."""
+ENOUGH_SAMPLES = 20_000
+"""Samples seen, augmented copies included, below which results say little about a recipe."""
+MAX_PASSES, MIN_SAMPLES = 300, 10_000
+"""How often a training uses each slice at most; with very few slices, it sees this many samples."""
+NARROW, WIDE = (16, 256), (32, 512)
+"""Filters of the first level, and their cap: those that did best on two cores, and nnU-Net's."""
+CPU_BATCH, GPU_BATCH = 8, 12
+"""Samples of a batch of one worker; the second is nnU-Net's for slices of 256 px."""
+MIN_STEPS = 20
+"""Steps of an epoch at least, so that validation does not take more time than training."""
+MIN_EPOCHS = 20
+"""Epochs at least, between which the learning rate falls and the best checkpoint is chosen."""
+
+# 160 px, for the time that they take, were no better than 128.
+_SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64)
+_MIN_SIDE, _MAX_SIDE = 16, 1024
+# The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
+_MIN_FEATURES, _MAX_LAYERS = 6, 7
+_WIDE_SIDE, _WIDE_SLICES = 256, 200
+# The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
+# one core checks and caches, which several do at a time.
+_START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 1.0
+_SLICE_S, _MAX_READERS = 0.01, 8
+# Of the minutes, so that a training with many slices and little time has some left.
+_MIN_TRAINING = 0.3
+_MEMORY_FRACTION = 0.6
+_GB_PER_CPU, _GB_PER_GPU = 2.0, 16.0
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The machines that will train."""
+
+    nodes: tuple[Node, ...]
+    memory_gb: float | None = None
+    """Memory of a node; None if it is not known."""
+    gpu_memory_gb: float | None = None
+    measured_speed: float | None = None
+    """Multiply-adds of training per second of one worker alone, if measured."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs of a training, and their expected time."""
+
+    epochs: int
+    steps_per_epoch: int
+    validation_steps: int
+    all_validation_steps: int
+    step_seconds: float
+    seconds: float
+    samples: int
+    """Samples seen in all epochs, augmented copies included."""
+
+
+def training_seconds(fingerprint: DatasetFingerprint, workers: Workers, minutes: float) -> float:
+    """The part of the time that remains for epochs."""
+    start = _GPU_START_S if workers.gpus else _START_S
+    slices = sum(fingerprint.slices.values()) * _SLICE_S / min(workers.cpus, _MAX_READERS)
+    return max(60 * minutes - start - slices, _MIN_TRAINING * 60 * minutes)
+
+
+def max_samples(fingerprint: DatasetFingerprint) -> int:
+    """The samples that a training sees at most, however much time it has."""
+    return max(MAX_PASSES * fingerprint.slices["train"], MIN_SAMPLES)
+
+
+def choose_workers(
+    fingerprint: DatasetFingerprint, resources: Resources, given: Mapping[str, Any]
+) -> Workers:
+    """One worker for each GPU; without GPUs, one for each node of similar size."""
+    gpu_nodes = [node for node in resources.nodes if node.gpus >= 1]
+    use_gpus = bool(gpu_nodes) and given.get("train.gpus_per_worker", 1) > 0
+    if use_gpus:
+        count = sum(int(node.gpus) for node in gpu_nodes)
+        cpus = min(node.cpus / int(node.gpus) for node in gpu_nodes)
+        memory = resources.gpu_memory_gb or _GB_PER_GPU
+    else:
+        largest = max(node.cpus for node in resources.nodes)
+        similar = [node.cpus for node in resources.nodes if node.cpus > largest / 2]
+        count, cpus = len(similar), min(similar)
+        memory = resources.memory_gb or _GB_PER_CPU * cpus
+    # Each worker has at least one sample of a batch.
+    count = min(count, max(1, fingerprint.slices["train"]))
+    if "train.batch_size" in given:
+        count = math.gcd(count, given["train.batch_size"])
+    count = given.get("train.num_workers", count)
+    cpus = given.get("train.cpus_per_worker", max(1, int(cpus)))
+    return Workers(count, cpus, int(use_gpus), memory, resources.measured_speed)
+
+
+def choose_shape(
+    fingerprint: DatasetFingerprint,
+    workers: Workers,
+    seconds: float,
+    given: Mapping[str, Any],
+) -> tuple[NetworkShape, int, Schedule]:
+    """The largest network that the time and the memory allow, or the smallest of all."""
+    target = 0
+    if given.get("train.epochs") is None:
+        target = min(TARGET_SAMPLES, max_samples(fingerprint))
+    shapes = candidate_shapes(fingerprint, given)
+    options: list[tuple[NetworkShape, int, Schedule]] = []
+    for shape in shapes:
+        batch_size = choose_batch_size(fingerprint, workers, shape, given)
+        if batch_size is not None:
+            schedule = create_schedule(fingerprint, workers, shape, batch_size, seconds, given)
+            options.append((shape, batch_size, schedule))
+            if schedule.samples >= target and schedule.seconds <= seconds:
+                return options[-1]
+    if options:
+        return options[-1]
+    smallest, batch_size = shapes[-1], workers.count
+    schedule = create_schedule(fingerprint, workers, smallest, batch_size, seconds, given)
+    return smallest, batch_size, schedule
+
+
+def candidate_shapes(
+    fingerprint: DatasetFingerprint, given: Mapping[str, Any] | None = None
+) -> list[NetworkShape]:
+    """The networks to choose from, largest first; none is larger than the median slice.
+
+    Their input has the proportions of the median slice, and about as many pixels as the square of
+    one of the usual sides; the slice's own size is one of them.
+    """
+    given = given or {}
+    side = math.sqrt(fingerprint.height * fingerprint.width)
+    sides = [min(side, _MAX_SIDE), *(each for each in _SIDES if each < side)]
+    shapes: list[NetworkShape] = []
+    for each in sides:
+        shape = _create_shape(fingerprint, each / side, given)
+        if shape not in shapes:
+            shapes.append(shape)
+    return shapes
+
+
+def _create_shape(
+    fingerprint: DatasetFingerprint, scale: float, given: Mapping[str, Any]
+) -> NetworkShape:
+    height, width = (
+        max(_MIN_SIDE, round(side * scale)) for side in (fingerprint.height, fingerprint.width)
+    )
+    if size := given.get("network.image_size"):
+        height, width = (size, size) if isinstance(size, int) else size
+    levels = 1 + int(math.log2(min(height, width) / _MIN_FEATURES))
+    levels = given.get("network.num_layers", min(max(levels, 2), _MAX_LAYERS))
+    if not size:
+        multiple = 2 ** (levels - 1)
+        height, width = (max(1, side // multiple) * multiple for side in (height, width))
+    is_wide = height * width >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
+    filters, cap = WIDE if is_wide else NARROW
+    filters = given.get("network.base_filters", filters)
+    cap = given.get("network.max_filters", max(cap, filters))
+    return NetworkShape(height, width, levels, filters, cap or filters * 2**levels)
+
+
+def choose_batch_size(
+    fingerprint: DatasetFingerprint,
+    workers: Workers,
+    shape: NetworkShape,
+    given: Mapping[str, Any] | None = None,
+) -> int | None:
+    """The global batch size; None if the memory of a worker is too small for two samples."""
+    if given and "train.batch_size" in given:
+        return given["train.batch_size"]
+    per_worker = GPU_BATCH if workers.gpus else max(CPU_BATCH // workers.count, 4)
+    fitting = int(_MEMORY_FRACTION * workers.memory_gb * 2**30 / shape.sample_bytes)
+    if fitting < 2:
+        return None
+    available = max(1, fingerprint.slices["train"] // workers.count)
+    return workers.count * min(per_worker, fitting, available)
+
+
+def create_schedule(
+    fingerprint: DatasetFingerprint,
+    workers: Workers,
+    shape: NetworkShape,
+    batch_size: int,
+    seconds: float,
+    given: Mapping[str, Any] | None = None,
+) -> Schedule:
+    """As many epochs as the time allows, for at most max_samples.
+
+    An epoch is a pass over the training slices; it is longer if that were less than MIN_STEPS, and
+    shorter if there were fewer than MIN_EPOCHS. A step of the validation takes a third of the time
+    of one of the training, and all of them at most a sixth of an epoch.
+    """
+    given = given or {}
+    channels = input_channels(fingerprint, given)
+    step = workers.step_seconds(shape, channels, len(fingerprint.classes), batch_size)
+    natural = max(1, fingerprint.slices["train"] // batch_size)
+    most = max(1, int((seconds / MIN_EPOCHS - _EPOCH_S) / (step * 7 / 6)))
+    steps = given.get("train.steps_per_epoch") or min(max(natural, MIN_STEPS), most)
+    all_validation = max(1, math.ceil(fingerprint.slices["valid"] / batch_size))
+    validation = min(all_validation, max(1, steps // 2))
+    validation = given.get("train.validation_steps") or validation
+    epoch = _EPOCH_S + step * (steps + validation / 3)
+    limit = max(MIN_EPOCHS, math.ceil(max_samples(fingerprint) / (steps * batch_size)))
+    epochs = given.get("train.epochs") or min(max(1, int(seconds / epoch)), limit)
+    return Schedule(
+        epochs,
+        steps,
+        validation,
+        all_validation,
+        step,
+        epochs * epoch,
+        epochs * steps * batch_size,
+    )
+
+
+def input_channels(fingerprint: DatasetFingerprint, given: Mapping[str, Any]) -> int:
+    """The channels of the network's input."""
+    channels = given.get("network.image_channels", 3 if fingerprint.is_color else 1)
+    return channels * (2 * given.get("data.neighbours", 0) + 1)
