@@ -37,8 +37,8 @@ def focal(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def tversky(y: np.ndarray, p: np.ndarray) -> float:
-    found, false, missed = (y * p).sum(), ((1 - y) * p).sum(), (y * (1 - p)).sum()
-    return float(1 - (found + 1) / (found + 0.3 * false + 0.7 * missed + 1))
+    overlap, false, missed = (y * p).sum(), ((1 - y) * p).sum(), (y * (1 - p)).sum()
+    return float(1 - (overlap + 1) / (overlap + 0.3 * false + 0.7 * missed + 1))
 
 
 def lovasz(y: np.ndarray, p: np.ndarray) -> float:
