@@ -114,6 +114,7 @@ def evaluate(
     split: "Split" = "test",
     output: str | None = None,
     save_masks: bool = False,
+    surface_tolerance: float = 2.0,
     storage_root: str = Storage().root,
     **settings: Any,
 ) -> "Evaluation":
@@ -128,6 +129,8 @@ def evaluate(
         split: "train", "valid" or "test".
         output: Folder or s3:// prefix for the files; None: next to the bundle's run.
         save_masks: Write the predicted masks too.
+        surface_tolerance: The tolerance of the surface Dice: mm if the spacing of the slices is
+            known, else pixels.
         storage_root: Folder or s3:// address with the registry that knows the name.
         **settings: Settings that replace those of the bundle, as for load_config.
 
@@ -158,7 +161,15 @@ def evaluate(
 
     with progress_bar(f"evaluating {split}", len(dataset.select(split))) as bar:
         evaluation = evaluate_split(
-            bundle, dataset, split, config.data, config.predict, destination, bar.set, save_masks
+            bundle,
+            dataset,
+            split,
+            config.data,
+            config.predict,
+            destination,
+            bar.set,
+            save_masks,
+            surface_tolerance,
         )
     write_report(bundle, evaluation, config, destination)
     return evaluation

@@ -1,6 +1,5 @@
 """The commands of training: from volumes and slices to a bundle that is evaluated by patient."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -139,6 +138,15 @@ EnsembleName = Annotated[
     str | None, typer.Option("--name", help="Name in the manifest; absent: that of OUTPUT.")
 ]
 WeightsFile = Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The .h5 file of Keras.")]
+SurfaceTolerance = Annotated[
+    float,
+    typer.Option(
+        "--surface-tolerance",
+        min=0.0,
+        help="Tolerance of the surface Dice: in mm if the spacing of the slices is known, else "
+        "in pixels.",
+    ),
+]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
 Output = Annotated[
     str | None,
@@ -430,6 +438,7 @@ def evaluate(
     split: SplitName = "test",
     output: Output = None,
     save_masks: SaveMasks = False,
+    surface_tolerance: SurfaceTolerance = 2.0,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
@@ -448,9 +457,11 @@ def evaluate(
         split=split,
         output=output,
         save_masks=save_masks,
+        surface_tolerance=surface_tolerance,
         storage_root=storage,
     )
     typer.echo(format_table(evaluation))
+    typer.echo(format_surface_notes(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
 
 
@@ -592,28 +603,47 @@ def _interruption(config: Config) -> str:
 
 def format_table(evaluation: "Evaluation") -> str:
     """The table of patients and its summary, for a terminal."""
+    from trainer.evaluation.metric_columns import format_headings, format_values
     from trainer.evaluation.scores import METRICS
 
-    def cells(values: Iterable[float | None]) -> str:
-        return "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values)
-
-    rows = [("patient", "slices", "".join(f"{name:>13}" for name in METRICS))]
+    rows = [("patient", "slices", format_headings(evaluation.distance_unit))]
     rows += [
-        (patient.patient, patient.slices, cells(map(patient.metric, METRICS)))
+        (patient.patient, patient.slices, format_values(map(patient.metric, METRICS)))
         for patient in evaluation.patients
     ]
     summaries = [evaluation.summary_of(name) for name in METRICS]
     slices = len(evaluation.slices)
     rows += [
-        (label, slices, cells(getattr(summary, field) for summary in summaries))
+        (label, slices, format_values(getattr(summary, field) for summary in summaries))
         for label, field in (("mean", "mean"), ("SD", "sd"), ("min", "min"), ("max", "max"))
     ]
     if len(evaluation.classes) > 1:
         for name in evaluation.classes:
             means = [evaluation.summary_of(metric, name).mean for metric in METRICS]
-            rows.append((f"mean {name}", slices, cells(means)))
+            rows.append((f"mean {name}", slices, format_values(means)))
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
+
+
+def format_surface_notes(evaluation: "Evaluation") -> str:
+    """The unit and the tolerance of the distances, and where they are undefined."""
+    unit = evaluation.distance_unit
+    space = "between surfaces of volumes" if unit == "mm" else "between contours within slices"
+    lines = [f"HD95 in {unit} {space}; tolerance of NSD {evaluation.surface_tolerance:g} {unit}"]
+    for name, each in evaluation.empty_surfaces.items():
+        undefined = each.truth_empty + each.prediction_empty + each.no_common_slice
+        label = f"{name}: " if len(evaluation.classes) > 1 else ""
+        if undefined:
+            lines.append(
+                f"{label}HD95 is undefined for {undefined} of {len(evaluation.patients)} patients: "
+                f"ground truth empty {each.truth_empty}, prediction empty {each.prediction_empty}, "
+                f"never both in a slice {each.no_common_slice}"
+            )
+        if unit == "px" and each.unmatched:
+            lines.append(
+                f"{label}HD95 leaves out {each.unmatched} slices in which exactly one mask is empty"
+            )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,9 @@ def test_a_bundle_is_evaluated_by_patient(
     )
     assert result.exit_code == 0, result.output
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert rows[0] == ["patient", "slices", "dice", "iou", "sensitivity", "specificity"]
+    headings = ["dice", "IoU", "prec.", "sens.", "spec.", "vol.diff.", "NSD", "HD95/px"]
+    assert rows[0] == ["patient", "slices", *headings]
+    assert max(map(len, result.stdout.splitlines()[:10])) <= 80
     assert rows[1][:3] == ["half", "2", "0.750"]
     assert rows[4][:5] == ["quiet", "1", "1.000", "1.000", "–"]
     assert [row[:3] for row in rows[6:10]] == [
@@ -213,7 +215,10 @@ def test_a_bundle_is_evaluated_by_patient(
         ["min", "6", "0.000"],
         ["max", "6", "1.000"],
     ]
-    assert rows[10] == ["report:", f"{output}/report.html"]
+    assert "HD95 is undefined for 2 of 5 patients: ground truth empty 1, prediction empty 1" in (
+        result.stdout
+    )
+    assert rows[-1] == ["report:", f"{output}/report.html"]
     assert (output / "report.html").is_file()
     assert len(list((output / "masks").iterdir())) == 6
 

@@ -31,9 +31,10 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
+from trainer.data.importers.dataset_import import read_volume_records
 from trainer.evaluation import previews
 from trainer.evaluation.results import write_results
-from trainer.evaluation.scores import Evaluation, SliceScore, score_patients
+from trainer.evaluation.scores import Evaluation, SliceScore, rank_patients, score_patients
 from trainer.evaluation.slice_reader import (
     Mask,
     PredictSlices,
@@ -45,6 +46,8 @@ from trainer.evaluation.slice_reader import (
     read_ahead,
 )
 from trainer.evaluation.soft_scores import SliceSums, SoftScorer
+from trainer.evaluation.surface_distances import TOLERANCE
+from trainer.evaluation.surface_scorer import SurfaceScorer
 from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
@@ -61,6 +64,7 @@ def evaluate(
     destination: Storage,
     on_progress: ProgressCallback = no_progress,
     save_masks: bool = False,
+    surface_tolerance: float = TOLERANCE,
 ) -> Evaluation:
     """Evaluate a bundle on a split of a dataset, and write the files named above.
 
@@ -73,6 +77,8 @@ def evaluate(
         destination: Where the files are written.
         on_progress: Called after each slice.
         save_masks: Write the predicted masks too.
+        surface_tolerance: The tolerance of the surface Dice: mm if the spacing of the slices is
+            known, else pixels.
 
     Returns:
         The scores of slices and patients.
@@ -106,6 +112,12 @@ def evaluate(
     scorer = SoftScorer(
         load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
     )
+    surfaces = SurfaceScorer(
+        records,
+        read_volume_records(open_storage(dataset.root)),
+        len(manifest.classes),
+        surface_tolerance,
+    )
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
     for record, y_true, mask, probability in predict_split(
@@ -113,10 +125,12 @@ def evaluate(
     ):
         counts_of[record] = class_counts(mask, y_true, len(manifest.classes))
         sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
+        surfaces.add_slice(record, mask, y_true)
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
     scores = tuple(SliceScore(record, counts_of[record]) for record in records)
+    patients = score_patients(scores, surfaces.scores)
     evaluation = Evaluation(
         manifest=manifest,
         settings=(folder / "config.toml").read_text(encoding="utf-8"),
@@ -125,11 +139,13 @@ def evaluate(
         dataset=dataset.root,
         fingerprint=dataset.fingerprint,
         split=split,
-        patients=score_patients(scores),
+        patients=patients,
+        distance_unit=surfaces.unit,
+        surface_tolerance=surface_tolerance,
         slices=scores,
         soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
         patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
-        previews=previews.draw_previews(scores, reader, predict_slices),
+        previews=previews.draw_previews(scores, rank_patients(patients), reader, predict_slices),
         host_info=host_info(),
         created=utc_now(),
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from contract.imaging.encode import encode_png
 from trainer.data.dataset_index import SliceRecord
-from trainer.evaluation.scores import SliceScore, rank_patients, rank_slices, score_patients
+from trainer.evaluation.scores import PatientScore, SliceScore, rank_slices
 from trainer.evaluation.slice_reader import Mask, Pixels, PredictSlices, SliceReader
 from trainer.visualization.image_grid import evenly_spaced, image_grid
 from trainer.visualization.overlays import draw_overlay, find_close_up
@@ -17,12 +17,14 @@ _COLUMNS = 4
 
 
 def draw_previews(
-    scores: Sequence[SliceScore], reader: SliceReader, predict_slices: PredictSlices
+    scores: Sequence[SliceScore],
+    patients: Sequence[PatientScore],
+    reader: SliceReader,
+    predict_slices: PredictSlices,
 ) -> dict[str, bytes]:
-    """The preview images of an evaluation, by name; PNGs."""
+    """The preview images of an evaluation, by name; PNGs. patients: from the lowest Dice up."""
     ranked = rank_slices(scores)
     count = min(_MAX_SLICES, (len(ranked) + 1) // 2)
-    patients = rank_patients(score_patients(scores))
     sheets = {
         "worst": slice_sheet(interleave_patients(ranked)[:count], reader, predict_slices),
         "best": slice_sheet(interleave_patients(ranked[::-1])[:count], reader, predict_slices),

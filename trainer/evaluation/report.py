@@ -2,7 +2,7 @@
 
 from contract.config import Config
 from contract.storage import Storage, open_storage
-from trainer.evaluation.scores import METRICS, TITLES, Evaluation, rank_patients
+from trainer.evaluation.scores import METRICS, Evaluation, metric_titles, rank_patients
 from trainer.visualization import html
 from trainer.visualization.overlays import LEGEND
 
@@ -39,9 +39,11 @@ def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -
                 each.name: {name: evaluation.summary_of(name, each.name) for name in METRICS}
                 for each in evaluation.manifest.classes
             },
-            "metrics": {TITLES[name]: evaluation.summary_of(name) for name in METRICS},
+            "metrics": {name: evaluation.summary_of(name) for name in METRICS},
+            "titles": metric_titles(evaluation.distance_unit),
             "patients": rank_patients(evaluation.patients),
             "empty_masks": evaluation.empty_masks,
+            "empty_surfaces": evaluation.empty_surfaces,
             "curves": read_curves(run),
             "phantom": config.data.source == "phantom",
             "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,
