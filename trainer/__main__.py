@@ -35,6 +35,7 @@ from contract.errors import ConfigError, as_sentence
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
+    from trainer.data.dataset_index import Split
     from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
 
@@ -148,6 +149,16 @@ SurfaceTolerance = Annotated[
     ),
 ]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
+ComparedReference = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle: its folder, address or name.")
+]
+ComparisonOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        help="Folder or s3:// prefix for the results; absent: in <storage.root>/comparisons.",
+    ),
+]
 Output = Annotated[
     str | None,
     typer.Option("--output", help="Where to write; absent: next to the bundle's run."),
@@ -447,14 +458,10 @@ def evaluate(
     Writes tables, images and a report. The settings are those of the bundle; override data.root if
     the slices have moved.
     """
-    from trainer.data.dataset_index import SPLITS
-
-    if split not in SPLITS:
-        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
     evaluation = trainer.evaluate(
         reference,
         overrides or (),
-        split=split,
+        split=check_split(split),
         output=output,
         save_masks=save_masks,
         surface_tolerance=surface_tolerance,
@@ -463,6 +470,38 @@ def evaluate(
     typer.echo(format_table(evaluation))
     typer.echo(format_surface_notes(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+@app.command(epilog=example_epilog("segfleet compare demo@1 demo@2 --split test"))
+def compare(
+    first: ComparedReference,
+    second: ComparedReference,
+    overrides: BundleOverrides = None,
+    split: SplitName = "test",
+    output: ComparisonOutput = None,
+    surface_tolerance: SurfaceTolerance = 2.0,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Compare two bundles on the same patients of a split.
+
+    Writes a paired table, the mean difference with its interval, a signed-rank test, images and a
+    report. The slices are those of the first bundle's settings; override data.root if they have
+    moved.
+    """
+    comparison = trainer.compare(
+        first,
+        second,
+        overrides or (),
+        split=check_split(split),
+        output=output,
+        surface_tolerance=surface_tolerance,
+        storage_root=storage,
+    )
+    from trainer.evaluation.comparison_files import format_comparison
+
+    typer.echo(format_comparison(comparison))
+    typer.echo(f"report: {comparison.output}/compare.html")
 
 
 @app.command(
@@ -599,6 +638,15 @@ def _interruption(config: Config) -> str:
         if epochs
         else f"interrupted before the first epoch of run {config.run.name} was finished."
     )
+
+
+def check_split(split: str) -> "Split":
+    """The split of an evaluation; a usage error if there is none of this name."""
+    from trainer.data.dataset_index import SPLITS
+
+    if split not in SPLITS:
+        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
+    return split
 
 
 def format_table(evaluation: "Evaluation") -> str:

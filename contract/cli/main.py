@@ -51,6 +51,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "train": LazyCommand("trainer", "train"),
         "cross-validate": LazyCommand("trainer", "cross-validate"),
         "evaluate": LazyCommand("trainer", "evaluate"),
+        "compare": LazyCommand("trainer", "compare"),
         "export": LazyCommand("trainer", "export"),
         "import-weights": LazyCommand("trainer", "import-weights"),
         "ensemble": LazyCommand("trainer", "ensemble"),

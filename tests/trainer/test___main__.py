@@ -1,12 +1,8 @@
 """What the commands of the trainer print, and what they leave."""
 
-import os
 import re
-import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -132,14 +128,6 @@ def test_slices_that_cannot_be_trained_on_are_an_error_of_preparing(settings: Pa
     result = CliRunner().invoke(app, ["prepare", str(settings), "predict.sliding_window=true"])
     assert isinstance(result.exception, DataError)
     assert "must have 32 x 32 (network.image_size)" in str(result.exception)
-
-
-@pytest.fixture
-def unchanged_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Undoes what a command changes in its process to silence the libraries."""
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    with patch.dict(os.environ):
-        yield
 
 
 @pytest.mark.parametrize("command", ["prepare", "inspect", "train"])

@@ -4,7 +4,10 @@ The SavedModel of the bundle is run as it is, on each slice at its own size. Out
 
     evaluation.csv                       one row per patient and class
     worst.png, best.png                  slices with the lowest and the highest Dice
+    worst-patients.png                   the three patients with the lowest Dice, with outlines
     worst-patient.png, best-patient.png  slices through the volume of one patient
+    patients.png                         box plot of the metrics of patients
+    reliability.csv, reliability.png     probabilities and frequencies by class, in ten bins
     masks/<slice>.png                    predicted masks, if requested (contract.imaging.encode)
     volumetry.csv, volumetry.json        milliliters, if the spacing of the slices is known
     summary.json                         the metrics over all patients; written last of these
@@ -33,6 +36,8 @@ from contract.timestamps import utc_now
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
 from trainer.data.importers.dataset_import import read_volume_records
 from trainer.evaluation import previews
+from trainer.evaluation.calibration import ReliabilityCounts
+from trainer.evaluation.limits import find_limits
 from trainer.evaluation.results import write_results
 from trainer.evaluation.scores import Evaluation, SliceScore, rank_patients, score_patients
 from trainer.evaluation.slice_reader import (
@@ -112,12 +117,9 @@ def evaluate(
     scorer = SoftScorer(
         load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
     )
-    surfaces = SurfaceScorer(
-        records,
-        read_volume_records(open_storage(dataset.root)),
-        len(manifest.classes),
-        surface_tolerance,
-    )
+    volumes = read_volume_records(open_storage(dataset.root))
+    surfaces = SurfaceScorer(records, volumes, len(manifest.classes), surface_tolerance)
+    reliability = ReliabilityCounts(len(manifest.classes))
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
     for record, y_true, mask, probability in predict_split(
@@ -126,6 +128,7 @@ def evaluate(
         counts_of[record] = class_counts(mask, y_true, len(manifest.classes))
         sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
         surfaces.add_slice(record, mask, y_true)
+        reliability.add_slice(y_true, probability)
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
@@ -145,6 +148,13 @@ def evaluate(
         slices=scores,
         soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
         patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
+        reliability={
+            each.name: reliability.reliability(index) for index, each in enumerate(manifest.classes)
+        },
+        split_sizes={
+            name: (len(dataset.patients(name)), len(dataset.select(name))) for name in SPLITS
+        },
+        limits=find_limits(dataset, split, manifest, volumes, surfaces.unit),
         previews=previews.draw_previews(scores, rank_patients(patients), reader, predict_slices),
         host_info=host_info(),
         created=utc_now(),

@@ -1,4 +1,4 @@
-"""The files of an evaluation: evaluation.csv, summary.json and the previews."""
+"""The files of an evaluation: evaluation.csv, reliability.csv, summary.json, previews and plots."""
 
 import json
 import statistics
@@ -8,6 +8,8 @@ from typing import Any
 
 from contract.storage import Storage
 from contract.tables import to_csv
+from trainer.evaluation.calibration import BINS, Reliability
+from trainer.evaluation.plots import draw_plots
 from trainer.evaluation.scores import METRICS, Evaluation, PatientScore, SoftScore
 from trainer.evaluation.surface_scorer import DistanceUnit
 
@@ -15,15 +17,36 @@ _COUNTS = ("tp", "fp", "fn", "tn")
 
 
 def write_results(evaluation: Evaluation, destination: Storage) -> None:
-    """Write the previews and tables of an evaluation, summary.json last."""
+    """Write the previews, plots and tables of an evaluation, summary.json last."""
     for name, png in evaluation.previews.items():
         destination.write(f"{name}.png", png)
     table = patients_csv(
         evaluation.patients, evaluation.classes, evaluation.patients_soft, evaluation.distance_unit
     )
     destination.write("evaluation.csv", table)
+    for name, png in draw_plots(evaluation).items():
+        destination.write(f"{name}.png", png)
+    destination.write("reliability.csv", reliability_csv(evaluation.reliability))
     summary = json.dumps(evaluation_summary(evaluation), indent=2)
     destination.write("summary.json", summary.encode())
+
+
+def reliability_csv(reliability: Mapping[str, Reliability]) -> bytes:
+    """reliability.csv: one row per class and bin; empty fields for a bin without pixels."""
+    columns = ("class", "from", "to", "pixels", "mean_probability", "fraction")
+    rows = [
+        (
+            name,
+            index / BINS,
+            (index + 1) / BINS,
+            each.pixels[index],
+            _format(each.mean_probability[index]),
+            _format(each.fraction[index]),
+        )
+        for name, each in reliability.items()
+        for index in range(BINS)
+    ]
+    return to_csv(columns, rows)
 
 
 def patients_csv(
@@ -83,6 +106,11 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
             "tolerance": evaluation.surface_tolerance,
             "empty": {name: asdict(each) for name, each in evaluation.empty_surfaces.items()},
         },
+        "calibration": {
+            name: {"ece": each.expected_error, "mce": each.maximum_error}
+            for name, each in evaluation.reliability.items()
+        },
+        "limits": evaluation.limits,
         "soft": {
             "loss": evaluation.soft.loss,
             "dice_coef": dict(zip(evaluation.classes, evaluation.soft.dice_coef, strict=True)),
@@ -97,6 +125,10 @@ def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:
         },
         "dataset": {
             "root": evaluation.dataset,
+            "splits": {
+                name: {"patients": patients, "slices": slices}
+                for name, (patients, slices) in evaluation.split_sizes.items()
+            },
             "fingerprint": evaluation.fingerprint,
             "training_fingerprint": manifest.dataset,
         },

@@ -9,6 +9,7 @@ from contract.bundle import Manifest
 from contract.confusion import ConfusionCounts, pooled_counts
 from contract.host_info import HostInfo
 from trainer.data.dataset_index import SliceRecord, Split
+from trainer.evaluation.calibration import Reliability
 from trainer.evaluation.metric_summary import MetricSummary, summarize
 from trainer.evaluation.surface_distances import SurfaceScore
 from trainer.evaluation.surface_scorer import DistanceUnit
@@ -135,8 +136,15 @@ class Evaluation:
     """Over all slices."""
     patients_soft: Mapping[str, SoftScore]
     """By patient."""
+    reliability: Mapping[str, Reliability]
+    """Of the probabilities of each class, over all pixels."""
     previews: Mapping[str, bytes]
-    """PNGs by name: worst, best, worst-patient and, with two patients or more, best-patient."""
+    """PNGs by name: worst, best, worst-patients, worst-patient and, with two patients or more,
+    best-patient."""
+    split_sizes: Mapping[Split, tuple[int, int]]
+    """The patients and the slices of each split of the dataset."""
+    limits: tuple[str, ...]
+    """What the metrics do not say, as sentences."""
     host_info: HostInfo
     created: str
     """When, ISO 8601 in UTC."""
@@ -181,6 +189,28 @@ class Evaluation:
             for index, class_name in enumerate(self.classes)
             for name in METRICS
         }
+
+    def groups(self) -> dict[str, list[float]]:
+        """The values over patients to plot side by side, by title: metrics of 0 to 1.
+
+        With several classes, the Dice of each. Undefined values are left out.
+        """
+        if len(self.classes) > 1:
+            columns = {
+                name: [patient.class_metrics("dice")[index] for patient in self.patients]
+                for index, name in enumerate(self.classes)
+            }
+        else:
+            titles = metric_titles(self.distance_unit)
+            columns = {
+                titles[name]: [patient.metric(name) for patient in self.patients]
+                for name in ("dice", "iou", "precision", "sensitivity", "surface_dice")
+            }
+        defined = {
+            title: [value for value in values if value is not None]
+            for title, values in columns.items()
+        }
+        return {title: values for title, values in defined.items() if values}
 
     @property
     def empty_masks(self) -> EmptyMaskCounts:

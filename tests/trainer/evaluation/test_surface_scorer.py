@@ -17,14 +17,13 @@ RNG = np.random.default_rng(3)
 
 
 def volume_record(name: str) -> VolumeRecord:
-    affine = np.eye(4)
-    affine[:3, :3] = AXES
+    (a, b, c), (d, e, f), (g, h, i) = AXES.tolist()
     return VolumeRecord(
         name=name,
         patient=name,
         spacing_mm=(0.7, 0.7, 2.5),
         shape=(6, 20, 24),
-        affine=tuple(tuple(row) for row in affine.tolist()),
+        affine=((a, b, c, 0), (d, e, f, 0), (g, h, i, 0), (0, 0, 0, 1)),
         orientation="SPL",
         source_orientation="SPL",
         volume_digest="",
@@ -49,9 +48,9 @@ def random_volume() -> Mask:
 
 
 def test_a_volume_is_measured_in_mm_although_it_is_added_in_any_order() -> None:
-    prediction, truth = random_volume(), random_volume()
-    slices = [(record(f"a-{z:04d}", "a"), prediction[z], truth[z]) for z in range(6)]
-    slices.append((record("a-crop40-0002", "a"), truth[0], truth[2]))
+    prediction, y_true = random_volume(), random_volume()
+    slices = [(record(f"a-{z:04d}", "a"), prediction[z], y_true[z]) for z in range(6)]
+    slices.append((record("a-crop40-0002", "a"), y_true[0], y_true[2]))
     other = record("b-0000", "b")
     records = [other, *(each for each, _, _ in slices)]
     volumes = {name: volume_record(name) for name in ("a", "b")}
@@ -61,7 +60,7 @@ def test_a_volume_is_measured_in_mm_although_it_is_added_in_any_order() -> None:
         assert "a" not in scorer.scores
         scorer.add_slice(*slices[index])
     expected = tuple(
-        score_surfaces([measure_distances(prediction == c, truth == c, AXES)], 1.0) for c in (1, 2)
+        score_surfaces([measure_distances(prediction == c, y_true == c, AXES)], 1.0) for c in (1, 2)
     )
     assert scorer.scores == {"a": expected}
     scorer.add_slice(other, np.zeros((20, 24), np.uint8), np.zeros((20, 24), np.uint8))
@@ -69,14 +68,14 @@ def test_a_volume_is_measured_in_mm_although_it_is_added_in_any_order() -> None:
 
 
 def test_without_spacing_contours_are_compared_within_their_slice() -> None:
-    truth = np.zeros((20, 24), np.uint8)
-    truth[4:10, 4:10] = 1
-    shifted, nothing = np.roll(truth, 3, axis=1), np.zeros_like(truth)
-    # The numbers in the names mean nothing here: the truth of a-0002 is not that of a-0001.
+    y_true = np.zeros((20, 24), np.uint8)
+    y_true[4:10, 4:10] = 1
+    shifted, nothing = np.roll(y_true, 3, axis=1), np.zeros_like(y_true)
+    # The numbers in the names mean nothing here: the mask of a-0002 is not that of a-0001.
     slices = [
-        (record("a-0000", "a"), shifted, truth),
-        (record("a-0001", "a"), truth, nothing),
-        (record("a-0002", "a"), nothing, truth),
+        (record("a-0000", "a"), shifted, y_true),
+        (record("a-0001", "a"), y_true, nothing),
+        (record("a-0002", "a"), nothing, y_true),
     ]
     # One volume is known, but not that of every slice.
     foreign = record("foreign-0000", "foreign")
@@ -88,6 +87,6 @@ def test_without_spacing_contours_are_compared_within_their_slice() -> None:
     (score,) = scorer.scores["a"]
     assert score.hd95 == pytest.approx(3.0)
     assert score.unmatched == 2
-    alone = score_surfaces([measure_distances(shifted > 0, truth > 0, np.eye(2))], 2.0)
+    alone = score_surfaces([measure_distances(shifted > 0, y_true > 0, np.eye(2))], 2.0)
     # The contours of 20 pixels in the other slices are outside of the tolerance.
     assert score.surface_dice == pytest.approx(alone.surface_dice * 40 / 80)
