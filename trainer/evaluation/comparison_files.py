@@ -44,7 +44,7 @@ def render_comparison(
         {"a": a, "b": b, "difference": subtract(b.metric("dice"), a.metric("dice"))}
         for a, b in comparison.patients
     ]
-    several = len(comparison.a.classes) > 1
+    classes = comparison.a.classes if len(comparison.a.classes) > 1 else ()
     return html.render(
         "compare.html",
         {
@@ -54,11 +54,7 @@ def render_comparison(
             "classes": comparison.a.manifest.classes,
             "titles": metric_titles(comparison.a.distance_unit),
             "metrics": {name: comparison.summary_of(name) for name in METRICS},
-            "class_dice": {
-                name: comparison.summary_of("dice", name)
-                for name in comparison.a.classes
-                if several
-            },
+            "class_dice": {name: comparison.summary_of("dice", name) for name in classes},
             "patients": sorted(patients, key=lambda each: -abs(each["difference"] or 0.0)),
             "plot": plot,
             "differences": differences,

@@ -39,13 +39,13 @@ def _patient_limits(dataset: Dataset, split: Split, manifest: Manifest) -> Itera
     valid_count = len(patients.intersection(manifest.patients.get("valid", ())))
     if train_count:
         yield (
-            f"{train_count} of {len(patients)} patients have the name of a patient that the network "
-            "was trained on: the metrics are not those of new patients."
+            f"{train_count} of {len(patients)} patients have the name of a patient that the "
+            "network was trained on: the metrics are not those of new patients."
         )
     if valid_count:
         yield (
-            f"{valid_count} of {len(patients)} patients have the name of a patient on which the best "
-            "checkpoint was chosen, which makes the metrics slightly too good."
+            f"{valid_count} of {len(patients)} patients have the name of a patient on which the "
+            "best checkpoint was chosen, which makes the metrics slightly too good."
         )
     if len(patients) == 1:
         yield "There is one patient, so nothing is known of how the metrics vary over patients."
