@@ -5,13 +5,15 @@ With TP, FP, FN and TN the true and false positive and negative pixels
 
     Dice = 2 TP / (2 TP + FP + FN)        sensitivity = TP / (TP + FN)
     IoU  = TP / (TP + FP + FN)            specificity = TN / (TN + FP)
+    precision = TP / (TP + FP)            volume difference = (FP - FN) / (TP + FN)
 
 The metrics of a patient come from the sums over all slices of the patient, the stacked volume: a
 slice with little foreground has little weight. They are not the mean over the slices.
 
 Empty masks: if the ground truth has no foreground, Dice and IoU are 1 if the prediction has none
-either and 0 otherwise, so that an empty patient counts and a false detection costs. Sensitivity is
-then undefined, and so is specificity if the ground truth has no background: None.
+either and 0 otherwise, so that an empty patient counts and a false detection costs. Sensitivity and
+volume difference are then undefined, and so are specificity if the ground truth has no background
+and precision if the prediction has no foreground: None.
 """
 
 from collections.abc import Iterable
@@ -60,6 +62,19 @@ class ConfusionCounts:
         """Intersection over union, 0 to 1; 1 where both masks are empty."""
         union = self.tp + self.fp + self.fn
         return self.tp / union if union else 1.0
+
+    @property
+    def precision(self) -> float | None:
+        """Fraction of the prediction that is foreground; None if it is empty."""
+        return None if self.predicted_empty else self.tp / (self.tp + self.fp)
+
+    @property
+    def volume_difference(self) -> float | None:
+        """Predicted minus true foreground as a fraction of the true one; None without it.
+
+        -1 for an empty prediction, 0 for equal volumes, without an upper limit.
+        """
+        return None if self.empty else (self.fp - self.fn) / (self.tp + self.fn)
 
     @property
     def sensitivity(self) -> float | None:

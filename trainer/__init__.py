@@ -1,6 +1,6 @@
 """From a TOML file to a bundle: data, networks, training on Ray Train, export and evaluation.
 
-For notebooks and scripts: load_config, plan, prepare, train, cross_validate and evaluate
+For notebooks and scripts: load_config, plan, prepare, train, cross_validate, evaluate and compare
 (docs/python.md). They do what the commands of the same names do, with a progress bar.
 May import cluster and contract. The order of the packages inside is in docs/architecture.md.
 """
@@ -15,11 +15,12 @@ from contract.config.loader import load_config
 if TYPE_CHECKING:
     from trainer.cross_validation.results import CrossValidation
     from trainer.data.dataset_index import Dataset, Split
+    from trainer.evaluation.comparison import Comparison
     from trainer.evaluation.scores import Evaluation
     from trainer.planning.plan import PlannedSettings
     from trainer.training.run_store import RunResult
 
-__all__ = ["cross_validate", "evaluate", "load_config", "plan", "prepare", "train"]
+__all__ = ["compare", "cross_validate", "evaluate", "load_config", "plan", "prepare", "train"]
 
 
 def plan(
@@ -164,6 +165,7 @@ def evaluate(
     split: "Split" = "test",
     output: str | None = None,
     save_masks: bool = False,
+    surface_tolerance: float = 2.0,
     storage_root: str = Storage().root,
     **settings: Any,
 ) -> "Evaluation":
@@ -178,6 +180,8 @@ def evaluate(
         split: "train", "valid" or "test".
         output: Folder or s3:// prefix for the files; None: next to the bundle's run.
         save_masks: Write the predicted masks too.
+        surface_tolerance: The tolerance of the surface Dice: mm if the spacing of the slices is
+            known, else pixels.
         storage_root: Folder or s3:// address with the registry that knows the name.
         **settings: Settings that replace those of the bundle, as for load_config.
 
@@ -208,7 +212,77 @@ def evaluate(
 
     with progress_bar(f"evaluating {split}", len(dataset.select(split))) as bar:
         evaluation = evaluate_split(
-            bundle, dataset, split, config.data, config.predict, destination, bar.set, save_masks
+            bundle,
+            dataset,
+            split,
+            config.data,
+            config.predict,
+            destination,
+            bar.set,
+            save_masks,
+            surface_tolerance,
         )
     write_report(bundle, evaluation, config, destination)
     return evaluation
+
+
+def compare(
+    first: str,
+    second: str,
+    overrides: Sequence[str] = (),
+    *,
+    split: "Split" = "test",
+    output: str | None = None,
+    surface_tolerance: float = 2.0,
+    storage_root: str = Storage().root,
+    **settings: Any,
+) -> "Comparison":
+    """Compare two bundles, A and B, on the same patients of a split; writes tables and a report.
+
+    The slices are those of the first bundle's settings; override data.root if they have moved.
+
+    Args:
+        first: A: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
+        second: B.
+        overrides: Settings that replace those of the bundles, as for evaluate.
+        split: "train", "valid" or "test".
+        output: Folder or s3:// prefix for the files; None: in <storage.root>/comparisons.
+        surface_tolerance: The tolerance of the surface Dice: mm if the spacing of the slices is
+            known, else pixels.
+        storage_root: Folder or s3:// address with the registry that knows the names.
+        **settings: Settings that replace those of the bundles, as for load_config.
+
+    Returns:
+        `table()` has one row per patient and class, `summary_of("dice")` the means, the mean of B
+        minus A with its interval, and Wilcoxon's signed-rank test.
+
+    Raises:
+        ConfigError: A setting cannot be changed for an evaluation.
+        DataError: The bundles have different classes, the split is empty, or one of the networks
+            was trained on a patient of the split.
+        BundleError, RegistryError, StorageError: A bundle or a slice cannot be read.
+
+    Example:
+        >>> comparison = trainer.compare("demo@1", "demo@2")
+        >>> comparison.summary_of("dice").difference.interval
+    """
+    from contract.cli.log_setup import configure_libraries
+    from contract.cli.progress_bar import progress_bar
+    from contract.registry import open_bundle
+    from contract.storage import open_storage
+    from trainer.evaluation.bundle_config import load_bundle_config
+
+    bundles = [open_bundle(reference, storage_root) for reference in (first, second)]
+    configs = [load_bundle_config(bundle, overrides, settings) for bundle in bundles]
+    dataset = prepare(configs[0])
+    configure_libraries()
+    from trainer.evaluation.compare import ComparedBundle, comparison_name
+    from trainer.evaluation.compare import compare as compare_bundles
+
+    root = open_storage(configs[0].storage.root)
+    destination = root.child(f"comparisons/{comparison_name(bundles, dataset, split)}")
+    if output is not None:
+        destination = open_storage(output)
+    a, b = map(ComparedBundle, (first, second), bundles, configs)
+    with progress_bar(f"comparing {split}", 2 * len(dataset.select(split))) as bar:
+        return compare_bundles(a, b, dataset, split, destination, bar.set, surface_tolerance)

@@ -1,6 +1,5 @@
 """The commands of training: from volumes and slices to a bundle that is evaluated by patient."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +35,7 @@ from contract.errors import ConfigError, as_sentence
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
+    from trainer.data.dataset_index import Split
     from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
 
@@ -167,7 +167,26 @@ EnsembleName = Annotated[
     str | None, typer.Option("--name", help="Name in the manifest; absent: that of OUTPUT.")
 ]
 WeightsFile = Annotated[Path, typer.Argument(metavar="WEIGHTS", help="The .h5 file of Keras.")]
+SurfaceTolerance = Annotated[
+    float,
+    typer.Option(
+        "--surface-tolerance",
+        min=0.0,
+        help="Tolerance of the surface Dice: in mm if the spacing of the slices is known, else "
+        "in pixels.",
+    ),
+]
 SaveMasks = Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks too.")]
+ComparedReference = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="A bundle: its folder, address or name.")
+]
+ComparisonOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        help="Folder or s3:// prefix for the results; absent: in <storage.root>/comparisons.",
+    ),
+]
 Output = Annotated[
     str | None,
     typer.Option("--output", help="Where to write; absent: next to the bundle's run."),
@@ -486,6 +505,7 @@ def evaluate(
     split: SplitName = "test",
     output: Output = None,
     save_masks: SaveMasks = False,
+    surface_tolerance: SurfaceTolerance = 2.0,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
@@ -494,20 +514,50 @@ def evaluate(
     Writes tables, images and a report. The settings are those of the bundle; override data.root if
     the slices have moved.
     """
-    from trainer.data.dataset_index import SPLITS
-
-    if split not in SPLITS:
-        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
     evaluation = trainer.evaluate(
         reference,
         overrides or (),
-        split=split,
+        split=check_split(split),
         output=output,
         save_masks=save_masks,
+        surface_tolerance=surface_tolerance,
         storage_root=storage,
     )
     typer.echo(format_table(evaluation))
+    typer.echo(format_surface_notes(evaluation))
     typer.echo(f"report: {evaluation.output}/report.html")
+
+
+@app.command(epilog=example_epilog("segfleet compare demo@1 demo@2 --split test"))
+def compare(
+    first: ComparedReference,
+    second: ComparedReference,
+    overrides: BundleOverrides = None,
+    split: SplitName = "test",
+    output: ComparisonOutput = None,
+    surface_tolerance: SurfaceTolerance = 2.0,
+    storage: StorageRoot = DEFAULT_STORAGE_ROOT,
+    verbose: Verbose = False,
+) -> None:
+    """Compare two bundles on the same patients of a split.
+
+    Writes a paired table, the mean difference with its interval, a signed-rank test, images and a
+    report. The slices are those of the first bundle's settings; override data.root if they have
+    moved.
+    """
+    comparison = trainer.compare(
+        first,
+        second,
+        overrides or (),
+        split=check_split(split),
+        output=output,
+        surface_tolerance=surface_tolerance,
+        storage_root=storage,
+    )
+    from trainer.evaluation.comparison_files import format_comparison
+
+    typer.echo(format_comparison(comparison))
+    typer.echo(f"report: {comparison.output}/compare.html")
 
 
 @app.command(
@@ -684,30 +734,58 @@ def _interruption(config: Config) -> str:
     )
 
 
+def check_split(split: str) -> "Split":
+    """The split of an evaluation; a usage error if there is none of this name."""
+    from trainer.data.dataset_index import SPLITS
+
+    if split not in SPLITS:
+        raise typer.BadParameter(f"must be one of {', '.join(SPLITS)}", param_hint="--split")
+    return split
+
+
 def format_table(evaluation: "Evaluation") -> str:
     """The table of patients and its summary, for a terminal."""
+    from trainer.evaluation.metric_columns import format_headings, format_values
     from trainer.evaluation.scores import METRICS
 
-    def cells(values: Iterable[float | None]) -> str:
-        return "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values)
-
-    rows = [("patient", "slices", "".join(f"{name:>13}" for name in METRICS))]
+    rows = [("patient", "slices", format_headings(evaluation.distance_unit))]
     rows += [
-        (patient.patient, patient.slices, cells(map(patient.metric, METRICS)))
+        (patient.patient, patient.slices, format_values(map(patient.metric, METRICS)))
         for patient in evaluation.patients
     ]
     summaries = [evaluation.summary_of(name) for name in METRICS]
     slices = len(evaluation.slices)
     rows += [
-        (label, slices, cells(getattr(summary, field) for summary in summaries))
+        (label, slices, format_values(getattr(summary, field) for summary in summaries))
         for label, field in (("mean", "mean"), ("SD", "sd"), ("min", "min"), ("max", "max"))
     ]
     if len(evaluation.classes) > 1:
         for name in evaluation.classes:
             means = [evaluation.summary_of(metric, name).mean for metric in METRICS]
-            rows.append((f"mean {name}", slices, cells(means)))
+            rows.append((f"mean {name}", slices, format_values(means)))
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:{width}} {count:>6}{rest}" for name, count, rest in rows)
+
+
+def format_surface_notes(evaluation: "Evaluation") -> str:
+    """The unit and the tolerance of the distances, and where they are undefined."""
+    unit = evaluation.distance_unit
+    space = "between surfaces of volumes" if unit == "mm" else "between contours within slices"
+    lines = [f"HD95 in {unit} {space}; tolerance of NSD {evaluation.surface_tolerance:g} {unit}"]
+    for name, each in evaluation.empty_surfaces.items():
+        undefined = each.truth_empty + each.prediction_empty + each.no_common_slice
+        label = f"{name}: " if len(evaluation.classes) > 1 else ""
+        if undefined:
+            lines.append(
+                f"{label}HD95 is undefined for {undefined} of {len(evaluation.patients)} patients: "
+                f"ground truth empty {each.truth_empty}, prediction empty {each.prediction_empty}, "
+                f"never both in a slice {each.no_common_slice}"
+            )
+        if unit == "px" and each.unmatched:
+            lines.append(
+                f"{label}HD95 leaves out {each.unmatched} slices in which exactly one mask is empty"
+            )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "train": LazyCommand("trainer", "train"),
         "cross-validate": LazyCommand("trainer", "cross-validate"),
         "evaluate": LazyCommand("trainer", "evaluate"),
+        "compare": LazyCommand("trainer", "compare"),
         "export": LazyCommand("trainer", "export"),
         "tune-prediction": LazyCommand("trainer", "tune-prediction"),
         "import-weights": LazyCommand("trainer", "import-weights"),

@@ -16,6 +16,8 @@ def test_scores_follow_from_the_counts():
     assert counts.iou == pytest.approx(6 / 12)
     assert counts.sensitivity == pytest.approx(0.6)
     assert counts.specificity == pytest.approx(88 / 90)
+    assert counts.precision == pytest.approx(6 / 8)
+    assert counts.volume_difference == pytest.approx(-2 / 10)
 
 
 def test_the_volume_is_scored_and_not_the_mean_of_its_slices():
@@ -33,6 +35,8 @@ def test_an_empty_patient_left_alone_is_right():
     assert counts.predicted_empty
     assert (counts.dice, counts.iou) == (1.0, 1.0)
     assert counts.sensitivity is None
+    assert counts.precision is None
+    assert counts.volume_difference is None
     assert counts.specificity == 1.0
 
 

@@ -100,6 +100,7 @@ def test_series_and_labels_become_a_bundle_and_a_segmentation(
 
     out = open_storage(str(tmp_path / "evaluation"))
     evaluation = evaluate(open_storage(bundle), dataset, "train", config.data, config.predict, out)
+    assert evaluation.distance_unit == "mm"
     dice = evaluation.summary_of("dice").mean
     assert dice is not None
     assert dice > 0.5

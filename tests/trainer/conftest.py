@@ -1,7 +1,11 @@
 """A bundle and a dataset for callers that evaluates, inspects or reports: real files, made once."""
 
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -141,3 +145,11 @@ def thresholding(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     bundle.write_bundle(folder, LocalStorage(folder), metadata)
     return folder
+
+
+@pytest.fixture
+def unchanged_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what a command changes in its process to silence the libraries."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    with patch.dict(os.environ):
+        yield

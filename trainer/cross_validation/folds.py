@@ -224,7 +224,14 @@ def _evaluate(fold: FoldRun) -> Fold:
     destination = report_storage(bundle, dataset, "valid", None)
     evaluation = evaluate(bundle, dataset, "valid", config.data, config.predict, destination)
     write_report(bundle, evaluation, config, destination)
-    return Fold(fold.number, run.url, bundle.url, destination.url, evaluation.table())
+    return Fold(
+        fold.number,
+        run.url,
+        bundle.url,
+        destination.url,
+        evaluation.table(),
+        evaluation.distance_unit,
+    )
 
 
 def _write_ensemble(folds: Sequence[Fold], name: str, storage: Storage) -> str:

@@ -19,9 +19,11 @@ from contract.host_info import host_info
 from contract.storage import Storage
 from contract.tables import to_csv
 from contract.timestamps import utc_now
-from trainer.cross_validation.estimates import Estimate, estimate
+from trainer.evaluation.estimates import Estimate, estimate
+from trainer.evaluation.metric_columns import format_headings, format_values
 from trainer.evaluation.metric_summary import summarize
-from trainer.evaluation.scores import METRICS, TITLES
+from trainer.evaluation.scores import METRICS, metric_titles
+from trainer.evaluation.surface_scorer import DistanceUnit
 from trainer.visualization import html
 from trainer.visualization.box_plot import plot_groups
 
@@ -39,6 +41,8 @@ class Fold:
     evaluation: str
     """The address of the evaluation of its validation patients."""
     patients: Sequence[Mapping[str, Any]]
+    distance_unit: DistanceUnit
+    """Of hd95."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ class CrossValidation:
     def estimate_of(self, metric: str) -> Estimate:
         """A metric, such as "dice" or "dice_liver", over the patients of all folds."""
         return estimate([row[metric] for row in self.table()], self.seed)
+
+    @property
+    def distance_unit(self) -> DistanceUnit:
+        """Of hd95: all folds are of one dataset."""
+        return self.folds[0].distance_unit
 
     @property
     def metrics(self) -> list[str]:
@@ -89,7 +98,7 @@ def write_results(result: CrossValidation, config: Config, storage: Storage) -> 
             "created": utc_now(),
             "result": result,
             "rows": sorted(rows, key=lambda row: row["dice"]),
-            "metrics": TITLES,
+            "metrics": metric_titles(result.distance_unit),
             "class_estimates": {
                 name.removeprefix("dice_"): each
                 for name, each in estimates.items()
@@ -110,6 +119,7 @@ def write_results(result: CrossValidation, config: Config, storage: Storage) -> 
             for fold in result.folds
         ],
         **{name: asdict(each) for name, each in estimates.items()},
+        "distance_unit": result.distance_unit,
         "bundle": result.bundle,
         "fingerprint": config.fingerprint(),
         "host_info": host_info(),
@@ -119,22 +129,18 @@ def write_results(result: CrossValidation, config: Config, storage: Storage) -> 
 
 def format_results(result: CrossValidation) -> str:
     """The metrics of each fold and of all patients, for a terminal."""
-    lines = [f"{'':8} {'patients':>8}" + "".join(f"{name:>13}" for name in METRICS)]
+    lines = [f"{'':8} {'patients':>8}" + format_headings(result.distance_unit)]
     for fold in result.folds:
         means = [summarize(p[name] for p in fold.patients).mean for name in METRICS]
-        lines.append(f"fold {fold.number:<3} {len(fold.patients):8}" + _cells(means))
+        lines.append(f"fold {fold.number:<3} {len(fold.patients):8}" + format_values(means))
     estimates = [result.estimate_of(name) for name in METRICS]
     count = len(result.table())
-    lines.append(f"{'mean':8} {count:8}" + _cells([each.summary.mean for each in estimates]))
-    lines.append(f"{'SD':8} {count:8}" + _cells([each.summary.sd for each in estimates]))
+    lines.append(f"{'mean':8} {count:8}" + format_values([each.summary.mean for each in estimates]))
+    lines.append(f"{'SD':8} {count:8}" + format_values([each.summary.sd for each in estimates]))
     intervals = [each.interval or (None, None) for each in estimates]
-    lines.append(f"{'95 % from':17}" + _cells([low for low, _ in intervals]))
-    lines.append(f"{'95 % to':17}" + _cells([high for _, high in intervals]))
+    lines.append(f"{'95 % from':17}" + format_values([low for low, _ in intervals]))
+    lines.append(f"{'95 % to':17}" + format_values([high for _, high in intervals]))
     return "\n".join(lines)
-
-
-def _cells(values: Sequence[float | None]) -> str:
-    return "".join(f"{'–' if value is None else f'{value:.3f}':>13}" for value in values)
 
 
 def _format(value: Any) -> Any:

@@ -5,7 +5,10 @@ post-processing follow. Output files:
 
     evaluation.csv                       one row per patient and class
     worst.png, best.png                  slices with the lowest and the highest Dice
+    worst-patients.png                   the three patients with the lowest Dice, with outlines
     worst-patient.png, best-patient.png  slices through the volume of one patient
+    patients.png                         box plot of the metrics of patients
+    reliability.csv, reliability.png     probabilities and frequencies by class, in ten bins
     masks/<slice>.png                    predicted masks, if requested (contract.imaging.encode)
     volumetry.csv, volumetry.json        milliliters, if the spacing of the slices is known
     summary.json                         the metrics over all patients; written last of these
@@ -32,10 +35,14 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage, open_storage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
+from trainer.data.importers.dataset_import import read_volume_records
 from trainer.evaluation import previews
-from trainer.evaluation.final_masks import MaskStore, PredictedSlice, finish_masks
+from trainer.evaluation.calibration import ReliabilityCounts
+from trainer.evaluation.final_masks import PredictedSlice, finish_masks
+from trainer.evaluation.limits import find_limits
+from trainer.evaluation.mask_store import MaskStore
 from trainer.evaluation.results import write_results
-from trainer.evaluation.scores import Evaluation, SliceScore, score_patients
+from trainer.evaluation.scores import Evaluation, SliceScore, rank_patients, score_patients
 from trainer.evaluation.slice_reader import (
     Mask,
     PredictSlices,
@@ -47,6 +54,8 @@ from trainer.evaluation.slice_reader import (
     read_ahead,
 )
 from trainer.evaluation.soft_scores import SliceSums, SoftScorer
+from trainer.evaluation.surface_distances import TOLERANCE
+from trainer.evaluation.surface_scorer import SurfaceScorer
 from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
@@ -63,6 +72,7 @@ def evaluate(
     destination: Storage,
     on_progress: ProgressCallback = no_progress,
     save_masks: bool = False,
+    surface_tolerance: float = TOLERANCE,
 ) -> Evaluation:
     """Evaluate a bundle on a split of a dataset, and write the files named above.
 
@@ -75,6 +85,8 @@ def evaluate(
         destination: Where the files are written.
         on_progress: Called after each slice.
         save_masks: Write the predicted masks too.
+        surface_tolerance: The tolerance of the surface Dice: mm if the spacing of the slices is
+            known, else pixels.
 
     Returns:
         The scores of slices and patients.
@@ -108,6 +120,9 @@ def evaluate(
     scorer = SoftScorer(
         load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
     )
+    volumes = read_volume_records(open_storage(dataset.root))
+    surfaces = SurfaceScorer(records, volumes, len(manifest.classes), surface_tolerance)
+    reliability = ReliabilityCounts(len(manifest.classes))
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
     masks = MaskStore()
@@ -117,15 +132,18 @@ def evaluate(
             records, reader, predict_slices, predict.batch_size
         ):
             sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
+            reliability.add_slice(y_true, probability)
             yield record, y_true, mask
 
     for record, y_true, mask in finish_masks(predict_masks(), records, manifest.post_processing):
         counts_of[record] = class_counts(mask, y_true, len(manifest.classes))
         masks.put(record, mask)
+        surfaces.add_slice(record, mask, y_true)
         if save_masks:
             destination.write(f"masks/{record.name}.png", encode_mask(mask, manifest.classes))
         on_progress(len(counts_of), len(records), "")
     scores = tuple(SliceScore(record, counts_of[record]) for record in records)
+    patients = score_patients(scores, surfaces.scores)
     evaluation = Evaluation(
         manifest=manifest,
         settings=(folder / "config.toml").read_text(encoding="utf-8"),
@@ -134,11 +152,21 @@ def evaluate(
         dataset=dataset.root,
         fingerprint=dataset.fingerprint,
         split=split,
-        patients=score_patients(scores),
+        patients=patients,
+        distance_unit=surfaces.unit,
+        surface_tolerance=surface_tolerance,
         slices=scores,
         soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
         patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
-        previews=previews.draw_previews(scores, reader, masks.get),
+        reliability={
+            each.name: reliability.reliability(index) for index, each in enumerate(manifest.classes)
+        },
+        split_sizes={
+            name: (len(dataset.patients(name)), len(dataset.select(name))) for name in SPLITS
+        },
+        limits=find_limits(dataset, split, manifest, volumes, surfaces.unit),
+        previews=previews.draw_previews(scores, rank_patients(patients), reader, masks.get),
+        masks=masks,
         host_info=host_info(),
         created=utc_now(),
     )

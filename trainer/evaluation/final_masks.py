@@ -1,6 +1,5 @@
 """The final masks of an evaluation: after the steps that need all slices of a volume."""
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -38,19 +37,3 @@ def finish_masks(
             for (record, y_true, _), mask in zip(ordered, masks, strict=True):
                 yield record, y_true, mask
             del pending[volume[0]]
-
-
-class MaskStore:
-    """Masks in memory, compressed: one of 512 x 512 pixels takes a few kilobytes."""
-
-    def __init__(self) -> None:
-        self._masks: dict[SliceRecord, tuple[bytes, tuple[int, ...]]] = {}
-
-    def put(self, record: SliceRecord, mask: Mask) -> None:
-        """Keep the mask [H, W] of a slice."""
-        self._masks[record] = zlib.compress(mask.tobytes(), 1), mask.shape
-
-    def get(self, record: SliceRecord) -> Mask:
-        """The mask of a slice."""
-        data, shape = self._masks[record]
-        return np.frombuffer(zlib.decompress(data), np.uint8).reshape(shape)

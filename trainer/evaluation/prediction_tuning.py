@@ -161,7 +161,7 @@ def mean_dice(
             class_counts(final, volume.y_true, len(classes))
         )
     patients = [
-        PatientScore(patient, 0, tuple(map(pooled_counts, zip(*each, strict=True))))
+        PatientScore(patient, 0, tuple(map(pooled_counts, zip(*each, strict=True))), ())
         for patient, each in counts.items()
     ]
     dice = summarize(patient.metric("dice") for patient in patients).mean

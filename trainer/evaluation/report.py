@@ -2,9 +2,10 @@
 
 from contract.config import Config
 from contract.storage import Storage, open_storage
-from trainer.evaluation.scores import METRICS, TITLES, Evaluation, rank_patients
+from trainer.evaluation.plots import draw_plots
+from trainer.evaluation.scores import METRICS, Evaluation, metric_titles, rank_patients
 from trainer.visualization import html
-from trainer.visualization.overlays import LEGEND
+from trainer.visualization.overlays import LEGEND, OUTLINE_A
 
 _CURVES = ("train_metrics.png", "train_losses.png", "previews/epochs.png")
 
@@ -39,9 +40,13 @@ def render_report(run: Storage | None, evaluation: Evaluation, config: Config) -
                 each.name: {name: evaluation.summary_of(name, each.name) for name in METRICS}
                 for each in evaluation.manifest.classes
             },
-            "metrics": {TITLES[name]: evaluation.summary_of(name) for name in METRICS},
+            "metrics": {name: evaluation.summary_of(name) for name in METRICS},
+            "titles": metric_titles(evaluation.distance_unit),
             "patients": rank_patients(evaluation.patients),
             "empty_masks": evaluation.empty_masks,
+            "empty_surfaces": evaluation.empty_surfaces,
+            "plots": draw_plots(evaluation),
+            "outline": OUTLINE_A,
             "curves": read_curves(run),
             "phantom": config.data.source == "phantom",
             "other_slices": evaluation.fingerprint != evaluation.manifest.dataset,

@@ -8,6 +8,7 @@ its ground truth outlined. The prediction of a slice without ground truth is gre
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ NO_GROUND_TRUTH = (0, 158, 115)
 OUTLINE = (255, 255, 255)
 """RGB. The color of false positives is the palette's vermillion, lighter for dark slices."""
 
+OUTLINE_A, OUTLINE_B = TRUE_POSITIVE, (230, 159, 0)
+"""The outlines of the predictions of a first and a second network."""
+
 LEGEND = {
     "true_positive": TRUE_POSITIVE,
     "false_negative": FALSE_NEGATIVE,
@@ -35,6 +39,7 @@ LEGEND = {
 TILE_SIZE = 256
 """Longest side of an overlay in pixels."""
 
+_DASH = 4
 # Three colors of true and false must be distinguishable; others may show more of the slice.
 _ALPHA, _LIGHT_ALPHA = 0.6, 0.35
 
@@ -85,6 +90,48 @@ def draw_overlay(
         contours, _ = cv2.findContours(y_true.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(overlay, contours, -1, color, 1, cv2.LINE_8)
     return overlay
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask to outline."""
+
+    mask: NDArray[np.uint8]
+    """Class indices [H, W]; 0 is background."""
+    color: tuple[int, int, int]
+    """RGB."""
+    dashed: bool = False
+
+
+def draw_outlines(
+    image: Pixels,
+    outlines: Sequence[Outline],
+    window: tuple[float, float] = (0.0, 255.0),
+    size: int = TILE_SIZE,
+) -> RgbImage:
+    """A slice with several masks outlined, those of all classes of a mask in its color.
+
+    Args:
+        image: [H, W, C], C = 1 or 3 (RGB).
+        outlines: Masks of the slice, each drawn over those before it, which are seen in the gaps
+            of a dashed one.
+        window: The raw intensities that become black and white.
+        size: The longest side of the result in pixels.
+
+    Returns:
+        RGB [h, w, 3] with the proportions of the slice.
+    """
+    height, width = fit_size(image.shape[0], image.shape[1], size)
+    canvas = _resize(_apply_window(image, window), height, width).round().astype(np.uint8)
+    for outline in outlines:
+        for index in np.unique(outline.mask[outline.mask != 0]):
+            area = _resize_mask(outline.mask == index, height, width).view(np.uint8)
+            contours, _ = cv2.findContours(area, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            for contour in contours:
+                x, y = contour[:, 0].T
+                drawn = np.arange(len(x)) % (2 * _DASH) < (_DASH if outline.dashed else 2 * _DASH)
+                canvas[y[drawn], x[drawn]] = outline.color
+    return canvas
 
 
 def _class_masks(

@@ -4,7 +4,8 @@ import numpy as np
 
 from contract.imaging.post_processing import PostProcessing
 from trainer.data.dataset_index import SliceRecord
-from trainer.evaluation.final_masks import MaskStore, finish_masks
+from trainer.evaluation.final_masks import finish_masks
+from trainer.evaluation.mask_store import MaskStore
 
 
 def record(name: str, patient: str, height: int = 4) -> SliceRecord:

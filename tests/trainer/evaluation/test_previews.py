@@ -16,7 +16,7 @@ from trainer.visualization.overlays import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_
 
 
 def test_the_pictures_are_written(done: EvaluationResult) -> None:
-    for name in ("worst", "best", "worst-patient", "best-patient"):
+    for name in ("worst", "best", "worst-patients", "worst-patient", "best-patient"):
         png = done.destination.read(f"{name}.png")
         assert png == done.evaluation.previews[name]
         assert decode_png(png).shape[2] == 3

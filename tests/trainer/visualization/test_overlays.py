@@ -146,3 +146,19 @@ def test_every_class_is_filled_and_outlined_in_its_color():
     assert (overlay[8, 8:24] == (255, 0, 0)).all()
     assert (overlay[40, 40:56] == (0, 0, 255)).all()
     assert overlay[48, 48] == pytest.approx(100)
+
+
+def test_outlines_of_several_masks_are_seen_where_they_coincide() -> None:
+    mask, classes = square(64, 8, 8, 32), square(64, 8, 8, 32)
+    classes[8:40, 24:40] *= 2
+    outlines = [
+        overlays.Outline(mask, overlays.OUTLINE_A),
+        overlays.Outline(mask, overlays.OUTLINE_B, dashed=True),
+    ]
+    drawn = overlays.draw_outlines(grey(64), outlines, size=64)
+    colors = {tuple(color) for color in drawn[8, 8:40].tolist()}
+    assert colors == {overlays.OUTLINE_A, overlays.OUTLINE_B}
+    assert (drawn[20, 20] == 100).all()
+    # The border between two classes belongs to the outlines of both.
+    borders = overlays.draw_outlines(grey(64), [overlays.Outline(classes, (1, 2, 3))], size=64)
+    assert (borders[12:36, 23:25] == (1, 2, 3)).all()

@@ -22,7 +22,7 @@ IMAGES, MASKS, RECORDS = "images", "masks", "volumes"
 MANIFEST = "volumes.json"
 # The margins of the center crops in pixels of a slice of 512 x 512.
 CROP_MARGINS, _CROP_REFERENCE = (40, 80), 512
-_NAME = re.compile(r"^(?P<volume>.+?)(-crop\d+)?-\d{4,}$")
+_NAME = re.compile(r"^(?P<volume>.+?)(-crop\d+)?-(?P<index>\d{4,})$")
 _CROP = re.compile(r"-crop\d+-\d{4,}$")
 _WRITERS = 8
 
@@ -134,13 +134,25 @@ def import_volume(task: VolumeTask) -> tuple[VolumeRecord, bool]:
 
 def volume_of_file(key: str) -> str | None:
     """The name of the volume that a file of a slice belongs to; None for another file."""
-    match = _NAME.match(key.rpartition("/")[2].rpartition(".")[0])
+    match = _match_name(key)
     return match["volume"] if match else None
+
+
+def index_of_file(key: str) -> int:
+    """The index in its volume of a file of a slice; ValueError for another file."""
+    match = _match_name(key)
+    if not match:
+        raise ValueError(f"{key} is not the file of a slice of a volume")
+    return int(match["index"])
 
 
 def is_center_crop(key: str) -> bool:
     """Whether a file of a slice is that of a center crop."""
     return bool(_CROP.search(key.rpartition(".")[0]))
+
+
+def _match_name(key: str) -> re.Match[str] | None:
+    return _NAME.match(key.rpartition("/")[2].rpartition(".")[0])
 
 
 def _read_record(task: VolumeTask) -> VolumeRecord | None:

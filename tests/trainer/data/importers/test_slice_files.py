@@ -29,6 +29,7 @@ from trainer.data.importers.slice_files import (
     VolumeTask,
     crop_center,
     import_volume,
+    index_of_file,
     volume_of_file,
 )
 
@@ -159,3 +160,9 @@ def test_values_beyond_int16_need_a_window(tmp_path: Path) -> None:
 )
 def test_the_volume_of_a_file(key: str, volume: str | None) -> None:
     assert volume_of_file(key) == volume
+
+
+def test_the_index_of_a_file() -> None:
+    assert index_of_file("masks/P1-v2-crop80-10000.png") == 10000
+    with pytest.raises(ValueError, match=r"notes\.txt is not the file of a slice"):
+        index_of_file("images/notes.txt")

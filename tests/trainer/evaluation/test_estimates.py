@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.cross_validation.estimates import estimate
+from trainer.evaluation.estimates import estimate
 
 
 def test_the_interval_is_that_of_the_normal_distribution_for_many_patients() -> None:
