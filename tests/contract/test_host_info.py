@@ -4,7 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from contract.host_info import cpu_model, git_commit, host_info, package_version
+from contract.host_info import (
+    cpu_model,
+    git_commit,
+    gpu_memory_gb,
+    host_info,
+    package_version,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,3 +87,12 @@ def test_the_processor_is_read_from_the_system(tmp_path):
     file.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\n")
     assert cpu_model(file) == "Some CPU @ 3 GHz"
     assert cpu_model(tmp_path / "absent") != ""
+
+
+def test_the_memory_of_gpus_is_that_of_the_smallest(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory_gb() is None
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 40960\necho 24576\n")
+    program.chmod(0o755)
+    assert gpu_memory_gb() == 24.0
