@@ -52,7 +52,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "cross-validate": LazyCommand("trainer", "cross-validate"),
         "evaluate": LazyCommand("trainer", "evaluate"),
         "export": LazyCommand("trainer", "export"),
-        "tune-prediction": LazyCommand("trainer", "tune-prediction"),
+        "tune-bundle": LazyCommand("trainer", "tune-bundle"),
         "import-weights": LazyCommand("trainer", "import-weights"),
         "ensemble": LazyCommand("trainer", "ensemble"),
     },
