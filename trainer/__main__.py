@@ -586,17 +586,15 @@ def export(
     typer.echo(f"bundle: {destination.url}")
 
 
-@app.command(
-    "tune-prediction", epilog=example_epilog("segfleet tune-prediction demo@production tuned")
-)
-def tune_prediction(
+@app.command("tune-bundle", epilog=example_epilog("segfleet tune-bundle demo@production tuned"))
+def tune_bundle(
     reference: BundleReference,
     output: BundleOutput,
     overrides: BundleOverrides = None,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
-    """Write a bundle whose prediction is tuned on validation patients.
+    """Write a bundle with settings tuned on validation patients.
 
     Tries test-time augmentation, thresholds, largest components and filled holes, and keeps what
     raises the Dice of the validation patients. The weights are those of the bundle that is named.
@@ -609,10 +607,10 @@ def tune_prediction(
     check_no_bundle(destination)
     config = load_bundle_config(bundle, overrides or (), {})
     dataset = trainer.prepare(config)
-    from trainer.evaluation.prediction_tuning import tune_bundle
+    from trainer.evaluation.prediction_tuning import tune_bundle as write_bundle
 
     with progress_bar("tuning") as bar:
-        manifest = tune_bundle(bundle, dataset, config, destination, bar.set)
+        manifest = write_bundle(bundle, dataset, config, destination, bar.set)
     typer.echo(f"{'setting':32} {'value':28} {'Dice':>7}")
     for each in manifest.tried_settings:
         chosen = " chosen" if each.chosen else ""

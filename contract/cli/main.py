@@ -54,7 +54,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "evaluate": LazyCommand("trainer", "evaluate"),
         "compare": LazyCommand("trainer", "compare"),
         "export": LazyCommand("trainer", "export"),
-        "tune-prediction": LazyCommand("trainer", "tune-prediction"),
+        "tune-bundle": LazyCommand("trainer", "tune-bundle"),
         "import-weights": LazyCommand("trainer", "import-weights"),
         "ensemble": LazyCommand("trainer", "ensemble"),
     },

@@ -300,10 +300,10 @@ class _ValidationSplit:
         )
         index_of = {record: index for index, record in enumerate(records)}
         batch_size = self._config.predict.batch_size
-        for record, truth, _, probability in predict_split(
+        for record, mask, _, probability in predict_split(
             records, self._reader, predict_slices, batch_size
         ):
-            y_true[index_of[record]] = truth
+            y_true[index_of[record]] = mask
             maps[index_of[record]] = probability
             self._done += 1
             total = self.num_passes * len(self._records)

@@ -172,7 +172,7 @@ def test_a_run_ends_with_the_settings_whose_dice_evaluate_finds(
 def test_the_command_writes_another_bundle(tuned: tuple[Config, Storage], tmp_path: Path) -> None:
     _, source = tuned
     output = tmp_path / "again"
-    words = ["tune-prediction", source.url, str(output)]
+    words = ["tune-bundle", source.url, str(output)]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert f"bundle: {output}" in done.stdout
@@ -187,6 +187,6 @@ def test_the_command_writes_another_bundle(tuned: tuple[Config, Storage], tmp_pa
     manifest = export_ensemble([source, LocalStorage(output)], "both", ensemble)
     assert manifest.tried_settings == ()
     assert manifest.post_processing.largest_component == "patient"
-    fresh = CliRunner().invoke(app, ["tune-prediction", ensemble.url, str(tmp_path / "none")])
+    fresh = CliRunner().invoke(app, ["tune-bundle", ensemble.url, str(tmp_path / "none")])
     assert "is an ensemble" in str(fresh.exception)
     assert not (tmp_path / "none").exists()
