@@ -66,6 +66,12 @@ def results_storage(config: Config) -> Storage:
 
 def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -> list[FoldRun]:
     """Check the slices, and that every fold can be trained on them; UserError names the fold."""
+    if config.predict.tune_on_validation:
+        raise ConfigError(
+            "predict.tune_on_validation = true chooses settings on the patients that a fold is "
+            "evaluated on, so its metrics would be too good: set it to false, and tune the bundles "
+            "of the folds afterwards with `segfleet tune-bundle`."
+        )
     root = open_storage(config.storage.root)
     runs = []
     for each in fold_configs(pin_start_from(config, results_storage(config))):

@@ -115,3 +115,9 @@ def test_without_folds_the_error_says_what_to_set(tmp_path: Path) -> None:
     selected = tiny(str(tmp_path)).with_values({"data.fold": 2})
     with pytest.raises(ConfigError, match=r"data\.fold = 2 selects one fold"):
         prepare_folds(selected)
+
+
+def test_settings_are_not_chosen_on_the_patients_of_a_fold(tmp_path: Path) -> None:
+    values = {"data.folds": 2, "predict.tune_on_validation": True, "storage.root": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"tune_on_validation = true .* set it to false"):
+        prepare_folds(Config().with_values(values))
