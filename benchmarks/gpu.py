@@ -14,6 +14,7 @@ kept. Without a GPU everything runs on the CPUs. The table is in docs/gpu.md.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def pipeline(size: str, limit: float) -> str:
 def lines_table(columns: Sequence[str], words: Sequence[str], limit: float) -> str:
     """The table of the lines of JSON that a program prints within a limit in seconds."""
     printed, note = run(words, limit)
-    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("[")]
+    # The last line may have been cut.
+    rows = [json.loads(line) for line in printed.splitlines() if re.fullmatch(r"\[.*\]", line)]
     return "\n\n".join([table(columns, rows), *([note] if note else [])])
 
 

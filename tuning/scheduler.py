@@ -5,7 +5,7 @@ The state of the trials is in the trial store; Ray Tune's own record of a sweep 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,15 +56,17 @@ class SweepScheduler:
         """Whether a running trial may leave one that can be promoted."""
         return bool(self.live) and self.config.sweep.early_stopping and not self.is_out_of_time()
 
-    def should_stop(self, number: int, metrics: EpochMetrics) -> bool:
-        """Whether early stopping pauses a trial after an epoch.
+    def should_stop(self, number: int, epochs: Sequence[EpochMetrics]) -> bool:
+        """Whether early stopping pauses a trial after some epochs.
 
-        The trial store may not contain this epoch yet. If the trial has reached its rung and is
+        The trial store may not contain these epochs yet. If the trial has reached its rung and is
         promoted, its budget is extended to the next rung.
         """
         sweep, train = self.config.sweep, self.config.train
-        trial = with_epoch(self.store[number], metrics, self.store.now())
-        if not trial.budget_epochs <= metrics["epoch"] < train.epochs:
+        trial = self.store[number]
+        for metrics in epochs:
+            trial = with_epoch(trial, metrics, self.store.now())
+        if not trial.budget_epochs <= epochs[-1]["epoch"] < train.epochs:
             return False
         paused = trial.model_copy(update={"status": "paused"})
         others = [other for other in self.store.trials if other.number != number]

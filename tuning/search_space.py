@@ -127,6 +127,12 @@ def check_folds(config: Config) -> None:
             "sweep.cross_validate = true trains on all folds: set data.folds to their number, such "
             "as data.folds=4."
         )
+    if config.train.patience is not None:
+        raise ConfigError(
+            f"train.patience = {config.train.patience} would stop the folds of a trial at "
+            "different epochs, which have no mean: remove it, or set sweep.cross_validate = false. "
+            "sweep.early_stopping stops trials by their means."
+        )
     workers = config.sweep.num_workers or config.train.num_workers
     if workers > 1:
         raise ConfigError(

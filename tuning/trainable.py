@@ -8,6 +8,7 @@ With sweep.cross_validate a trial is a run for each fold, named <sweep>-<number>
 and its score is their mean. The bundle of the best trial is the ensemble of its folds.
 """
 
+import gc
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from cluster.connection import process_temp_folder
-from contract.config import Config, SettingValue
+from contract.config import Config, SettingValue, Train
 from contract.errors import UserError, first_line
+from contract.storage import Storage
+from trainer.components import lr_schedule
 from trainer.cross_validation.folds import fold_configs
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 _THREAD_TIMEOUT_S = 300
 
 ReportEpoch = Callable[[EpochMetrics], None]
+ReportHistory = Callable[[Sequence[EpochMetrics]], None]
 
 
 def trial_config(config: Config, number: int, values: Mapping[str, SettingValue]) -> Config:
@@ -74,22 +78,25 @@ def train_trial(
     config = Config.model_validate(settings)
     monitor = config.train.monitor
 
-    def report_epoch(metrics: EpochMetrics) -> None:
-        tune.report(
-            {"epoch": metrics["epoch"], "score": metrics[monitor], "metrics": dict(metrics)}
-        )
+    def report_history(epochs: Sequence[EpochMetrics]) -> None:
+        rows = [dict(metrics) for metrics in epochs]
+        tune.report({"epoch": rows[-1]["epoch"], "score": rows[-1][monitor], "history": rows})
+
+    def offer_stop() -> None:
+        # In epoch 0, which is below every rung of ASHA, Ray Tune ends a trial only if the time
+        # budget is used up.
+        tune.report({"epoch": 0, "score": 0.0})
 
     try:
         chosen = trial_config(config, trial_spec["number"], trial_spec["values"])
-        # A trial may have waited for resources until the time budget was used up. After epoch 0,
-        # which is below every rung of ASHA, Ray Tune can end it.
-        tune.report({"epoch": 0, "score": 0.0})
+        # A trial may have waited for resources until the time budget was used up.
+        offer_stop()
         # The previews of trials are not needed; a run with the best trial's settings draws them.
         quiet = chosen.with_values({"train.preview_images": 0})
         if config.sweep.cross_validate:
-            train_folds(quiet, datasets, report_epoch)
+            train_folds(quiet, datasets, report_history, offer_stop)
         else:
-            train_run(quiet, datasets[0], report_epoch)
+            train_run(quiet, datasets[0], lambda metrics: report_history([metrics]))
     except Exception as error:
         failure = {"error": failure_message(error), "traceback": failure_traceback(error)}
         tune.report({"epoch": 0, "score": 0.0, **failure})
@@ -111,16 +118,35 @@ def train_in_process(config: Config, dataset: Dataset, report_epoch: ReportEpoch
 
     run = run_store.run_storage(config)
     run_store.create_run(run, config, dataset)
+    reopen(run, config.train)
     ctx = WorkerContext(report_epoch=report_epoch, model_cache=model_cache())
     with process_temp_folder():
         train(config, dataset, run, ctx)
 
 
-def train_folds(config: Config, datasets: Sequence[Dataset], report_epoch: ReportEpoch) -> None:
+def reopen(run: Storage, train: Train) -> None:
+    """Make a run unfinished that was exported as the best one so far, and that trains on."""
+    scores = [metrics[train.monitor] for metrics in run_store.read_history(run)]
+    if run.exists(run_store.RUN_RECORD) and not lr_schedule.is_finished(scores, train):
+        run.delete(run_store.RUN_RECORD)
+
+
+def train_folds(
+    config: Config,
+    datasets: Sequence[Dataset],
+    report_history: ReportHistory,
+    offer_stop: Callable[[], None],
+) -> None:
     """Train the runs of all folds in this process, up to one rung after another.
 
-    An epoch is reported with the means over the folds, when all of them have it. Before the rung a
-    sweep has no decision to make, and each fold has the process to itself until then.
+    The means over the folds are reported when all of them have reached a rung. Before that a sweep
+    has no decision to make, and each fold has the process to itself until then.
+
+    Args:
+        config: The settings of the trial.
+        datasets: The slices of each fold.
+        report_history: Called with the mean metrics of the epochs up to a rung.
+        offer_stop: Called after each fold; may end the trial by raising.
     """
     runs = trial_runs(config)
 
@@ -132,10 +158,11 @@ def train_folds(config: Config, datasets: Sequence[Dataset], report_epoch: Repor
         for each, dataset, history in zip(runs, datasets, histories(), strict=True):
             if len(history) < rung:
                 _train_until(each, dataset, rung)
-        means = mean_history(histories(), config.train)
-        for metrics in means[reported:]:
-            report_epoch(metrics)
-        reported = len(means)
+                offer_stop()
+        means = mean_history(histories())
+        if means[reported:]:
+            report_history(means[reported:])
+            reported = len(means)
 
 
 class _RungReachedError(Exception):
@@ -151,6 +178,8 @@ def _train_until(config: Config, dataset: Dataset, epochs: int) -> None:
 
     with suppress(_RungReachedError):
         train_in_process(config, dataset, stop)
+    # The network of this fold, if it is not kept for the next one, is freed before that is built.
+    gc.collect()
 
 
 @cache
@@ -164,6 +193,7 @@ def model_cache() -> "ModelCache":
 def train_distributed(config: Config, dataset: Dataset, report_epoch: ReportEpoch) -> None:
     """Train on a worker group of the trial's own, which ends with this process."""
     run = run_store.run_storage(config)
+    reopen(run, config.train)
     reported = len(run_store.read_history(run))
 
     def report_new(history: tuple[EpochMetrics, ...]) -> None:

@@ -32,7 +32,8 @@ class Trial(BaseModel):
     number: int
     """Counts from 1 within the sweep."""
     run: str
-    """Name of the run that it trains: <storage.root>/runs/<run>."""
+    """Name of the run that it trains: <storage.root>/runs/<run>. With sweep.cross_validate, a run
+    for each fold: <run>-fold1 and so on."""
     values: dict[str, SettingValue]
     """The searched settings, as {"train.learning_rate": 1e-3}."""
     started: float

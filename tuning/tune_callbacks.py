@@ -68,13 +68,13 @@ class TrialRecorder(Callback):
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        """Record an epoch or a failure."""
+        """Record epochs or a failure."""
         number = self._scheduler.live[trial.trial_id]
         with self._recording():
             if "error" in result:
                 self._scheduler.store.fail(number, result["error"], result["traceback"])
-            elif "metrics" in result:
-                self._scheduler.store.log_epoch(number, result["metrics"])
+            for metrics in result.get("history", ()):
+                self._scheduler.store.log_epoch(number, metrics)
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
@@ -92,20 +92,19 @@ class TrialRecorder(Callback):
 
 
 class TrialStopper(Stopper):
-    """Ends a trial after an epoch if the time budget is used up or early stopping pauses it."""
+    """Ends a trial after a report if the time budget is used up or early stopping pauses it."""
 
     def __init__(self, scheduler: SweepScheduler) -> None:
         self._scheduler = scheduler
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether a trial ends after this epoch."""
+        """Whether a trial ends after this report."""
         scheduler = self._scheduler
         if scheduler.is_out_of_time():
             return True
+        history = result.get("history", ())
         with scheduler.capture_errors():
-            return "metrics" in result and scheduler.should_stop(
-                scheduler.live[trial_id], result["metrics"]
-            )
+            return bool(history) and scheduler.should_stop(scheduler.live[trial_id], history)
 
     def stop_all(self) -> bool:
         """Always False: an epoch that has started is finished."""

@@ -18,6 +18,7 @@ import tf_keras as keras
 from benchmarks.training_overhead import PUBLISHED
 from contract.config import Config
 from contract.errors import first_line
+from trainer.components.optimizers import inner_optimizer
 from trainer.training.train_loop import build_compiled_model
 
 # nnU-Net's shape of this size, for one GPU (docs/lab-notes.md).
@@ -83,6 +84,8 @@ def measure(
     )
     model = build_compiled_model(config)
     model.jit_compile = with_xla
+    # On a GPU, optimizers of Keras compile their updates by themselves.
+    inner_optimizer(model).jit_compile = with_xla
     height, width = config.network.image_shape
     shape = (batch_size, height, width, config.network.image_channels)
     images = tf.constant(np.random.default_rng(0).random(shape, np.float32))

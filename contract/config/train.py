@@ -172,7 +172,16 @@ class Train(Section):
                 f"train.learning_rate = {self.learning_rate}"
             )
         if self.warmup_epochs >= self.epochs:
-            raise ValueError("train.warmup_epochs must be below train.epochs")
+            raise ValueError(
+                f"train.warmup_epochs must be below train.epochs: {self.warmup_epochs:g} is not "
+                f"below {self.epochs}"
+            )
+        if self.freeze_encoder_epochs >= self.epochs:
+            raise ValueError(
+                f"train.freeze_encoder_epochs must be below train.epochs: "
+                f"{self.freeze_encoder_epochs:g} is not below {self.epochs}; to keep the encoder "
+                "frozen, set train.encoder_lr_factor = 0"
+            )
         if self.warmup_epochs and self.lr_schedule == "one_cycle":
             raise ValueError(
                 'train.lr_schedule = "one_cycle" has a warm-up of its own: set '

@@ -85,6 +85,7 @@ def test_two_workers_compute_the_gradient_of_one(pair: list[dict[str, Any]]) -> 
     for each in pair:
         assert each["loss"] == pytest.approx(alone["loss"], rel=1e-5)
         assert each["weights"] == pytest.approx(alone["weights"], rel=1e-5)
+        assert each["averages"] == pytest.approx(alone["averages"], rel=1e-5)
 
 
 def test_the_encoder_of_two_workers_is_frozen_and_then_trained(pair: list[dict[str, Any]]) -> None:

@@ -96,7 +96,7 @@ def test_the_end_of_a_trial_is_reported_by_how_far_it_came(scheduler: SweepSched
 def report_epoch(scheduler: SweepScheduler, number: int, epoch: int, score: float) -> bool:
     """Whether a trial ends after an epoch; does what Ray Tune does then."""
     ends = TrialStopper(scheduler)(
-        f"tune-{number}", {"epoch": epoch, "metrics": epoch_metrics(epoch, score)}
+        f"tune-{number}", {"epoch": epoch, "history": [epoch_metrics(epoch, score)]}
     )
     scheduler.store.log_epoch(number, epoch_metrics(epoch, score))
     if ends:

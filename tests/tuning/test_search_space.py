@@ -231,3 +231,23 @@ def test_another_network_is_trained_with_a_search_space_of_one() -> None:
     other = config.with_values({"network.name": "u2_net"})
     with pytest.raises(ConfigError, match=r"network\.base_kernels is not a setting of u2_net"):
         check_space(other)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({}, r"set data\.folds to their number"),
+        ({"data.folds": 3, "train.patience": 2}, r"train\.patience = 2 would stop the folds"),
+        ({"data.folds": 3, "train.num_workers": 2}, "one worker per trial, not 2"),
+    ],
+)
+def test_trials_by_folds_need_folds_that_end_together_and_one_worker(
+    values: dict[str, object], reason: str
+) -> None:
+    space = {"train.learning_rate": {"choice": [0.1]}}
+    config = Config.model_validate(
+        {"train": {"num_workers": 1}, "sweep": {"cross_validate": True, "space": space}}
+    )
+    check_space(config.with_values({"data.folds": 3}))
+    with pytest.raises(ConfigError, match=reason):
+        check_space(config.with_values(values))

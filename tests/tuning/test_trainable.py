@@ -1,5 +1,6 @@
 """The settings of a trial, its folds, and the reason why it failed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -86,16 +87,23 @@ def test_a_trial_by_folds_is_scored_by_their_mean_and_exports_their_ensemble(
     runs = fold_configs(trial)
     datasets = [prepare_dataset(each.data, 0, open_storage(str(tmp_path))) for each in runs]
     reported: list[dict[str, float]] = []
+    offers: list[int] = []
 
-    def pause_at_the_first_rung(metrics: dict[str, float]) -> None:
-        reported.append(metrics)
+    def pause_at_the_first_rung(epochs: Sequence[dict[str, float]]) -> None:
+        reported.extend(epochs)
         raise PausedError
 
+    def offer_stop() -> None:
+        offers.append(len(reported))
+
     with pytest.raises(PausedError):
-        train_folds(trial, datasets, pause_at_the_first_rung)
+        train_folds(trial, datasets, pause_at_the_first_rung, offer_stop)
+    assert offers == [0, 0]
     histories = [run_store.read_history(run_store.run_storage(each)) for each in runs]
     assert [len(history) for history in histories] == [1, 1]
-    train_folds(trial, datasets, reported.append)
+    # The sweep ended there, and this was its best trial.
+    best_trial.export_trial(trial.model_dump(mode="json"), f"{tmp_path}/sweeps/s/bundle", None)
+    train_folds(trial, datasets, reported.extend, offer_stop)
     # The epoch that was reported before is reported again, as by any trial that continues.
     assert [each["epoch"] for each in reported] == [1.0, 1.0, 2.0]
     histories = [run_store.read_history(run_store.run_storage(each)) for each in runs]

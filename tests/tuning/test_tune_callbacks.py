@@ -52,7 +52,7 @@ def test_a_store_that_fails_is_named_after_tune_has_ended(
     recorder = TrialRecorder(scheduler, lambda: None)
     for record in (
         lambda: recorder.on_trial_result(
-            0, [], tune_trial(1, "a"), {"metrics": epoch_metrics(1, 0.5)}
+            0, [], tune_trial(1, "a"), {"history": [epoch_metrics(1, 0.5)]}
         ),
         lambda: SweepSearcher(scheduler).suggest("b"),
     ):
@@ -67,7 +67,7 @@ def test_an_epoch_is_recorded_and_the_start_of_a_trial_is_not(scheduler: SweepSc
     records: list[int] = []
     recorder = TrialRecorder(scheduler, lambda: records.append(len(scheduler.store[1].history)))
     recorder.on_trial_result(0, [], tune_trial(1, "a"), {"epoch": 0, "score": 0.0})
-    recorder.on_trial_result(0, [], tune_trial(1, "a"), {"metrics": epoch_metrics(1, 0.5)})
+    recorder.on_trial_result(0, [], tune_trial(1, "a"), {"history": [epoch_metrics(1, 0.5)]})
     assert scheduler.store[1].history == ({**epoch_metrics(1, 0.5), "time_s": 0.0},)
     assert records == [0, 1]
 
@@ -90,7 +90,7 @@ def test_the_reason_of_a_failure_is_recorded(scheduler: SweepScheduler) -> None:
 def test_the_end_of_a_trial_is_recorded(scheduler: SweepScheduler, clock: FakeClock) -> None:
     SweepSearcher(scheduler).suggest("a")
     recorder = TrialRecorder(scheduler, lambda: None)
-    recorder.on_trial_result(0, [], tune_trial(1, "a"), {"metrics": epoch_metrics(1, 0.5)})
+    recorder.on_trial_result(0, [], tune_trial(1, "a"), {"history": [epoch_metrics(1, 0.5)]})
     clock.now = 7.0
     recorder.on_trial_complete(0, [], tune_trial(1, "a"))
     assert (scheduler.store[1].status, scheduler.store[1].ended) == ("paused", 7.0)
@@ -102,4 +102,4 @@ def test_early_stopping_ends_a_trial_at_its_rung_only(scheduler: SweepScheduler)
     searcher.suggest("a")
     # What a trial reports when it starts is not an epoch.
     assert not stopper("a", {"epoch": 0, "score": 0.0})
-    assert stopper("a", {"epoch": 1, "metrics": epoch_metrics(1, 0.5)})
+    assert stopper("a", {"epoch": 1, "history": [epoch_metrics(1, 0.5)]})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
-from trainer.components.optimizers import EncoderRateMixin
+from trainer.components.optimizers import EncoderRateMixin, inner_optimizer
 from trainer.networks.registry import encoder_layers
 
 
@@ -48,6 +48,4 @@ def add_encoder_rate(model: keras.Model, optimizer: EncoderRateMixin) -> None:
 
 def set_encoder_lr_factor(model: keras.Model, factor: float) -> None:
     """Set by what the learning rate of the encoder is multiplied in the following steps."""
-    # In float16 the optimizer is inside one that scales the loss.
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    optimizer.encoder_lr_factor.assign(factor)
+    inner_optimizer(model).encoder_lr_factor.assign(factor)

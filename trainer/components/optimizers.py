@@ -74,7 +74,7 @@ class WeightAverageMixin(keras.optimizers.Optimizer):
     """Maintains the exponential moving average of each weight (Polyak & Juditsky 1992).
 
     At step t, counted from 0, its decay is min(ema_decay, t / (9 + t)): the average follows the
-    weights closely at first, and the initial weights do not count. The average of Keras has no such
+    weights closely at first, and the initial weights hardly count. The average of Keras has no such
     start, so it consists mostly of the initial weights for the first 1 / (1 - decay) steps.
     """
 
@@ -126,6 +126,11 @@ class NesterovSGD(EncoderRateMixin, keras.optimizers.SGD):
 
 class SGD(WeightAverageMixin, NesterovSGD):
     """Keras's SGD with Nesterov momentum."""
+
+
+def inner_optimizer(model: keras.Model) -> Any:
+    """The optimizer of build_optimizer: in float16 it is inside one that scales the loss."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
 
 
 def build_optimizer(train: Train) -> EncoderRateMixin:

@@ -14,7 +14,7 @@ from trainer.components import lr_schedule
 from trainer.components.encoder_rate import set_encoder_lr_factor
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import RunLogger
-from trainer.training.model_state import AverageSwap, StateReader
+from trainer.training.model_state import StateReader, WeightAverages
 from trainer.training.watchdog import Watchdog
 
 # Reading the loss waits for the device.
@@ -72,7 +72,7 @@ class TrainingCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Prepare to read the state of the model."""
         self._state_reader = StateReader(self.model)
-        self._averages = AverageSwap(self.model)
+        self._averages = WeightAverages(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Start the clock of the epoch."""

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from trainer.components.optimizers import inner_optimizer
 from trainer.export.weights import ModelState
 
 
@@ -54,16 +55,22 @@ class StateReader:
         return self._strategy.run(mean_over_workers)
 
 
-class AverageSwap:
-    """Exchanges the weights of a compiled model and their averages, if its optimizer has any."""
+class WeightAverages:
+    """The moving averages of the weights of a compiled model, if its optimizer has any."""
 
     def __init__(self, model: keras.Model) -> None:
-        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        self._pairs = list(zip(model.trainable_variables, optimizer.averages, strict=False))
+        averages = inner_optimizer(model).averages
+        weights = model.trainable_variables if averages else ()
+        self._pairs = list(zip(weights, averages, strict=True))
         self._exchange = tf.function(self._assign, autograph=False)
 
+    def reset(self) -> None:
+        """Set the averages to the weights. Every worker must call it."""
+        for weight, average in self._pairs:
+            average.assign(tf.identity(weight))
+
     def exchange(self) -> None:
-        """Exchange them. Every worker must call it."""
+        """Exchange the weights and their averages. Every worker must call it."""
         if self._pairs:
             self._exchange()
 

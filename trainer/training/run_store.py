@@ -116,7 +116,8 @@ def check_initial_weights(
         TrainingError: The weights are missing, damaged, or not those that it was started with.
         DataError: Patients of the valid or test split trained the bundle of train.start_from.
     """
-    warn_of_frozen_random_weights(config)
+    if is_empty:
+        warn_of_frozen_random_weights(config)
     check_encoder_weights(name, storage, config.network, is_empty)
     check_start_from(storage, config, dataset, is_empty)
 

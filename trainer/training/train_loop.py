@@ -44,7 +44,7 @@ from trainer.training.encoder_weights import load_encoder_weights
 from trainer.training.loggers.history import EpochMetrics
 from trainer.training.loggers.run_logger import PredictionPreview, PredictMasks, RunLogger
 from trainer.training.model_cache import ModelCache
-from trainer.training.model_state import AverageSwap, state_variables
+from trainer.training.model_state import WeightAverages, state_variables
 from trainer.training.start_from import load_start_weights
 
 
@@ -132,9 +132,12 @@ def train(
         if not history:
             load_encoder_weights(model, config, run)
             load_start_weights(model, config, run if ctx.is_chief else None)
+            WeightAverages(model).reset()
     if ctx.is_chief and not history:
         write_network_files(model, run)
     if is_finished(history, config.train):
+        if compiled and ctx.model_cache:
+            ctx.model_cache.release(compiled)
         return history
     callback = TrainingCallback(
         config.train,
@@ -245,7 +248,7 @@ def restore_checkpoint(
         )
     for variable, value in zip(state_variables(model), state, strict=True):
         variable.assign(value)
-    AverageSwap(model).exchange()
+    WeightAverages(model).exchange()
     return checkpoint.history
 
 

@@ -19,7 +19,7 @@ from trainer.components.encoder_rate import set_encoder_lr_factor
 from trainer.data.pipeline import WorkerRank
 from trainer.networks.registry import encoder_layers
 from trainer.training import train_loop
-from trainer.training.model_state import StateReader, state_variables
+from trainer.training.model_state import StateReader, WeightAverages, state_variables
 
 SAMPLES = 4
 _SMALL = {"num_layers": 2, "base_filters": 4, "dropout_rate": 0.0}
@@ -54,6 +54,19 @@ def main() -> None:
     plain = train(_SMALL, strategy, rank, optimizer="sgd", steps=5)
     results["weights"] = [float(np.abs(value).sum()) for value in plain.get_weights()]
     results["loss"] = plain.history.history["loss"]
+    # A loss that is a mean over the samples is the same however they are divided into parts.
+    averaged = train(
+        _SMALL,
+        strategy,
+        rank,
+        optimizer="sgd",
+        steps=3,
+        loss="bce_lovasz_loss",
+        accumulate=2,
+        ema_decay=0.5,
+    )
+    WeightAverages(averaged).exchange()
+    results["averages"] = [float(np.abs(value).sum()) for value in averaged.get_weights()]
     sys.stdout.write(json.dumps(results) + "\n")
 
 
@@ -64,11 +77,15 @@ def train(
     name: str = "unet",
     optimizer: str = "adamw",
     steps: int = 2,
+    **settings_of_train: Any,
 ) -> keras.Model:
     """A network after some steps on this worker's samples, an epoch each."""
     network = {"name": name, "image_size": 32, **settings}
     config = Config.model_validate(
-        {"network": network, "train": {"batch_size": SAMPLES, "optimizer": optimizer}}
+        {
+            "network": network,
+            "train": {"batch_size": SAMPLES, "optimizer": optimizer, **settings_of_train},
+        }
     )
     with strategy.scope():
         model = train_loop.build_compiled_model(config)

@@ -56,6 +56,10 @@ def test_a_network_that_is_used_again_starts_as_a_new_one() -> None:
         ("train.weight_decay", 0.5),
         ("train.clip_norm", 1.0),
         ("train.batch_size", 2),
+        ("train.label_smoothing", 0.1),
+        ("train.accumulate", 2),
+        ("train.ema_decay", 0.9),
+        ("train.freeze_encoder_epochs", 1.0),
         ("run.seed", 9),
     ],
 )
@@ -66,6 +70,14 @@ def test_what_changes_the_graph_or_its_first_weights_is_built_again(
     first = taken(cache, CONFIG)
     cache.release(first)
     assert taken(cache, CONFIG.with_values({name: value})).model is not first.model
+
+
+def test_factors_of_the_encoder_share_a_network() -> None:
+    cache = ModelCache()
+    first = taken(cache, CONFIG.with_values({"train.encoder_lr_factor": 0.1}))
+    cache.release(first)
+    other = {"train.encoder_lr_factor": 0.2, "train.freeze_encoder_epochs": 1.0}
+    assert taken(cache, CONFIG.with_values(other)).model is first.model
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])

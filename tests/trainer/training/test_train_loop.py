@@ -19,7 +19,7 @@ from trainer.data.pipeline import WorkerRank
 from trainer.data.preprocessing import standardize
 from trainer.export.saved_model import SegmentationModule, build_inference_model
 from trainer.training import checkpoints, train_loop
-from trainer.training.model_state import AverageSwap, state_variables
+from trainer.training.model_state import WeightAverages, state_variables
 from trainer.training.run_store import create_run, run_storage
 
 
@@ -98,7 +98,7 @@ def assert_averages_were_validated(
         for average, weight in zip(averages, model.trainable_variables, strict=True)
     )
     assert val_loss(model, config) == pytest.approx(history[-1]["val_loss"], rel=1e-4)
-    AverageSwap(model).exchange()
+    WeightAverages(model).exchange()
     assert val_loss(model, config) != pytest.approx(history[-1]["val_loss"], rel=1e-4)
 
 
