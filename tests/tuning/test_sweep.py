@@ -246,7 +246,7 @@ def searched(
     slices = dataset_index.prepare_dataset(
         config.data, config.run.seed, open_storage(config.storage.root)
     )
-    sweep.search(config, slices, trial_store, on_progress)
+    sweep.search(config, [slices], trial_store, on_progress)
     return trial_store.trials
 
 
