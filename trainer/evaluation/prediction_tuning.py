@@ -177,6 +177,7 @@ def tune_prediction(
         StorageError: A slice cannot be read, or the temporary folder has too little space.
         DataError: A slice cannot be decoded.
     """
+    log.info("tuning the prediction on %d validation slices", len(dataset.select("valid")))
     split = _ValidationSplit(model, config, scaling, dataset, on_progress)
     classes = [each.name for each in config.data.segmentation_classes]
     views, masks = view_steps(config.data.augment), mask_steps(classes)
