@@ -62,7 +62,7 @@ def test_many_volumes_of_one_slice_share_files_and_batches(tmp_path: Path) -> No
 
     def predict(slices: Pixels) -> tuple[Mask, Probability]:
         batches.append(len(slices))
-        probability = slices.astype(np.float32) / VALUES
+        probability = (slices / VALUES).astype(np.float32)
         return np.zeros(slices.shape[:3], np.uint8), np.concatenate([probability] * 2, -1)
 
     records = [make_record(number, SIZES[number % 3 == 0], 5) for number in range(300)]
@@ -100,7 +100,7 @@ def test_a_disk_without_space_is_an_error_before_the_prediction(
         try:
             with (
                 pytest.raises(StorageError, match=message),
-                predict_volumes([make_record(0, side, side)], reader, predict, 1, 1, list),
+                predict_volumes([make_record(0, side, side)], reader, predict, 1, 1, lambda: None),
             ):
                 pass
         finally:
