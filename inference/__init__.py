@@ -20,11 +20,14 @@ def load_bundle(reference: str, storage_root: str = Storage().root) -> "Predicto
     """Load a bundle for prediction in this process, after checking its files.
 
     Args:
-        reference: A bundle: its folder or s3:// address, NAME@STAGE or NAME@VERSION.
-        storage_root: Folder or s3:// address with the registry that knows the name.
+        reference: A bundle: its folder or s3:// address, NAME@STAGE or NAME@VERSION, or a run: its
+            name, folder or address.
+        storage_root: Folder or s3:// address with the runs and with the registry that knows the
+            name.
 
     Returns:
-        A Predictor, whose `predict` takes an array or the path of an image file.
+        A Predictor, whose `predict` takes an array or the path of an image file, and
+        `predict_volume` the slices of a volume.
 
     Raises:
         RegistryError: There is no such model, version or stage.
@@ -36,10 +39,12 @@ def load_bundle(reference: str, storage_root: str = Storage().root) -> "Predicto
     """
     from contract.cli.log_setup import configure_libraries
     from contract.registry import open_bundle
-    from inference.predictor import load_predictor
+    from inference.predictor import load_predictor, warn_if_not_applied
 
     configure_libraries()
-    return load_predictor(open_bundle(reference, storage_root))
+    predictor = load_predictor(open_bundle(reference, storage_root))
+    warn_if_not_applied(predictor.manifest, "the single slices of predict and predict_batch")
+    return predictor
 
 
 def connect(url: str, api_key: str | None = None, timeout_s: float = 60.0) -> "ServiceClient":

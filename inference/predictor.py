@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract import bundle
 from contract.bundle import Manifest
+from contract.errors import DataError
 from contract.host_info import cpu_count, gpu_count
 from contract.imaging.arrays import to_slice
-from contract.imaging.components import process_slice
+from contract.imaging.components import process_slice, process_volume
 from contract.imaging.decode import decode_stack
+from contract.imaging.slice_neighbours import find_volume_neighbours
+from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage
 from inference.engines import Engine, create_engine
 
@@ -71,7 +75,7 @@ class Predictor:
         """Predict the masks of slices.
 
         Each is processed by itself: steps of manifest.post_processing with the scope "patient" need
-        all slices of a volume, whose masks contract.imaging.components.process_volume then takes.
+        all slices of a volume, as predict_volume has them.
 
         Args:
             slices: uint8 or int32, [H, W, C] with C = 1 (grey) or 3 (RGB), or with n neighbours
@@ -99,6 +103,48 @@ class Predictor:
                     probabilities[position] if probability else None,
                 )
         return [segmentations[index] for index in range(len(slices))]
+
+    def predict_volume(
+        self,
+        voxels: np.ndarray,
+        *,
+        batch_size: int = 8,
+        on_progress: ProgressCallback = no_progress,
+    ) -> NDArray[np.uint8]:
+        """Predict the masks of the slices of a volume, with all steps of manifest.post_processing.
+
+        Args:
+            voxels: Grey slices [slices, H, W] in the order and orientation of those that the
+                network was trained on (contract.imaging.volume: the standard order, for slices that
+                `segfleet import` wrote), of uint8, uint16, int16 or int32.
+            batch_size: How many slices are given to the engine together.
+            on_progress: Called after each batch with predicted slices and slices in total.
+
+        Returns:
+            Class indices [slices, H, W].
+
+        Raises:
+            DataError: The array is not such a volume.
+            RuntimeError: The engine cannot process a slice.
+
+        Example:
+            >>> masks = predictor.predict_volume(np.stack(slices))
+        """
+        if voxels.ndim != 3:
+            raise DataError(
+                f"an array of shape {voxels.shape} is not a volume: pass [slices, H, W]."
+            )
+        masks = np.zeros(voxels.shape, np.uint8)
+        stacks = find_volume_neighbours(len(voxels), self.manifest.neighbours)
+        for start in range(0, len(voxels), batch_size):
+            batch = [
+                to_slice(voxels[stack].transpose(1, 2, 0), len(stack))
+                for stack in stacks[start : start + batch_size]
+            ]
+            for index, segmentation in enumerate(self.predict_batch(batch), start=start):
+                masks[index] = segmentation.mask
+            on_progress(start + len(batch), len(voxels), "")
+        return process_volume(masks, self.manifest.post_processing)
 
 
 def load_predictor(
@@ -148,7 +194,8 @@ def warn_if_not_applied(manifest: Manifest, source: str) -> None:
         log.warning(
             "%s keeps the largest components or fills holes in the volume of a patient "
             '(predict.largest_component, predict.fill_holes = "patient"): this is not applied to '
-            "%s, only by evaluate and to volumes",
+            "%s, only by evaluate and to volumes; if masks of single slices are needed, write a "
+            'bundle with "slice" by `segfleet export`',
             manifest.name,
             source,
         )

@@ -1,5 +1,6 @@
 """The best trial of a sweep: its bundle, and its settings as a TOML file."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,8 @@ from trainer.training import run_store
 from tuning.fold_scores import mean_history
 from tuning.trainable import trial_config, trial_runs
 from tuning.trial_store import Trial, TrialStore, rank_trials, sweep_storage
+
+log = logging.getLogger(__name__)
 
 
 def select_best_trial(trials: list[Trial], config: Config) -> Trial:
@@ -50,6 +53,8 @@ def export_bundle(trial: Trial, config: Config) -> str:
     """Export the bundle of a trial that has trained or was paused; its address."""
     # In a Ray task, because the driver does not import TensorFlow.
     task = ray.remote(num_cpus=config.train.cpus_per_worker)(export_trial)
+    if config.predict.tune_on_validation:
+        log.info("tuning the prediction of trial %d on the validation slices", trial.number)
     settings = _settings(trial, config).model_dump(mode="json")
     return ray.get(task.remote(settings, _ensemble_storage(config).url, host_info()["commit"]))
 

@@ -9,7 +9,11 @@ MaskScope = Literal["off", "slice", "patient"]
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """The steps after the threshold, in this order (contract.imaging.components)."""
+    """The steps after the threshold (contract.imaging.components).
+
+    Steps with the scope "slice" come first, then those with the scope "patient"; of each scope, the
+    largest component before the holes.
+    """
 
     largest_component: MaskScope = "off"
     """Where only the largest connected component of each class is kept."""

@@ -15,24 +15,20 @@ import` writes them, whatever their order in the file is.
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contract.errors import DataError, UserError, last_line
-from contract.imaging.arrays import to_slice
-from contract.imaging.components import process_volume
 from contract.imaging.dicom_seg import check_segmentation_source, encode_segmentation
 from contract.imaging.encode import value_table
 from contract.imaging.mask_values import count_voxels
 from contract.imaging.nifti import encode_nifti, is_nifti
 from contract.imaging.segmentation_class import SegmentationClass, VolumeFormat
-from contract.imaging.slice_neighbours import find_volume_neighbours
 from contract.imaging.volume import Volume
 from contract.imaging.volume_files import VolumeFile, find_volumes
 from contract.progress import ProgressCallback, no_progress
@@ -193,9 +189,10 @@ def _number_names(volumes: Sequence[VolumeFile]) -> dict[str, VolumeFile]:
 
 
 def _report(
-    on_progress: ProgressCallback, first: int, total: int, name: str, finished: int
+    on_progress: ProgressCallback, first: int, total: int, name: str, done: int, *_: object
 ) -> None:
-    on_progress(first + finished, total, name)
+    """Report the progress of one volume as that of all."""
+    on_progress(first + done, total, name)
 
 
 def _predict_volume(
@@ -203,13 +200,14 @@ def _predict_volume(
     name: str,
     predictor: Predictor,
     batch_size: int,
-    report: Callable[[int], None],
+    report: ProgressCallback,
 ) -> Volumetry:
-    """Predict one volume and write its mask; report is called with the number of slices."""
+    """Predict one volume and write its mask; report is called with its predicted slices."""
     volume = job.volumes[name].read()
     geometry = volume.geometry
-    masks = _predict_slices(predictor, volume.to_standard().voxels, batch_size, report)
-    labels = process_volume(masks, predictor.manifest.post_processing)
+    labels = predictor.predict_volume(
+        volume.to_standard().voxels, batch_size=batch_size, on_progress=report
+    )
     mask = Volume(geometry.from_standard(labels), geometry.affine)
     classes = predictor.manifest.classes
     job.output.write(job.mask_key(name), _encode_mask(job, name, mask, classes))
@@ -218,23 +216,6 @@ def _predict_volume(
         each.name: voxels[index] * geometry.voxel_ml for index, each in enumerate(classes, start=1)
     }
     return Volumetry(name, len(labels), ml, job.volumes[name].digest())
-
-
-def _predict_slices(
-    predictor: Predictor, voxels: NDArray, batch_size: int, report: Callable[[int], None]
-) -> NDArray[np.uint8]:
-    """The masks [slices, rows, columns] of slices in the standard order."""
-    masks = np.zeros(voxels.shape, np.uint8)
-    stacks = find_volume_neighbours(len(voxels), predictor.manifest.neighbours)
-    for start in range(0, len(voxels), batch_size):
-        batch = [
-            to_slice(voxels[stack].transpose(1, 2, 0), len(stack))
-            for stack in stacks[start : start + batch_size]
-        ]
-        for index, segmentation in enumerate(predictor.predict_batch(batch), start=start):
-            masks[index] = segmentation.mask
-        report(start + len(batch))
-    return masks
 
 
 def _encode_mask(

@@ -13,6 +13,7 @@ from contract import bundle
 from contract.bundle import MANIFEST, BundleMetadata, Manifest
 from contract.errors import BundleError, StorageError
 from contract.imaging.intensity_scaling import IntensityScaling
+from contract.imaging.post_processing import PostProcessing
 from contract.imaging.segmentation_class import single_foreground
 from contract.storage import LocalStorage, Storage, open_storage
 
@@ -178,6 +179,26 @@ class TestDamage:
         (local / MANIFEST).write_text(json.dumps(tree))
         with pytest.raises(BundleError, match=f"{MANIFEST} .*{reason}"):
             bundle.verify(local)
+
+    def test_a_manifest_of_fewer_fields_has_the_defaults(self, local: Path) -> None:
+        tree = json.loads((local / MANIFEST).read_text())
+        for name in (
+            "class_thresholds",
+            "zooms",
+            "shifts",
+            "flips",
+            "post_processing",
+            "tried_settings",
+            "members",
+            "parents",
+        ):
+            del tree[name]
+        (local / MANIFEST).write_text(json.dumps(tree))
+        manifest = bundle.verify(local)
+        assert (manifest.class_thresholds, manifest.zooms, manifest.shifts) == ({}, (1.0,), ())
+        assert manifest.post_processing == PostProcessing("off", "off")
+        assert (manifest.parents, manifest.tried_settings) == ((), ())
+        assert manifest.seen_patients(["train"]) == {"P1", "P2"}
 
     def test_a_manifest_that_is_a_list(self, local: Path) -> None:
         (local / MANIFEST).write_text("[1]")

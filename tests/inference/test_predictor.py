@@ -12,8 +12,10 @@ import inference
 from contract.confusion import confusion_counts
 from contract.errors import BundleError, DataError
 from contract.imaging.encode import encode_image, encode_stack
+from contract.imaging.post_processing import PostProcessing
 from contract.storage import LocalStorage
 from inference.predictor import load_predictor
+from tests.inference.conftest import IMAGE_SIZE, MakeBundle
 from tests.inference.test_engines import SHAPES, random_slices
 from tests.waiting import HANG_TIMEOUT_S
 
@@ -56,6 +58,27 @@ def test_a_changed_file_of_the_bundle_is_an_error(
     (tmp_path / "saved_model/saved_model.pb").write_bytes(b"not a graph")
     with pytest.raises(BundleError, match=r"saved_model/saved_model\.pb"):
         load_predictor(LocalStorage(tmp_path))
+
+
+def test_a_volume_has_the_steps_that_slices_cannot_have(
+    make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The small part is the only one of its slice, but not of the volume."""
+    bundle = make_bundle(post_processing=PostProcessing(largest_component="patient"))
+    predictor = inference.load_bundle(bundle.url)
+    (warning,) = [line for line in caplog.messages if "is not applied to the single slices" in line]
+    assert 'write a bundle with "slice" by `segfleet export`' in warning
+    voxels = np.full((5, IMAGE_SIZE, IMAGE_SIZE), 20, np.int16)
+    voxels[:2, 4:20, 4:20] = 220
+    voxels[4, 4:12, 4:12] = 220
+    assert predictor.predict(voxels[4]).mask.any()
+    masks = predictor.predict_volume(voxels, batch_size=2)
+    for index in (0, 1):
+        np.testing.assert_array_equal(masks[index], predictor.predict(voxels[index]).mask)
+    assert masks[0].any()
+    assert not masks[2:].any()
+    with pytest.raises(DataError, match=r"\(32, 32\) is not a volume: pass \[slices, H, W\]"):
+        predictor.predict_volume(voxels[0])
 
 
 PREDICT_SCRIPT = """

@@ -11,17 +11,13 @@ of a cross-validation would give it the probabilities of each fold's own validat
 
 import json
 import logging
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from numpy.typing import NDArray
 
 from contract import bundle as bundles
 from contract.bundle import Manifest, TriedSetting
@@ -33,11 +29,11 @@ from contract.imaging.components import process_slice, process_volume
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage, open_storage
-from contract.temp_folders import folder_prefix
 from trainer.components.class_maps import predicted_mask
-from trainer.data.dataset_index import Dataset, SliceRecord, find_record_volumes
-from trainer.evaluation.evaluate import check_classes, check_patient_leakage, predict_split
+from trainer.data.dataset_index import Dataset
+from trainer.evaluation.evaluate import check_classes, check_patient_leakage
 from trainer.evaluation.metric_summary import summarize
+from trainer.evaluation.predicted_volumes import PredictedVolume, predict_volumes
 from trainer.evaluation.scores import PatientScore
 from trainer.evaluation.slice_reader import (
     Mask,
@@ -68,17 +64,6 @@ class Step(NamedTuple):
     key: str
     """Such as "zooms" or "class_thresholds.liver"."""
     values: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class PredictedVolume:
-    """The slices of a volume with their probabilities."""
-
-    patient: str
-    y_true: Mask
-    """[slices, H, W] of class indices."""
-    probability: Probability
-    """[slices, H, W, K]."""
 
 
 def choose(
@@ -189,8 +174,10 @@ def tune_prediction(
         The settings with what was chosen, and everything that was tried.
 
     Raises:
-        StorageError, DataError: A slice cannot be read.
+        StorageError: A slice cannot be read, or the temporary folder has too little space.
+        DataError: A slice cannot be decoded.
     """
+    log.info("tuning the prediction on %d validation slices", len(dataset.select("valid")))
     split = _ValidationSplit(model, config, scaling, dataset, on_progress)
     classes = [each.name for each in config.data.segmentation_classes]
     views, masks = view_steps(config.data.augment), mask_steps(classes)
@@ -200,12 +187,14 @@ def tune_prediction(
             return mean_dice(volumes, predict, classes)
 
     split.num_passes = 2 + sum(len(step.values) for step in views)
-    start = measure_views(config.predict)
-    predict, dice, tried = choose(config.predict, views, measure_views, start)
-    with split.predict(predict) as volumes:
-        predict, dice, more = choose(
-            predict, masks, lambda other: mean_dice(volumes, other, classes), dice
-        )
+    with split.predict(config.predict) as untuned:
+        start = mean_dice(untuned, config.predict, classes)
+        predict, dice, tried = choose(config.predict, views, measure_views, start)
+        is_first = predict == config.predict
+        with nullcontext(untuned) if is_first else split.predict(predict) as volumes:
+            predict, dice, more = choose(
+                predict, masks, lambda other: mean_dice(volumes, other, classes), dice
+            )
     log.info("Dice of the validation patients: %.4f, before %.4f", dice, start)
     first = TriedSetting(setting="predict", value="as configured", dice=start, chosen=True)
     return config.with_values(_changes(config.predict, predict)), (first, *tried, *more)
@@ -228,7 +217,8 @@ def tune_bundle(
         on_progress: As for tune_prediction.
 
     Returns:
-        The manifest of the new bundle; tried_settings is everything that was tried.
+        The manifest of the new bundle; tried_settings is everything that was tried, and its
+        validation patients include those of the valid split.
 
     Raises:
         BundleError: The bundle is damaged or an ensemble, or there is a bundle at the destination.
@@ -250,7 +240,12 @@ def tune_bundle(
     batch = {"batch_size": config.predict.batch_size}
     start = own.model_copy(update={"predict": own.predict.model_copy(update=batch)})
     tuned, tried = tune_prediction(model, start, manifest.intensity_scaling, dataset, on_progress)
-    export_bundle(model, tuned, changed_metadata(manifest, tuned, tried), destination)
+    # They have decided on the settings, so no evaluation may count them as test patients.
+    valid = {*manifest.patients.get("valid", ()), *dataset.patients("valid")}
+    metadata = changed_metadata(manifest, tuned, tried).model_copy(
+        update={"patients": {**manifest.patients, "valid": tuple(sorted(valid))}}
+    )
+    export_bundle(model, tuned, metadata, destination)
     return bundles.read_manifest(destination)
 
 
@@ -273,42 +268,27 @@ class _ValidationSplit:
             scaling.window,
             find_stacks(self._records, config.data.neighbours),
         )
+        self._slices = f"{len(self._records)} validation slices"
         self._on_progress, self._done = on_progress, 0
         self.num_passes = 1
         """How often all slices are predicted, at most."""
 
-    @contextmanager
-    def predict(self, predict: Predict) -> Iterator[list[PredictedVolume]]:
+    def predict(self, predict: Predict) -> AbstractContextManager[list[PredictedVolume]]:
         """The volumes of the split, predicted with some settings; in files until the block ends."""
         config = self._config.model_copy(update={"predict": predict})
-        predict_slices = graph_function(SegmentationModule(self._model, config, self._scaling))
-        with tempfile.TemporaryDirectory(prefix=folder_prefix("tuning")) as folder:
-            yield [
-                self._predict_volume(records, predict_slices, Path(folder) / str(number))
-                for number, records in enumerate(find_record_volumes(self._records))
-            ]
-
-    def _predict_volume(
-        self, records: Sequence[SliceRecord], predict_slices: PredictSlices, path: Path
-    ) -> PredictedVolume:
-        """One volume; its arrays are files, because those of a split may exceed the memory."""
-        shape = (len(records), records[0].height, records[0].width)
-        classes = len(self._config.data.segmentation_classes)
-        y_true: NDArray[np.uint8] = np.memmap(f"{path}-true", np.uint8, "w+", shape=shape)
-        maps: NDArray[np.float32] = np.memmap(
-            f"{path}-maps", np.float32, "w+", shape=(*shape, classes)
+        return predict_volumes(
+            self._records,
+            self._reader,
+            graph_function(SegmentationModule(self._model, config, self._scaling)),
+            len(config.data.segmentation_classes),
+            config.predict.batch_size,
+            self._report_slice,
         )
-        index_of = {record: index for index, record in enumerate(records)}
-        batch_size = self._config.predict.batch_size
-        for record, mask, _, probability in predict_split(
-            records, self._reader, predict_slices, batch_size
-        ):
-            y_true[index_of[record]] = mask
-            maps[index_of[record]] = probability
-            self._done += 1
-            total = self.num_passes * len(self._records)
-            self._on_progress(self._done, total, "tuning the prediction")
-        return PredictedVolume(records[0].patient, y_true, maps)
+
+    def _report_slice(self) -> None:
+        self._done += 1
+        total = self.num_passes * len(self._records)
+        self._on_progress(self._done, total, f"tuning the prediction on {self._slices}")
 
 
 def graph_function(module: SegmentationModule) -> PredictSlices:

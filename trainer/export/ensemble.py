@@ -6,8 +6,10 @@ is evaluated, registered and served like any other bundle. Its settings are thos
 """
 
 import hashlib
+import json
+import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -24,6 +26,8 @@ from contract.timestamps import utc_now
 from trainer.components.class_maps import predicted_mask
 from trainer.export.saved_model import save_graph
 
+log = logging.getLogger(__name__)
+
 
 def export_ensemble(members: Sequence[Storage], name: str, destination: Storage) -> Manifest:
     """Write a bundle whose probabilities are the means of those of other bundles.
@@ -36,7 +40,8 @@ def export_ensemble(members: Sequence[Storage], name: str, destination: Storage)
     Returns:
         The manifest of the ensemble. Its patients are those of all members; one that any member was
         trained on counts as trained on. Its thresholds and metrics are the means of the members';
-        a step of the post-processing is that of the members if all have the same.
+        a step of the post-processing is that of the members if all have the same, else none, with
+        a warning.
 
     Raises:
         BundleError: There are fewer than two bundles, one is damaged, their classes or stacks
@@ -132,7 +137,7 @@ def _mean_metadata(
         "zooms": (1.0,),
         "shifts": (),
         "flips": (),
-        "post_processing": _common_post_processing(manifests),
+        "post_processing": _common_post_processing(manifests, members),
         "tried_settings": (),
         "metrics": {
             metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
@@ -162,14 +167,29 @@ def _mean_class_thresholds(manifests: Sequence[Manifest]) -> dict[str, float]:
     return dict(zip(names, means, strict=True))
 
 
-def _common_post_processing(manifests: Sequence[Manifest]) -> PostProcessing:
-    """The steps that all members have."""
+def _common_post_processing(
+    manifests: Sequence[Manifest], members: Sequence[str]
+) -> PostProcessing:
+    """The steps that all members have; a warning for the others. members: their names."""
 
-    def common(scopes: Iterable[MaskScope]) -> MaskScope:
-        different = set(scopes)
-        return different.pop() if len(different) == 1 else "off"
+    def common(setting: str, scopes: Sequence[MaskScope]) -> MaskScope:
+        if len(set(scopes)) == 1:
+            return scopes[0]
+        values = ", ".join(
+            f"{json.dumps(scope)} ({member})" for scope, member in zip(scopes, members, strict=True)
+        )
+        log.warning(
+            "the members of the ensemble differ in predict.%s, which it therefore does not apply: "
+            "%s; if it should, write members with the same value by `segfleet export MEMBER OUTPUT "
+            "predict.%s=...`, and make the ensemble of these",
+            setting,
+            values,
+            setting,
+        )
+        return "off"
 
     steps = [each.post_processing for each in manifests]
     return PostProcessing(
-        common(each.largest_component for each in steps), common(each.fill_holes for each in steps)
+        common("largest_component", [each.largest_component for each in steps]),
+        common("fill_holes", [each.fill_holes for each in steps]),
     )

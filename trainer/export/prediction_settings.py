@@ -16,20 +16,28 @@ from contract.timestamps import utc_now
 if TYPE_CHECKING:
     import tf_keras as keras
 
+_TUNE = "predict.tune_on_validation"
+
 log = logging.getLogger(__name__)
 
 
 def load_changed_config(bundle: Storage, overrides: Sequence[str]) -> Config:
     """The settings of a bundle with other values of [predict].
 
-    Raises ConfigError for a setting outside [predict], which a trained network cannot change.
+    Raises ConfigError for a setting outside [predict], which a trained network cannot change, and
+    for predict.tune_on_validation, which needs the validation patients.
     """
     keys = [key for key, _ in map(parse_override, overrides)]
     for key in keys:
+        if key == _TUNE:
+            raise ConfigError(
+                f"export cannot tune ({key}): use `segfleet tune-bundle BUNDLE OUTPUT`."
+            )
         if not key.startswith("predict."):
+            names = [f"predict.{name}" for name in Predict.model_fields]
             raise ConfigError(
                 f"export cannot change {key}, with which the bundle was created: override settings "
-                f"of [predict] ({', '.join(f'predict.{name}' for name in Predict.model_fields)})."
+                f"of [predict] ({', '.join(name for name in names if name != _TUNE)})."
             )
     return load_config(bundles.fetch(bundle) / "config.toml", overrides)
 

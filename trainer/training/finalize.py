@@ -11,6 +11,7 @@ from contract.config import Config
 from contract.errors import TrainingError
 from contract.host_info import host_info
 from contract.imaging.segmentation_class import SegmentationClass
+from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import prepare_dataset
@@ -33,9 +34,16 @@ from trainer.visualization import image_grid
 
 
 def finalize_run(
-    run: Storage, config: Config, history: Sequence[EpochMetrics], commit: str | None
+    run: Storage,
+    config: Config,
+    history: Sequence[EpochMetrics],
+    commit: str | None,
+    on_progress: ProgressCallback = no_progress,
 ) -> RunResult:
-    """Export the best checkpoint as a bundle and mark the run finished, run.json last."""
+    """Export the best checkpoint as a bundle and mark the run finished, run.json last.
+
+    on_progress: called while predict.tune_on_validation chooses settings.
+    """
     storage = run.child("checkpoints")
     best = checkpoints.best_checkpoint(checkpoints.list_checkpoints(storage), config.train)
     state = checkpoints.load_state(storage, best)
@@ -48,7 +56,7 @@ def finalize_run(
         config.network, len(config.data.segmentation_classes), config.input_channels, state
     )
     data, parents = read_training_data(run), read_parents(run)
-    exported, tried = _tune_prediction(model, config, data)
+    exported, tried = _tune_prediction(model, config, data, on_progress)
     metadata = bundle_metadata(exported, data, best.history[-1], commit, parents, tried)
     saved_model.export_bundle(model, exported, metadata, run.child("bundle"))
     if config.train.antillia_weights != "none":
@@ -68,7 +76,7 @@ def finalize_run(
 
 
 def _tune_prediction(
-    model: keras.Model, config: Config, data: TrainingDataInfo
+    model: keras.Model, config: Config, data: TrainingDataInfo, on_progress: ProgressCallback
 ) -> tuple[Config, tuple[TriedSetting, ...]]:
     """The settings of the bundle, and how those of [predict] were chosen, if they were."""
     if not config.predict.tune_on_validation:
@@ -80,7 +88,7 @@ def _tune_prediction(
             f"{data.fingerprint}, now {dataset.fingerprint}), so that predict.tune_on_validation "
             "cannot use them: restore the slices and run the same command again."
         )
-    return tune_prediction(model, config, data.intensity_scaling, dataset)
+    return tune_prediction(model, config, data.intensity_scaling, dataset, on_progress)
 
 
 def bundle_metadata(

@@ -235,7 +235,7 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
         )
         history = train(config, train_loop_config["dataset"], run, ctx)
         if ctx.rank.rank == 0:
-            finalize_run(run, config, history, train_loop_config["commit"])
+            finalize_run(run, config, history, train_loop_config["commit"], report_progress)
         # A worker that returns early breaks the collectives of the others.
         barrier()
 

@@ -1,5 +1,6 @@
 """What is chosen on the validation patients, and that evaluate finds the same Dice."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,28 @@ from typer.testing import CliRunner
 from contract import bundle
 from contract.config import Augment, Config, Predict
 from contract.config.loader import load_config
-from contract.errors import BundleError
+from contract.errors import BundleError, DataError
 from contract.storage import LocalStorage, Storage, open_storage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.__main__ import app
 from trainer.data.dataset_index import prepare_dataset
 from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.predicted_volumes import PredictedVolume
 from trainer.evaluation.prediction_tuning import (
     MIN_GAIN,
-    PredictedVolume,
     Step,
     choose,
     mask_steps,
     mean_dice,
+    tune_bundle,
     view_steps,
 )
 from trainer.export.ensemble import export_ensemble
 from trainer.training import checkpoints, run_store
 from trainer.training.finalize import finalize_run
 from trainer.training.train_loop import build_compiled_model
+
+VIEW_SETTINGS = ("predict.zooms", "predict.shifts", "predict.flips")
 
 
 def volume(patient: str, y_true: np.ndarray, probability: np.ndarray) -> PredictedVolume:
@@ -190,3 +194,26 @@ def test_the_command_writes_another_bundle(tuned: tuple[Config, Storage], tmp_pa
     fresh = CliRunner().invoke(app, ["tune-bundle", ensemble.url, str(tmp_path / "none")])
     assert "is an ensemble" in str(fresh.exception)
     assert not (tmp_path / "none").exists()
+
+
+def test_patients_who_chose_the_settings_are_not_test_patients(
+    tuned: tuple[Config, Storage], tmp_path: Path
+) -> None:
+    config, source = tuned
+    dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
+    test = dataset.select("test")
+    # As another data.valid_fraction or splits.json would do.
+    moved = replace(dataset, slices=(replace(test[0], split="valid"),))
+    output = LocalStorage(tmp_path / "moved")
+    passes: list[tuple[int, int | None, str]] = []
+    manifest = tune_bundle(source, moved, config, output, lambda *progress: passes.append(progress))
+    before = bundle.read_manifest(source).patients
+    assert manifest.patients["train"] == before["train"]
+    assert set(manifest.patients["valid"]) == {*before["valid"], test[0].patient}
+    with pytest.raises(DataError, match=f"data leakage: .*of the test split .*{test[0].patient}"):
+        evaluate(output, dataset, "test", config.data, config.predict, LocalStorage(tmp_path))
+    views = [each for each in manifest.tried_settings if each.setting in VIEW_SETTINGS]
+    is_other = any(each.chosen for each in views)
+    # The settings to start from are predicted once, also for the masks.
+    assert len(passes) == 1 + len(views) + is_other
+    assert passes[0][2] == "tuning the prediction on 1 validation slices"

@@ -12,6 +12,7 @@ from contract import bundle
 from contract.bundle import ParentBundle
 from contract.config import Config
 from contract.errors import BundleError, UserError
+from contract.imaging.post_processing import PostProcessing
 from contract.storage import LocalStorage
 from inference.engines import OpenVinoEngine, TensorFlowEngine
 from inference.predictor import load_predictor
@@ -59,7 +60,12 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two folds of a cross-validation, of which the second has another size and windows."""
     root = tmp_path_factory.mktemp("members")
     return [
-        make_member(root / "one", 1, {"train": ("a", "b"), "valid": ("c",)}),
+        make_member(
+            root / "one",
+            1,
+            {"train": ("a", "b"), "valid": ("c",)},
+            **{"predict.fill_holes": "slice"},
+        ),
         make_member(
             root / "two",
             4,
@@ -68,6 +74,8 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 "network.image_size": 64,
                 "predict.sliding_window": True,
                 "predict.threshold": 0.25,
+                "predict.largest_component": "patient",
+                "predict.fill_holes": "slice",
             },
         ),
     ]
@@ -92,11 +100,18 @@ def test_an_ensemble_predicts_the_mean_in_both_engines(members: list[Path], tmp_
 
 
 def test_its_manifest_knows_its_members_and_all_patients_that_they_have_seen(
-    members: list[Path], tmp_path: Path
+    members: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sources = [LocalStorage(folder) for folder in members]
     manifest = export_ensemble(sources, "both", LocalStorage(tmp_path))
     assert manifest == bundle.verify(tmp_path)
+    assert manifest.post_processing == PostProcessing(fill_holes="slice")
+    (warning,) = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    assert (
+        'differ in predict.largest_component, which it therefore does not apply: "off" (' in warning
+    )
+    assert f'"patient" ({manifest.members[1]}); if it should, write members' in warning
+    assert "`segfleet export MEMBER OUTPUT predict.largest_component=...`" in warning
     own = [bundle.verify(folder) for folder in members]
     assert manifest.name == "both"
     digests = [bundle.identify(source)[1] for source in sources]

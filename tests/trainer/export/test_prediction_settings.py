@@ -69,8 +69,12 @@ def test_the_same_weights_predict_by_sliding_window(
 
 
 def test_a_setting_that_the_training_fixed_is_rejected(trained: Path) -> None:
-    with pytest.raises(ConfigError, match=r"export cannot change network\.image_size"):
+    with pytest.raises(ConfigError, match=r"export cannot change network\.image_size") as error:
         load_changed_config(LocalStorage(trained), ["network.image_size=64"])
+    assert "predict.fill_holes" in str(error.value)
+    assert "tune_on_validation" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"export cannot tune .*`segfleet tune-bundle BUNDLE OUT"):
+        load_changed_config(LocalStorage(trained), ["predict.tune_on_validation=true"])
     with pytest.raises(ConfigError, match=r"predict\.overlap .* = 0\.3 must be 0\.0, 0\.5"):
         load_changed_config(LocalStorage(trained), ["predict.overlap=0.3"])
 
