@@ -111,9 +111,11 @@ def test_a_phantom_is_called_one(evaluation, prepared):
 
 def test_other_settings_are_named(evaluation, prepared):
     message = "are not the ones the model was trained with"
-    other = prepared.config.with_values({"train.epochs": 3, "data.mask_threshold": 9})
+    other = prepared.config.with_values({"train.epochs": 3, "train.dice_per_sample": True})
     html = render(evaluation, other)
-    assert f"{message} (below): <code>data.mask_threshold</code>, <code>train.epochs</code>" in html
+    assert (
+        f"{message} (below): <code>train.dice_per_sample</code>, <code>train.epochs</code>" in html
+    )
     # The settings of an older bundle, whose fingerprint lacks the newest ones.
     older = evaluation.manifest.model_copy(update={"fingerprint": "000000000000"})
     text = evaluation.settings.replace("ema_decay", "# ema_decay")
