@@ -24,7 +24,7 @@ ALL = {
     "flips": ["horizontal", "vertical"],
 }
 WINDOWS = {"sliding_window": True, "window_size": 32}
-CLASSES = {"liver": 1, "kidney": 2, "spleen": 3}
+CLASSES = {"source": "folder", "root": "x", "classes": {"liver": 1, "kidney": 2, "spleen": 3}}
 
 
 def create_module(
@@ -106,8 +106,8 @@ def test_the_probability_is_the_mean_over_the_views_that_show_a_pixel(low: float
     [
         ({}, 1),
         (WINDOWS, 1),
-        ({"image_channels": 3, "data": {**FLIPS, "classes": CLASSES}, **WINDOWS}, 3),
-        ({"data": {**FLIPS, "classes": CLASSES, "neighbours": 1}, **WINDOWS}, 3),
+        ({"image_channels": 3, "data": {**FLIPS, **CLASSES}, **WINDOWS}, 3),
+        ({"data": {**FLIPS, **CLASSES, "neighbours": 1}, **WINDOWS}, 3),
     ],
     ids=["resized", "windows", "rgb", "neighbours"],
 )
