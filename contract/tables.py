@@ -17,3 +17,8 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def format_cell(value: object) -> object:
+    """A float with six significant digits; any other value unchanged."""
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -222,7 +222,13 @@ def evaluate(
             save_masks,
             surface_tolerance,
         )
-    write_report(bundle, evaluation, config, destination)
+    write_report(
+        bundle,
+        evaluation,
+        config,
+        destination,
+        is_phantom=config.data.source == "phantom",
+    )
     return evaluation
 
 

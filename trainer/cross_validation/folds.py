@@ -229,7 +229,13 @@ def _evaluate(fold: FoldRun) -> Fold:
     bundle = run.child("bundle")
     destination = report_storage(bundle, dataset, "valid", None)
     evaluation = evaluate(bundle, dataset, "valid", config.data, config.predict, destination)
-    write_report(bundle, evaluation, config, destination)
+    write_report(
+        bundle,
+        evaluation,
+        config,
+        destination,
+        is_phantom=config.data.source == "phantom",
+    )
     return Fold(
         fold.number,
         run.url,

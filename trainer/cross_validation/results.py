@@ -17,7 +17,7 @@ from contract.config import Config
 from contract.config.loader import to_toml
 from contract.host_info import host_info
 from contract.storage import Storage
-from contract.tables import to_csv
+from contract.tables import format_cell, to_csv
 from contract.timestamps import utc_now
 from trainer.evaluation.estimates import Estimate, estimate
 from trainer.evaluation.metric_columns import format_headings, format_values
@@ -82,7 +82,7 @@ class CrossValidation:
 def write_results(result: CrossValidation, config: Config, storage: Storage) -> None:
     """Write the files named above."""
     rows, columns = result.table(), ["patient", "fold", "slices", *result.metrics]
-    cells = [[_format(row[column]) for column in columns] for row in rows]
+    cells = [[format_cell(row[column]) for column in columns] for row in rows]
     storage.write("patients.csv", to_csv(columns, cells))
     groups = {
         f"fold {fold.number}": [patient["dice"] for patient in fold.patients]
@@ -141,7 +141,3 @@ def format_results(result: CrossValidation) -> str:
     lines.append(f"{'95 % from':17}" + format_values([low for low, _ in intervals]))
     lines.append(f"{'95 % to':17}" + format_values([high for _, high in intervals]))
     return "\n".join(lines)
-
-
-def _format(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value

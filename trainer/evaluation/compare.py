@@ -24,7 +24,7 @@ from trainer.data.pair_checks import digest_of
 from trainer.evaluation.comparison import Comparison
 from trainer.evaluation.comparison_files import write_comparison
 from trainer.evaluation.comparison_images import draw_differences
-from trainer.evaluation.evaluate import check_patient_leakage, evaluate
+from trainer.evaluation.evaluate import evaluate, reject_patient_leakage
 from trainer.evaluation.report import write_report
 from trainer.evaluation.scores import Evaluation
 from trainer.evaluation.surface_distances import TOLERANCE
@@ -70,6 +70,7 @@ def compare(
         BundleError, StorageError: A bundle or a slice cannot be read.
     """
     check_comparable(a, b, dataset, split)
+    is_phantom = a.config.data.source == "phantom"
     total = 2 * len(dataset.select(split))
     evaluations: list[Evaluation] = []
     for index, (name, each) in enumerate((("a", a), ("b", b))):
@@ -88,13 +89,13 @@ def compare(
             report_progress,
             surface_tolerance=surface_tolerance,
         )
-        write_report(each.bundle, evaluation, each.config, storage)
+        write_report(each.bundle, evaluation, each.config, storage, is_phantom=is_phantom)
         evaluations.append(evaluation)
     comparison = Comparison(
         (a.reference, b.reference), *evaluations, seed=a.config.run.seed, output=destination.url
     )
     png = draw_differences(comparison, dataset)
-    write_comparison(comparison, png, destination, is_phantom=a.config.data.source == "phantom")
+    write_comparison(comparison, png, destination, is_phantom=is_phantom)
     return comparison
 
 
@@ -110,7 +111,8 @@ def check_comparable(a: ComparedBundle, b: ComparedBundle, dataset: Dataset, spl
         )
     for each, manifest in zip((a, b), manifests, strict=True):
         try:
-            check_patient_leakage(manifest, dataset, split, a.config.data)
+            # evaluate warns of what is allowed, once for each bundle.
+            reject_patient_leakage(manifest, dataset, split, a.config.data)
         except DataError as error:
             raise DataError(f"{each.reference}: {error}") from error
 

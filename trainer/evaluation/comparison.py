@@ -41,6 +41,15 @@ class Comparison:
         """The scores of each patient by A and B, sorted by name."""
         return list(zip(self.a.patients, self.b.patients, strict=True))
 
+    @property
+    def limits(self) -> dict[str, list[str]]:
+        """What the metrics do not say, as sentences, by "both", "a" and "b"."""
+        return {
+            "both": [limit for limit in self.a.limits if limit in self.b.limits],
+            "a": [limit for limit in self.a.limits if limit not in self.b.limits],
+            "b": [limit for limit in self.b.limits if limit not in self.a.limits],
+        }
+
     def values(
         self, metric: str, class_name: str | None = None
     ) -> Iterator[tuple[float | None, float | None]]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from contract.storage import Storage
-from contract.tables import to_csv
+from contract.tables import format_cell, to_csv
 from trainer.evaluation.comparison import Comparison, PairedMetric, subtract
 from trainer.evaluation.scores import METRICS, Evaluation, metric_titles
 from trainer.visualization import html
@@ -21,7 +21,7 @@ def write_comparison(
     differences: the PNG with the slices that differ most; None if no patient differs.
     """
     rows = comparison.table()
-    cells = [[_format(value) for value in row.values()] for row in rows]
+    cells = [[format_cell(value) for value in row.values()] for row in rows]
     destination.write("compare.csv", to_csv(list(rows[0]), cells))
     plot = plot_pairs(
         [patient.metric("dice") or 0.0 for patient in comparison.a.patients],
@@ -82,6 +82,7 @@ def comparison_summary(comparison: Comparison) -> dict[str, Any]:
             class_name: {name: asdict(comparison.summary_of(name, class_name)) for name in METRICS}
             for class_name in evaluation.classes
         },
+        "limits": comparison.limits,
         "a": _describe_bundle(comparison.references[0], comparison.a),
         "b": _describe_bundle(comparison.references[1], comparison.b),
         "dataset": {"root": evaluation.dataset, "fingerprint": evaluation.fingerprint},
@@ -135,7 +136,3 @@ def _describe_bundle(reference: str, evaluation: Evaluation) -> dict[str, Any]:
 
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _format(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.bundle import Manifest
 from contract.imaging.encode import encode_png
-from contract.storage import open_storage
 from trainer.data.dataset_index import Dataset, SliceRecord
 from trainer.evaluation.comparison import Comparison
 from trainer.evaluation.previews import FindMask, show_slice
 from trainer.evaluation.scores import SliceScore
-from trainer.evaluation.slice_reader import SliceReader, find_stacks
+from trainer.evaluation.slice_reader import SliceReader, open_reader
 from trainer.visualization.image_grid import image_grid
 from trainer.visualization.overlays import (
     OUTLINE,
@@ -41,7 +39,15 @@ def draw_differences(comparison: Comparison, dataset: Dataset) -> bytes | None:
         return None
     records = dataset.select(comparison.a.split)
     shown = [
-        (_open_reader(each.manifest, dataset, records), each.masks.get)
+        (
+            open_reader(
+                dataset,
+                records,
+                each.manifest.intensity_scaling.window,
+                each.manifest.neighbours,
+            ),
+            each.masks.get,
+        )
         for each in (comparison.a, comparison.b)
     ]
     tiles, captions = [], []
@@ -77,17 +83,6 @@ def select_slices(comparison: Comparison) -> list[tuple[SliceScore, SliceScore]]
 
 def _wrong_pixels(score: SliceScore) -> int:
     return score.pooled.fp + score.pooled.fn
-
-
-def _open_reader(
-    manifest: Manifest, dataset: Dataset, records: Sequence[SliceRecord]
-) -> SliceReader:
-    return SliceReader(
-        open_storage(dataset.root),
-        dataset.masks,
-        manifest.intensity_scaling.window,
-        find_stacks(records, manifest.neighbours),
-    )
 
 
 def _draw_row(record: SliceRecord, shown: Sequence[_Shown]) -> list[RgbImage]:

@@ -41,6 +41,7 @@ from trainer.evaluation.calibration import ReliabilityCounts
 from trainer.evaluation.final_masks import PredictedSlice, finish_masks
 from trainer.evaluation.limits import find_limits
 from trainer.evaluation.mask_store import MaskStore
+from trainer.evaluation.plots import draw_plots
 from trainer.evaluation.results import write_results
 from trainer.evaluation.scores import Evaluation, SliceScore, rank_patients, score_patients
 from trainer.evaluation.slice_reader import (
@@ -49,13 +50,13 @@ from trainer.evaluation.slice_reader import (
     Probability,
     SliceReader,
     batch_by_shape,
-    find_stacks,
     load_saved_model,
+    open_reader,
     read_ahead,
 )
 from trainer.evaluation.soft_scores import SliceSums, SoftScorer
 from trainer.evaluation.surface_distances import TOLERANCE
-from trainer.evaluation.surface_scorer import SurfaceScorer
+from trainer.evaluation.surface_scorer import SurfaceScorer, find_distance_unit
 from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
@@ -110,19 +111,16 @@ def evaluate(
     manifest = bundles.read_manifest(LocalStorage(folder))
     check_classes(manifest, dataset)
     check_patient_leakage(manifest, dataset, split, data)
-    reader = SliceReader(
-        open_storage(dataset.root),
-        dataset.masks,
-        manifest.intensity_scaling.window,
-        find_stacks(records, manifest.neighbours),
-    )
+    window, neighbours = manifest.intensity_scaling.window, manifest.neighbours
+    reader = open_reader(dataset, records, window, neighbours)
     predict_slices = load_saved_model(folder)
     scorer = SoftScorer(
         load_config(folder / "config.toml").train, [each.name for each in manifest.classes]
     )
     volumes = read_volume_records(open_storage(dataset.root))
-    surfaces = SurfaceScorer(records, volumes, len(manifest.classes), surface_tolerance)
-    reliability = ReliabilityCounts(len(manifest.classes))
+    unit = find_distance_unit(dataset.slices, volumes)
+    surfaces = SurfaceScorer(records, volumes, len(manifest.classes), unit, surface_tolerance)
+    reliability_counts = ReliabilityCounts(len(manifest.classes))
     counts_of: dict[SliceRecord, tuple[ConfusionCounts, ...]] = {}
     sums_of: defaultdict[str, list[SliceSums]] = defaultdict(list)
     masks = MaskStore()
@@ -132,7 +130,7 @@ def evaluate(
             records, reader, predict_slices, predict.batch_size
         ):
             sums_of[record.patient].append(scorer.sum_slice(y_true, probability))
-            reliability.add_slice(y_true, probability)
+            reliability_counts.add_slice(y_true, probability)
             yield record, y_true, mask
 
     for record, y_true, mask in finish_masks(predict_masks(), records, manifest.post_processing):
@@ -144,6 +142,10 @@ def evaluate(
         on_progress(len(counts_of), len(records), "")
     scores = tuple(SliceScore(record, counts_of[record]) for record in records)
     patients = score_patients(scores, surfaces.scores)
+    reliability = {
+        each.name: reliability_counts.reliability(index)
+        for index, each in enumerate(manifest.classes)
+    }
     evaluation = Evaluation(
         manifest=manifest,
         settings=(folder / "config.toml").read_text(encoding="utf-8"),
@@ -153,19 +155,18 @@ def evaluate(
         fingerprint=dataset.fingerprint,
         split=split,
         patients=patients,
-        distance_unit=surfaces.unit,
+        distance_unit=unit,
         surface_tolerance=surface_tolerance,
         slices=scores,
         soft=scorer.score(sums for slices in sums_of.values() for sums in slices),
         patients_soft={patient: scorer.score(slices) for patient, slices in sums_of.items()},
-        reliability={
-            each.name: reliability.reliability(index) for index, each in enumerate(manifest.classes)
-        },
+        reliability=reliability,
         split_sizes={
             name: (len(dataset.patients(name)), len(dataset.select(name))) for name in SPLITS
         },
-        limits=find_limits(dataset, split, manifest, volumes, surfaces.unit),
+        limits=find_limits(dataset, split, manifest, volumes, unit),
         previews=previews.draw_previews(scores, rank_patients(patients), reader, masks.get),
+        plots=draw_plots(patients, manifest.classes, reliability, unit),
         masks=masks,
         host_info=host_info(),
         created=utc_now(),
@@ -202,24 +203,35 @@ def check_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, da
             manifest.name,
             manifest.dataset,
         )
+    reject_patient_leakage(manifest, dataset, split, data)
+    if leakage := _describe_leakage(manifest, dataset, split):
+        log.warning("%s; the metrics are not of new patients", leakage)
+
+
+def reject_patient_leakage(manifest: Manifest, dataset: Dataset, split: Split, data: Data) -> None:
+    """DataError as of check_patient_leakage, without its warnings."""
+    leakage = _describe_leakage(manifest, dataset, split)
+    if leakage and not data.allow_patient_overlap:
+        raise DataError(
+            f"{leakage}: use the slices and the splits.json of its training, or patients that are "
+            "new to it; if other patients have the same names, set "
+            "data.allow_patient_overlap = true."
+        )
+
+
+def _describe_leakage(manifest: Manifest, dataset: Dataset, split: Split) -> str | None:
+    """The patients of a split that the network has seen, as the start of a message, if any."""
     earlier_splits = SPLITS[: SPLITS.index(split)]
     seen = manifest.seen_patients(earlier_splits)
     leaked = [patient for patient in dataset.patients(split) if patient in seen]
     if not leaked:
-        return
+        return None
     more = f" and {len(leaked) - _MAX_LISTED} more" if leaked[_MAX_LISTED:] else ""
     origin = " or a bundle that its training started from" if manifest.parents else ""
-    fault = (
+    return (
         f"data leakage: {manifest.name}{origin} was trained on patients of the {split} split of "
         f"{dataset.root} ({', '.join(leaked[:_MAX_LISTED])}{more})"
     )
-    if not data.allow_patient_overlap:
-        raise DataError(
-            f"{fault}: use the slices and the splits.json of its training, or patients that are "
-            "new to it; if other patients have the same names, set "
-            "data.allow_patient_overlap = true."
-        )
-    log.warning("%s; the metrics are not of new patients", fault)
 
 
 def predict_split(

@@ -35,17 +35,23 @@ def find_limits(
 
 def _patient_limits(dataset: Dataset, split: Split, manifest: Manifest) -> Iterator[str]:
     patients = set(dataset.patients(split))
-    train_count = len(patients.intersection(manifest.patients.get("train", ())))
-    valid_count = len(patients.intersection(manifest.patients.get("valid", ())))
+    train_count = len(patients & manifest.seen_patients(["train"]))
+    valid_count = len(patients & manifest.seen_patients(["valid"]))
+    tuned_count = len(patients.intersection(manifest.patients.get("valid", ())))
+    parents = " or a bundle that its training started from" if manifest.parents else ""
     if train_count:
         yield (
             f"{train_count} of {len(patients)} patients have the name of a patient that the "
-            "network was trained on: the metrics are not those of new patients."
+            f"network{parents} was trained on: the metrics are not those of new patients."
         )
     if valid_count:
+        tuning = ""
+        if manifest.tried_settings and tuned_count:
+            tuning = f" Its settings of the prediction were also chosen on {tuned_count} of them."
         yield (
             f"{valid_count} of {len(patients)} patients have the name of a patient on which the "
-            "best checkpoint was chosen, which makes the metrics slightly too good."
+            f"best checkpoint of the network{parents} was chosen, which makes the metrics slightly "
+            f"too good.{tuning}"
         )
     if len(patients) == 1:
         yield "There is one patient, so nothing is known of how the metrics vary over patients."

@@ -28,7 +28,7 @@ from contract.errors import BundleError
 from contract.imaging.components import process_slice, process_volume
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import LocalStorage, Storage, open_storage
+from contract.storage import LocalStorage, Storage
 from trainer.components.class_maps import predicted_mask
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import check_classes, check_patient_leakage
@@ -40,8 +40,7 @@ from trainer.evaluation.slice_reader import (
     Pixels,
     PredictSlices,
     Probability,
-    SliceReader,
-    find_stacks,
+    open_reader,
 )
 from trainer.export.prediction_settings import changed_metadata, load_model
 from trainer.export.saved_model import SegmentationModule, export_bundle
@@ -262,12 +261,7 @@ class _ValidationSplit:
     ) -> None:
         self._model, self._config, self._scaling = model, config, scaling
         self._records = dataset.select("valid")
-        self._reader = SliceReader(
-            open_storage(dataset.root),
-            dataset.masks,
-            scaling.window,
-            find_stacks(self._records, config.data.neighbours),
-        )
+        self._reader = open_reader(dataset, self._records, scaling.window, config.data.neighbours)
         self._slices = f"{len(self._records)} validation slices"
         self._on_progress, self._done = on_progress, 0
         self.num_passes = 1

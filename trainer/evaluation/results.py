@@ -7,9 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from contract.storage import Storage
-from contract.tables import to_csv
+from contract.tables import format_cell, to_csv
 from trainer.evaluation.calibration import BINS, Reliability
-from trainer.evaluation.plots import draw_plots
 from trainer.evaluation.scores import METRICS, Evaluation, PatientScore, SoftScore
 from trainer.evaluation.surface_scorer import DistanceUnit
 
@@ -24,7 +23,7 @@ def write_results(evaluation: Evaluation, destination: Storage) -> None:
         evaluation.patients, evaluation.classes, evaluation.patients_soft, evaluation.distance_unit
     )
     destination.write("evaluation.csv", table)
-    for name, png in draw_plots(evaluation).items():
+    for name, png in evaluation.plots.items():
         destination.write(f"{name}.png", png)
     destination.write("reliability.csv", reliability_csv(evaluation.reliability))
     summary = json.dumps(evaluation_summary(evaluation), indent=2)
@@ -40,8 +39,8 @@ def reliability_csv(reliability: Mapping[str, Reliability]) -> bytes:
             index / BINS,
             (index + 1) / BINS,
             each.pixels[index],
-            _format(each.mean_probability[index]),
-            _format(each.fraction[index]),
+            format_cell(each.mean_probability[index]),
+            format_cell(each.fraction[index]),
         )
         for name, each in reliability.items()
         for index in range(BINS)
@@ -69,23 +68,19 @@ def patients_csv(
         ):
             metrics = [patient.class_metrics(name)[index] for name in METRICS]
             pixels = [getattr(counts, name) for name in _COUNTS]
-            row = [patient.patient, class_name, patient.slices, *map(_format, metrics), *pixels]
+            row = [patient.patient, class_name, patient.slices, *map(format_cell, metrics), *pixels]
             row += ["yes" if counts.empty else "no", distance_unit, surface.unmatched]
-            row += [_format(soft_class_dice), _format(loss) if len(classes) == 1 else None]
+            row += [format_cell(soft_class_dice), format_cell(loss) if len(classes) == 1 else None]
             rows.append(row)
         if len(classes) > 1:
             metrics = [patient.metric(name) for name in METRICS]
-            row = [patient.patient, "mean", patient.slices, *map(_format, metrics)]
+            row = [patient.patient, "mean", patient.slices, *map(format_cell, metrics)]
             unmatched = sum(surface.unmatched for surface in patient.surfaces)
             row += [*[None] * len(_COUNTS), "yes" if patient.empty else "no"]
             row += [distance_unit, unmatched]
-            rows.append([*row, _format(statistics.fmean(soft_dice)), _format(loss)])
+            rows.append([*row, format_cell(statistics.fmean(soft_dice)), format_cell(loss)])
     columns = ["patient", "class", "slices", *METRICS, *_COUNTS, "empty"]
     return to_csv([*columns, "distance_unit", "unmatched", "soft_dice_coef", "loss"], rows)
-
-
-def _format(metric: float | None) -> str | None:
-    return None if metric is None else f"{metric:.6g}"
 
 
 def evaluation_summary(evaluation: Evaluation) -> dict[str, Any]:

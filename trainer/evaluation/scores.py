@@ -142,6 +142,8 @@ class Evaluation:
     previews: Mapping[str, bytes]
     """PNGs by name: worst, best, worst-patients, worst-patient and, with two patients or more,
     best-patient."""
+    plots: Mapping[str, bytes]
+    """PNGs by name: patients, reliability."""
     split_sizes: Mapping[Split, tuple[int, int]]
     """The patients and the slices of each split of the dataset."""
     limits: tuple[str, ...]
@@ -192,28 +194,6 @@ class Evaluation:
             for index, class_name in enumerate(self.classes)
             for name in METRICS
         }
-
-    def groups(self) -> dict[str, list[float]]:
-        """The values over patients to plot side by side, by title: metrics of 0 to 1.
-
-        With several classes, the Dice of each. Undefined values are left out.
-        """
-        if len(self.classes) > 1:
-            columns = {
-                name: [patient.class_metrics("dice")[index] for patient in self.patients]
-                for index, name in enumerate(self.classes)
-            }
-        else:
-            titles = metric_titles(self.distance_unit)
-            columns = {
-                titles[name]: [patient.metric(name) for patient in self.patients]
-                for name in ("dice", "iou", "precision", "sensitivity", "surface_dice")
-            }
-        defined = {
-            title: [value for value in values if value is not None]
-            for title, values in columns.items()
-        }
-        return {title: values for title, values in defined.items() if values}
 
     @property
     def empty_masks(self) -> EmptyMaskCounts:

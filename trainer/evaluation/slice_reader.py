@@ -15,8 +15,8 @@ from contract.imaging.components import process_slice
 from contract.imaging.decode import read_image
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.slice_neighbours import center_slice, stack_slices
-from contract.storage import LocalStorage, Storage
-from trainer.data.dataset_index import SliceRecord, find_record_neighbours
+from contract.storage import LocalStorage, Storage, open_storage
+from trainer.data.dataset_index import Dataset, SliceRecord, find_record_neighbours
 
 Pixels = NDArray[np.uint8 | np.int32]
 Mask = NDArray[np.uint8]
@@ -76,6 +76,17 @@ class SliceReader:
     def shown_slice(self, image: Pixels) -> Pixels:
         """What overlays show of an image that was read: the center of a stack."""
         return center_slice(image, image.shape[-1] if self.stacks else 1)
+
+
+def open_reader(
+    dataset: Dataset,
+    records: Sequence[SliceRecord],
+    window: tuple[float, float],
+    neighbours: int,
+) -> SliceReader:
+    """A reader of some slices of a dataset; window: as in SliceReader."""
+    stacks = find_stacks(records, neighbours)
+    return SliceReader(open_storage(dataset.root), dataset.masks, window, stacks)
 
 
 def find_stacks(records: Sequence[SliceRecord], neighbours: int) -> dict[str, tuple[str, ...]]:

@@ -1,9 +1,9 @@
 """The surface metrics of patients, computed while their slices are predicted.
 
-If every slice belongs to a volume whose spacing is known (datasets of `segfleet import`), distances
-are in mm and between the surfaces of the volume: slices are placed by their numbers, slices that
-are missing have no foreground, and the affine matrix of the volume maps voxels to mm, also if the
-gantry was tilted. Center crops are copies at another scale and are left out.
+If every slice of the dataset belongs to a volume whose spacing is known (datasets of `segfleet
+import`), distances are in mm and between the surfaces of the volume: slices are placed by their
+numbers, slices that are missing have no foreground, and the affine matrix of the volume maps voxels
+to mm, also if the gantry was tilted. Center crops are copies at another scale and are left out.
 
 In all other datasets the distance between slices is unknown. Distances are then in pixels, between
 the contours within each slice, and the contours of all slices of a patient are put together: a
@@ -46,6 +46,19 @@ class _CroppedSlice(NamedTuple):
     ground_truth: _Mask
 
 
+def find_distance_unit(
+    slices: Sequence[SliceRecord], volumes: Mapping[str, VolumeRecord]
+) -> DistanceUnit:
+    """The unit of the distances of all splits of a dataset, so that they can be compared.
+
+    Args:
+        slices: Of all splits.
+        volumes: The imported volumes by name; empty if the dataset was not imported.
+    """
+    in_volumes = all(volume_of_file(record.image) in volumes for record in slices)
+    return "mm" if in_volumes else "px"
+
+
 class SurfaceScorer:
     """Computes the surface metrics of each patient as soon as all slices of the patient are there.
 
@@ -58,6 +71,7 @@ class SurfaceScorer:
         records: Sequence[SliceRecord],
         volumes: Mapping[str, VolumeRecord],
         num_classes: int,
+        unit: DistanceUnit,
         tolerance: float,
     ) -> None:
         """Create a scorer.
@@ -66,10 +80,10 @@ class SurfaceScorer:
             records: All slices that will be added.
             volumes: The imported volumes by name; empty if the dataset was not imported.
             num_classes: The number of classes.
+            unit: Of the distances: find_distance_unit of the dataset.
             tolerance: Of the surface Dice, in the unit of the distances.
         """
-        in_volumes = all(volume_of_file(record.image) in volumes for record in records)
-        self.unit: DistanceUnit = "mm" if in_volumes else "px"
+        self.unit: DistanceUnit = unit
         self.tolerance = tolerance
         self._volumes, self._num_classes = volumes, num_classes
         self._remaining = Counter(record.patient for record in records)

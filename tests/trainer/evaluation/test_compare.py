@@ -23,6 +23,7 @@ from tests.trainer.conftest import Prepared
 from trainer.__main__ import app
 from trainer.evaluation.compare import ComparedBundle, check_comparable, compare
 from trainer.evaluation.comparison import Comparison
+from trainer.evaluation.comparison_files import comparison_summary, render_comparison
 from trainer.evaluation.comparison_images import select_slices
 
 CopyBundle = Callable[..., Path]
@@ -82,10 +83,11 @@ def compared(
     thresholding: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Comparison:
-    """A predicts nothing, B what is bright."""
+    """A predicts nothing, B what is bright; B was trained on the phantom."""
+    phantom = prepared.config.with_values({"data.source": "phantom", "data.root": None})
     a, b = (
-        ComparedBundle(str(folder), LocalStorage(folder), prepared.config)
-        for folder in (silent, thresholding)
+        ComparedBundle(str(folder), LocalStorage(folder), config)
+        for folder, config in ((silent, prepared.config), (thresholding, phantom))
     )
     out = LocalStorage(tmp_path_factory.mktemp("compared"))
     return compare(a, b, prepared.dataset, "test", out)
@@ -128,11 +130,24 @@ def test_the_files(compared: Comparison) -> None:
     assert "not a medical device" in page
     for name in ("a/report.html", "b/summary.json", "pairs.png"):
         assert out.exists(name)
+    # The slices are those of A's settings.
+    assert "built-in phantom" not in out.read("b/report.html").decode()
     # Three patients differ, and one of them has two slices: four tiles each.
     sheet = decode_png(out.read("differences.png"))
     assert sheet.shape[1] == 4 * (256 + 6) + 6
     names = [a.slice.name for a, _ in select_slices(compared)]
     assert names == ["invented-1", "wide-1", "half-1", "half-2"]
+
+
+def test_limits_of_both_are_shown_once_and_others_with_their_bundle(compared: Comparison) -> None:
+    (common,) = compared.b.limits
+    b = dataclasses.replace(compared.b, limits=("chosen on them", common))
+    tuned = dataclasses.replace(compared, b=b)
+    expected = {"both": [common], "a": [], "b": ["chosen on them"]}
+    assert comparison_summary(tuned)["limits"] == expected
+    page = render_comparison(tuned, b"", None, is_phantom=False)
+    assert page.count(common) == 1
+    assert "<li>B: chosen on them</li>" in page
 
 
 @pytest.mark.usefixtures("unchanged_process")
@@ -165,7 +180,11 @@ def test_the_command_of_equal_bundles(
 
 
 def test_bundles_that_cannot_be_compared_are_named(
-    prepared: Prepared, thresholding: Path, copy_bundle: CopyBundle
+    prepared: Prepared,
+    thresholding: Path,
+    copy_bundle: CopyBundle,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def compared_bundle(reference: str, folder: Path) -> ComparedBundle:
         return ComparedBundle(reference, LocalStorage(folder), prepared.config)
@@ -179,4 +198,9 @@ def test_bundles_that_cannot_be_compared_are_named(
     with pytest.raises(DataError, match=r"^leaked@1: data leakage: .* \(half\)"):
         check_comparable(first, leaked, prepared.dataset, "test")
     empty = dataclasses.replace(prepared.dataset, slices=prepared.dataset.select("train"))
-    check_comparable(first, first, empty, "test")
+    with pytest.raises(DataError, match=r"^the test split of .* is empty"):
+        compare(first, first, empty, "test", LocalStorage(tmp_path))
+    assert not list(tmp_path.iterdir())
+    # The slices are not those of the training, which evaluate reports.
+    check_comparable(first, first, prepared.dataset, "test")
+    assert caplog.text == ""

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from contract.bundle import Manifest, read_manifest
+from contract.bundle import Manifest, ParentBundle, TriedSetting, read_manifest
 from contract.storage import LocalStorage
 from tests.trainer.conftest import Prepared
 from tests.trainer.evaluation.test_surface_scorer import volume_record
@@ -57,4 +57,28 @@ def test_patients_of_the_training_are_named(prepared: Prepared, thresholding: Pa
     assert trained[0].startswith("1 of 1 patients have the name of a patient that the network")
     assert trained[1].startswith("There is one patient")
     (chosen, *_) = find_limits(prepared.dataset, "valid", manifest, {}, "mm")
-    assert "best checkpoint was chosen" in chosen
+    assert "best checkpoint of the network was chosen" in chosen
+    assert "settings of the prediction" not in chosen
+
+
+def test_patients_that_the_settings_of_the_prediction_were_chosen_on_are_named(
+    prepared: Prepared, thresholding: Path
+) -> None:
+    tried = TriedSetting(setting="predict.threshold", value="0.4", dice=0.9, chosen=True)
+    manifest = manifest_of(thresholding).model_copy(update={"tried_settings": (tried,)})
+    (chosen, *_) = find_limits(prepared.dataset, "valid", manifest, {}, "mm")
+    assert "best checkpoint of the network was chosen" in chosen
+    assert chosen.endswith("Its settings of the prediction were also chosen on 1 of them.")
+    assert find_limits(prepared.dataset, "test", manifest, {}, "mm") == ()
+
+
+def test_patients_of_a_bundle_that_the_training_started_from_are_named(
+    prepared: Prepared, thresholding: Path
+) -> None:
+    fields = {"name": "before", "digest": "d", "fingerprint": "f", "dataset": "x"}
+    parent = ParentBundle(patients={"train": ("half",), "valid": ("wide",)}, **fields)
+    manifest = manifest_of(thresholding).model_copy(update={"parents": (parent,)})
+    trained, chosen = find_limits(prepared.dataset, "test", manifest, {}, "mm")
+    assert trained.startswith("1 of 5 patients")
+    assert "the network or a bundle that its training started from was trained on" in trained
+    assert "best checkpoint of the network or a bundle that its training started from" in chosen

@@ -3,6 +3,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from contract.bundle import ParentBundle
+from contract.config import Config
 from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import LocalStorage
 from trainer.data.dataset_index import Dataset
@@ -35,6 +37,16 @@ def run(tmp_path_factory) -> LocalStorage:
     return run
 
 
+def render(
+    evaluation: Evaluation,
+    config: Config,
+    run: LocalStorage | None = None,
+    *,
+    is_phantom: bool = False,
+) -> str:
+    return render_report(run, evaluation, config, is_phantom=is_phantom)
+
+
 class Links(HTMLParser):
     """Collects all that a page could load, and its text."""
 
@@ -51,7 +63,7 @@ class Links(HTMLParser):
 
 
 def test_the_report_loads_nothing_from_anywhere(evaluation, run, prepared):
-    html = render_report(run, evaluation, prepared.config)
+    html = render(evaluation, prepared.config, run)
     links = Links(html)
     assert len(links.addresses) == 9
     assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
@@ -63,7 +75,7 @@ def test_the_report_loads_nothing_from_anywhere(evaluation, run, prepared):
 
 
 def test_the_report_names_its_figures_and_their_origin(evaluation, prepared):
-    html = render_report(None, evaluation, prepared.config)
+    html = render(evaluation, prepared.config)
     assert "not a medical device" in html
     for text in ("0.550", "± 0.512", "undefined for 2", "invented", "quiet"):
         assert text in html
@@ -81,40 +93,62 @@ def test_the_report_names_its_figures_and_their_origin(evaluation, prepared):
 
 
 def test_the_worst_patient_is_met_first(evaluation, prepared):
-    html = render_report(None, evaluation, prepared.config)
+    html = render(evaluation, prepared.config)
     assert html.index("<td>missed") < html.index("<td>half") < html.index("<td>quiet")
 
 
 def test_the_curves_are_shown_where_the_run_is_available(evaluation, run, prepared):
-    assert "Loss of each epoch" in render_report(run, evaluation, prepared.config)
-    assert "<h2>Training</h2>" not in render_report(None, evaluation, prepared.config)
+    assert "Loss of each epoch" in render(evaluation, prepared.config, run)
+    assert "<h2>Training</h2>" not in render(evaluation, prepared.config)
 
 
 def test_a_phantom_is_called_one(evaluation, prepared):
+    assert "built-in phantom" in render(evaluation, prepared.config, is_phantom=True)
+    # The bundle may be that of a phantom, and the slices of a comparison another's.
     phantom = prepared.config.with_values({"data.source": "phantom", "data.root": None})
-    assert "built-in phantom" in render_report(None, evaluation, phantom)
-    assert "built-in phantom" not in render_report(None, evaluation, prepared.config)
+    assert "built-in phantom" not in render(evaluation, phantom)
 
 
-def test_other_settings_are_reported(evaluation, prepared):
+def test_other_settings_are_named(evaluation, prepared):
     message = "are not the ones the model was trained with"
-    other = prepared.config.with_values({"train.epochs": 3})
-    assert message in render_report(None, evaluation, other)
-    same = prepared.config.with_values({"data.source": "phantom", "data.root": None})
-    assert message not in render_report(None, evaluation, same)
+    other = prepared.config.with_values({"train.epochs": 3, "train.dice_per_sample": True})
+    html = render(evaluation, other)
+    assert (
+        f"{message} (below): <code>train.dice_per_sample</code>, <code>train.epochs</code>" in html
+    )
+    # The settings of an older bundle, whose fingerprint lacks the newest ones.
+    older = evaluation.manifest.model_copy(update={"fingerprint": "000000000000"})
+    text = evaluation.settings.replace("ema_decay", "# ema_decay")
+    assert text != evaluation.settings
+    old = dataclasses.replace(evaluation, manifest=older, settings=text)
+    assert message not in render(old, prepared.config)
+
+
+def test_the_bundles_that_a_training_started_from_are_shown(evaluation, prepared):
+    assert "Started from" not in render(evaluation, prepared.config)
+    parent = ParentBundle(
+        name="before",
+        digest="0123456789abcdef",
+        fingerprint="f",
+        dataset="other-slices",
+        patients={"train": ("p", "q"), "valid": ("r",)},
+    )
+    tuned = evaluation.manifest.model_copy(update={"parents": (parent,)})
+    html = render(dataclasses.replace(evaluation, manifest=tuned), prepared.config)
+    assert "before (bundle <code>sha256:0123456789ab</code>, train 2 patients, valid 1" in html
 
 
 def test_other_slices_are_reported(evaluation, prepared):
     message = "are not the ones the model was trained on"
-    assert message in render_report(None, evaluation, prepared.config)
+    assert message in render(evaluation, prepared.config)
     same = dataclasses.replace(evaluation, fingerprint=evaluation.manifest.dataset)
-    assert message not in render_report(None, same, prepared.config)
+    assert message not in render(same, prepared.config)
 
 
 def test_names_are_text_and_never_markup(evaluation, prepared):
     first = dataclasses.replace(evaluation.patients[0], patient="<script>alert(1)</script>")
     marked = dataclasses.replace(evaluation, patients=(first, *evaluation.patients[1:]))
-    html = render_report(None, marked, prepared.config)
+    html = render(marked, prepared.config)
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
 
@@ -132,6 +166,6 @@ def test_a_split_without_empty_slices_says_so(prepared, thresholding, tmp_path):
         config.predict,
         LocalStorage(tmp_path),
     )
-    html = render_report(None, scored, config)
+    html = render(scored, config)
     assert "every slice has foreground" in html
     assert "Through the best patient" not in html

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from trainer.data.dataset_index import SliceRecord
 from trainer.data.importers.slice_files import ImportOptions, VolumeRecord
 from trainer.evaluation.surface_distances import measure_distances, score_surfaces
-from trainer.evaluation.surface_scorer import SurfaceScorer
+from trainer.evaluation.surface_scorer import SurfaceScorer, find_distance_unit
 
 Mask = NDArray[np.uint8]
 
@@ -54,8 +54,7 @@ def test_a_volume_is_measured_in_mm_although_it_is_added_in_any_order() -> None:
     other = record("b-0000", "b")
     records = [other, *(each for each, _, _ in slices)]
     volumes = {name: volume_record(name) for name in ("a", "b")}
-    scorer = SurfaceScorer(records, volumes, 2, tolerance=1.0)
-    assert scorer.unit == "mm"
+    scorer = SurfaceScorer(records, volumes, 2, "mm", tolerance=1.0)
     for index in (3, 0, 6, 5, 1, 4, 2):
         assert "a" not in scorer.scores
         scorer.add_slice(*slices[index])
@@ -77,11 +76,8 @@ def test_without_spacing_contours_are_compared_within_their_slice() -> None:
         (record("a-0001", "a"), y_true, nothing),
         (record("a-0002", "a"), nothing, y_true),
     ]
-    # One volume is known, but not that of every slice.
-    foreign = record("foreign-0000", "foreign")
     records = [each for each, _, _ in slices]
-    scorer = SurfaceScorer([*records, foreign], {"a": volume_record("a")}, 1, tolerance=2.0)
-    assert scorer.unit == "px"
+    scorer = SurfaceScorer(records, {"a": volume_record("a")}, 1, "px", tolerance=2.0)
     for each in slices:
         scorer.add_slice(*each)
     (score,) = scorer.scores["a"]
@@ -90,3 +86,11 @@ def test_without_spacing_contours_are_compared_within_their_slice() -> None:
     alone = score_surfaces([measure_distances(shifted > 0, y_true > 0, np.eye(2))], 2.0)
     # The contours of 20 pixels in the other slices are outside of the tolerance.
     assert score.surface_dice == pytest.approx(alone.surface_dice * 40 / 80)
+
+
+def test_distances_are_in_mm_if_the_volumes_of_all_slices_are_known() -> None:
+    known, foreign = record("a-0000", "a"), record("foreign-0000", "foreign")
+    volumes = {"a": volume_record("a")}
+    assert find_distance_unit([known], volumes) == "mm"
+    assert find_distance_unit([known, foreign], volumes) == "px"
+    assert find_distance_unit([known], {}) == "px"

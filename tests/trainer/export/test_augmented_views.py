@@ -1,6 +1,8 @@
 """Test-time augmentation: views are aligned with the slice, and both engines run them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,19 @@ ALL = {
     "shifts": [0.05],
     "flips": ["horizontal", "vertical"],
 }
+WINDOWS = {"sliding_window": True, "window_size": 32}
+CLASSES = {"source": "folder", "root": "x", "classes": {"liver": 1, "kidney": 2, "spleen": 3}}
 
 
-def create_module(**predict: object) -> saved_model.SegmentationModule:
-    config = Config.model_validate({"network": NETWORK, "data": FLIPS, "predict": predict})
+def create_module(
+    image_channels: int = 1, data: Mapping[str, object] = FLIPS, **predict: object
+) -> saved_model.SegmentationModule:
+    network = {**NETWORK, "image_channels": image_channels}
+    config = Config.model_validate({"network": network, "data": data, "predict": predict})
     with seeded_initializers(1):
-        model = saved_model.build_inference_model(config.network, 1, 1)
+        model = saved_model.build_inference_model(
+            config.network, len(config.data.segmentation_classes), config.input_channels
+        )
     # The bias of the start predicts hardly any foreground.
     model.weights[-1].assign(tf.zeros_like(model.weights[-1]))
     return saved_model.SegmentationModule(model, config, WINDOW)
@@ -92,13 +101,27 @@ def test_the_probability_is_the_mean_over_the_views_that_show_a_pixel(low: float
     assert np.abs(served["probability"] - only_slice).max() > 5e-3
 
 
-@pytest.mark.parametrize("windows", [{}, {"sliding_window": True, "window_size": 32}])
-def test_every_view_is_mapped_back_to_the_same_pixels(windows: dict[str, object]) -> None:
-    """A network that returns its input returns a ramp unchanged, but for the rounding of views."""
-    module = create_module(**ALL, **windows)
+@pytest.mark.parametrize(
+    ("settings", "channels"),
+    [
+        ({}, 1),
+        (WINDOWS, 1),
+        ({"image_channels": 3, "data": {**FLIPS, **CLASSES}, **WINDOWS}, 3),
+        ({"data": {**FLIPS, **CLASSES, "neighbours": 1}, **WINDOWS}, 3),
+    ],
+    ids=["resized", "windows", "rgb", "neighbours"],
+)
+def test_every_view_is_mapped_back_to_the_same_pixels(
+    settings: dict[str, Any], channels: int
+) -> None:
+    """A network that returns its input returns ramps unchanged, but for the rounding of views.
+
+    Each channel is that of one class.
+    """
+    module = create_module(**ALL, **settings)
     module.forward = lambda slices: slices
-    rows, columns = np.mgrid[0:64, 0:96]
-    raw = (60 + rows + columns)[None, ..., None].astype(np.uint8)
+    rows, columns, offset = np.mgrid[0:64, 0:96, 0:channels]
+    raw = (60 + rows + columns + 10 * offset)[None].astype(np.uint8)
     for views in (module.views, *((SLICE, view) for view in module.views[1:])):
         module.views = views
         probability = module.segment(tf.constant(raw))["probability"].numpy()
