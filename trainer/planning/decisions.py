@@ -258,7 +258,11 @@ def _add_augmentation(chosen: _Choices, fingerprint: DatasetFingerprint) -> None
             "degrees; small turns, zoom and elastic deformation instead of mirroring and any angle "
             "were worth 0.04 of Dice on slices of CT",
         ),
-        ("scale", 1.35, "largest zoom"),
+        (
+            "scale",
+            1.42,
+            "largest zoom, 0.7 to 1.42 as in nnU-Net and in the best recipe on two cores",
+        ),
         ("shift", 0.1, "of the sides"),
         ("elastic_probability", 0.5, "half of the samples are deformed"),
         ("elastic", 0.03, "standard deviation of the displacements, of the shorter side"),
@@ -369,6 +373,8 @@ def _add_training(
         )
     chosen.add("train.loss", "bce_dice_loss", "cross-entropy and batch Dice 1:1, as in nnU-Net")
     chosen.add("train.optimizer", "adamw", "did best on two cores")
+    if chosen.given.get("train.optimizer", "adamw") == "adamw":
+        chosen.add("train.weight_decay", 1e-4, "that of the best recipe on two cores")
     rate = (1e-3 if shape.base_filters >= WIDE[0] else 2e-3) * min(
         2.0, math.sqrt(batch_size / CPU_BATCH)
     )
@@ -382,14 +388,21 @@ def _add_training(
         "train.lr_schedule", "polynomial", "falls to 0 at the last epoch; cosine did no better"
     )
     epochs = chosen.given.get("train.epochs", schedule.epochs)
-    warmup = min(5.0, round(epochs / 20, 1))
-    chosen.add("train.warmup_epochs", warmup if epochs > 1 else 0.0, "a twentieth of the epochs")
+    if chosen.given.get("train.lr_schedule") == "one_cycle":
+        chosen.add("train.warmup_epochs", 0.0, "one_cycle has a warm-up of its own")
+    else:
+        chosen.add(
+            "train.warmup_epochs",
+            min(0.9, round(epochs / 20, 1)),
+            "a twentieth of the epochs, but less than one, so that a trial with train.epochs=1 or "
+            "2 is possible",
+        )
     if epochs >= 30:
         chosen.add(
             "train.patience",
-            max(10, epochs // 3),
-            "a third of the epochs: the last ones, at a low rate, gain much, so only a training "
-            "that learns nothing more ends early",
+            epochs // 2,
+            "half of the epochs: the last ones, at a low rate, gain much, so only a training that "
+            "learns nothing more ends early",
         )
     chosen.add("train.precision", "auto", "bfloat16 if it is faster on the hardware of the workers")
 

@@ -47,7 +47,8 @@ def read_given(
 ) -> dict[str, Any]:
     """The settings by section.key that are not chosen: those of a TOML file and of overrides.
 
-    Raises ConfigError for an unknown key or an invalid value.
+    The overrides and settings replace those of the file. Raises ConfigError for an unknown key, an
+    invalid value, or one that contradicts root.
     """
     tree: dict[str, Any] = {}
     if base:
@@ -55,7 +56,14 @@ def read_given(
             raise ConfigError(f"{base} is not a TOML file: convert it with `segfleet convert`.")
         tree = _read_tree(base)
     values = parse_values(overrides, settings)
-    for key, value in {**values, "data.source": "folder", "data.root": root}.items():
+    for key, value in {"data.source": "folder", "data.root": root}.items():
+        if values.get(key, value) != value:
+            raise ConfigError(
+                f"{key} = {values[key]!r} contradicts DATA = {root!r}: "
+                + ("name the folder once." if key == "data.root" else f"remove {key}.")
+            )
+        values[key] = value
+    for key, value in values.items():
         set_value(tree, key, value)
     given = flatten_settings(tree)
     # Values alone: those that have to fit other settings are checked with the chosen ones.

@@ -59,6 +59,9 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
             "train.batch_size": 8,
             "train.learning_rate": 2e-3,
             "train.lr_schedule": "polynomial",
+            "train.warmup_epochs": 0.9,
+            "train.weight_decay": 1e-4,
+            "data.augment.scale": 1.42,
         },
     ),
     (
@@ -157,6 +160,7 @@ def test_settings_of_a_dataset(
     assert plan.schedule.seconds <= 60 * minutes
     assert config.train.batch_size <= fingerprint.slices["train"]
     assert all(choice.reason for choice in plan.choices)
+    assert config.with_values({"train.epochs": 1}).train.epochs == 1
 
 
 def test_more_time_and_faster_machines_see_larger_slices_or_more_of_them() -> None:
@@ -208,10 +212,17 @@ def test_given_settings_are_kept_and_the_others_fit_them() -> None:
     assert settings["network.image_size"] == 200
     assert plan.shape.height == 200
     assert settings["train.num_workers"] == 2
-    assert settings["train.warmup_epochs"] < 3
+    assert settings["train.warmup_epochs"] == 0.1
     assert settings["run.seed"] == 7
     assert "train.patience" not in settings
     assert reason_of(plan, "train.batch_size") == GIVEN
+
+
+def test_a_given_schedule_or_optimizer_has_no_setting_that_does_not_fit_it() -> None:
+    given = {"train.lr_schedule": "one_cycle", "train.optimizer": "sgd"}
+    settings = settings_of(choose_settings(CT, TWO_CORES, 15, given))
+    assert settings["train.warmup_epochs"] == 0
+    assert "train.weight_decay" not in settings
 
 
 def test_large_datasets_have_short_epochs_and_validations() -> None:

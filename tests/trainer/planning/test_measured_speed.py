@@ -1,22 +1,132 @@
 """Training steps are timed in a process of their own."""
 
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
 from contract.config import validate
-from trainer.planning import measured_speed
-from trainer.planning.measured_speed import StepSeconds, measure_speed
+from contract.storage import open_storage
+from tests.slice_folders import put_splits
+from trainer.planning.measured_speed import (
+    MeasurementError,
+    StepSeconds,
+    describe_error,
+    measure_speed,
+    run_process,
+    training_speed,
+)
 from trainer.planning.step_time import NetworkShape
 
+# A busy machine must not fail the test.
+SCRIPT = """
+import trainer
+from trainer.planning import measured_speed
 
-def test_the_speed_is_that_of_some_steps_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured_speed, "_MIN_CPU_USE", 0.0)
+print("started")
+measured_speed._MIN_CPU_USE = 0.0
+planned = trainer.plan("slices", network={"base_filters": 2})
+print(planned.plan.workers.measured_speed)
+"""
+OUT_OF_MEMORY = """Graph execution error:
+
+Detected at node Tile defined at (most recent call last):
+  File "script.py", line 1, in <module>
+
+OOM when allocating tensor with shape[2,1099511627776] on CPU:0 by allocator cpu
+\t [[{{node Tile}}]]
+Hint: If you want to see a list of allocated tensors, add report_tensor_allocations_upon_oom.
+ [Op:__inference_train_function_1]"""
+
+
+def test_a_script_without_a_main_guard_measures_once_and_quietly(tmp_path: Path) -> None:
+    put_splits(open_storage(str(tmp_path / "slices")))
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    started, speed = done.stdout.splitlines()
+    assert started == "started"
+    assert float(speed) > 0
+    assert "tensorflow" not in done.stderr.lower()
+    assert "warning" not in done.stderr.lower()
+
+
+def test_the_speed_counts_the_samples_of_one_worker() -> None:
     shape = NetworkShape(16, 16, 2, 4, 8)
-    network = {"image_size": 16, "num_layers": 2, "base_filters": 4, "max_filters": 8}
-    train = {"num_workers": 1, "batch_size": 2}
-    config = validate({"network": network, "train": train}, origin="test")
-    speed = measure_speed(config, shape)
-    assert speed is not None
-    assert speed > 0
+    train = {"num_workers": 3, "batch_size": 12}
+    network = {"image_size": 16, "num_layers": 2, "image_channels": 3}
+    data = {"source": "folder", "root": "slices", "classes": {"liver": 1, "kidney": 2}}
+    config = validate({"train": train, "network": network, "data": data}, origin="test")
+    # 4 samples, 3 times a forward pass, in half a second.
+    assert training_speed(config, shape, 0.5) == 24 * shape.multiply_adds(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("kill -KILL $$", "killed, probably because the memory was full"),
+        ("kill -ABRT $$", "ended by SIGABRT"),
+        ("echo Traceback >&2; echo 'OSError: no library' >&2; exit 3", "code 3, OSError: no lib"),
+        ("""cat; echo; echo '{"error": "InternalError: in use"}'""", "^InternalError: in use$"),
+    ],
+)
+def test_the_reason_of_a_failed_measurement(script: str, reason: str) -> None:
+    with pytest.raises(MeasurementError, match=reason):
+        run_process({}, ["sh", "-c", f"ulimit -c 0; {script}"])
+
+
+def test_what_libraries_print_is_not_the_result() -> None:
+    script = """cat; echo; echo 'Epoch 1'; echo '{"wall": 2.0, "cpu": 3.0}'"""
+    assert run_process({}, ["sh", "-c", script]) == StepSeconds(2.0, 3.0)
+
+
+def test_an_error_in_the_process_is_a_reason() -> None:
+    with pytest.raises(MeasurementError, match=r"^ConfigError: .*train\.epochs"):
+        run_process({"train": {"epochs": 0}})
+
+
+def test_a_failure_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # With a value that Python does not know, it does not start.
+    monkeypatch.setenv("PYTHONMALLOC", "absent")
+    with caplog.at_level(logging.WARNING):
+        assert measure_speed(validate({}, origin="test"), NetworkShape(16, 16, 2, 4, 8)) is None
+    assert len(caplog.records) == 1
+    assert "estimated: exit code 1" in caplog.text
+
+
+def test_an_interruption_ends_the_process(tmp_path: Path) -> None:
+    file = tmp_path / "pid"
+    script = f"echo $$ > '{file}'; kill -INT $PPID; exec sleep 60"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(KeyboardInterrupt):
+        run_process({}, ["sh", "-c", script])
+    # subprocess may have waited for it already.
+    with suppress(ChildProcessError):
+        _, status = os.waitpid(int(file.read_text()), 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def test_the_line_of_an_error_that_says_what_failed() -> None:
+    oom = describe_error(MemoryError(OUT_OF_MEMORY))
+    assert oom.startswith("MemoryError: OOM when allocating tensor with shape")
+    busy = describe_error(RuntimeError("cudaSetDevice() failed. Status: out of memory"))
+    assert busy == "RuntimeError: cudaSetDevice() failed. Status: out of memory"
+    assert describe_error(MemoryError()) == "MemoryError: MemoryError"
 
 
 def test_a_step_next_to_other_programs_is_not_used() -> None:

@@ -33,6 +33,7 @@ def test_the_file_is_valid_and_never_replaced(slices: Path, tmp_path: Path) -> N
     config = load_config(file)
     assert config.run.name == "my-slices"
     assert config.data.root == str(slices)
+    assert load_config(file, train={"epochs": 1}).train.epochs == 1
     assert config.network.image_shape == (24, 24)
     dataset = trainer.prepare(config.with_values({"storage.root": str(tmp_path / "home")}))
     assert len(dataset.select("train")) == 4
@@ -45,7 +46,10 @@ def test_the_file_is_valid_and_never_replaced(slices: Path, tmp_path: Path) -> N
 
 def test_settings_of_a_file_and_overrides_are_kept(slices: Path, tmp_path: Path) -> None:
     base = tmp_path / "base.toml"
-    base.write_text('[data]\nroot = "elsewhere"\n[run]\nname = "kept"\n[train]\nbatch_size = 3\n')
+    base.write_text(
+        '[data]\nsource = "phantom"\nroot = "elsewhere"\n[run]\nname = "kept"\n'
+        "[train]\nbatch_size = 3\n"
+    )
     text = run(str(slices), "train.batch_size=2", "network.image_size=16", "--base", str(base))
     file = tmp_path / "printed.toml"
     file.write_text(text)
@@ -71,6 +75,8 @@ def test_the_python_interface_returns_settings_with_reasons(slices: Path) -> Non
         (["network.name=u2_net"], r"remove network\.name"),
         (["train.batch_size=3", "train.num_workers=2"], "divisible"),
         (["network.image_size=big"], r"network\.image_size"),
+        (["data.root=/other"], r"data\.root = '/other' contradicts DATA = '.*': name"),
+        (["data.source=phantom"], r"'phantom' contradicts DATA = '.*': remove data\.source"),
     ],
 )
 def test_settings_that_do_not_fit_are_errors(
