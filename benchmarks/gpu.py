@@ -3,7 +3,7 @@
     steps     slices/s of training at 512 px on one batch, two networks, in float32, TF32 and
               bfloat16, with XLA and without; GPU memory
     pipeline  augmentation on the CPUs and on the device; how long a training step waits for data
-    workers   two workers of MultiWorkerMirroredStrategy with a GPU each, where there are two
+    workers   two workers of MultiWorkerMirroredStrategy with a GPU each, if there are two
     service   slices/s and latency, bare and through HTTP
     recipe    configs/pancreas.toml at 256 px for --recipe-minutes on the folder of --data, and its
               Dice by patient of the test split; left out without such a folder
