@@ -111,17 +111,16 @@ def test_a_phantom_is_called_one(evaluation, prepared):
 
 def test_other_settings_are_named(evaluation, prepared):
     message = "are not the ones the model was trained with"
-    other = prepared.config.with_values({"train.epochs": 3, "train.dice_per_sample": True})
-    html = render(evaluation, other)
-    assert (
-        f"{message} (below): <code>train.dice_per_sample</code>, <code>train.epochs</code>" in html
-    )
+    trained = prepared.config.with_values({"data.source": "phantom", "data.root": None})
+    other = trained.with_values({"train.epochs": 3, "train.dice_per_sample": True})
+    names = "<code>train.dice_per_sample</code>, <code>train.epochs</code>"
+    assert f"{message} (below): {names}." in render(evaluation, other)
     # The settings of an older bundle, whose fingerprint lacks the newest ones.
     older = evaluation.manifest.model_copy(update={"fingerprint": "000000000000"})
     text = evaluation.settings.replace("ema_decay", "# ema_decay")
     assert text != evaluation.settings
     old = dataclasses.replace(evaluation, manifest=older, settings=text)
-    assert message not in render(old, prepared.config)
+    assert message not in render(old, trained)
 
 
 def test_the_bundles_that_a_training_started_from_are_shown(evaluation, prepared):
