@@ -18,7 +18,7 @@ from trainer.training.train_loop import seeded_initializers
 
 FLIPS = {"augment": {"flip_horizontal": 0.5, "flip_vertical": 0.5}}
 NETWORK = {"image_size": [32, 48], "num_layers": 2, "base_filters": 4}
-ALL = {
+ALL: dict[str, Any] = {
     "zooms": [0.8, 1.0, 1.25],
     "shifts": [0.05],
     "flips": ["horizontal", "vertical"],
@@ -131,7 +131,7 @@ def test_every_view_is_mapped_back_to_the_same_pixels(
 
 
 @pytest.mark.parametrize("windows", [{}, {"sliding_window": True, "overlap": 0.5}])
-def test_both_engines_predict_the_same(windows: dict[str, object], tmp_path: Path) -> None:
+def test_both_engines_predict_the_same(windows: dict[str, Any], tmp_path: Path) -> None:
     module = create_module(**ALL, **windows)
     saved_model.save_graph(module, tmp_path / "saved_model")
     raw = np.random.default_rng(0).integers(0, 255, (3, 70, 52, 1), np.uint8)
