@@ -52,7 +52,7 @@ def test_arguments_and_options_arrive(words: list[str], arguments: tuple[object,
     ("command", "texts"),
     [
         ("train", ["CONFIG", "[SECTION.KEY=VALUE]", "--show-config", "docs/settings.md"]),
-        ("evaluate", ["BUNDLE", "NAME@STAGE or NAME@VERSION", "--storage", "segfleet-data"]),
+        ("evaluate", ["BUNDLE", "NAME@STAGE, NAME@VERSION", "--storage", "segfleet-data"]),
     ],
 )
 def test_the_help_names_their_form(command: str, texts: list[str]) -> None:
