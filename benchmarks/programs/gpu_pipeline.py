@@ -62,8 +62,8 @@ def device_step(config: Config) -> Callable[[], Any]:
     """A step that augments one batch on the first GPU, or on the CPUs without one."""
     height, width = config.network.image_shape
     count, augment = config.train.batch_size, config.data.augment
-    images = tf.random.stateless_uniform([count, height, width, 1], [1, 2])
-    masks = one_hot(tf.cast(images[..., 0] > 0.5, tf.uint8), 1)
+    images = tf.random.stateless_uniform([count, height, width, 1], (1, 2))
+    masks = one_hot(tf.cast(images[:, :, :, 0] > 0.5, tf.uint8), 1)
     drawn = [draw(tf.constant([1, n]), augment, (height, width, 1)) for n in range(count)]
     numbers = {name: tf.stack([each[name] for each in drawn]) for name in drawn[0]}
 

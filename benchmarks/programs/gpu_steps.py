@@ -89,7 +89,7 @@ def measure(
     height, width = config.network.image_shape
     shape = (batch_size, height, width, config.network.image_channels)
     images = tf.constant(np.random.default_rng(0).random(shape, np.float32))
-    masks = tf.round(images[..., :1])
+    masks = tf.round(images[:, :, :, :1])
     start = time.monotonic()
     model.train_on_batch(images, masks)
     first, steps, start = time.monotonic() - start, 0, time.monotonic()

@@ -18,7 +18,7 @@ from contract.imaging.decode import decode_image
 from contract.storage import open_storage
 from inference.engines import OpenVinoEngine
 from trainer.components.network_summary import format_count, measure_network
-from trainer.data.dataset_index import Dataset
+from trainer.data.dataset_index import SPLITS, Dataset
 from trainer.networks.registry import build_network
 from trainer.training import run_store
 from trainer.training.finalize import finalize_run
@@ -32,6 +32,7 @@ _SERVED = 24
 def main() -> None:
     """Train, evaluate and serve."""
     config, seconds, split = load_config(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+    assert split in SPLITS
     dataset = trainer.prepare(config)
     epochs, steps = choose_length(config, dataset, seconds)
     values = {"train.epochs": epochs, "train.steps_per_epoch": steps}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contract.bundle import read_manifest
-from contract.config import Config
+from contract.config import Config, SettingValue
 from contract.errors import ConfigError, DataError
 from contract.storage import open_storage
 from tests.small import FEW_SLICES, NETWORK
@@ -68,7 +68,7 @@ def test_a_trial_by_folds_is_scored_by_their_mean_and_exports_their_ensemble(
 ) -> None:
     # TensorFlow is initialized already, after which its threads cannot be configured.
     monkeypatch.setattr(train_loop, "configure_process", lambda train: None)
-    values = {"train.learning_rate": 0.01}
+    values: dict[str, SettingValue] = {"train.learning_rate": 0.01}
     sweep = Config.model_validate(
         {
             "run": {"name": "s"},

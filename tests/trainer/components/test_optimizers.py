@@ -42,7 +42,7 @@ def test_the_updates_are_those_of_keras(name: str) -> None:
 def test_the_average_follows_the_weights_closely_at_first(name: str) -> None:
     train = Train.model_validate({"optimizer": name, "ema_decay": 0.3})
     optimizer = optimizers.build_optimizer(train)
-    variable = tf.Variable([5.0, -3.0])
+    variable = tf.Variable(tf.constant([5.0, -3.0]))
     optimizer.build([variable])
     optimizer.learning_rate = 0.1
     expected = np.zeros(2)

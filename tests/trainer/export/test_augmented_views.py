@@ -89,14 +89,14 @@ def test_the_probability_is_the_mean_over_the_views_that_show_a_pixel(low: float
         outside = 1.0 - np.outer(to_view[0].sum(1), to_view[1].sum(1))
         view = np.round(to_view[0] @ raw[..., 0] @ to_view[1].T + outside * low)
         images = tf.constant((np.maximum(view, low) - low) / (255 - low), tf.float32)
-        maps = module.forward(images[..., None]).numpy()[..., 0]
+        maps = module.forward(tf.expand_dims(images, -1)).numpy()[:, :, :, 0]
         total += to_slice[0] @ maps @ to_slice[1].T
         count += np.outer(to_slice[0].sum(1), to_slice[1].sum(1))
     assert count.min() >= 3
     assert count.max() == pytest.approx(5)
     served = module.segment(tf.constant(raw))
     # An intensity that is rounded the other way changes a probability by less than this.
-    assert np.abs(served["probability"][..., 0] - total / count).max() < 2e-3
+    assert np.abs(served["probability"][:, :, :, 0] - total / count).max() < 2e-3
     only_slice = create_module().segment(tf.constant(raw))["probability"]
     assert np.abs(served["probability"] - only_slice).max() > 5e-3
 
