@@ -83,8 +83,11 @@ def test_a_package_loads_only_what_it_may(
     assert not forbidden & set(import_modules(modules, tmp_path)["loaded"])
 
 
-def test_the_training_driver_starts_without_tensorflow(tmp_path: Path) -> None:
-    assert "tensorflow" not in import_modules(["trainer.training.launcher"], tmp_path)["loaded"]
+def test_processes_start_without_what_they_may_not_need(tmp_path: Path) -> None:
+    """Those of a driver, a trial and a prediction: each import would delay all of them."""
+    starts = ["trainer.training.launcher", "tuning.trainable", "inference.predictor"]
+    loaded = set(import_modules(starts, tmp_path)["loaded"])
+    assert not {"tensorflow", "matplotlib", "scipy"} & loaded
 
 
 def test_only_one_module_connects_to_ray() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.config import Config, Storage
 from contract.config.loader import load_config
+from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
 if TYPE_CHECKING:
     from trainer.cross_validation.results import CrossValidation
@@ -165,7 +166,7 @@ def evaluate(
     split: "Split" = "test",
     output: str | None = None,
     save_masks: bool = False,
-    surface_tolerance: float = 2.0,
+    surface_tolerance: float = SURFACE_TOLERANCE,
     storage_root: str = Storage().root,
     **settings: Any,
 ) -> "Evaluation":
@@ -239,7 +240,7 @@ def compare(
     *,
     split: "Split" = "test",
     output: str | None = None,
-    surface_tolerance: float = 2.0,
+    surface_tolerance: float = SURFACE_TOLERANCE,
     storage_root: str = Storage().root,
     **settings: Any,
 ) -> "Comparison":

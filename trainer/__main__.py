@@ -33,6 +33,7 @@ from contract.config import (
 from contract.config.loader import parse_override
 from contract.errors import ConfigError, as_sentence
 from contract.storage import open_storage
+from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
 if TYPE_CHECKING:
     from trainer.data.dataset_index import Split
@@ -505,7 +506,7 @@ def evaluate(
     split: SplitName = "test",
     output: Output = None,
     save_masks: SaveMasks = False,
-    surface_tolerance: SurfaceTolerance = 2.0,
+    surface_tolerance: SurfaceTolerance = SURFACE_TOLERANCE,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:
@@ -535,7 +536,7 @@ def compare(
     overrides: BundleOverrides = None,
     split: SplitName = "test",
     output: ComparisonOutput = None,
-    surface_tolerance: SurfaceTolerance = 2.0,
+    surface_tolerance: SurfaceTolerance = SURFACE_TOLERANCE,
     storage: StorageRoot = DEFAULT_STORAGE_ROOT,
     verbose: Verbose = False,
 ) -> None:

@@ -95,8 +95,7 @@ def sync_best_trial_history(config: Config, store: TrialStore) -> None:
     results = [_read_result(each) for each in trial_runs(settings)]
     histories = [result.history for result in results if result]
     assert len(histories) == len(results), "the runs of the best trial are finalized"
-    history = mean_history(histories) if len(histories) > 1 else histories[0]
-    for metrics in history:
+    for metrics in mean_history(histories):
         store.log_epoch(trial.number, metrics)
 
 

@@ -22,12 +22,13 @@ from cluster import resources
 from cluster.connection import environment_variables, ray_session
 from cluster.placement_groups import orphan_cleanup
 from contract.config import Config, Sweep, Train
-from contract.errors import ClusterError, TrainingError, UserError
+from contract.errors import ClusterError, TrainingError
 from contract.host_info import host_info
 from contract.progress import ProgressCallback, no_progress
 from contract.registry import Registry, Version
 from contract.storage import Storage, open_storage
 from contract.temp_folders import folder_prefix
+from trainer.cross_validation.fold_settings import named_fold
 from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import run_store
@@ -106,7 +107,7 @@ def run_sweep(config: Config, on_progress: ProgressCallback = no_progress) -> Sw
         for each in trial_runs(config)
     ]
     check_resumable(sweep, config, datasets[0])
-    check_folds(sweep, config, datasets)
+    check_fold_datasets(sweep, config, datasets)
     with run_lease(storage, "sweep", config.run.name):
         return _run_remaining_trials(config, datasets, sweep, on_progress)
 
@@ -162,18 +163,15 @@ def check_resumable(sweep: Storage, config: Config, dataset: Dataset) -> None:
     run_store.check_initial_weights(name, sweep, config, dataset, is_empty)
 
 
-def check_folds(sweep: Storage, config: Config, datasets: Sequence[Dataset]) -> None:
+def check_fold_datasets(sweep: Storage, config: Config, datasets: Sequence[Dataset]) -> None:
     """UserError, with the number of the fold, if a trial cannot train on one of several folds."""
     if not config.sweep.cross_validate:
         return
     is_empty = not read_trials(sweep)
     for each, dataset in zip(trial_runs(config), datasets, strict=True):
-        try:
+        with named_fold(each):
             run_store.check_batch_size(dataset, each.train)
             check_start_from(sweep, each, dataset, is_empty)
-        except UserError as error:
-            fold = f"fold {each.data.fold} of {each.data.folds}"
-            raise type(error)(f"{fold}: {error}") from error
 
 
 def sweep_settings(config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from contract.config import Config, SettingValue, Train
 from contract.errors import UserError, first_line
 from contract.storage import Storage
 from trainer.components import lr_schedule
-from trainer.cross_validation.folds import fold_configs
+from trainer.cross_validation.fold_settings import fold_configs
 from trainer.data.dataset_index import Dataset
 from trainer.training import launcher, run_store
 from trainer.training.loggers.history import EpochMetrics

@@ -39,8 +39,7 @@ from contract.config.sweep import Sweep
 from contract.config.train import Train
 from contract.errors import ConfigError, as_sentence
 
-# Settings of [train] that determine where and how robustly training runs, not its result.
-_RUNTIME_KEYS = {
+RUNTIME_KEYS = {
     "num_workers",
     "cpus_per_worker",
     "gpus_per_worker",
@@ -52,6 +51,7 @@ _RUNTIME_KEYS = {
     "max_failures",
     "stall_timeout_s",
 }
+"""Settings of [train] that determine where and how robustly training runs, not its result."""
 # Settings that are tables with keys of the user.
 _DICT_SETTINGS = ("sweep.space", "data.classes", "train.class_weights", "predict.class_thresholds")
 # Settings of [data] that say where files are, or how masks are shown.
@@ -260,7 +260,7 @@ class Config(Section):
             tree["data"] = {k: v for k, v in tree["data"].items() if k not in ("folds", "fold")}
         # A list, because the order of the classes is that of their indices.
         tree["data"]["classes"] = [list(item) for item in tree["data"]["classes"].items()]
-        tree["train"] = {key: v for key, v in tree["train"].items() if key not in _RUNTIME_KEYS}
+        tree["train"] = {key: v for key, v in tree["train"].items() if key not in RUNTIME_KEYS}
         if (digest := split_digest(self.train.start_from or "")[1]) is not None:
             # The same bundle may have another address, and another bundle the same one.
             tree["train"]["start_from"] = f"sha256:{digest}"

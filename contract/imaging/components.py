@@ -4,11 +4,13 @@ Every program that writes masks calls process_slice for each slice; where all sl
 available, process_volume follows. The classes of a mask are processed one after the other.
 Foreground is connected through corners too (8 neighbours in a slice, 26 in a volume), background
 only through edges or faces, so that no line of foreground leaks.
+
+SciPy is imported by the functions that need it: it takes longer to import than everything else that
+a process needs before it can predict, and most bundles have none of these steps.
 """
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from contract.imaging.post_processing import MaskScope, PostProcessing
 
@@ -42,6 +44,8 @@ def keep_largest_components(mask: Mask) -> Mask:
 
     mask: class indices of any number of axes.
     """
+    from scipy import ndimage
+
     kept = mask.copy()
     structure = ndimage.generate_binary_structure(mask.ndim, mask.ndim)
     for index, box in _boxes(mask):
@@ -58,6 +62,8 @@ def fill_holes(mask: Mask) -> Mask:
 
     mask: class indices of any number of axes. A hole is background without a path to the border.
     """
+    from scipy import ndimage
+
     filled = mask.copy()
     for index, box in _boxes(mask):
         inside = ndimage.binary_fill_holes(mask[box] == index)
@@ -67,5 +73,7 @@ def fill_holes(mask: Mask) -> Mask:
 
 def _boxes(mask: Mask) -> list[tuple[int, tuple[slice, ...]]]:
     """Each class of a mask and the smallest box around it, which holds its holes too."""
+    from scipy import ndimage
+
     boxes = enumerate(ndimage.find_objects(mask), start=1)
     return [(index, box) for index, box in boxes if box is not None]

@@ -10,7 +10,7 @@ from contract.config import Config, SettingValue
 from contract.errors import ConfigError, DataError
 from contract.storage import open_storage
 from tests.small import FEW_SLICES, NETWORK
-from trainer.cross_validation.folds import fold_configs
+from trainer.cross_validation.fold_settings import fold_configs
 from trainer.data.dataset_index import prepare_dataset
 from trainer.training import run_store, train_loop
 from tuning import best_trial

@@ -21,6 +21,7 @@ from contract.config import Config
 from contract.errors import ConfigError, TrainingError, UserError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
+from trainer.cross_validation.fold_settings import fold_configs, fold_name, named_fold
 from trainer.cross_validation.results import CrossValidation, Fold, write_results
 from trainer.data.dataset_index import Dataset, prepare_dataset
 from trainer.training import launcher, run_store
@@ -44,21 +45,6 @@ class FoldRun(NamedTuple):
         return self.config.data.fold
 
 
-def fold_configs(config: Config) -> list[Config]:
-    """The settings of each fold's run; ConfigError without data.folds, or if one is selected."""
-    if not config.data.folds:
-        raise ConfigError("data.folds is 0: set the number of folds, such as data.folds=4.")
-    if config.data.fold != 1:
-        raise ConfigError(
-            f"data.fold = {config.data.fold} selects one fold for `segfleet train`, and a "
-            "cross-validation trains all of them: remove it."
-        )
-    return [
-        config.with_values({"data.fold": number, "run.name": f"{config.run.name}-fold{number}"})
-        for number in range(1, config.data.folds + 1)
-    ]
-
-
 def results_storage(config: Config) -> Storage:
     """Where the results of the cross-validation of these settings are stored."""
     return open_storage(config.storage.root).child(f"cross_validations/{config.run.name}")
@@ -76,10 +62,8 @@ def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -
     runs = []
     for each in fold_configs(pin_start_from(config, results_storage(config))):
         dataset = prepare_dataset(each.data, each.run.seed, root, on_progress)
-        try:
+        with named_fold(each):
             run_store.check_resumable(run_store.run_storage(each), each, dataset)
-        except UserError as error:
-            raise type(error)(f"fold {each.data.fold} of {each.data.folds}: {error}") from error
         runs.append(FoldRun(each, dataset))
     return runs
 
@@ -215,7 +199,7 @@ def _describe(fold: FoldRun, error: BaseException) -> str:
     if not isinstance(error, UserError):
         raise error
     log.warning("fold %d: %s", fold.number, error)
-    return f"fold {fold.number} of {fold.config.data.folds}: {error}"
+    return f"{fold_name(fold.config)}: {error}"
 
 
 def _evaluate(fold: FoldRun) -> Fold:

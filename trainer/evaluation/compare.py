@@ -27,7 +27,7 @@ from trainer.evaluation.comparison_images import draw_differences
 from trainer.evaluation.evaluate import evaluate, reject_patient_leakage
 from trainer.evaluation.report import write_report
 from trainer.evaluation.scores import Evaluation
-from trainer.evaluation.surface_distances import TOLERANCE
+from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def compare(
     split: Split,
     destination: Storage,
     on_progress: ProgressCallback = no_progress,
-    surface_tolerance: float = TOLERANCE,
+    surface_tolerance: float = SURFACE_TOLERANCE,
 ) -> Comparison:
     """Evaluate two bundles on the patients of a split, and write the files named above.
 

@@ -55,8 +55,8 @@ from trainer.evaluation.slice_reader import (
     read_ahead,
 )
 from trainer.evaluation.soft_scores import SliceSums, SoftScorer
-from trainer.evaluation.surface_distances import TOLERANCE
 from trainer.evaluation.surface_scorer import SurfaceScorer, find_distance_unit
+from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 from trainer.evaluation.volumetry import write_volumetry
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def evaluate(
     destination: Storage,
     on_progress: ProgressCallback = no_progress,
     save_masks: bool = False,
-    surface_tolerance: float = TOLERANCE,
+    surface_tolerance: float = SURFACE_TOLERANCE,
 ) -> Evaluation:
     """Evaluate a bundle on a split of a dataset, and write the files named above.
 

@@ -24,11 +24,10 @@ from contract.bundle import Manifest, TriedSetting
 from contract.config import Augment, Config, Predict
 from contract.config.loader import load_config
 from contract.confusion import ConfusionCounts, class_counts, pooled_counts
-from contract.errors import BundleError
 from contract.imaging.components import process_slice, process_volume
 from contract.imaging.intensity_scaling import IntensityScaling
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import LocalStorage, Storage
+from contract.storage import Storage
 from trainer.components.class_maps import predicted_mask
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import check_classes, check_patient_leakage
@@ -42,7 +41,7 @@ from trainer.evaluation.slice_reader import (
     Probability,
     open_reader,
 )
-from trainer.export.prediction_settings import changed_metadata, load_model
+from trainer.export.prediction_settings import changed_metadata, fetch_network, load_model
 from trainer.export.saved_model import SegmentationModule, export_bundle
 
 MIN_GAIN = 0.001
@@ -224,14 +223,7 @@ def tune_bundle(
         DataError: The network was trained on a patient of the valid split, or there is none.
         StorageError: A slice or the bundle cannot be read, or the new one cannot be written.
     """
-    bundles.check_no_bundle(destination)
-    folder = bundles.fetch(bundle)
-    manifest = bundles.read_manifest(LocalStorage(folder))
-    if manifest.members:
-        raise BundleError(
-            f"{bundle.url} is an ensemble, whose members have settings of their own: tune each "
-            "member, and make an ensemble of these with `segfleet ensemble`."
-        )
+    folder, manifest = fetch_network(bundle, destination, "tune each member")
     check_classes(manifest, dataset)
     check_patient_leakage(manifest, dataset, "valid", config.data)
     own = load_config(folder / "config.toml")

@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-TOLERANCE = 2.0
-"""The default tolerance of the surface Dice, in mm or pixels."""
-
 _PERCENTILE = 95.0
 # Distances are rounded to a nanometer, or a millionth of a pixel.
 _DIGITS = 6

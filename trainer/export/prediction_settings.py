@@ -42,6 +42,28 @@ def load_changed_config(bundle: Storage, overrides: Sequence[str]) -> Config:
     return load_config(bundles.fetch(bundle) / "config.toml", overrides)
 
 
+def fetch_network(bundle: Storage, destination: Storage, remedy: str) -> tuple[Path, Manifest]:
+    """A verified local folder, and the manifest, of a bundle from whose weights another is written.
+
+    Args:
+        bundle: The bundle.
+        destination: Where the other one will be written.
+        remedy: What to do with an ensemble: "export each member".
+
+    Raises:
+        BundleError: The bundle is damaged or an ensemble, or there is a bundle at the destination.
+    """
+    bundles.check_no_bundle(destination)
+    folder = bundles.fetch(bundle)
+    manifest = bundles.read_manifest(LocalStorage(folder))
+    if manifest.members:
+        raise BundleError(
+            f"{bundle.url} is an ensemble, whose members have settings of their own: {remedy}, and "
+            "make an ensemble of these with `segfleet ensemble`."
+        )
+    return folder, manifest
+
+
 def export_with_settings(bundle: Storage, config: Config, destination: Storage) -> None:
     """Write a bundle with the weights of another one and other settings of the prediction.
 
@@ -54,14 +76,7 @@ def export_with_settings(bundle: Storage, config: Config, destination: Storage) 
         BundleError: The bundle is damaged or an ensemble, or there is a bundle at the destination.
         StorageError: The bundle cannot be read, or the new one cannot be written.
     """
-    bundles.check_no_bundle(destination)
-    folder = bundles.fetch(bundle)
-    manifest = bundles.read_manifest(LocalStorage(folder))
-    if manifest.members:
-        raise BundleError(
-            f"{bundle.url} is an ensemble, whose members have settings of their own: export each "
-            "member with other settings, and make an ensemble of these with `segfleet ensemble`."
-        )
+    folder, manifest = fetch_network(bundle, destination, "export each member with other settings")
     previous = load_config(folder / "config.toml").predict
     shape = config.predict.window_shape(manifest.image_size)
     is_same = previous.sliding_window and previous.window_shape(manifest.image_size) == shape

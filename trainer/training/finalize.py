@@ -15,7 +15,6 @@ from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from contract.timestamps import utc_now
 from trainer.data.dataset_index import prepare_dataset
-from trainer.evaluation.prediction_tuning import tune_prediction
 from trainer.export import antillia_weights, saved_model
 from trainer.export.prediction_settings import prediction_metadata
 from trainer.training import checkpoints
@@ -81,6 +80,8 @@ def _tune_prediction(
     """The settings of the bundle, and how those of [predict] were chosen, if they were."""
     if not config.predict.tune_on_validation:
         return config, ()
+    from trainer.evaluation.prediction_tuning import tune_prediction
+
     dataset = prepare_dataset(config.data, config.run.seed, open_storage(config.storage.root))
     if dataset.fingerprint != data.fingerprint:
         raise TrainingError(

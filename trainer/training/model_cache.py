@@ -13,15 +13,13 @@ import tf_keras as keras
 from numpy.typing import NDArray
 
 from contract.config import Config
+from contract.config.root import RUNTIME_KEYS
 from trainer.training.model_state import state_variables
 
 # Limits for kept weights and optimizer variables, and for networks: a graph takes about 12 MB.
 _MAX_BYTES, _MAX_MODELS = 256 * 2**20, 8
 # The settings of [train] that are not part of the graph of a training step.
-_OUTSIDE_GRAPH = {
-    "num_workers",
-    "cpus_per_worker",
-    "gpus_per_worker",
+_OUTSIDE_GRAPH = RUNTIME_KEYS | {
     "epochs",
     "steps_per_epoch",
     "validation_steps",
@@ -39,13 +37,6 @@ _OUTSIDE_GRAPH = {
     "monitor",
     "precision",
     "keep_checkpoints",
-    "preview_images",
-    "preview_source",
-    "preview_windows",
-    "antillia_weights",
-    "antillia_channels",
-    "max_failures",
-    "stall_timeout_s",
 }
 
 

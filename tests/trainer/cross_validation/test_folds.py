@@ -18,7 +18,8 @@ from contract.errors import ConfigError, TrainingError
 from contract.storage import open_storage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.__main__ import app
-from trainer.cross_validation.folds import cross_validate, fold_configs, prepare_folds
+from trainer.cross_validation.fold_settings import fold_configs
+from trainer.cross_validation.folds import cross_validate, prepare_folds
 from trainer.training import run_store
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from contract.bundle import Manifest, ParentBundle, TriedSetting, read_manifest
 from contract.storage import LocalStorage
 from tests.trainer.conftest import Prepared
-from tests.trainer.evaluation.test_surface_scorer import volume_record
+from tests.trainer.evaluation.test_surface_scorer import tilted_record
 from trainer.data.dataset_index import Dataset
 from trainer.data.importers.slice_files import ImportOptions
 from trainer.evaluation.limits import find_limits
@@ -40,7 +40,7 @@ def test_each_limit_is_named(prepared: Prepared, thresholding: Path) -> None:
         image="images/v-crop40-0001.tif",
     )
     options = ImportOptions(foreground_only=True)
-    volumes = {"v": volume_record("v").model_copy(update={"options": options})}
+    volumes = {"v": tilted_record("v").model_copy(update={"options": options})}
     limits = find_limits(dataset, "test", manifest, volumes, "mm")
     starts = ("Here every slice has foreground", "Volumes were imported", "6 of 6 slices are")
     assert [limit[: len(start)] for limit, start in zip(limits, starts, strict=False)] == [*starts]

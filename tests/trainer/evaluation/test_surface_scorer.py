@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.volume_records import volume_record
 from trainer.data.dataset_index import SliceRecord
-from trainer.data.importers.slice_files import ImportOptions, VolumeRecord
+from trainer.data.importers.slice_files import VolumeRecord
 from trainer.evaluation.surface_distances import measure_distances, score_surfaces
 from trainer.evaluation.surface_scorer import SurfaceScorer, find_distance_unit
 
@@ -16,24 +17,9 @@ AXES = np.array([[0.0, 0.0, 0.7], [0.4, 0.7, 0.0], [2.5, 0.0, 0.0]])
 RNG = np.random.default_rng(3)
 
 
-def volume_record(name: str) -> VolumeRecord:
-    (a, b, c), (d, e, f), (g, h, i) = AXES.tolist()
-    return VolumeRecord(
-        name=name,
-        patient=name,
-        spacing_mm=(0.7, 0.7, 2.5),
-        shape=(6, 20, 24),
-        affine=((a, b, c, 0), (d, e, f, 0), (g, h, i, 0), (0, 0, 0, 1)),
-        orientation="SPL",
-        source_orientation="SPL",
-        volume_digest="",
-        labels_digest="",
-        labels={},
-        label_names={},
-        slices=6,
-        options=ImportOptions(),
-        files={},
-    )
+def tilted_record(name: str) -> VolumeRecord:
+    axes = [(a, b, c) for a, b, c in AXES.tolist()]
+    return volume_record(name, name, (6, 20, 24), (0.7, 0.7, 2.5), axes)
 
 
 def record(name: str, patient: str) -> SliceRecord:
@@ -53,7 +39,7 @@ def test_a_volume_is_measured_in_mm_although_it_is_added_in_any_order() -> None:
     slices.append((record("a-crop40-0002", "a"), y_true[0], y_true[2]))
     other = record("b-0000", "b")
     records = [other, *(each for each, _, _ in slices)]
-    volumes = {name: volume_record(name) for name in ("a", "b")}
+    volumes = {name: tilted_record(name) for name in ("a", "b")}
     scorer = SurfaceScorer(records, volumes, 2, "mm", tolerance=1.0)
     for index in (3, 0, 6, 5, 1, 4, 2):
         assert "a" not in scorer.scores
@@ -77,7 +63,7 @@ def test_without_spacing_contours_are_compared_within_their_slice() -> None:
         (record("a-0002", "a"), nothing, y_true),
     ]
     records = [each for each, _, _ in slices]
-    scorer = SurfaceScorer(records, {"a": volume_record("a")}, 1, "px", tolerance=2.0)
+    scorer = SurfaceScorer(records, {"a": tilted_record("a")}, 1, "px", tolerance=2.0)
     for each in slices:
         scorer.add_slice(*each)
     (score,) = scorer.scores["a"]
@@ -90,7 +76,7 @@ def test_without_spacing_contours_are_compared_within_their_slice() -> None:
 
 def test_distances_are_in_mm_if_the_volumes_of_all_slices_are_known() -> None:
     known, foreign = record("a-0000", "a"), record("foreign-0000", "foreign")
-    volumes = {"a": volume_record("a")}
+    volumes = {"a": tilted_record("a")}
     assert find_distance_unit([known], volumes) == "mm"
     assert find_distance_unit([known, foreign], volumes) == "px"
     assert find_distance_unit([known], {}) == "px"

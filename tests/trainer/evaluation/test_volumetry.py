@@ -12,8 +12,9 @@ import pytest
 from contract.confusion import ConfusionCounts
 from contract.errors import StorageError
 from contract.storage import LocalStorage
+from tests.volume_records import volume_record
 from trainer.data.dataset_index import SliceRecord
-from trainer.data.importers.slice_files import ImportOptions, VolumeRecord
+from trainer.data.importers.slice_files import VolumeRecord
 from trainer.evaluation.scores import SliceScore
 from trainer.evaluation.volumetry import (
     PatientVolume,
@@ -29,22 +30,8 @@ FIRST, SECOND = [9.0, 6.0, 8.0, 7.0, 10.0, 6.0], [2.0, 1.0, 4.0, 1.0, 5.0, 2.0]
 
 
 def record(name: str, patient: str, row_mm: float) -> VolumeRecord:
-    return VolumeRecord(
-        name=name,
-        patient=patient,
-        spacing_mm=(row_mm, 1.0, 2.0),
-        shape=(2, 10, 10),
-        affine=((0, 0, 1, 0), (0, row_mm, 0, 0), (2, 0, 0, 0), (0, 0, 0, 1)),
-        orientation="SPL",
-        source_orientation="SPL",
-        volume_digest="",
-        labels_digest="",
-        labels={},
-        label_names={},
-        slices=2,
-        options=ImportOptions(),
-        files={},
-    )
+    axes = [(0.0, 0.0, 1.0), (0.0, row_mm, 0.0), (2.0, 0.0, 0.0)]
+    return volume_record(name, patient, (2, 10, 10), (row_mm, 1.0, 2.0), axes)
 
 
 def score(name: str, **counts: int) -> SliceScore:
