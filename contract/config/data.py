@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from contract.config.section import ClassName, Finite, Fraction, Section
+from contract.config.section import ClassName, Finite, Fraction, Range, Section
 from contract.imaging.segmentation_class import (
     BACKGROUND_COLOR,
     Color,
@@ -17,6 +17,7 @@ from contract.imaging.segmentation_class import (
 
 MAX_FOLDS = 20
 """The largest data.folds."""
+_MIN_CROP = 0.05
 
 DirName = Annotated[str, Field(pattern=r"^[^/\\.][^\\]*$")]
 """A folder below another one."""
@@ -249,6 +250,12 @@ class Data(Section):
     neighbours: Annotated[int, Field(ge=0, le=7)] = 0
     """How many slices on each side of a slice are further channels of the network's input (2.5D);
     they are found by the last number in the names of the files."""
+    crop_rows: Range = (0.0, 1.0)
+    """The part of each slice that the network is given: its first and last row, as fractions of the
+    height. What lies outside is background in every predicted mask. network.image_size is the size
+    of the part."""
+    crop_columns: Range = (0.0, 1.0)
+    """The same for the columns, as fractions of the width."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
 
@@ -274,6 +281,7 @@ class Data(Section):
             )
         self._check_folds()
         self._check_classes()
+        self._check_crop()
         if self.adjusts_slices and self.normalize != "window":
             raise ValueError(
                 "data.color_space, data.gamma and data.sharpening need data.normalize = "
@@ -298,6 +306,15 @@ class Data(Section):
                 "to the number of folds, or data.folds"
             )
 
+    def _check_crop(self) -> None:
+        for name in ("crop_rows", "crop_columns"):
+            start, end = getattr(self, name)
+            if end - start < _MIN_CROP:
+                raise ValueError(
+                    f"data.{name} = [{start:g}, {end:g}] is less than {_MIN_CROP:g} of a slice: "
+                    "name where the part starts and where it ends, such as [0.2, 0.8]"
+                )
+
     def _check_classes(self) -> None:
         if self.classes and self.source == "phantom":
             raise ValueError(
@@ -312,6 +329,11 @@ class Data(Section):
             if not self.classes and getattr(self, name):
                 raise ValueError(f"data.{name} has no effect without data.classes: remove it")
         _check_class_values(self.classes)
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether the network is given a part of each slice."""
+        return (self.crop_rows, self.crop_columns) != ((0.0, 1.0), (0.0, 1.0))
 
     @property
     def adjusts_slices(self) -> bool:

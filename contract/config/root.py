@@ -122,6 +122,11 @@ class Config(Section):
                 predict.windows_per_side,
                 f"for sliding windows with predict.overlap = {predict.overlap}",
             )
+            if self.data.is_cropped:
+                raise ValueError(
+                    "sliding windows show complete slices: remove data.crop_rows and "
+                    "data.crop_columns, or predict.sliding_window and train.preview_windows"
+                )
         if predict.intersect_resized and len(self.data.classes) > 1:
             raise ValueError(
                 "predict.intersect_resized = true has no effect with several classes, of which "

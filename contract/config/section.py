@@ -11,6 +11,10 @@ SettingValue = bool | int | float | str | IntPair
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
+Range = Annotated[
+    tuple[Fraction, Fraction],
+    Field(strict=False, json_schema_extra={"title": "[start, end]"}),
+]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Part of metric names and of file columns.
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=40)]

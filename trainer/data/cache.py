@@ -31,7 +31,7 @@ from contract.imaging.mask_encoding import MaskEncoding
 from contract.storage import Storage, open_storage, translate_errors
 from trainer.components.class_maps import class_indices, one_hot
 from trainer.data.dataset_index import Dataset, SliceRecord, Split, find_record_neighbours
-from trainer.data.preprocessing import resize, resize_slices
+from trainer.data.preprocessing import crop_maps, resize, resize_slices
 
 # Increased when the content below changes, so that older caches are not read.
 _FORMAT = 5
@@ -169,7 +169,7 @@ def load_split(
         network: The settings [network], which determine the shape.
         cache_gb: The largest size of the machine's cache, in GB of 10^9 bytes.
         data: The settings [data]: the neighbours of a slice, which are further channels of a
-            sample, and changes of every slice.
+            sample, changes of every slice, and the part of it that is used.
 
     Raises:
         DataError: The split alone is larger.
@@ -227,6 +227,8 @@ def _cache_key(dataset: Dataset, split: Split, network: Network, data: Data) -> 
     if data.adjusts_slices:
         window = (data.intensity_low, data.intensity_high)
         parts = (*parts, data.color_space, data.gamma, data.sharpening, window)
+    if data.is_cropped:
+        parts = (*parts, data.crop_rows, data.crop_columns)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -325,7 +327,7 @@ def read_resized(
 ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """A slice at the size of the network: raw image [H, W, C] and mask [H, W] of class indices."""
     image = read_resized_image(storage, record.image, network, data)
-    return image, read_resized_mask(storage, record.mask, masks, network)
+    return image, read_resized_mask(storage, record.mask, masks, network, data)
 
 
 def read_resized_image(
@@ -348,10 +350,11 @@ def read_resized_image(
 
 
 def read_resized_mask(
-    storage: Storage, key: str, masks: MaskEncoding, network: Network
+    storage: Storage, key: str, masks: MaskEncoding, network: Network, data: Data
 ) -> NDArray[np.uint8]:
     """A mask at the size of the network, class indices [H, W]; on the CPU, as an image."""
     full_mask = masks.read(storage, key)
     with tf.device("CPU"):
         coverage = one_hot(tf.constant(full_mask[None]), len(masks.classes))
-        return class_indices(resize(coverage, *network.image_shape))[0].numpy()
+        resized = resize(coverage, *network.image_shape, *crop_maps(data))
+        return class_indices(resized)[0].numpy()

@@ -24,15 +24,15 @@ _TOLERANCE = 1e-5
 def resize_slices(
     slices: tf.Tensor, shape: tuple[int, int], channels: int, data: Data
 ) -> tf.Tensor:
-    """Resize raw slices to the size of the network; intensities stay raw.
+    """Crop raw slices, and resize them to the size of the network; intensities stay raw.
 
     slices: [B, H, W, C] of any number type, C = 1 (grey) or 3 (RGB). shape: height and width. data:
-    the settings [data], which may change every slice.
+    the settings [data], which may change every slice, and the part of it that is used.
     Returns float32 [B, height, width, channels], rounded to whole intensities so that a cache of
     integers loses nothing.
     """
     matched = match_channels(tf.cast(slices, tf.float32), channels)
-    return tf.round(resize(adjust_slices(matched, data), *shape))
+    return tf.round(resize(adjust_slices(matched, data), *shape, *crop_maps(data)))
 
 
 def match_channels(slices: tf.Tensor, channels: int) -> tf.Tensor:
@@ -102,9 +102,25 @@ class AxisMap(NamedTuple):
         """The map in the other direction."""
         return AxisMap(1.0 / self.factor, -self.offset / self.factor)
 
+    def then(self, other: "AxisMap") -> "AxisMap":
+        """This map, and another one of its result."""
+        return AxisMap(other.factor * self.factor, other.factor * self.offset + other.offset)
+
 
 SAME_AXIS = AxisMap()
 """Maps every position to itself."""
+
+
+def crop_maps(data: Data) -> tuple[AxisMap, AxisMap]:
+    """The position in a slice that each position of its part shows, along rows and columns.
+
+    The part is that of data.crop_rows and data.crop_columns.
+    """
+    rows, columns = (
+        AxisMap(end - start, (start + end) / 2.0 - 0.5)
+        for start, end in (data.crop_rows, data.crop_columns)
+    )
+    return rows, columns
 
 
 def resize(

@@ -81,7 +81,9 @@ def _read_resized(
     source: Storage, image_key: str, mask_key: str | None, masks: MaskEncoding, config: Config
 ) -> tuple[NDArray, NDArray[np.uint8] | None]:
     raw = read_resized_image(source, image_key, config.network, config.data)
-    return raw, read_resized_mask(source, mask_key, masks, config.network) if mask_key else None
+    if mask_key is None:
+        return raw, None
+    return raw, read_resized_mask(source, mask_key, masks, config.network, config.data)
 
 
 def _read_at_own_size(

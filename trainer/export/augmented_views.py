@@ -5,6 +5,9 @@ views that show it. Zoom, shift and flip act along one axis each, so a view is t
 (trainer.data.preprocessing.resize), which every inference engine runs. A zoom below 1 shows more
 than the slice: the outside has the lowest intensity of the window, as in the augmentation of the
 training. A zoom above 1 and a shift do not show some of the border, which then has no weight.
+
+With data.crop_rows and data.crop_columns, the network is given a part of the slice, and all views
+are of this part; what lies outside has the probability 0.
 """
 
 from collections.abc import Sequence
@@ -12,8 +15,14 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from contract.config import Predict
-from trainer.data.preprocessing import SAME_AXIS, AxisMap, covered_positions, resize
+from contract.config import Data, Predict
+from trainer.data.preprocessing import (
+    SAME_AXIS,
+    AxisMap,
+    covered_positions,
+    crop_maps,
+    resize,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +37,11 @@ SLICE = View()
 """The slice as it is."""
 
 
-def augmented_views(predict: Predict) -> tuple[View, ...]:
-    """The views of the settings [predict]; the first is the slice as it is."""
+def augmented_views(predict: Predict, data: Data) -> tuple[View, ...]:
+    """The views of the settings [predict], of the part of a slice that the settings [data] name.
+
+    The first is this part as it is.
+    """
     zoomed = [View(AxisMap(zoom), AxisMap(zoom)) for zoom in predict.zooms if zoom != 1.0]
     shifted = [
         view
@@ -38,7 +50,9 @@ def augmented_views(predict: Predict) -> tuple[View, ...]:
         for view in (View(rows=shift), View(columns=shift))
     ]
     flips = {"horizontal": View(columns=AxisMap(-1.0)), "vertical": View(rows=AxisMap(-1.0))}
-    return SLICE, *zoomed, *shifted, *(flips[name] for name in predict.flips)
+    views = SLICE, *zoomed, *shifted, *(flips[name] for name in predict.flips)
+    rows, columns = (axis.inverse() for axis in crop_maps(data))
+    return tuple(View(rows.then(view.rows), columns.then(view.columns)) for view in views)
 
 
 def sample_views(
@@ -68,10 +82,11 @@ def mean_of_views(
 ) -> tf.Tensor:
     """The probabilities of slices from those of their views, [V * B, h, w, K].
 
-    Returns float32 [B, height, width, K].
+    Returns float32 [B, height, width, K], which is 0 where the first view shows nothing.
     """
-    if tuple(views) == (SLICE,):
-        return resize(maps, height, width)
+    first = views[0]
+    if len(views) == 1:
+        return resize(maps, height, width, first.rows, first.columns)
     own = tf.split(maps, len(views), 0)
     total = tf.add_n(
         [
@@ -79,11 +94,12 @@ def mean_of_views(
             for each, view in zip(own, views, strict=True)
         ]
     )
-    count = tf.add_n(
-        [
-            covered_positions(height, view.rows)[:, None]
-            * covered_positions(width, view.columns)[None, :]
-            for view in views
-        ]
-    )
-    return total / count[None, :, :, None]
+    covered = [_covered_pixels(view, height, width) for view in views]
+    mean = total / tf.maximum(tf.add_n(covered), 1.0)
+    return mean if first == SLICE else covered[0] * mean
+
+
+def _covered_pixels(view: View, height: tf.Tensor | int, width: tf.Tensor | int) -> tf.Tensor:
+    """Whether a view shows each pixel of a slice: 0 or 1, [1, height, width, 1]."""
+    rows, columns = covered_positions(height, view.rows), covered_positions(width, view.columns)
+    return (rows[:, None] * columns[None, :])[None, :, :, None]

@@ -91,7 +91,7 @@ class SegmentationModule(tf.Module):
         super().__init__(name="segmentation")
         self.network, self.data, self.predict = config.network, config.data, config.predict
         self.scaling = scaling
-        self.views = augmented_views(config.predict)
+        self.views = augmented_views(config.predict, config.data)
         # The weights are attributes, and the model is hidden from TensorFlow: saved as a Keras
         # model it would add a graph for each of its layers that nothing calls.
         self.weights = model.weights

@@ -102,6 +102,10 @@ class TestFaults:
                 "predict.overlap = 0.75: use 48 or 52.",
             ),
             (
+                {"data": {"crop_rows": [0.2, 1.0]}, "predict": {"sliding_window": True}},
+                "sliding windows show complete slices: remove data.crop_rows and",
+            ),
+            (
                 {
                     "data": {"source": "folder", "root": "x", "classes": {"a": 1, "b": 2}},
                     "predict": {"intersect_resized": True},

@@ -163,6 +163,18 @@ def test_neighbours_are_channels_of_a_sample(tmp_path: Path) -> None:
     assert len(list(cached.folder.iterdir())) == len(records) + 1
 
 
+@pytest.mark.usefixtures("root")
+def test_image_and_mask_are_of_the_same_part_of_a_slice(tmp_path: Path) -> None:
+    dataset = create_dataset(tmp_path / "slices")
+    slices, record = open_storage(dataset.root), dataset.select("valid")[0]
+    data = Data.model_validate({"crop_rows": [0.25, 0.75], "crop_columns": [0.5, 1.0]})
+    network = UNet(image_size=16, num_layers=2)
+    image, mask = cache.load_split(dataset, "valid", network, 1.0, data).read(0)
+    assert np.array_equal(image[..., 0], read_image(slices, record.image)[8:24, 16:, 0])
+    assert np.array_equal(mask, dataset.masks.read(slices, record.mask)[8:24, 16:])
+    assert 0 < mask.mean() < 1
+
+
 def test_changed_slices_have_a_cache_of_their_own(root: Path, tmp_path: Path) -> None:
     dataset = create_dataset(tmp_path / "slices")
 

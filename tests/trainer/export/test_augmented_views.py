@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from contract.config import Config, Predict
+from contract.config import Config, Data, Predict
 from inference.engines import OpenVinoEngine, TensorFlowEngine
 from tests.small import WINDOW
 from trainer.data.preprocessing import AxisMap
@@ -23,6 +23,8 @@ ALL: dict[str, Any] = {
     "shifts": [0.05],
     "flips": ["horizontal", "vertical"],
 }
+# Rows 16 to 48 of 64, and columns 12 to 60 of 96.
+CROPPED = {**FLIPS, "crop_rows": [0.25, 0.75], "crop_columns": [0.125, 0.625]}
 WINDOWS = {"sliding_window": True, "window_size": 32}
 CLASSES = {"source": "folder", "root": "x", "classes": {"liver": 1, "kidney": 2, "spleen": 3}}
 
@@ -42,11 +44,11 @@ def create_module(
 
 
 def test_the_first_view_is_the_slice() -> None:
-    views = augmented_views(Predict.model_validate(ALL))
+    views = augmented_views(Predict.model_validate(ALL), Data())
     assert len(views) == len(set(views)) == 1 + 2 + 4 + 2
     assert views[0] == SLICE
     assert View(rows=AxisMap(offset=-0.05)) in views
-    assert augmented_views(Predict()) == (SLICE,)
+    assert augmented_views(Predict(), Data()) == (SLICE,)
 
 
 def weights(outputs: int, inputs: int, factor: float, offset: float) -> np.ndarray:
@@ -130,9 +132,37 @@ def test_every_view_is_mapped_back_to_the_same_pixels(
         assert inside.max() < 1.0
 
 
-@pytest.mark.parametrize("windows", [{}, {"sliding_window": True, "overlap": 0.5}])
-def test_both_engines_predict_the_same(windows: dict[str, Any], tmp_path: Path) -> None:
-    module = create_module(**ALL, **windows)
+def test_the_part_of_a_slice_is_segmented_as_if_it_were_the_slice() -> None:
+    raw = np.random.default_rng(0).integers(0, 255, (2, 64, 96, 1), np.uint8)
+    cropped = create_module(data=CROPPED).segment(tf.constant(raw))
+    alone = create_module().segment(tf.constant(raw[:, 16:48, 12:60]))
+    for name in ("probability", "mask"):
+        part = cropped[name].numpy()[:, 16:48, 12:60]
+        np.testing.assert_allclose(part, alone[name], atol=1e-5)
+        assert part.any()
+        outside = cropped[name].numpy()
+        outside[:, 16:48, 12:60] = 0
+        assert not outside.any()
+
+
+def test_views_of_a_part_are_mapped_back_to_the_same_pixels() -> None:
+    """As above, for a network that returns its input."""
+    module = create_module(data=CROPPED, **ALL)
+    module.forward = lambda slices: slices
+    rows, columns = np.mgrid[0:64, 0:96]
+    raw = (60 + rows + columns)[None, :, :, None].astype(np.uint8)
+    for views in (module.views, *((module.views[0], view) for view in module.views[1:])):
+        module.views = views
+        probability = module.segment(tf.constant(raw))["probability"].numpy()
+        inside = np.abs(255 * probability - raw)[0, 20:44, 16:56]
+        assert inside.max() < 1.0
+        probability[:, 16:48, 12:60] = 0
+        assert not probability.any()
+
+
+@pytest.mark.parametrize("part", [{}, {"data": CROPPED}, {"sliding_window": True, "overlap": 0.5}])
+def test_both_engines_predict_the_same(part: dict[str, Any], tmp_path: Path) -> None:
+    module = create_module(**ALL, **part)
     saved_model.save_graph(module, tmp_path / "saved_model")
     raw = np.random.default_rng(0).integers(0, 255, (3, 70, 52, 1), np.uint8)
     for slices in (raw, raw.astype(np.int32)):
