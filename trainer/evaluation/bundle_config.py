@@ -22,6 +22,8 @@ _IN_GRAPH = {
     "data.color_space",
     "data.gamma",
     "data.sharpening",
+    "data.crop_rows",
+    "data.crop_columns",
 }
 
 

@@ -6,6 +6,7 @@ spaced sample. Nothing is written.
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -48,6 +49,7 @@ from trainer.planning.patient_names import choose_patient_regex
 MAX_DECODED = 1000
 """Slices that are decoded at most."""
 _MAX_HISTOGRAMS = 200
+_READERS = 8
 # Masks with more values, or with bright values that are closer, have smoothed edges or are
 # compressed; they do not have a class for each value.
 _MAX_CLASSES, _MIN_CONTRAST = 20, 20
@@ -102,6 +104,10 @@ class DatasetFingerprint:
     classes: tuple[ClassStats, ...]
     foreground_slices: float
     """The fraction of the training slices that have foreground."""
+    foreground_rows: tuple[float, float] = (0.0, 1.0)
+    """Between which rows all foreground of the training masks is, as fractions of the height."""
+    foreground_columns: tuple[float, float] = (0.0, 1.0)
+    """The same for the columns, as fractions of the width."""
     spacing_mm: tuple[float, float] | None = None
     """Median distance of rows and of columns, if the dataset was imported."""
     has_class_names: bool = True
@@ -167,6 +173,9 @@ def measure_fingerprint(
         [sample.decoded[index].pair for index in training], sample.threshold
     )
     histogram, formats = _measure_pixels(sample, storage)
+    rows, columns = _find_foreground(
+        [sample.decoded[index].pair.mask for index in training], sample.encoding, storage
+    )
     values = np.flatnonzero(histogram)
     low, high = (
         find_percentile(values + MIN_INTENSITY, histogram[values], percentile)
@@ -196,6 +205,8 @@ def measure_fingerprint(
         mask_threshold=sample.encoding.threshold,
         classes=_class_stats(fractions, sample.encoding),
         foreground_slices=sum(sum(each) > 0 for each in fractions) / len(fractions),
+        foreground_rows=rows,
+        foreground_columns=columns,
         spacing_mm=_median_spacing(records),
         has_class_names=sample.has_class_names,
     )
@@ -345,6 +356,27 @@ def _measure_pixels(
     dataset = Dataset(storage.url, records, "", sample.encoding)
     histograms, formats = measure_intensities(dataset, storage)
     return np.sum([each.pixels for each in histograms.values()], axis=0), formats
+
+
+def _find_foreground(
+    keys: Sequence[str], encoding: MaskEncoding, storage: Storage
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The first and the last row and column of the foreground of masks, as fractions."""
+
+    def find_bounds(key: str) -> NDArray[np.float64]:
+        """[2, 2]: rows and columns, each from and to; from 1 to 0 without foreground."""
+        mask = encoding.read(storage, key) > 0
+        bounds = np.array([[1.0, 0.0], [1.0, 0.0]])
+        for axis in (0, 1):
+            positions = np.flatnonzero(mask.any(axis=1 - axis))
+            if len(positions):
+                bounds[axis] = np.array([positions[0], positions[-1] + 1]) / mask.shape[axis]
+        return bounds
+
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="masks") as pool:
+        bounds = np.stack(list(pool.map(find_bounds, keys)))
+    first, last = bounds[:, :, 0].min(axis=0), bounds[:, :, 1].max(axis=0)
+    return (float(first[0]), float(last[0])), (float(first[1]), float(last[1]))
 
 
 def _foreground_scaling(counts: Sequence[tuple[int, int]]) -> IntensityScaling | None:

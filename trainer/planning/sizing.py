@@ -5,7 +5,7 @@ Pure functions of the fingerprint, the machines and the time; given settings are
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.resources import Node
@@ -26,9 +26,16 @@ MIN_STEPS = 20
 """Steps of an epoch at least, so that validation does not take more time than training."""
 MIN_EPOCHS = 20
 """Epochs at least, between which the learning rate falls and the best checkpoint is chosen."""
+CROP_MARGIN = 0.05
+"""Of the height and of the width: what the part of a slice contains around all foreground."""
+MIN_CROP_PATIENTS = 20
+"""Patients of the training split, below which their foreground does not tell where that of others
+is."""
 
+# A part that is larger saves little time.
+_MAX_CROP_AREA = 0.75
 # 160 px, for the time that they take, were no better than 128.
-_SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 96, 64)
+_SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 112, 96, 80, 64)
 _MIN_SIDE, _MAX_SIDE = 16, 1024
 # The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
 _MIN_FEATURES, _MAX_LAYERS = 6, 7
@@ -67,6 +74,49 @@ class Schedule:
     seconds: float
     samples: int
     """Samples seen in all epochs, augmented copies included."""
+
+
+def choose_crop(
+    fingerprint: DatasetFingerprint, given: Mapping[str, Any]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """data.crop_rows and data.crop_columns: where foreground is, with a margin, or all of a slice.
+
+    Hundredths of the height and of the width.
+    """
+    everything = (0.0, 1.0)
+    rows, columns = (
+        (
+            max(0.0, math.floor(100 * (first - CROP_MARGIN)) / 100),
+            min(1.0, math.ceil(100 * (last + CROP_MARGIN)) / 100),
+        )
+        for first, last in (fingerprint.foreground_rows, fingerprint.foreground_columns)
+    )
+    needs_slice = any(given.get(key) for key in ("predict.sliding_window", "train.preview_windows"))
+    area = (rows[1] - rows[0]) * (columns[1] - columns[0])
+    few = fingerprint.patients["train"] < MIN_CROP_PATIENTS
+    if needs_slice or few or area > _MAX_CROP_AREA:
+        rows = columns = everything
+    return (
+        tuple(given.get("data.crop_rows", rows)),
+        tuple(given.get("data.crop_columns", columns)),
+    )
+
+
+def crop_fingerprint(
+    fingerprint: DatasetFingerprint, rows: tuple[float, float], columns: tuple[float, float]
+) -> DatasetFingerprint:
+    """The fingerprint of the same part of each slice: its sizes, and the fractions of classes."""
+    height, width = rows[1] - rows[0], columns[1] - columns[0]
+    return replace(
+        fingerprint,
+        height=round(height * fingerprint.height),
+        width=round(width * fingerprint.width),
+        max_height=round(height * fingerprint.max_height),
+        max_width=round(width * fingerprint.max_width),
+        classes=tuple(
+            replace(each, fraction=each.fraction / (height * width)) for each in fingerprint.classes
+        ),
+    )
 
 
 def training_seconds(fingerprint: DatasetFingerprint, workers: Workers, minutes: float) -> float:

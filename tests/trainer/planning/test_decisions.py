@@ -65,6 +65,17 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         },
     ),
     (
+        "CT with foreground in a part",
+        replace(CT, foreground_rows=(0.25, 0.7), foreground_columns=(0.3, 0.75)),
+        TWO_CORES,
+        15,
+        {
+            "data.crop_rows": [0.2, 0.75],
+            "data.crop_columns": [0.25, 0.8],
+            "network.image_size": 128,
+        },
+    ),
+    (
         "CT on a GPU",
         CT,
         ONE_GPU,
@@ -133,7 +144,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         {"train.num_workers": 2, "train.batch_size": 2, "network.normalization": "group"},
     ),
     ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 15, {"network.image_size": [192, 288]}),
-    ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 64}),
+    ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 80}),
     ("100,000 slices, a minute", MANY, TWO_CORES, 1, {"network.image_size": 64}),
 ]
 

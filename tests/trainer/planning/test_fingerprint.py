@@ -41,6 +41,10 @@ def test_a_presplit_dataset(source: Storage) -> None:
     assert measured.foreground_slices == 1.0
     assert measured.min_intensity >= 0
     assert measured.foreground is not None
+    assert (measured.foreground_rows, measured.foreground_columns) == (
+        (0.0, 4 / SIDE),
+        (0.0, 1.0),
+    )
 
 
 def test_an_unsplit_dataset_is_split_as_training_will(source: Storage) -> None:

@@ -2,8 +2,16 @@
 
 from dataclasses import replace
 
+import pytest
+
 from tests.trainer.planning.fingerprints import CT, split_counts
-from trainer.planning.sizing import candidate_shapes, training_seconds
+from trainer.planning.sizing import (
+    MIN_CROP_PATIENTS,
+    candidate_shapes,
+    choose_crop,
+    crop_fingerprint,
+    training_seconds,
+)
 from trainer.planning.step_time import Workers
 
 
@@ -14,6 +22,28 @@ def test_no_network_is_larger_than_the_median_slice() -> None:
         assert all(shape.height <= sides[0] and shape.width <= sides[1] for shape in shapes)
         areas = [shape.height * shape.width for shape in shapes]
         assert areas == sorted(areas, reverse=True)
+
+
+CENTRAL = replace(CT, foreground_rows=(0.204, 0.818), foreground_columns=(0.3, 0.97))
+EVERYTHING = ((0.0, 1.0), (0.0, 1.0))
+
+
+def test_the_part_with_all_foreground_has_a_margin_within_the_slice() -> None:
+    assert choose_crop(CENTRAL, {}) == ((0.15, 0.87), (0.25, 1.0))
+    assert choose_crop(CT, {}) == EVERYTHING
+    few = replace(CENTRAL, patients=split_counts(MIN_CROP_PATIENTS - 1, 3, 3))
+    assert choose_crop(few, {}) == EVERYTHING
+    large = replace(CT, foreground_rows=(0.05, 0.95), foreground_columns=(0.2, 0.97))
+    assert choose_crop(large, {}) == EVERYTHING
+    assert choose_crop(CENTRAL, {"predict.sliding_window": True}) == EVERYTHING
+    given = {"data.crop_rows": [0.1, 0.9]}
+    assert choose_crop(CENTRAL, given) == ((0.1, 0.9), (0.25, 1.0))
+
+
+def test_a_part_has_its_own_sizes_and_fractions() -> None:
+    part = crop_fingerprint(CENTRAL, (0.25, 0.75), (0.2, 0.6))
+    assert (part.height, part.width, part.max_height, part.max_width) == (256, 205, 256, 205)
+    assert part.classes[0].fraction == pytest.approx(0.012 / 0.2)
 
 
 def test_slices_that_have_to_be_cached_leave_less_time() -> None:
