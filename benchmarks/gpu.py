@@ -5,8 +5,8 @@
     pipeline  augmentation on the CPUs and on the device; how long a training step waits for data
     workers   two workers of MultiWorkerMirroredStrategy with a GPU each, if there are two
     service   slices/s and latency, bare and through HTTP
-    recipe    configs/pancreas.toml at 256 px for --recipe-minutes on the folder of --data, and its
-              Dice by patient of the test split; left out without such a folder
+    recipe    configs/pancreas-gpu.toml for --recipe-minutes on the folder of --data, and its Dice by
+              patient of the test split; left out without such a folder
 
 Each part is a process of its own with a limit of time; what it has measured before the limit is
 kept. Without a GPU everything runs on the CPUs. The table is in docs/gpu.md.
@@ -140,20 +140,12 @@ def service(quick: bool, limit: float) -> str:
 
 
 def recipe(data: str, seconds: float, limit: float) -> str:
-    """The recipe at 256 px, trained for some seconds: its speed and its Dice by patient."""
+    """configs/pancreas-gpu.toml, trained for some seconds: its speed and its Dice by patient."""
     if not Path(data).is_dir():
         return f"Not measured: there is no folder {Path(data).name}; name one with --data."
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config(ROOT / "configs" / "pancreas.toml", [f"data.root={data}"])
-        config = config.with_values(
-            {
-                "storage.root": folder,
-                "network.image_size": 256,
-                "network.num_layers": 6,
-                "train.num_workers": 1,
-                "train.preview_images": 0,
-            }
-        )
+        config = load_config(ROOT / "configs" / "pancreas-gpu.toml", [f"data.root={data}"])
+        config = config.with_values({"storage.root": folder, "train.preview_images": 0})
         path = Path(folder) / "recipe.toml"
         path.write_text(to_toml(config), encoding="utf-8")
         printed, note = run(command("network_trial", path, seconds, "test"), limit)

@@ -40,12 +40,19 @@ def _render_section(section: str, choices: Sequence[Choice]) -> Iterator[str]:
         if choice.reason != reason:
             yield from _comment(choice.reason)
         reason = choice.reason
-        yield tomli_w.dumps({choice.key.rpartition(".")[2]: choice.value}).rstrip()
+        yield _render_setting(choice.key.rpartition(".")[2], choice.value)
     for choice in tables:
         if choice is not choices[0]:
             yield ""
         yield from _comment(choice.reason)
         yield _render_table(choice.key, choice.value)
+
+
+def _render_setting(name: str, value: Any) -> str:
+    """A setting; a list of numbers, such as a height and a width, in one line."""
+    if isinstance(value, list | tuple) and all(type(each) in (int, float) for each in value):
+        return f"{name} = {list(value)}"
+    return tomli_w.dumps({name: value}).rstrip()
 
 
 def _render_table(key: str, value: Mapping[str, Any]) -> str:

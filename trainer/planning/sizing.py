@@ -39,7 +39,8 @@ _SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 112, 96, 80, 64)
 _MIN_SIDE, _MAX_SIDE = 16, 1024
 # The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
 _MIN_FEATURES, _MAX_LAYERS = 6, 7
-_WIDE_SIDE, _WIDE_SLICES = 256, 200
+# Slices of 256 px, with a margin for rounded sides, and enough of them.
+_WIDE_SIDE, _WIDE_SLICES = 250, 200
 # The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
 # one core checks and caches, which several do at a time.
 _START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 1.0
@@ -210,10 +211,10 @@ def _create_shape(
         height, width = (size, size) if isinstance(size, int) else size
     levels = 1 + int(math.log2(min(height, width) / _MIN_FEATURES))
     levels = given.get("network.num_layers", min(max(levels, 2), _MAX_LAYERS))
+    is_wide = height * width >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
     if not size:
         multiple = 2 ** (levels - 1)
         height, width = (max(1, side // multiple) * multiple for side in (height, width))
-    is_wide = height * width >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
     filters, cap = WIDE if is_wide else NARROW
     filters = given.get("network.base_filters", filters)
     cap = given.get("network.max_filters", max(cap, filters))

@@ -28,6 +28,7 @@ def test_a_file_loads_as_the_settings_that_were_chosen(tmp_path: Path) -> None:
     assert config.train.class_weights == {"lesion": 2.0}
     assert config.train.epochs == plan.schedule.epochs
     assert list(config.sweep.space) == ["train.learning_rate"]
+    assert f"\nimage_size = [{plan.shape.height}, {plan.shape.width}]\n" in file.read_text()
     for choice in plan.choices:
         assert choice.key.rpartition(".")[2] in file.read_text()
 
