@@ -5,8 +5,8 @@
     pipeline  augmentation on the CPUs and on the device; how long a training step waits for data
     workers   two workers of MultiWorkerMirroredStrategy with a GPU each, if there are two
     service   slices/s and latency, bare and through HTTP
-    recipe    configs/pancreas-gpu.toml for --recipe-minutes on the folder of --data, and its Dice by
-              patient of the test split; left out without such a folder
+    recipe    configs/pancreas-gpu.toml for --recipe-minutes on the folder of --data, and its Dice
+              by patient of the test split; left out without such a folder
 
 Each part is a process of its own with a limit of time; what it has measured before the limit is
 kept. Without a GPU everything runs on the CPUs. The table is in docs/gpu.md.
