@@ -18,6 +18,7 @@ def test_only_settings_with_an_effect_on_an_evaluation_can_change(thresholding):
         ("data.neighbours", 1),
         ("data.intensity_high", 100.0),
         ("data.gamma", 2.0),
+        ("data.crop_rows", [0.1, 0.9]),
     ):
         with pytest.raises(ConfigError, match=rf"{key} cannot be changed"):
             load_bundle_config(bundle, [f"{key}={value}"], {})
