@@ -2,8 +2,8 @@
 
 For the shipped settings and for each variant, `segfleet cross-validate` with four folds over the
 patients of train and valid: every patient is evaluated by the network that was not trained on the
-patient; the test split is not used. A variant has as many epochs as the shipped settings have
-multiply-adds, so all take about the same time. The difference from the shipped settings is by
+patient; the test split is not used. A variant has fewer epochs if its samples cost more
+multiply-adds, so that all variants take about the same time. The difference from the shipped settings is by
 patient, with a 95 % interval (percentile bootstrap over patients).
 
 A variant takes as long as four trainings. Finished folds are kept in --storage: run the command
