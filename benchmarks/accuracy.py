@@ -3,18 +3,17 @@
 For the shipped settings and for each variant, `segfleet cross-validate` with four folds over the
 patients of train and valid: every patient is evaluated by the network that was not trained on the
 patient; the test split is not used. A variant has fewer epochs if its samples cost more
-multiply-adds, so that all variants take about the same time. The difference from the shipped settings is by
-patient, with a 95 % interval (percentile bootstrap over patients).
+multiply-adds, so that all variants take about the same time. The difference from the shipped
+settings is by patient, with a 95 % interval (percentile bootstrap over patients).
 
 A variant takes as long as four trainings. Finished folds are kept in --storage: run the command
 again to continue.
 """
 
 import csv
-import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +47,6 @@ class Result(NamedTuple):
     """A cross-validation: its epochs at most, and the Dice of each patient."""
 
     epochs: int
-    mean: float
-    interval: tuple[float, float]
     patients: Mapping[str, float]
 
 
@@ -101,24 +98,28 @@ def cross_validate(config: Config, storage: str, name: str) -> Result:
     command = ["-m", "trainer", "cross-validate", str(path), "--no-ensemble"]
     subprocess.run([sys.executable, *command], check=True)
     output = folder / "cross_validations" / run
-    record = json.loads((output / "cross_validation.json").read_bytes())
     with (output / "patients.csv").open(encoding="utf-8") as file:
         patients = {row["patient"]: float(row["dice"]) for row in csv.DictReader(file)}
-    dice = record["dice"]
-    return Result(config.train.epochs, dice["summary"]["mean"], tuple(dice["interval"]), patients)
+    return Result(config.train.epochs, patients)
 
 
 def format_row(name: str, result: Result, shipped: Result) -> list[str]:
     """The cells of a variant."""
-    low, high = result.interval
-    cells = [name, str(result.epochs), f"{result.mean:.3f}", f"{low:.3f} to {high:.3f}"]
+    mean, low, high = mean_with_interval(list(result.patients.values()))
+    cells = [name, str(result.epochs), f"{mean:.3f}", f"{low:.3f} to {high:.3f}"]
     if name == SHIPPED:
         return [*cells, ""]
-    pairs = [result.patients[each] - shipped.patients[each] for each in shipped.patients]
-    difference = estimate(pairs, 0)
-    assert difference.interval is not None
-    low, high = difference.interval
-    return [*cells, f"{difference.summary.mean:+.3f} ({low:+.3f} to {high:+.3f})"]
+    differences = [dice - shipped.patients[name] for name, dice in result.patients.items()]
+    mean, low, high = mean_with_interval(differences)
+    return [*cells, f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"]
+
+
+def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over patients, and the ends of its interval."""
+    result = estimate(values, 0)
+    assert result.interval is not None
+    assert result.summary.mean is not None
+    return result.summary.mean, *result.interval
 
 
 if __name__ == "__main__":
