@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from contract.config.section import ClassName, Finite, Fraction, Range, Section
+from contract.config.section import WHOLE, ClassName, Finite, Fraction, Range, Section
 from contract.imaging.segmentation_class import (
     BACKGROUND_COLOR,
     Color,
@@ -250,11 +250,11 @@ class Data(Section):
     neighbours: Annotated[int, Field(ge=0, le=7)] = 0
     """How many slices on each side of a slice are further channels of the network's input (2.5D);
     they are found by the last number in the names of the files."""
-    crop_rows: Range = (0.0, 1.0)
+    crop_rows: Range = WHOLE
     """The part of each slice that the network is given: its first and last row, as fractions of the
     height. What lies outside is background in every predicted mask. network.image_size is the size
     of the part."""
-    crop_columns: Range = (0.0, 1.0)
+    crop_columns: Range = WHOLE
     """The same for the columns, as fractions of the width."""
     phantom: Phantom = Phantom()
     augment: Augment = Augment()
@@ -333,7 +333,7 @@ class Data(Section):
     @property
     def is_cropped(self) -> bool:
         """Whether the network is given a part of each slice."""
-        return (self.crop_rows, self.crop_columns) != ((0.0, 1.0), (0.0, 1.0))
+        return (self.crop_rows, self.crop_columns) != (WHOLE, WHOLE)
 
     @property
     def adjusts_slices(self) -> bool:

@@ -11,6 +11,8 @@ SettingValue = bool | int | float | str | IntPair
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
+WHOLE = (0.0, 1.0)
+"""A Range of everything."""
 Range = Annotated[
     tuple[Fraction, Fraction],
     Field(strict=False, json_schema_extra={"title": "[start, end]"}),

@@ -39,6 +39,8 @@ class Storage(ABC):
 
     url: str
     """The absolute folder, or s3://bucket/prefix without a slash at its end."""
+    num_readers: int
+    """How many threads read and decode many objects: for an object of S3, they mostly wait."""
 
     @abstractmethod
     def read(self, key: str) -> bytes:

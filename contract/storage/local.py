@@ -23,6 +23,8 @@ from contract.storage.interface import (
 class LocalStorage(Storage):
     """A folder of this machine, or one that all machines mount; created on first write."""
 
+    num_readers = 8
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.url = str(path)

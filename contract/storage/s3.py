@@ -62,6 +62,8 @@ _REFUSALS = {
 class S3Storage(Storage):
     """A prefix of an S3 bucket; made by open_s3."""
 
+    num_readers = 32
+
     def __init__(self, bucket: str, prefix: str, client: Any) -> None:
         """prefix: "" or whole parts of a key without a slash at either end."""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")

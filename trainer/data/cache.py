@@ -36,7 +36,6 @@ from trainer.data.preprocessing import crop_maps, resize, resize_slices
 # Increased when the content below changes, so that older caches are not read.
 _FORMAT = 5
 _META = "meta.json"
-_LOCAL_READERS, _REMOTE_READERS = 8, 32
 _CHUNK = 512
 _GB = 10**9
 # The types of intensities, from small to large; the size of a file tells which one it holds.
@@ -260,11 +259,10 @@ def _fill(
         image, mask = read_resized(record, storage, dataset.masks, network, data)
         return write_slice(unfinished, index, image, mask)
 
-    readers = _REMOTE_READERS if "://" in dataset.root else _LOCAL_READERS
     total, limit = 0, int(cache_gb * _GB)
     free = limit - _make_room(cached.folder, limit)
     try:
-        with ThreadPoolExecutor(readers) as pool:
+        with ThreadPoolExecutor(storage.num_readers) as pool:
             # Not all at once, so that an error is reported before all slices are read.
             for start in range(0, len(records), _CHUNK):
                 indices = range(start, min(start + _CHUNK, len(records)))

@@ -19,7 +19,7 @@ from contract.imaging.decode import decode_image, decode_mask, is_in_color
 from contract.imaging.mask_encoding import MaskEncoding
 from contract.imaging.mask_values import count_values
 from contract.progress import ProgressCallback
-from contract.storage import LocalStorage, Storage
+from contract.storage import Storage
 from trainer.data import splits
 from trainer.data.foreground_intensities import (
     ForegroundCounter,
@@ -28,9 +28,6 @@ from trainer.data.foreground_intensities import (
 )
 from trainer.data.pairing import Pair, raise_data_errors
 from trainer.data.splits import SPLITS, Split
-
-# Reading an object of S3 is mostly waiting, so more are read at a time than files of a disk.
-_LOCAL_READERS, _REMOTE_READERS = 8, 32
 
 _log = logging.getLogger(__name__)
 
@@ -82,8 +79,7 @@ def check_pairs(
     decoded: list[DecodedPair] = []
     foreground = ForegroundCounter()
     errors: list[str] = []
-    readers = _LOCAL_READERS if isinstance(source, LocalStorage) else _REMOTE_READERS
-    with ThreadPoolExecutor(readers, thread_name_prefix="slices") as pool:
+    with ThreadPoolExecutor(source.num_readers, thread_name_prefix="slices") as pool:
         decode = partial(_decode_pair, source=source, encoding=encoding, thresholds=thresholds)
         results = pool.map(decode, pairs)
         for done, result in enumerate(results, start=1):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, final
 
 from cluster.resources import Node
+from contract.config.section import WHOLE
 from trainer.planning.fingerprint import DatasetFingerprint
 from trainer.planning.sizing import (
     CPU_BATCH,
@@ -97,9 +98,11 @@ def choose_settings(
     part = crop_fingerprint(fingerprint, *crop)
     shape, batch_size, schedule = choose_shape(part, workers, seconds, chosen.given)
     _add_data(chosen, fingerprint, schedule)
-    _add_crop(chosen, fingerprint, *crop)
+    is_cropped = crop != (WHOLE, WHOLE)
+    if is_cropped:
+        _add_crop(chosen, fingerprint, *crop)
     _add_augmentation(chosen, fingerprint)
-    _add_network(chosen, part, workers, shape, batch_size, schedule)
+    _add_network(chosen, part, workers, shape, batch_size, schedule, is_cropped)
     _add_training(chosen, fingerprint, workers, shape, batch_size, schedule, seconds)
     return TrainingPlan(tuple(chosen), shape, workers, schedule)
 
@@ -169,8 +172,6 @@ def _add_crop(
     rows: tuple[float, float],
     columns: tuple[float, float],
 ) -> None:
-    if (rows, columns) == ((0.0, 1.0), (0.0, 1.0)):
-        return
     area = (rows[1] - rows[0]) * (columns[1] - columns[0])
     axes = (
         ("rows", rows, fingerprint.foreground_rows, "height"),
@@ -311,12 +312,13 @@ def _add_network(
     shape: NetworkShape,
     batch_size: int,
     schedule: Schedule,
+    is_cropped: bool,
 ) -> None:
     is_square = shape.height == shape.width
     chosen.add(
         "network.image_size",
         shape.height if is_square else [shape.height, shape.width],
-        _size_reason(fingerprint, shape, schedule),
+        _size_reason(fingerprint, shape, schedule, is_cropped),
     )
     chosen.add(
         "network.image_channels",
@@ -357,9 +359,12 @@ def _add_network(
     )
 
 
-def _size_reason(fingerprint: DatasetFingerprint, shape: NetworkShape, schedule: Schedule) -> str:
+def _size_reason(
+    fingerprint: DatasetFingerprint, shape: NetworkShape, schedule: Schedule, is_cropped: bool
+) -> str:
     native = f"{fingerprint.height} x {fingerprint.width}"
-    parts = [f"the median slice, or the part of it, has {native} pixels (height x width)"]
+    part = "part of the median slice" if is_cropped else "median slice"
+    parts = [f"the {part} has {native} pixels (height x width)"]
     if (fingerprint.max_height, fingerprint.max_width) != (fingerprint.height, fingerprint.width):
         parts[0] += f", the largest {fingerprint.max_height} x {fingerprint.max_width}"
     if fingerprint.spacing_mm:

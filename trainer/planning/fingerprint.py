@@ -49,7 +49,6 @@ from trainer.planning.patient_names import choose_patient_regex
 MAX_DECODED = 1000
 """Slices that are decoded at most."""
 _MAX_HISTOGRAMS = 200
-_READERS = 8
 # Masks with more values, or with bright values that are closer, have smoothed edges or are
 # compressed; they do not have a class for each value.
 _MAX_CLASSES, _MIN_CONTRAST = 20, 20
@@ -361,7 +360,10 @@ def _measure_pixels(
 def _find_foreground(
     keys: Sequence[str], encoding: MaskEncoding, storage: Storage
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The first and the last row and column of the foreground of masks, as fractions."""
+    """The first and the last row and column of the foreground of masks, as fractions.
+
+    The masks are decoded a second time: what is foreground is known only after all of them were.
+    """
 
     def find_bounds(key: str) -> NDArray[np.float64]:
         """[2, 2]: rows and columns, each from and to; from 1 to 0 without foreground."""
@@ -373,7 +375,7 @@ def _find_foreground(
                 bounds[axis] = np.array([positions[0], positions[-1] + 1]) / mask.shape[axis]
         return bounds
 
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="masks") as pool:
+    with ThreadPoolExecutor(storage.num_readers, thread_name_prefix="masks") as pool:
         bounds = np.stack(list(pool.map(find_bounds, keys)))
     first, last = bounds[:, :, 0].min(axis=0), bounds[:, :, 1].max(axis=0)
     return (float(first[0]), float(last[0])), (float(first[1]), float(last[1]))

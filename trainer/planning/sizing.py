@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.resources import Node
+from contract.config.section import WHOLE
 from trainer.planning.fingerprint import DatasetFingerprint
 from trainer.planning.step_time import NetworkShape, Workers
 
@@ -84,7 +85,6 @@ def choose_crop(
 
     Hundredths of the height and of the width.
     """
-    everything = (0.0, 1.0)
     rows, columns = (
         (
             max(0.0, math.floor(100 * (first - CROP_MARGIN)) / 100),
@@ -96,7 +96,7 @@ def choose_crop(
     area = (rows[1] - rows[0]) * (columns[1] - columns[0])
     few = fingerprint.patients["train"] < MIN_CROP_PATIENTS
     if needs_slice or few or area > _MAX_CROP_AREA:
-        rows = columns = everything
+        rows = columns = WHOLE
     return (
         tuple(given.get("data.crop_rows", rows)),
         tuple(given.get("data.crop_columns", columns)),
