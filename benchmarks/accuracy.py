@@ -58,8 +58,10 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     chosen = parser.parse_args()
     base = load_config(ROOT / "configs" / "pancreas.toml", [f"data.root={chosen.data}"])
+    # Tiny runs would be continued by the next real ones.
+    storage = f"{chosen.storage}-quick" if chosen.quick else chosen.storage
     results = {
-        name: cross_validate(create_settings(base, name, chosen.quick), chosen.storage, name)
+        name: cross_validate(create_settings(base, name, chosen.quick), storage, name)
         for name in dict.fromkeys([SHIPPED, *chosen.variants])
     }
     rows = [format_row(name, each, results[SHIPPED]) for name, each in results.items()]
