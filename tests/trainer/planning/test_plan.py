@@ -6,11 +6,15 @@ import pytest
 from typer.testing import CliRunner
 
 import trainer
+from contract.config import Config
 from contract.config.loader import load_config
 from contract.errors import ConfigError
 from contract.storage import open_storage
 from tests.slice_folders import put_splits
+from tests.trainer.planning.fingerprints import CT
 from trainer.__main__ import app
+from trainer.planning import plan as plan_module
+from trainer.planning.step_time import NetworkShape
 
 
 @pytest.fixture
@@ -93,3 +97,22 @@ def test_a_base_that_is_not_toml_is_an_error(slices: Path, tmp_path: Path) -> No
         trainer.plan(slices, base=tmp_path / "absent.toml", measure=False)
     with pytest.raises(ConfigError, match=r"minutes = 0\.5 is too short"):
         trainer.plan(slices, minutes=0.5, measure=False)
+
+
+def test_the_network_that_a_measurement_leads_to_is_timed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    timed: list[NetworkShape] = []
+
+    def measure_slowly(config: Config, shape: NetworkShape) -> float:
+        timed.append(shape)
+        return 2e9
+
+    monkeypatch.setattr(plan_module, "measure_fingerprint", lambda *args: CT)
+    monkeypatch.setattr(plan_module, "measure_speed", measure_slowly)
+    given = {"data.source": "folder", "data.root": str(tmp_path), "train.gpus_per_worker": 0}
+    planned = plan_module.create_plan(str(tmp_path), given, 15)
+    assert len(timed) == 2
+    assert timed[1] == planned.plan.shape
+    assert timed[0].height > timed[1].height
