@@ -65,6 +65,9 @@ _DELETE_TIMEOUT_S = 5.0
 # Variables of Ray's memory monitor, and the default of the first. It is off if the second is 0.
 _MEMORY_THRESHOLD, _MEMORY_MONITOR = "RAY_memory_usage_threshold", "RAY_memory_monitor_refresh_ms"
 _DEFAULT_MEMORY_THRESHOLD = 0.95
+# Ray gives its workers the niceness 15. On a local cluster the two threads of a step then wait for
+# each of Ray's own processes, which costs 13 % of a small network's speed (docs/lab-notes.md).
+_NICENESS = "RAY_worker_niceness"
 # Between two workers that Ray ended, less memory is used.
 _NEARLY = 0.85
 CACHE_VARIABLE = "SEGFLEET_CACHE_DIR"
@@ -271,6 +274,7 @@ def _local_cluster_variables(folder: Path) -> Mapping[str, str]:
     variables = {
         **WORKER_ENV,
         **_forwarded_variables(),
+        _NICENESS: os.environ.get(_NICENESS, "0"),
         CACHE_VARIABLE: tempfile.gettempdir(),
         "TMPDIR": str(folder / _WORKER_TEMP),
     }

@@ -60,6 +60,15 @@ with process_temp_folder():
 """
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_of_a_local_cluster_have_the_priority_of_this_process() -> None:
+    @ray.remote
+    def niceness() -> int:
+        return os.nice(0)
+
+    assert ray.get(niceness.remote()) == os.nice(0)
+
+
 def test_temporary_files_of_a_training_process_are_deleted_even_if_it_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
