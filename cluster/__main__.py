@@ -164,8 +164,7 @@ def status(
     config = load_settings(path, overrides, lenient=lenient)
     statuses, error = _list_jobs(config)
     for item in statuses:
-        code = "" if item.exit_code is None else f" (exit code {item.exit_code})"
-        typer.echo(f"{item.started_at}  {item.job}  {item.status}{code}  {item.command}")
+        typer.echo(f"{item.started_at}  {item.job}  {item.description}  {item.command}")
     if isinstance(error, TokenError):
         raise error
     if not statuses:
@@ -195,9 +194,7 @@ def logs(
         _follow(client.JobClient(config.cluster), config, selected.job, arguments)
         return
     sys.stdout.buffer.write(job_store.read_log(job_store.jobs_storage(config), selected.job))
-    typer.echo(f"job {selected.job}: {selected.status}", err=True)
-    if code := client.exit_code(selected.status, selected.exit_code):
-        raise typer.Exit(code)
+    _exit_as_job(selected, selected.description)
 
 
 @app.command(epilog=example_epilog("segfleet stop configs/cloud.toml"))
@@ -381,7 +378,6 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
 
     arguments: CONFIG and the overrides of the commands that are suggested after Ctrl-C.
     """
-    from cluster.jobs import client
 
     def write(text: str) -> None:
         typer.echo(text, nl=False)
@@ -392,10 +388,16 @@ def _follow(api: "JobClient", config: Config, job: str, arguments: str) -> None:
         typer.echo(f"\n{_follow_up_commands(arguments, job)}", err=True)
         raise typer.Exit(130) from None
     status = _read_final_status(config, info)
-    code = client.exit_code(status.status, status.exit_code)
-    reason = f"exit code {code}" if status.exit_code is not None else info.message
-    typer.echo(f"job {job}: {status.status} ({reason})", err=True)
-    if code:
+    is_known = status.exit_code is not None
+    _exit_as_job(status, status.description if is_known else f"{status.status} ({info.message})")
+
+
+def _exit_as_job(status: "JobStatus", description: str) -> None:
+    """Print how a job has ended, and exit with its exit code."""
+    from cluster.jobs import client
+
+    typer.echo(f"job {status.job}: {description}", err=True)
+    if code := client.exit_code(status.status, status.exit_code):
         raise typer.Exit(code)
 
 

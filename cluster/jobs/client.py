@@ -70,6 +70,13 @@ class JobStatus:
     is_active: bool
     """Whether the cluster reports it and it is not finished."""
 
+    @property
+    def description(self) -> str:
+        """Its status, with the exit code if it is known: stopped (exit code 130)."""
+        return (
+            self.status if self.exit_code is None else f"{self.status} (exit code {self.exit_code})"
+        )
+
 
 class TokenError(ClusterError):
     """The cluster requires a token that this process does not have."""
