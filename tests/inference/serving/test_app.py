@@ -442,12 +442,12 @@ def test_requests_above_the_limit_are_rejected_and_the_others_segmented(
     image = encode_image(".jpg", np.zeros((1500, 1500), np.uint8))
     server = service.replica_url() if is_direct else service.url
 
-    def post(_: int) -> httpx.Response:
-        with service.client(server) as client:
-            return client.post(SEGMENT, content=image, headers=PNG)
-
-    with ThreadPoolExecutor(60) as pool:
-        responses = list(pool.map(post, range(60)))
+    # One client for all threads: to create one takes so long that another thread's request, whose
+    # header is sent, would wait for its body.
+    with service.client(server) as client, ThreadPoolExecutor(60) as pool:
+        responses = list(
+            pool.map(lambda _: client.post(SEGMENT, content=image, headers=PNG), range(60))
+        )
     rejected = [response for response in responses if response.status_code == 503]
     assert {response.status_code for response in responses} == {200, 503}
     assert len(responses) - len(rejected) >= 16
