@@ -43,7 +43,7 @@ from tuning.trainable import train_in_process
 
 ROOT = Path(__file__).parents[2]
 # Of an epoch: enough for a worker to be killed in the middle, few enough to take a second.
-STEPS = 30
+STEPS = 60
 EPOCHS = 5
 
 
@@ -380,7 +380,6 @@ def test_three_classes_in_color_are_trained_and_predicted(
         "data.classes": CLASSES,
         "network.base_filters": 8,
         "network.image_size": 64,
-        "train.steps_per_epoch": 60,
         "train.learning_rate": 1e-2,
         "train.class_weights": {"lesion": 2.0},
     }

@@ -398,7 +398,7 @@ def test_malformed_requests_are_all_rejected(
     memory: list[int] = []
     count = 0
 
-    @settings(max_examples=1200, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=2000, database=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.sampled_from((client, replica_client)),
         st.one_of(truncated, huge, random_bytes, wrong_types, bad_accept, bad_forms),
