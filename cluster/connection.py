@@ -66,7 +66,7 @@ _DELETE_TIMEOUT_S = 5.0
 _MEMORY_THRESHOLD, _MEMORY_MONITOR = "RAY_memory_usage_threshold", "RAY_memory_monitor_refresh_ms"
 _DEFAULT_MEMORY_THRESHOLD = 0.95
 # Ray gives its workers the niceness 15. On a local cluster the two threads of a step then wait for
-# each of Ray's own processes, which costs a small network an eighth of its speed (lab-notes.md).
+# each of Ray's own processes, which costs a small network an eighth of its speed (docs/lab-notes).
 _NICENESS = "RAY_worker_niceness"
 # Between two workers that Ray ended, less memory is used.
 _NEARLY = 0.85
