@@ -35,6 +35,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "network.image_size": 112,
     },
     "no elastic deformation": {"data.augment.elastic_probability": 0.0},
+    "stronger changes of intensity": {
+        "data.augment.brightness": 0.4,
+        "data.augment.gamma": 2.0,
+    },
     "mirrored left to right": {"data.augment.flip_horizontal": 0.5},
     "no deep supervision": {"network.deep_supervision": False},
     "average of the weights": {"train.ema_decay": 0.999},
