@@ -88,7 +88,7 @@ def multiply_adds(config: Config) -> int:
         *network.image_shape,
         network.num_layers,
         network.base_filters,
-        network.max_filters or network.base_filters * 2**network.num_layers,
+        network.max_filters,
     )
     return shape.multiply_adds(config.input_channels, len(config.data.segmentation_classes))
 

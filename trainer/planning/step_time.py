@@ -32,14 +32,13 @@ class NetworkShape:
     width: int
     num_layers: int
     base_filters: int
-    max_filters: int
+    max_filters: int | None
 
     @property
     def filters(self) -> list[int]:
         """The filters of each level, finest first."""
-        return [
-            min(self.base_filters * 2**level, self.max_filters) for level in range(self.num_layers)
-        ]
+        filters = [self.base_filters * 2**level for level in range(self.num_layers)]
+        return [min(count, self.max_filters or count) for count in filters]
 
     def multiply_adds(self, channels: int, num_classes: int) -> int:
         """The multiply-adds of a forward pass of one slice.
