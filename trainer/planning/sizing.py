@@ -204,21 +204,41 @@ def candidate_shapes(
 def _create_shape(
     fingerprint: DatasetFingerprint, scale: float, given: Mapping[str, Any]
 ) -> NetworkShape:
-    height, width = (
-        max(_MIN_SIDE, round(side * scale)) for side in (fingerprint.height, fingerprint.width)
-    )
+    sides = fingerprint.height, fingerprint.width
     if size := given.get("network.image_size"):
-        height, width = (size, size) if isinstance(size, int) else size
-    levels = 1 + int(math.log2(min(height, width) / _MIN_FEATURES))
-    levels = given.get("network.num_layers", min(max(levels, 2), _MAX_LAYERS))
-    is_wide = height * width >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
+        scale, sides = 1.0, (size, size) if isinstance(size, int) else tuple(size)
+    levels = given.get("network.num_layers", _choose_levels(sides, scale))
+    height, width = sides
     if not size:
         multiple = 2 ** (levels - 1)
-        height, width = (max(1, side // multiple) * multiple for side in (height, width))
+        height, width = (
+            multiple * max(math.ceil(_MIN_SIDE / multiple), _features(side, scale, multiple))
+            for side in sides
+        )
+    pixels = scale**2 * math.prod(sides)
+    is_wide = pixels >= _WIDE_SIDE**2 and fingerprint.slices["train"] >= _WIDE_SLICES
     filters, cap = WIDE if is_wide else NARROW
     filters = given.get("network.base_filters", filters)
     cap = given.get("network.max_filters", max(cap, filters))
-    return NetworkShape(height, width, levels, filters, cap or filters * 2**levels)
+    return NetworkShape(height, width, levels, filters, cap)
+
+
+def _choose_levels(sides: tuple[int, int], scale: float) -> int:
+    """The most levels whose deepest one has enough rows and columns, at least two."""
+    levels = 2
+    while levels < _MAX_LAYERS and (
+        min(_features(side, scale, 2**levels) for side in sides) >= _MIN_FEATURES
+    ):
+        levels += 1
+    return levels
+
+
+def _features(side: int, scale: float, multiple: int) -> int:
+    """The features along a scaled side at the level where each is as wide as multiple pixels.
+
+    Rounded to the nearest number with which the side is not larger than that of the slice.
+    """
+    return min(round(side * scale / multiple), side // multiple)
 
 
 def choose_batch_size(

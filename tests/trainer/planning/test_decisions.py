@@ -118,7 +118,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         TWO_CORES,
         15,
         {
-            "network.image_size": [96, 144],
+            "network.image_size": [112, 144],
             "network.image_channels": 3,
             "data.classes": {
                 "organ": (230, 60, 60),
@@ -143,7 +143,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         15,
         {"train.num_workers": 2, "train.batch_size": 2, "network.normalization": "group"},
     ),
-    ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 15, {"network.image_size": [192, 288]}),
+    ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 15, {"network.image_size": [224, 288]}),
     ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 80}),
     ("100,000 slices, a minute", MANY, TWO_CORES, 1, {"network.image_size": 64}),
 ]

@@ -24,6 +24,25 @@ def test_no_network_is_larger_than_the_median_slice() -> None:
         assert areas == sorted(areas, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("sides", "input_sides", "num_layers"),
+    [
+        ((369, 374), (96, 96), 5),
+        ((300, 400), (80, 112), 4),
+        # 95 rows cannot become 96.
+        ((95, 97), (88, 96), 4),
+    ],
+)
+def test_sides_are_the_nearest_that_suit_the_levels(
+    sides: tuple[int, int], input_sides: tuple[int, int], num_layers: int
+) -> None:
+    shapes = candidate_shapes(replace(CT, height=sides[0], width=sides[1]))
+    assert [(shape.height, shape.width, shape.num_layers) for shape in shapes][-3] == (
+        *input_sides,
+        num_layers,
+    )
+
+
 CENTRAL = replace(CT, foreground_rows=(0.204, 0.818), foreground_columns=(0.3, 0.97))
 EVERYTHING = ((0.0, 1.0), (0.0, 1.0))
 
