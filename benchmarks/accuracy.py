@@ -32,12 +32,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "whole slices, as many pixels per mm": {
         "data.crop_rows": [0.0, 1.0],
         "data.crop_columns": [0.0, 1.0],
-        "network.image_size": 112,
+        "network.image_size": 176,
     },
+    "four levels": {"network.num_layers": 4},
     "no elastic deformation": {"data.augment.elastic_probability": 0.0},
-    "stronger changes of intensity": {
-        "data.augment.brightness": 0.4,
-        "data.augment.gamma": 2.0,
+    "weaker changes of intensity": {
+        "data.augment.brightness": 0.2,
+        "data.augment.gamma": 1.5,
     },
     "mirrored left to right": {"data.augment.flip_horizontal": 0.5},
     "no deep supervision": {"network.deep_supervision": False},
