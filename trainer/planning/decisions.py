@@ -7,8 +7,8 @@ what was measured on slices of NIH Pancreas-CT:
 - on two cores, whole slices at 128 px, 5 levels of 16 to 256 filters, AdamW with 2e-3, polynomial
   decay, elastic deformation, zoom and no mirroring did best; 160 px in the same time was equal,
   192 px worse;
-- a network that sees only a part of its input at once, with four levels at 96 px, was worse by 0.025
-  than one with five;
+- a network that sees only a part of its input at once, with four levels at 96 px, was worse by
+  0.025 than one with five;
 - on a GPU, 256 px and 32 to 512 filters were better than 512 px at equal time; wide networks and
   z-scores of the foreground pay once there are samples enough.
 """
