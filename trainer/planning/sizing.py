@@ -37,10 +37,10 @@ is."""
 _MAX_CROP_AREA = 0.75
 # 160 px, for the time that they take, were no better than 128.
 _SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 112, 96, 80, 64)
-_MIN_SIDE, _MAX_SIDE = 16, 1024
+_MIN_SIDE, _MAX_SIDE, _MAX_INPUT = 16, 1024, 2048
 # The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
 _MIN_FEATURES, _MAX_LAYERS = 6, 7
-# Slices of 256 px, with a margin for rounded sides, and enough of them.
+# Slices of about 256 px, before their sides are rounded, and enough of them.
 _WIDE_SIDE, _WIDE_SLICES = 250, 200
 # The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
 # one core checks and caches, which several do at a time.
@@ -188,7 +188,8 @@ def candidate_shapes(
     """The networks to choose from, largest first; none is larger than the median slice.
 
     Their input has the proportions of the median slice, and about as many pixels as the square of
-    one of the usual sides; the slice's own size is one of them.
+    one of the usual sides; the slice's own size, rounded down to what suits the levels, is one of
+    them. Only the minimum of 16 pixels and given levels make an input larger than the slice.
     """
     given = given or {}
     side = math.sqrt(fingerprint.height * fingerprint.width)
@@ -212,7 +213,7 @@ def _create_shape(
     if not size:
         multiple = 2 ** (levels - 1)
         height, width = (
-            multiple * max(math.ceil(_MIN_SIDE / multiple), _features(side, scale, multiple))
+            multiple * max(math.ceil(_MIN_SIDE / multiple), _count_features(side, scale, multiple))
             for side in sides
         )
     pixels = scale**2 * math.prod(sides)
@@ -224,21 +225,25 @@ def _create_shape(
 
 
 def _choose_levels(sides: tuple[int, int], scale: float) -> int:
-    """The most levels whose deepest one has enough rows and columns, at least two."""
+    """The largest number of levels whose deepest one has at least _MIN_FEATURES rows and columns.
+
+    From 2 to _MAX_LAYERS.
+    """
     levels = 2
     while levels < _MAX_LAYERS and (
-        min(_features(side, scale, 2**levels) for side in sides) >= _MIN_FEATURES
+        min(_count_features(side, scale, 2**levels) for side in sides) >= _MIN_FEATURES
     ):
         levels += 1
     return levels
 
 
-def _features(side: int, scale: float, multiple: int) -> int:
-    """The features along a scaled side at the level where each is as wide as multiple pixels.
+def _count_features(side: int, scale: float, multiple: int) -> int:
+    """The number of features along a scaled side where each is as wide as multiple pixels.
 
-    Rounded to the nearest number with which the side is not larger than that of the slice.
+    Rounded to the nearest; rounded down if the input would otherwise be larger than the slice, or
+    than network.image_size may be.
     """
-    return min(round(side * scale / multiple), side // multiple)
+    return min(round(side * scale / multiple), side // multiple, _MAX_INPUT // multiple)
 
 
 def choose_batch_size(

@@ -26,7 +26,10 @@ _BYTES_PER_FEATURE = 110.0
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What determines the cost of a UNet: sides of its input in pixels, levels and filters."""
+    """What determines the cost of a UNet: sides of its input in pixels, levels and filters.
+
+    max_filters: None if they have no cap.
+    """
 
     height: int
     width: int
@@ -38,7 +41,9 @@ class NetworkShape:
     def filters(self) -> list[int]:
         """The filters of each level, finest first."""
         filters = [self.base_filters * 2**level for level in range(self.num_layers)]
-        return [min(count, self.max_filters or count) for count in filters]
+        if self.max_filters is None:
+            return filters
+        return [min(count, self.max_filters) for count in filters]
 
     def multiply_adds(self, channels: int, num_classes: int) -> int:
         """The multiply-adds of a forward pass of one slice.

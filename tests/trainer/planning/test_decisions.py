@@ -62,6 +62,9 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
             "train.warmup_epochs": 0.9,
             "train.weight_decay": 1e-4,
             "data.augment.scale": 1.42,
+            "data.augment.gamma": 2.0,
+            "data.augment.brightness": 0.4,
+            "data.augment.noise": 0.02,
         },
     ),
     (

@@ -112,15 +112,22 @@ def test_a_failure_is_one_warning(
 def test_an_interruption_ends_the_process(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     # In a process of its own: the interruption of one that runs tests would end these.
-    # The second is for subprocess.run, which kills only a process that it has noted as started.
-    script = f"echo $$ > '{file}'; sleep 1; kill -INT $PPID; exec sleep 600"
+    # The pause of one second: subprocess.run kills only a process whose start it has recorded.
+    script = f"echo $$ > '{file}'; sleep 1; kill -INT $PPID; exec sleep 3600"
     program = "import sys; from trainer.planning.measured_speed import run_process; "
     program += "run_process({}, ['sh', '-c', sys.argv[1]])"
     done = subprocess.run([sys.executable, "-c", program, script], capture_output=True, check=False)
     assert done.returncode == -signal.SIGINT, done.stderr
-    pid = file.read_text().strip()
-    # A killed process exists until the system has removed it.
-    wait_until(lambda: not Path("/proc", pid).exists(), f"process {pid} runs")
+    command_line = Path("/proc", file.read_text().strip(), "cmdline")
+
+    def has_ended() -> bool:
+        # A killed process exists, without a command line, until its parent has removed it.
+        try:
+            return not command_line.read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_until(has_ended, f"{command_line} exists")
 
 
 def test_the_line_of_an_error_that_says_what_failed() -> None:

@@ -14,7 +14,11 @@ SHAPE = NetworkShape(128, 128, 5, 16, 256)
 
 @pytest.mark.parametrize(
     ("shape", "channels", "classes"),
-    [(NetworkShape(32, 48, 3, 4, 8), 1, 1), (NetworkShape(16, 16, 2, 6, 12), 3, 3)],
+    [
+        (NetworkShape(32, 48, 3, 4, 8), 1, 1),
+        (NetworkShape(16, 16, 2, 6, 12), 3, 3),
+        (NetworkShape(16, 32, 3, 4, None), 1, 1),
+    ],
 )
 def test_multiply_adds_are_those_of_the_network(
     shape: NetworkShape, channels: int, classes: int
