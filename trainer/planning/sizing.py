@@ -37,7 +37,9 @@ is."""
 _MAX_CROP_AREA = 0.75
 # 160 px, for the time that they take, were no better than 128.
 _SIDES = (1024, 768, 512, 384, 320, 256, 192, 128, 112, 96, 80, 64)
-_MIN_SIDE, _MAX_SIDE, _MAX_INPUT = 16, 1024, 2048
+_MIN_SIDE, _MAX_SIDE = 16, 1024
+# The limit of network.image_size.
+_MAX_INPUT = 2048
 # The deepest level has at least this many rows and columns, as with 5 levels at 96 px.
 _MIN_FEATURES, _MAX_LAYERS = 6, 7
 # Slices of about 256 px, before their sides are rounded, and enough of them.
