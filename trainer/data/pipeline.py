@@ -165,6 +165,7 @@ def training_dataset(
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         .prefetch(tf.data.AUTOTUNE)
+        .with_options(dataset_options())
     )
 
 
@@ -198,7 +199,20 @@ def validation_dataset(
         .batch(batch_size // rank.world_size, drop_remainder=True)
         .repeat()
         .prefetch(tf.data.AUTOTUNE)
+        .with_options(dataset_options())
     )
+
+
+def dataset_options() -> tf.data.Options:
+    """Options of all datasets: as many parallel calls as threads, up to 16, without autotuning.
+
+    An iterator with autotuning sometimes waits for the next round of its autotuning thread when it
+    is deleted, at the end of a validation or a training: up to a minute, because the rounds become
+    rarer (docs/lab-notes.md).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def load_sample(cached: CachedSplit, scaling: IntensityScaling, index: int) -> Sample:
