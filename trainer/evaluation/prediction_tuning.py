@@ -47,7 +47,7 @@ from trainer.export.saved_model import SegmentationModule, export_bundle
 MIN_GAIN = 0.001
 """A setting is changed if the mean Dice of the validation patients rises by more than this."""
 
-_ZOOMS = ((0.9, 1.0, 1.1), (0.8, 0.9, 1.0, 1.1, 1.25))
+_ZOOMS = ((0.9, 1.0, 1.1), (0.8, 1.0, 1.25), (0.8, 0.9, 1.0, 1.1, 1.25))
 _SHIFTS = ((0.02,),)
 # The closest to one half first, which is chosen if several are equal.
 _THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7)
