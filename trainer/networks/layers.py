@@ -188,12 +188,6 @@ def conv_norm_activation(
     return create_activation(activation, f"{stage}_activation")(x)
 
 
-def level_filters(base_filters: int, max_filters: int | None, level: int) -> int:
-    """Filters of a level: they double with each level, up to max_filters if it is set."""
-    doubled = base_filters * 2**level
-    return doubled if max_filters is None else min(doubled, max_filters)
-
-
 def level_dropout(dropout_rate: float, level: int) -> float:
     """Dropout rate of a level: proportional to the level, at most 0.5."""
     return min(dropout_rate * level, 0.5)

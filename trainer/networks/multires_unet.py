@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.multires_unet import MultiResUNet
-from trainer.networks import layers
+from contract.config.network.network import doubled_filters
 from trainer.networks.layers import (
     Dropout,
     conv_norm,
@@ -111,7 +111,7 @@ def add_shortcut(
 
 def level_filters(network: MultiResUNet, level: int) -> int:
     """The filters U of a level of the UNet: they double with each level."""
-    return layers.level_filters(network.base_filters, None, level)
+    return doubled_filters(network.base_filters, None, level)
 
 
 def block_filters(network: MultiResUNet, level: int) -> tuple[int, ...]:

@@ -7,6 +7,8 @@ on the machine replaces them. An estimate may be wrong by a factor of two, or mo
 
 from dataclasses import dataclass
 
+from contract.config.network.network import doubled_filters
+
 CPU_SPEED = 45e9
 """Multiply-adds of training per second and core: a UNet of 16 to 256 filters at 128 px in float32
 with oneDNN on an AMD EPYC with AVX-512 reached 60e9, an Intel Xeon 25e9."""
@@ -40,10 +42,10 @@ class NetworkShape:
     @property
     def filters(self) -> list[int]:
         """The filters of each level, finest first."""
-        filters = [self.base_filters * 2**level for level in range(self.num_layers)]
-        if self.max_filters is None:
-            return filters
-        return [min(count, self.max_filters) for count in filters]
+        return [
+            doubled_filters(self.base_filters, self.max_filters, level)
+            for level in range(self.num_layers)
+        ]
 
     def multiply_adds(self, channels: int, num_classes: int) -> int:
         """The multiply-adds of a forward pass of one slice.
