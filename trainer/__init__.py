@@ -1,7 +1,7 @@
 """From a TOML file to a bundle: data, networks, training on Ray Train, export and evaluation.
 
-For notebooks and scripts: load_config, plan, prepare, train, cross_validate, evaluate and compare
-(docs/python.md). They do what the commands of the same names do, with a progress bar.
+For notebooks and scripts: load_config, plan, prepare, train, cross_validate, tune_folds, evaluate
+and compare (docs/python.md). They do what the commands of the same names do, with a progress bar.
 May import cluster and contract. The order of the packages inside is in docs/architecture.md.
 """
 
@@ -14,6 +14,7 @@ from contract.config.loader import load_config
 from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
 if TYPE_CHECKING:
+    from trainer.cross_validation.fold_tuning import TunedFolds
     from trainer.cross_validation.results import CrossValidation
     from trainer.data.dataset_index import Dataset, Split
     from trainer.evaluation.comparison import Comparison
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from trainer.planning.plan import PlannedSettings
     from trainer.training.run_store import RunResult
 
-__all__ = ["compare", "cross_validate", "evaluate", "load_config", "plan", "prepare", "train"]
+__all__ = [
+    "compare",
+    "cross_validate",
+    "evaluate",
+    "load_config",
+    "plan",
+    "prepare",
+    "train",
+    "tune_folds",
+]
 
 
 def plan(
@@ -157,6 +167,41 @@ def cross_validate(config: Config, *, ensemble: bool = True) -> "CrossValidation
         runs = folds.prepare_folds(config, bar.set)
     with progress_bar("training folds") as bar:
         return folds.cross_validate(config, runs, bar.set, ensemble=ensemble)
+
+
+def tune_folds(config: Config, output: str | Path) -> "TunedFolds":
+    """Write the ensemble of the folds of a cross-validation, tuned on the patients of all folds.
+
+    Args:
+        config: The settings of a finished cross-validation.
+        output: The folder or s3:// prefix for the ensemble.
+
+    Returns:
+        `manifest.tried_settings`, what was tried and chosen; `dice`, the mean Dice of all patients
+        with it; `nested_dice`, that of each fold with settings that were chosen on the others.
+
+    Raises:
+        UserError: The cross-validation is not finished, there is a bundle at the output, or a slice
+            or a bundle cannot be read or written.
+
+    Example:
+        >>> config = trainer.load_config("configs/demo.toml", data={"folds": 4})
+        >>> trainer.tune_folds(config, "segfleet-data/tuned").nested_dice
+    """
+    from contract.cli.log_setup import configure_libraries
+    from contract.cli.progress_bar import progress_bar
+    from contract.storage import open_storage
+
+    configure_libraries()
+    from trainer.cross_validation.folds import prepare_folds
+
+    with progress_bar("slices") as bar:
+        runs = prepare_folds(config, bar.set)
+    from trainer.cross_validation.fold_tuning import tune_folds as write_ensemble
+
+    destination = open_storage(str(output))
+    with progress_bar("tuning") as bar:
+        return write_ensemble(runs, Path(destination.url).name, destination, bar.set)
 
 
 def evaluate(

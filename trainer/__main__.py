@@ -36,6 +36,7 @@ from contract.storage import open_storage
 from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
 if TYPE_CHECKING:
+    from contract.bundle import Manifest
     from trainer.data.dataset_index import Split
     from trainer.data.importers.dataset_import import ImportResult
     from trainer.evaluation.scores import Evaluation
@@ -612,11 +613,35 @@ def tune_bundle(
 
     with progress_bar("tuning") as bar:
         manifest = write_bundle(bundle, dataset, config, destination, bar.set)
-    typer.echo(f"{'setting':32} {'value':28} {'Dice':>7}")
-    for each in manifest.tried_settings:
-        chosen = " chosen" if each.chosen else ""
-        typer.echo(f"{each.setting:32} {each.value:28} {each.dice:7.4f}{chosen}")
+    _print_tried_settings(manifest)
     typer.echo(f"bundle: {destination.url}")
+
+
+@app.command(
+    "tune-folds",
+    epilog=example_epilog("segfleet tune-folds configs/demo.toml tuned data.folds=4"),
+)
+def tune_folds(
+    config: ConfigFile,
+    output: BundleOutput,
+    overrides: Overrides = None,
+    lenient: Lenient = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the ensemble of all folds, tuned on all patients.
+
+    The same as tune-bundle, after `segfleet cross-validate` with the same settings: every patient
+    of the train and valid splits counts, predicted by the network that was not trained on the
+    patient. Also prints the Dice with settings that were chosen without the fold of the patient.
+    """
+    tuned = trainer.tune_folds(load_settings(config, overrides, lenient=lenient), output)
+    _print_tried_settings(tuned.manifest)
+    start = tuned.manifest.tried_settings[0].dice
+    typer.echo(
+        f"Dice of the patients of all folds: {tuned.dice:.4f}, before {start:.4f}; with settings "
+        f"chosen on the other folds {tuned.nested_dice:.4f}"
+    )
+    typer.echo(f"bundle: {open_storage(output).url}")
 
 
 @app.command(
@@ -667,6 +692,13 @@ def ensemble(
 
     export_ensemble(bundles, name or PurePosixPath(destination.url).name, destination)
     typer.echo(f"bundle: {destination.url}")
+
+
+def _print_tried_settings(manifest: "Manifest") -> None:
+    typer.echo(f"{'setting':32} {'value':28} {'Dice':>7}")
+    for each in manifest.tried_settings:
+        chosen = " chosen" if each.chosen else ""
+        typer.echo(f"{each.setting:32} {each.value:28} {each.dice:7.4f}{chosen}")
 
 
 def _existing_file(file: Path) -> str:

@@ -5,15 +5,16 @@ largest component and holes. The best value is kept if the mean Dice by patient 
 than MIN_GAIN than with what was chosen before; otherwise the setting stays as it is. Only the valid
 split is used, so the metrics of the test split stay those of new patients.
 
-`choose` decides from any function that measures settings. A decision over the patients of all folds
-of a cross-validation would give it the probabilities of each fold's own validation patients.
+`choose` decides from any function that measures settings; trainer.cross_validation.fold_tuning
+gives it one over the patients of all folds.
 """
 
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from statistics import fmean
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
@@ -31,7 +32,6 @@ from contract.storage import Storage
 from trainer.components.class_maps import predicted_mask
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import check_classes, check_patient_leakage
-from trainer.evaluation.metric_summary import summarize
 from trainer.evaluation.predicted_volumes import PredictedVolume, predict_volumes
 from trainer.evaluation.scores import PatientScore
 from trainer.evaluation.slice_reader import (
@@ -54,6 +54,9 @@ _THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7)
 _SCOPES = ("slice", "patient")
 
 log = logging.getLogger(__name__)
+
+_Views = tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]
+"""Zooms, shifts and flips."""
 
 
 class Step(NamedTuple):
@@ -125,12 +128,18 @@ def mask_steps(classes: Sequence[str]) -> list[Step]:
     ]
 
 
-def mean_dice(
-    volumes: Iterable[PredictedVolume], predict: Predict, classes: Sequence[str]
-) -> float:
-    """The mean over patients of the Dice, itself the mean over the classes.
+def tuning_steps(config: Config) -> list[Step]:
+    """All settings that are tried, those that change probabilities first."""
+    classes = [each.name for each in config.data.segmentation_classes]
+    return [*view_steps(config.data.augment), *mask_steps(classes)]
 
-    volumes: those of at least one patient, with the probabilities of the views of the settings.
+
+def patient_dice(
+    volumes: Iterable[PredictedVolume], predict: Predict, classes: Sequence[str]
+) -> dict[str, float]:
+    """The Dice of each patient, the mean over the classes.
+
+    volumes: with the probabilities of the views of the settings.
     """
     counts: dict[str, list[tuple[ConfusionCounts, ...]]] = {}
     thresholds, steps = predict.thresholds(classes), predict.post_processing
@@ -143,11 +152,14 @@ def mean_dice(
         counts.setdefault(volume.patient, []).append(
             class_counts(final, volume.y_true, len(classes))
         )
-    patients = [
+    patients = (
         PatientScore(patient, 0, tuple(map(pooled_counts, zip(*each, strict=True))), ())
         for patient, each in counts.items()
-    ]
-    dice = summarize(patient.metric("dice") for patient in patients).mean
+    )
+    return {patient.patient: _defined(patient.metric("dice")) for patient in patients}
+
+
+def _defined(dice: float | None) -> float:
     assert dice is not None, "the Dice of a patient is always defined"
     return dice
 
@@ -176,26 +188,20 @@ def tune_prediction(
         DataError: A slice cannot be decoded.
     """
     log.info("tuning the prediction on %d validation slices", len(dataset.select("valid")))
-    split = _ValidationSplit(model, config, scaling, dataset, on_progress)
-    classes = [each.name for each in config.data.segmentation_classes]
-    views, masks = view_steps(config.data.augment), mask_steps(classes)
+    with ValidationSplit(model, config, scaling, dataset, on_progress) as split:
 
-    def measure_views(predict: Predict) -> float:
-        with split.predict(predict) as volumes:
-            return mean_dice(volumes, predict, classes)
+        def measure(predict: Predict) -> float:
+            return fmean(split.patient_dice(predict).values())
 
-    split.num_passes = 2 + sum(len(step.values) for step in views)
-    with split.predict(config.predict) as untuned:
-        start = mean_dice(untuned, config.predict, classes)
-        predict, dice, tried = choose(config.predict, views, measure_views, start)
-        is_first = predict == config.predict
-        with nullcontext(untuned) if is_first else split.predict(predict) as volumes:
-            predict, dice, more = choose(
-                predict, masks, lambda other: mean_dice(volumes, other, classes), dice
-            )
+        start = measure(config.predict)
+        predict, dice, tried = choose(config.predict, tuning_steps(config), measure, start)
     log.info("Dice of the validation patients: %.4f, before %.4f", dice, start)
-    first = TriedSetting(setting="predict", value="as configured", dice=start, chosen=True)
-    return config.with_values(_changes(config.predict, predict)), (first, *tried, *more)
+    return tuned_config(config, predict), (starting_point(start), *tried)
+
+
+def starting_point(dice: float) -> TriedSetting:
+    """The first of what was tried: the settings to start from, and the mean Dice with them."""
+    return TriedSetting(setting="predict", value="as configured", dice=dice, chosen=True)
 
 
 def tune_bundle(
@@ -240,8 +246,12 @@ def tune_bundle(
     return bundles.read_manifest(destination)
 
 
-class _ValidationSplit:
-    """The slices of the valid split, and the network that predicts them."""
+class ValidationSplit:
+    """The slices of the valid split, and the network that predicts them.
+
+    A context manager. The predictions of the settings to start from, and the last ones of other
+    views, are in files of the temporary folder until it ends.
+    """
 
     def __init__(
         self,
@@ -252,29 +262,66 @@ class _ValidationSplit:
         on_progress: ProgressCallback,
     ) -> None:
         self._model, self._config, self._scaling = model, config, scaling
+        self._classes = [each.name for each in config.data.segmentation_classes]
         self._records = dataset.select("valid")
         self._reader = open_reader(dataset, self._records, scaling.window, config.data.neighbours)
         self._slices = f"{len(self._records)} validation slices"
         self._on_progress, self._done = on_progress, 0
-        self.num_passes = 1
-        """How often all slices are predicted, at most."""
+        # The settings to start from, each value of a view, and the chosen ones once more.
+        self._num_passes = 2 + sum(len(step.values) for step in view_steps(config.data.augment))
+        self._first, self._last = ExitStack(), ExitStack()
+        self._volumes: dict[_Views, list[PredictedVolume]] = {}
+        self._dice: dict[str, dict[str, float]] = {}
 
-    def predict(self, predict: Predict) -> AbstractContextManager[list[PredictedVolume]]:
-        """The volumes of the split, predicted with some settings; in files until the block ends."""
-        config = self._config.model_copy(update={"predict": predict})
-        return predict_volumes(
-            self._records,
-            self._reader,
-            graph_function(SegmentationModule(self._model, config, self._scaling)),
-            len(config.data.segmentation_classes),
-            config.predict.batch_size,
-            self._report_slice,
-        )
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._volumes.clear()
+        self._last.close()
+        self._first.close()
+
+    def patient_dice(self, predict: Predict) -> dict[str, float]:
+        """The Dice of each patient with some settings; computed once.
+
+        Raises:
+            StorageError: A slice cannot be read, or the temporary folder has too little space.
+            DataError: A slice cannot be decoded.
+        """
+        key = predict.model_dump_json()
+        if key not in self._dice:
+            self._dice[key] = patient_dice(self._predict(predict), predict, self._classes)
+        return self._dice[key]
+
+    def _predict(self, predict: Predict) -> list[PredictedVolume]:
+        """The volumes of the split, predicted with the views of some settings."""
+        views = _views(predict)
+        if views not in self._volumes:
+            first = _views(self._config.predict)
+            stack = self._first if views == first else self._last
+            for other in [each for each in self._volumes if each != first]:
+                del self._volumes[other]
+            self._last.close()
+            config = self._config.model_copy(update={"predict": predict})
+            predictions = predict_volumes(
+                self._records,
+                self._reader,
+                graph_function(SegmentationModule(self._model, config, self._scaling)),
+                len(self._classes),
+                config.predict.batch_size,
+                self._report_slice,
+            )
+            self._volumes[views] = stack.enter_context(predictions)
+        return self._volumes[views]
 
     def _report_slice(self) -> None:
         self._done += 1
-        total = self.num_passes * len(self._records)
+        total = max(self._num_passes * len(self._records), self._done)
         self._on_progress(self._done, total, f"tuning the prediction on {self._slices}")
+
+
+def _views(predict: Predict) -> _Views:
+    return predict.zooms, predict.shifts, predict.flips
 
 
 def graph_function(module: SegmentationModule) -> PredictSlices:
@@ -294,7 +341,9 @@ def graph_function(module: SegmentationModule) -> PredictSlices:
     return predict
 
 
-def _changes(before: Predict, after: Predict) -> dict[str, Any]:
-    """The settings that differ, as Config.with_values takes them."""
-    old, new = before.model_dump(mode="json"), after.model_dump(mode="json")
-    return {f"predict.{name}": value for name, value in new.items() if value != old[name]}
+def tuned_config(config: Config, predict: Predict) -> Config:
+    """The settings with other values of [predict], those that differ."""
+    old, new = config.predict.model_dump(mode="json"), predict.model_dump(mode="json")
+    return config.with_values(
+        {f"predict.{name}": value for name, value in new.items() if value != old[name]}
+    )

@@ -16,7 +16,7 @@ from statistics import fmean
 import tensorflow as tf
 
 from contract import bundle as bundles
-from contract.bundle import BundleMetadata, Manifest
+from contract.bundle import BundleMetadata, Manifest, TriedSetting
 from contract.config import Predict
 from contract.errors import BundleError
 from contract.imaging.post_processing import MaskScope, PostProcessing
@@ -138,7 +138,7 @@ def _mean_metadata(
         "shifts": (),
         "flips": (),
         "post_processing": _common_post_processing(manifests, members),
-        "tried_settings": (),
+        "tried_settings": _common_tried_settings(manifests),
         "metrics": {
             metric: fmean(each.metrics[metric] for each in manifests) for metric in sorted(common)
         },
@@ -148,6 +148,12 @@ def _mean_metadata(
         ),
     }
     return BundleMetadata(**{**values, **changed})
+
+
+def _common_tried_settings(manifests: Sequence[Manifest]) -> tuple[TriedSetting, ...]:
+    """How the settings of all members were chosen together; empty if each has its own."""
+    first = manifests[0].tried_settings
+    return first if all(each.tried_settings == first for each in manifests) else ()
 
 
 def _thresholds(metadata: BundleMetadata) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from typer.testing import CliRunner
@@ -13,13 +14,16 @@ import trainer
 from cluster.connection import Connection
 from contract import bundle
 from contract.config import Config
-from contract.config.loader import to_toml
-from contract.errors import ConfigError, TrainingError
-from contract.storage import open_storage
+from contract.config.loader import load_config, to_toml
+from contract.errors import BundleError, ConfigError, TrainingError
+from contract.storage import LocalStorage, open_storage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.__main__ import app
 from trainer.cross_validation.fold_settings import fold_configs
 from trainer.cross_validation.folds import cross_validate, prepare_folds
+from trainer.cross_validation.results import CrossValidation
+from trainer.evaluation.prediction_tuning import tuned_config
+from trainer.export.prediction_settings import export_with_settings
 from trainer.training import run_store
 
 
@@ -72,6 +76,8 @@ def test_every_patient_is_evaluated_once_by_a_network_that_has_not_seen_it(
     evaluation = trainer.evaluate(str(tmp_path / "cross_validations/tiny/bundle"))
     assert [patient.patient for patient in evaluation.patients] == ["PHANTOM_2001"]
 
+    check_tuning(config, result, tmp_path)
+
     # A finished fold is not trained again, one that was deleted is, and the ensemble has it.
     runs = [run_store.run_storage(each) for each in fold_configs(config)]
     before = [run.read("run.json") for run in runs]
@@ -95,6 +101,45 @@ def test_every_patient_is_evaluated_once_by_a_network_that_has_not_seen_it(
         TrainingError, match=r"^fold 1 of 2: run .* was started with other settings"
     ):
         prepare_folds(config.with_values({"train.batch_size": 2}))
+
+
+def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
+    """The settings of a tuned ensemble are chosen over the patients of all folds."""
+    (folder / "tune.toml").write_text(to_toml(config))
+    words = ["tune-folds", str(folder / "tune.toml"), str(folder / "tuned")]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    tuned = bundle.verify(folder / "tuned")
+    tried = tuned.tried_settings
+    # The settings to start from have the Dice of the report.
+    mean = result.estimate_of("dice").summary.mean
+    assert tried[0].dice == pytest.approx(mean, abs=1e-6)
+    chosen = [each for each in tried if each.chosen]
+    assert len(chosen) > 1, "nothing is tested if the first settings are the best"
+    # Every fold with these settings has the Dice that was measured.
+    predict = load_config(folder / "tuned/config.toml").predict
+    dice: list[float] = []
+    for fold in result.folds:
+        own = load_config(Path(fold.bundle) / "config.toml")
+        output = LocalStorage(folder / f"tuned-fold{fold.number}")
+        export_with_settings(LocalStorage(Path(fold.bundle)), tuned_config(own, predict), output)
+        evaluation = trainer.evaluate(output.url, split="valid", output=str(folder / "evaluation"))
+        dice += [each for row in evaluation.table() if (each := row["dice"]) is not None]
+    assert chosen[-1].dice == pytest.approx(fmean(dice), abs=1e-6)
+    assert f"Dice of the patients of all folds: {fmean(dice):.4f}, before {mean:.4f}" in done.stdout
+    again = CliRunner().invoke(app, words)
+    assert isinstance(again.exception, BundleError)
+    assert "has a bundle already" in str(again.exception)
+
+
+def test_folds_are_tuned_after_their_training(tmp_path: Path) -> None:
+    (tmp_path / "tune.toml").write_text(to_toml(tiny(str(tmp_path))))
+    words = ["tune-folds", str(tmp_path / "tune.toml"), str(tmp_path / "tuned")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, BundleError)
+    assert str(done.exception).startswith("fold 1 of 2: ")
+    assert "run `segfleet cross-validate` to its end first" in str(done.exception)
+    assert not (tmp_path / "tuned").exists()
 
 
 def test_an_error_names_the_fold(ray_cluster: Connection, tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Settings of the prediction, chosen by the Dice of the patients of all folds.
+
+Every patient is predicted by the network of the fold, which was not trained on the patient, so the
+choice is over many more patients than the valid split of one training has. The ensemble of the
+folds gets the settings that are best for all of them.
+
+The Dice with these settings is slightly too good, because they were chosen on the same patients.
+They are therefore chosen once more for each fold, on the patients of the other folds alone, and the
+fold is measured with these (nested cross-validation).
+"""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import tf_keras as keras
+
+from contract import bundle as bundles
+from contract.bundle import Manifest, TriedSetting
+from contract.config import Config, Predict
+from contract.config.loader import load_config
+from contract.errors import BundleError
+from contract.progress import ProgressCallback, no_progress
+from contract.storage import LocalStorage, Storage
+from contract.temp_folders import folder_prefix
+from trainer.cross_validation.fold_settings import fold_name
+from trainer.cross_validation.folds import FoldRun
+from trainer.evaluation.prediction_tuning import (
+    Step,
+    ValidationSplit,
+    choose,
+    starting_point,
+    tuned_config,
+    tuning_steps,
+)
+from trainer.export.ensemble import export_ensemble
+from trainer.export.prediction_settings import changed_metadata, load_model
+from trainer.export.saved_model import export_bundle
+from trainer.training import run_store
+
+
+class TunedFolds(NamedTuple):
+    """The result of tune_folds."""
+
+    manifest: Manifest
+    """That of the ensemble; tried_settings is everything that was tried."""
+    dice: float
+    """Mean Dice of the patients of all folds with the chosen settings; slightly too good."""
+    nested_dice: float
+    """The same, each fold with the settings that were chosen on the other folds."""
+
+
+class _Member(NamedTuple):
+    """The bundle of a fold."""
+
+    model: keras.Model
+    config: Config
+    manifest: Manifest
+
+
+def tune_folds(
+    runs: Sequence[FoldRun],
+    name: str,
+    destination: Storage,
+    on_progress: ProgressCallback = no_progress,
+) -> TunedFolds:
+    """Write the ensemble of the folds with settings [predict] chosen on the patients of all folds.
+
+    Args:
+        runs: The folds of a finished cross-validation, from prepare_folds.
+        name: The name in the manifest of the ensemble.
+        destination: Where the ensemble is written; the bundles of the folds stay as they are.
+        on_progress: Called with predicted slices, slices in total of a fold, and a note.
+
+    Raises:
+        BundleError: A fold has no bundle yet, or there is a bundle at the destination.
+        StorageError: A slice or a bundle cannot be read, or the new one cannot be written.
+        DataError: A slice cannot be decoded.
+
+    Example:
+        >>> config = load_config("configs/demo.toml", data={"folds": 4})
+        >>> tune_folds(prepare_folds(config), "tuned", open_storage("tuned")).nested_dice
+    """
+    bundles.check_no_bundle(destination)
+    members = [_load(run) for run in runs]
+    predict, steps = members[0].config.predict, tuning_steps(members[0].config)
+    with ExitStack() as stack:
+        splits = [
+            stack.enter_context(
+                ValidationSplit(
+                    member.model,
+                    member.config,
+                    member.manifest.intensity_scaling,
+                    run.dataset,
+                    on_progress,
+                )
+            )
+            for run, member in zip(runs, members, strict=True)
+        ]
+        chosen, dice, tried = _choose(splits, predict, steps)
+        nested: list[float] = []
+        for index, split in enumerate(splits):
+            others = [*splits[:index], *splits[index + 1 :]]
+            nested += split.patient_dice(_choose(others, predict, steps)[0]).values()
+    return TunedFolds(_export(members, chosen, tried, name, destination), dice, fmean(nested))
+
+
+def _choose(
+    splits: Sequence[ValidationSplit], predict: Predict, steps: Sequence[Step]
+) -> tuple[Predict, float, tuple[TriedSetting, ...]]:
+    """The settings that are best for the patients of some folds, as `choose` returns them."""
+
+    def measure(changed: Predict) -> float:
+        return fmean(dice for split in splits for dice in split.patient_dice(changed).values())
+
+    start = measure(predict)
+    chosen, dice, tried = choose(predict, steps, measure, start)
+    return chosen, dice, (starting_point(start), *tried)
+
+
+def _load(run: FoldRun) -> _Member:
+    bundle = run_store.run_storage(run.config).child("bundle")
+    if not bundle.exists(bundles.MANIFEST):
+        raise BundleError(
+            f"{fold_name(run.config)}: {bundle.url} has no bundle: run `segfleet cross-validate` "
+            "to its end first."
+        )
+    folder = bundles.fetch(bundle)
+    config = load_config(folder / "config.toml")
+    manifest = bundles.read_manifest(LocalStorage(folder))
+    return _Member(load_model(folder, config), config, manifest)
+
+
+def _export(
+    members: Sequence[_Member],
+    predict: Predict,
+    tried: Sequence[TriedSetting],
+    name: str,
+    destination: Storage,
+) -> Manifest:
+    """Write the ensemble of the members with other settings."""
+    with tempfile.TemporaryDirectory(prefix=folder_prefix("folds")) as temporary:
+        tuned = []
+        for member in members:
+            config = tuned_config(member.config, predict)
+            bundle = LocalStorage(Path(temporary) / member.manifest.name)
+            metadata = changed_metadata(member.manifest, config, tried)
+            export_bundle(member.model, config, metadata, bundle)
+            tuned.append(bundle)
+        return export_ensemble(tuned, name, destination)
