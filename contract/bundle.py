@@ -130,7 +130,7 @@ class BundleMetadata(BaseModel):
     """What is done to its masks after the graph (contract.imaging.components)."""
     tried_settings: tuple[TriedSetting, ...] = ()
     """How its settings [predict] were chosen on the validation patients, in this order; empty: they
-    are those of its config.toml."""
+    are those of its config.toml. Of an ensemble, those of its members if they have the same."""
     metrics: dict[str, float]
     """The metrics of its checkpoint, by name; of an ensemble, the means of its members'."""
     members: tuple[str, ...] = ()

@@ -55,6 +55,7 @@ SECTIONS: Mapping[str, Mapping[str, LazyCommand]] = {
         "compare": LazyCommand("trainer", "compare"),
         "export": LazyCommand("trainer", "export"),
         "tune-bundle": LazyCommand("trainer", "tune-bundle"),
+        "tune-folds": LazyCommand("trainer", "tune-folds"),
         "import-weights": LazyCommand("trainer", "import-weights"),
         "ensemble": LazyCommand("trainer", "ensemble"),
     },

@@ -12,6 +12,7 @@ fold is measured with these (nested cross-validation).
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -53,6 +54,22 @@ class TunedFolds(NamedTuple):
     """The same, each fold with the settings that were chosen on the other folds."""
 
 
+class _Progress:
+    """The predicted slices of all folds together."""
+
+    def __init__(self, on_progress: ProgressCallback, num_folds: int) -> None:
+        self._on_progress = on_progress
+        self._done, self._total = [0] * num_folds, [0] * num_folds
+
+    def report(self, index: int, done: int, total: int | None, _: str) -> None:
+        """Called for a fold; one that has not started has as many slices as the largest."""
+        self._done[index], self._total[index] = done, total or done
+        largest = max(self._total)
+        together = sum(each or largest for each in self._total)
+        note = "tuning the prediction on the patients of all folds"
+        self._on_progress(sum(self._done), together, note)
+
+
 class _Member(NamedTuple):
     """The bundle of a fold."""
 
@@ -73,7 +90,7 @@ def tune_folds(
         runs: The folds of a finished cross-validation, from prepare_folds.
         name: The name in the manifest of the ensemble.
         destination: Where the ensemble is written; the bundles of the folds stay as they are.
-        on_progress: Called with predicted slices, slices in total of a fold, and a note.
+        on_progress: Called with predicted slices, slices in total, and a note.
 
     Raises:
         BundleError: A fold has no bundle yet, or there is a bundle at the destination.
@@ -87,6 +104,7 @@ def tune_folds(
     bundles.check_no_bundle(destination)
     members = [_load(run) for run in runs]
     predict, steps = members[0].config.predict, tuning_steps(members[0].config)
+    progress = _Progress(on_progress, len(runs))
     with ExitStack() as stack:
         splits = [
             stack.enter_context(
@@ -95,10 +113,10 @@ def tune_folds(
                     member.config,
                     member.manifest.intensity_scaling,
                     run.dataset,
-                    on_progress,
+                    partial(progress.report, index),
                 )
             )
-            for run, member in zip(runs, members, strict=True)
+            for index, (run, member) in enumerate(zip(runs, members, strict=True))
         ]
         chosen, dice, tried = _choose(splits, predict, steps)
         nested: list[float] = []

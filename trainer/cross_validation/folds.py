@@ -55,8 +55,8 @@ def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -
     if config.predict.tune_on_validation:
         raise ConfigError(
             "predict.tune_on_validation = true chooses settings on the patients that a fold is "
-            "evaluated on, so its metrics would be too good: set it to false, and tune the bundles "
-            "of the folds afterwards with `segfleet tune-bundle`."
+            "evaluated on, so its metrics would be too good: set it to false, and tune the folds "
+            "afterwards with `segfleet tune-folds`."
         )
     root = open_storage(config.storage.root)
     runs = []
