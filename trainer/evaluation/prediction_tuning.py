@@ -99,7 +99,6 @@ def choose(
             )
         if is_better:
             predict, dice = best[1:]
-            log.info("predict.%s = %s: Dice %.4f", step.key, json.dumps(best[0]), dice)
     return predict, dice, tuple(tried)
 
 
@@ -195,6 +194,9 @@ def tune_prediction(
 
         start = measure(config.predict)
         predict, dice, tried = choose(config.predict, tuning_steps(config), measure, start)
+    for each in tried:
+        if each.chosen:
+            log.info("%s = %s: Dice %.4f", each.setting, each.value, each.dice)
     log.info("Dice of the validation patients: %.4f, before %.4f", dice, start)
     return tuned_config(config, predict), (starting_point(start), *tried)
 
