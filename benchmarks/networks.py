@@ -46,6 +46,9 @@ def measure(name: str, data: str, seconds: float) -> list[Any]:
         rate = _LEARNING_RATES.get(name, config.train.learning_rate)
         values = {
             "storage.root": folder,
+            # What was chosen for one of the networks would favour it.
+            "predict.zooms": [1.0],
+            "predict.threshold": 0.5,
             "network.name": name,
             "train.learning_rate": rate,
             "train.num_workers": 1,

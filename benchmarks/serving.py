@@ -96,6 +96,8 @@ def settings(folder: Path, gpus: float) -> tuple[Path, Config]:
     config = shipped.with_values(
         {
             "storage.root": str(folder),
+            # One prediction for each slice, as in the loops that it is compared with.
+            "predict.zooms": [1.0],
             "serve.port": free_port(),
             "serve.cpus_per_replica": cpu_count(),
             "serve.gpus_per_replica": gpus,

@@ -76,7 +76,8 @@ class TriedSetting(BaseModel):
     value: str
     """Its value, as in a TOML file."""
     dice: float
-    """Mean Dice of the validation patients with it, and with what was chosen before it."""
+    """Mean Dice of the validation patients with it, and with what was chosen before it; of an
+    ensemble, those of its members, each predicted by its own member."""
     chosen: bool
     """Whether the bundle has it."""
 

@@ -188,18 +188,20 @@ def tune_folds(config: Config, output: str | Path) -> "TunedFolds":
         >>> config = trainer.load_config("configs/demo.toml", data={"folds": 4})
         >>> trainer.tune_folds(config, "segfleet-data/tuned").nested_dice
     """
+    from contract.bundle import check_no_bundle
     from contract.cli.log_setup import configure_libraries
     from contract.cli.progress_bar import progress_bar
     from contract.storage import open_storage
 
     configure_libraries()
+    destination = open_storage(str(output))
+    check_no_bundle(destination)
     from trainer.cross_validation.folds import prepare_folds
 
     with progress_bar("slices") as bar:
         runs = prepare_folds(config, bar.set)
     from trainer.cross_validation.fold_tuning import tune_folds as write_ensemble
 
-    destination = open_storage(str(output))
     with progress_bar("tuning") as bar:
         return write_ensemble(runs, Path(destination.url).name, destination, bar.set)
 

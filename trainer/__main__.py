@@ -628,7 +628,7 @@ def tune_folds(
     lenient: Lenient = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write the ensemble of all folds, tuned on all patients.
+    """Write the ensemble of all folds, tuned on their patients.
 
     The same as tune-bundle, after `segfleet cross-validate` with the same settings: every patient
     of the train and valid splits counts, predicted by the network that was not trained on the

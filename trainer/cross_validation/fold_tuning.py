@@ -10,7 +10,7 @@ fold is measured with these (nested cross-validation).
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,12 @@ from contract.errors import BundleError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage
 from contract.temp_folders import folder_prefix
-from trainer.cross_validation.fold_settings import fold_name
+from trainer.cross_validation.fold_settings import named_fold
 from trainer.cross_validation.folds import FoldRun
 from trainer.evaluation.prediction_tuning import (
     Step,
     ValidationSplit,
     choose,
-    starting_point,
     tuned_config,
     tuning_steps,
 )
@@ -41,6 +40,9 @@ from trainer.export.ensemble import export_ensemble
 from trainer.export.prediction_settings import changed_metadata, load_model
 from trainer.export.saved_model import export_bundle
 from trainer.training import run_store
+
+MeasureDice = Callable[[Predict], Mapping[str, float]]
+"""Returns the Dice of each patient with some settings."""
 
 
 class TunedFolds(NamedTuple):
@@ -118,35 +120,39 @@ def tune_folds(
             )
             for index, (run, member) in enumerate(zip(runs, members, strict=True))
         ]
-        chosen, dice, tried = _choose(splits, predict, steps)
-        nested: list[float] = []
-        for index, split in enumerate(splits):
-            others = [*splits[:index], *splits[index + 1 :]]
-            nested += split.patient_dice(_choose(others, predict, steps)[0]).values()
-    return TunedFolds(_export(members, chosen, tried, name, destination), dice, fmean(nested))
+        measures = [split.patient_dice for split in splits]
+        chosen, dice, tried = choose(predict, steps, _mean_dice(measures))
+        nested = nested_dice(predict, steps, measures)
+    return TunedFolds(_export(members, chosen, tried, name, destination), dice, nested)
 
 
-def _choose(
-    splits: Sequence[ValidationSplit], predict: Predict, steps: Sequence[Step]
-) -> tuple[Predict, float, tuple[TriedSetting, ...]]:
-    """The settings that are best for the patients of some folds, as `choose` returns them."""
+def nested_dice(predict: Predict, steps: Sequence[Step], folds: Sequence[MeasureDice]) -> float:
+    """The mean Dice of all patients, each fold with settings chosen on the other folds.
 
-    def measure(changed: Predict) -> float:
-        return fmean(dice for split in splits for dice in split.patient_dice(changed).values())
+    Args:
+        predict: The settings to start from.
+        steps: As for `choose`.
+        folds: Each returns the Dice of the patients of a fold with some settings.
+    """
+    nested: list[float] = []
+    for index, measure in enumerate(folds):
+        others = [*folds[:index], *folds[index + 1 :]]
+        nested += measure(choose(predict, steps, _mean_dice(others))[0]).values()
+    return fmean(nested)
 
-    start = measure(predict)
-    chosen, dice, tried = choose(predict, steps, measure, start)
-    return chosen, dice, (starting_point(start), *tried)
+
+def _mean_dice(folds: Sequence[MeasureDice]) -> Callable[[Predict], float]:
+    return lambda predict: fmean(dice for measure in folds for dice in measure(predict).values())
 
 
 def _load(run: FoldRun) -> _Member:
     bundle = run_store.run_storage(run.config).child("bundle")
-    if not bundle.exists(bundles.MANIFEST):
-        raise BundleError(
-            f"{fold_name(run.config)}: {bundle.url} has no bundle: run `segfleet cross-validate` "
-            "to its end first."
-        )
-    folder = bundles.fetch(bundle)
+    with named_fold(run.config):
+        if not bundle.exists(bundles.MANIFEST):
+            raise BundleError(
+                f"{bundle.url} has no bundle: run `segfleet cross-validate` to its end first."
+            )
+        folder = bundles.fetch(bundle)
     config = load_config(folder / "config.toml")
     manifest = bundles.read_manifest(LocalStorage(folder))
     return _Member(load_model(folder, config), config, manifest)

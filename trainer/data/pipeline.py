@@ -18,6 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from contract.config import Data, Train
+from contract.host_info import cpu_count
 from contract.imaging.intensity_scaling import IntensityScaling
 from trainer.components.class_maps import one_hot
 from trainer.data.augmentation import SampleBatch, augment_batch, draw
@@ -31,6 +32,11 @@ from trainer.data.random_numbers import (
     fold_in,
     uniform,
 )
+
+# More calls would have more batches in memory than a step waits for.
+_PARALLEL_CALLS = min(cpu_count(), 16)
+# Batches that are ready before a step asks for them.
+_PREFETCHED = 2
 
 Sample = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
@@ -160,11 +166,11 @@ def training_dataset(
     return (
         tf.data.Dataset.counter(first_epoch)
         .flat_map(epoch_sample_order)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(load, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
-        .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(augment, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(_PREFETCHED)
         .with_options(dataset_options())
     )
 
@@ -195,16 +201,16 @@ def validation_dataset(
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
         tf.data.Dataset.from_tensor_slices(shards)
-        .map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(load, num_parallel_calls=_PARALLEL_CALLS)
         .batch(batch_size // rank.world_size, drop_remainder=True)
         .repeat()
-        .prefetch(tf.data.AUTOTUNE)
+        .prefetch(_PREFETCHED)
         .with_options(dataset_options())
     )
 
 
 def dataset_options() -> tf.data.Options:
-    """Options of all datasets: as many parallel calls as threads, up to 16, without autotuning.
+    """Options of all datasets: no autotuning.
 
     An iterator with autotuning sometimes waits for the next round of its autotuning thread when it
     is deleted, at the end of a validation or a training: up to a minute, because the rounds become

@@ -47,11 +47,11 @@ from trainer.export.saved_model import SegmentationModule, export_bundle
 MIN_GAIN = 0.001
 """A setting is changed if the mean Dice of the validation patients rises by more than this."""
 
-_ZOOMS = ((0.9, 1.0, 1.1), (0.8, 1.0, 1.25), (0.8, 0.9, 1.0, 1.1, 1.25))
-_SHIFTS = ((0.02,),)
+_ZOOMS = ((1.0,), (0.9, 1.0, 1.1), (0.8, 1.0, 1.25), (0.8, 0.9, 1.0, 1.1, 1.25))
+_SHIFTS = ((), (0.02,))
 # The closest to one half first, which is chosen if several are equal.
 _THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7)
-_SCOPES = ("slice", "patient")
+_SCOPES = ("off", "slice", "patient")
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Step(NamedTuple):
 
 
 def choose(
-    predict: Predict, steps: Sequence[Step], measure: Callable[[Predict], float], dice: float
+    predict: Predict, steps: Sequence[Step], measure: Callable[[Predict], float]
 ) -> tuple[Predict, float, tuple[TriedSetting, ...]]:
     """Choose values for settings of the prediction, one after the other.
 
@@ -76,12 +76,13 @@ def choose(
         predict: The settings to start from.
         steps: The settings and their values, in the order in which they are tried.
         measure: The mean Dice with some settings, 0 to 1.
-        dice: That of the settings to start from.
 
     Returns:
-        The chosen settings, their mean Dice, and everything that was tried.
+        The chosen settings, their mean Dice, and everything that was tried, first the settings to
+        start from.
     """
-    tried: list[TriedSetting] = []
+    dice = measure(predict)
+    tried = [TriedSetting(setting="predict", value="as configured", dice=dice, chosen=True)]
     for step in steps:
         changes = [(value, changed(predict, step.key, value)) for value in step.values]
         scores = [(v, other, measure(other)) for v, other in changes if other != predict]
@@ -114,6 +115,7 @@ def view_steps(augment: Augment) -> list[Step]:
     """The settings that change probabilities. augment: the training's, which decides on flips."""
     flips = [name for name in ("horizontal", "vertical") if getattr(augment, f"flip_{name}")]
     choices = [(name,) for name in flips] + ([tuple(flips)] if len(flips) > 1 else [])
+    choices = [(), *choices] if flips else []
     return [Step("zooms", _ZOOMS), Step("shifts", _SHIFTS), Step("flips", choices)]
 
 
@@ -151,16 +153,13 @@ def patient_dice(
         counts.setdefault(volume.patient, []).append(
             class_counts(final, volume.y_true, len(classes))
         )
-    patients = (
-        PatientScore(patient, 0, tuple(map(pooled_counts, zip(*each, strict=True))), ())
-        for patient, each in counts.items()
-    )
-    return {patient.patient: _defined(patient.metric("dice")) for patient in patients}
-
-
-def _defined(dice: float | None) -> float:
-    assert dice is not None, "the Dice of a patient is always defined"
-    return dice
+    result: dict[str, float] = {}
+    for patient, each in counts.items():
+        pooled = tuple(map(pooled_counts, zip(*each, strict=True)))
+        dice = PatientScore(patient, 0, pooled, ()).metric("dice")
+        assert dice is not None, "the Dice of a patient is always defined"
+        result[patient] = dice
+    return result
 
 
 def tune_prediction(
@@ -192,18 +191,12 @@ def tune_prediction(
         def measure(predict: Predict) -> float:
             return fmean(split.patient_dice(predict).values())
 
-        start = measure(config.predict)
-        predict, dice, tried = choose(config.predict, tuning_steps(config), measure, start)
+        predict, dice, tried = choose(config.predict, tuning_steps(config), measure)
     for each in tried:
         if each.chosen:
             log.info("%s = %s: Dice %.4f", each.setting, each.value, each.dice)
-    log.info("Dice of the validation patients: %.4f, before %.4f", dice, start)
-    return tuned_config(config, predict), (starting_point(start), *tried)
-
-
-def starting_point(dice: float) -> TriedSetting:
-    """The first of what was tried: the settings to start from, and the mean Dice with them."""
-    return TriedSetting(setting="predict", value="as configured", dice=dice, chosen=True)
+    log.info("Dice of the validation patients: %.4f, before %.4f", dice, tried[0].dice)
+    return tuned_config(config, predict), tried
 
 
 def tune_bundle(
@@ -280,8 +273,9 @@ class ValidationSplit:
 
     def __exit__(self, *error: object) -> None:
         self._volumes.clear()
-        self._last.close()
-        self._first.close()
+        # Both are closed, even if one raises.
+        with self._first, self._last:
+            pass
 
     def patient_dice(self, predict: Predict) -> dict[str, float]:
         """The Dice of each patient with some settings; computed once.

@@ -19,7 +19,6 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.efficient_unet import EfficientUNet
-from contract.config.network.network import doubled_filters
 from trainer.networks import encoders
 from trainer.networks.layers import (
     Dropout,
@@ -27,6 +26,7 @@ from trainer.networks.layers import (
     level_dropout,
     probability_output,
 )
+from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 SKIPS = ("block2a", "block3a", "block4a", "block6a")
@@ -53,7 +53,7 @@ def build(network: EfficientUNet, slices: tf.Tensor, num_classes: int) -> Networ
 def conv_block(network: EfficientUNet, level: int, x: tf.Tensor) -> tf.Tensor:
     """Two convolutions, each with normalization and activation, then dropout."""
     stage = f"decoder_{level}"
-    filters = doubled_filters(network.base_filters, network.max_filters, level)
+    filters = count_filters(network.base_filters, network.max_filters, level)
     for number in (1, 2):
         x = conv_norm_activation(
             x, filters, network.normalization, network.activation, f"{stage}_{number}"

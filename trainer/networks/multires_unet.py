@@ -26,7 +26,6 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.multires_unet import MultiResUNet
-from contract.config.network.network import doubled_filters
 from trainer.networks.layers import (
     Dropout,
     conv_norm,
@@ -36,6 +35,7 @@ from trainer.networks.layers import (
     level_dropout,
     probability_output,
 )
+from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 _SHARES = (0.167, 0.333, 0.5)
@@ -111,7 +111,7 @@ def add_shortcut(
 
 def level_filters(network: MultiResUNet, level: int) -> int:
     """The filters U of a level of the UNet: they double with each level."""
-    return doubled_filters(network.base_filters, None, level)
+    return count_filters(network.base_filters, None, level)
 
 
 def block_filters(network: MultiResUNet, level: int) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from contract.config.network.network import doubled_filters
 from contract.config.network.unet import UNetSection
 from trainer.networks import layers
 from trainer.networks.layers import Dropout, conv_norm_activation, probability_output
+from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 SkipConnection = Callable[[Any, int, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -102,7 +102,7 @@ def conv_block(network: UNetSection, level: int, x: tf.Tensor, stage: str) -> tf
 
 def level_filters(network: UNetSection, level: int) -> int:
     """Filters of a level of a UNet."""
-    return doubled_filters(network.base_filters, network.max_filters, level)
+    return count_filters(network.base_filters, network.max_filters, level)
 
 
 def level_kernel_size(network: UNetSection, level: int) -> int:

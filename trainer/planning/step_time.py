@@ -7,7 +7,7 @@ on the machine replaces them. An estimate may be wrong by a factor of two, or mo
 
 from dataclasses import dataclass
 
-from contract.config.network.network import doubled_filters
+from trainer.networks.level_filters import count_filters
 
 CPU_SPEED = 45e9
 """Multiply-adds of training per second and core: a UNet of 16 to 256 filters at 128 px in float32
@@ -43,7 +43,7 @@ class NetworkShape:
     def filters(self) -> list[int]:
         """The filters of each level, finest first."""
         return [
-            doubled_filters(self.base_filters, self.max_filters, level)
+            count_filters(self.base_filters, self.max_filters, level)
             for level in range(self.num_layers)
         ]
 

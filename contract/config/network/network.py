@@ -63,12 +63,6 @@ def check_divisible(key: str, size: int | tuple[int, int], step: int, reason: st
         raise ValueError(f"{key} = {list(size)}: the {name} {side} {rule}")
 
 
-def doubled_filters(base_filters: int, max_filters: int | None, level: int) -> int:
-    """Filters of a level: they double with each level, up to max_filters if it is set."""
-    doubled = base_filters * 2**level
-    return doubled if max_filters is None else min(doubled, max_filters)
-
-
 class Network(Section):
     """The settings that every network has. A subclass is one network."""
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from statistics import fmean
@@ -126,7 +127,10 @@ def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
         evaluation = trainer.evaluate(output.url, split="valid", output=str(folder / "evaluation"))
         dice += [each for row in evaluation.table() if (each := row["dice"]) is not None]
     assert chosen[-1].dice == pytest.approx(fmean(dice), abs=1e-6)
-    assert f"Dice of the patients of all folds: {fmean(dice):.4f}, before {mean:.4f}" in done.stdout
+    lines = done.stdout.splitlines()
+    line = next(each for each in lines if each.startswith("Dice of the patients"))
+    assert f"all folds: {fmean(dice):.4f}, before {mean:.4f}; with" in line
+    assert re.search(r"settings chosen on the other folds 0\.\d{4}$", line)
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, BundleError)
     assert "has a bundle already" in str(again.exception)

@@ -231,6 +231,16 @@ def test_the_foreground_of_a_batch_is_spread_over_the_workers(create_split: Crea
         assert ((part >= 12).reshape(3, 2).sum(axis=1) == 1).all()
 
 
+def test_no_iterator_has_a_thread_for_autotuning(create_split: CreateSplit) -> None:
+    """It would wait for the thread when it is deleted."""
+    cached, settings = create_split(8), create_config(num_workers=1)
+    rank = WorkerRank()
+    training = training_dataset(cached, settings, rank, 0)
+    validation = pipeline.validation_dataset(cached, WINDOW, settings.train, rank)
+    for dataset in (training, validation):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_an_epoch_has_at_least_one_step() -> None:
     assert pipeline.steps_per_epoch(create_config().train, 3) == 1
     assert pipeline.steps_per_epoch(create_config().train, 11) == 2

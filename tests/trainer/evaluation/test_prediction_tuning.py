@@ -54,7 +54,7 @@ def tune(volumes: list[PredictedVolume]) -> tuple[Predict, dict[tuple[str, str],
     def measure(predict: Predict) -> float:
         return fmean(patient_dice(volumes, predict, ["organ"]).values())
 
-    chosen, dice, tried = choose(Predict(), mask_steps(["organ"]), measure, measure(Predict()))
+    chosen, dice, tried = choose(Predict(), mask_steps(["organ"]), measure)
     assert dice == measure(chosen)
     return chosen, {(each.setting, each.value): each.chosen for each in tried}
 
@@ -62,7 +62,9 @@ def tune(volumes: list[PredictedVolume]) -> tuple[Predict, dict[tuple[str, str],
 def test_what_does_not_help_stays_as_it_is() -> None:
     chosen, tried = tune([volume("a", organ(), organ() * 0.9)])
     assert chosen == Predict()
-    assert not any(tried.values())
+    assert [setting for setting, is_chosen in tried.items() if is_chosen] == [
+        ("predict", "as configured")
+    ]
     assert ("predict.fill_holes", '"patient"') in tried
 
 
@@ -89,10 +91,10 @@ def test_a_gain_must_exceed_the_margin() -> None:
         return scores[predict.shifts]
 
     for values, expected in (([(0.02,)], ()), ([(0.02,), (0.05,)], (0.05,))):
-        chosen, dice, tried = choose(Predict(), [Step("shifts", values)], measure, 0.5)
+        chosen, dice, tried = choose(Predict(), [Step("shifts", values)], measure)
         assert (chosen.shifts, dice) == (expected, scores[expected])
-        assert [each.chosen for each in tried] == [value == expected for value in values]
-        assert tried[0].dice == scores[0.02,]
+        assert [each.chosen for each in tried[1:]] == [value == expected for value in values]
+        assert [each.dice for each in tried[:2]] == [0.5, scores[0.02,]]
 
 
 def test_classes_have_thresholds_of_their_own() -> None:
@@ -105,7 +107,6 @@ def test_classes_have_thresholds_of_their_own() -> None:
         Predict(),
         mask_steps(names),
         lambda predict: patient_dice(volumes, predict, names)["a"],
-        patient_dice(volumes, Predict(), names)["a"],
     )
     # 0.42 of 0.42 + 0.58.
     assert (chosen, dice) == (Predict(class_thresholds={"two": 0.4}), 1.0)
@@ -114,7 +115,18 @@ def test_classes_have_thresholds_of_their_own() -> None:
 def test_flips_are_those_of_the_training() -> None:
     assert dict(view_steps(Augment()))["flips"] == []
     steps = dict(view_steps(Augment(flip_horizontal=0.5, flip_vertical=0.1)))
-    assert steps["flips"] == [("horizontal",), ("vertical",), ("horizontal", "vertical")]
+    assert steps["flips"] == [(), ("horizontal",), ("vertical",), ("horizontal", "vertical")]
+
+
+def test_what_was_configured_can_be_removed() -> None:
+    steps = [*view_steps(Augment()), *mask_steps(["organ"])]
+    start = Predict(zooms=(1.0, 1.5), shifts=(0.1,), largest_component="slice", threshold=0.6)
+
+    def measure(predict: Predict) -> float:
+        """Each setting that differs from the default costs 0.1."""
+        return 1.0 - 0.1 * len(predict.model_dump(exclude_defaults=True))
+
+    assert choose(start, steps, measure)[:2] == (Predict(), 1.0)
 
 
 @pytest.fixture(scope="module")

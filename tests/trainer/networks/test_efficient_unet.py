@@ -4,7 +4,7 @@ import pytest
 import tf_keras as keras
 
 from contract.config.network import EfficientUNet
-from contract.config.network.network import doubled_filters
+from trainer.networks.level_filters import count_filters
 from trainer.networks.registry import build_network
 
 
@@ -37,4 +37,4 @@ def test_dropout_grows_with_the_level(model: keras.Model) -> None:
     rates = [model.get_layer(f"decoder_{level}_dropout").rate for level in range(5)]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
     defaults = EfficientUNet()
-    assert doubled_filters(defaults.base_filters, defaults.max_filters, 4) == 256
+    assert count_filters(defaults.base_filters, defaults.max_filters, 4) == 256
