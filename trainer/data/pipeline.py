@@ -34,7 +34,7 @@ from trainer.data.random_numbers import (
 )
 
 # More calls would have more batches in memory than a step waits for.
-_PARALLEL_CALLS = min(cpu_count(), 16)
+_MAX_PARALLEL_CALLS = 16
 # Batches that are ready before a step asks for them.
 _PREFETCHED = 2
 
@@ -166,9 +166,9 @@ def training_dataset(
     return (
         tf.data.Dataset.counter(first_epoch)
         .flat_map(epoch_sample_order)
-        .map(load, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
+        .map(load, num_parallel_calls=parallel_calls(), deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
-        .map(augment, num_parallel_calls=_PARALLEL_CALLS, deterministic=True)
+        .map(augment, num_parallel_calls=parallel_calls(), deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         .prefetch(_PREFETCHED)
         .with_options(dataset_options())
@@ -201,12 +201,17 @@ def validation_dataset(
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
         tf.data.Dataset.from_tensor_slices(shards)
-        .map(load, num_parallel_calls=_PARALLEL_CALLS)
+        .map(load, num_parallel_calls=parallel_calls())
         .batch(batch_size // rank.world_size, drop_remainder=True)
         .repeat()
         .prefetch(_PREFETCHED)
         .with_options(dataset_options())
     )
+
+
+def parallel_calls() -> int:
+    """How many slices are read, and batches augmented, at the same time: one for each CPU."""
+    return min(cpu_count(), _MAX_PARALLEL_CALLS)
 
 
 def dataset_options() -> tf.data.Options:
