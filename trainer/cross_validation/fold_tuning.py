@@ -32,8 +32,8 @@ from trainer.cross_validation.folds import FoldRun
 from trainer.evaluation.prediction_tuning import (
     Step,
     ValidationSplit,
-    choose,
-    tuned_config,
+    choose_settings,
+    replace_predict,
     tuning_steps,
 )
 from trainer.export.ensemble import export_ensemble
@@ -120,24 +120,26 @@ def tune_folds(
             )
             for index, (run, member) in enumerate(zip(runs, members, strict=True))
         ]
-        measures = [split.patient_dice for split in splits]
-        chosen, dice, tried = choose(predict, steps, _mean_dice(measures))
-        nested = nested_dice(predict, steps, measures)
+        measures = [split.measure for split in splits]
+        chosen, dice, tried = choose_settings(predict, steps, _mean_dice(measures))
+        nested = compute_nested_dice(predict, steps, measures)
     return TunedFolds(_export(members, chosen, tried, name, destination), dice, nested)
 
 
-def nested_dice(predict: Predict, steps: Sequence[Step], folds: Sequence[MeasureDice]) -> float:
+def compute_nested_dice(
+    predict: Predict, steps: Sequence[Step], folds: Sequence[MeasureDice]
+) -> float:
     """The mean Dice of all patients, each fold with settings chosen on the other folds.
 
     Args:
         predict: The settings to start from.
-        steps: As for `choose`.
+        steps: As for `choose_settings`.
         folds: Each returns the Dice of the patients of a fold with some settings.
     """
     nested: list[float] = []
     for index, measure in enumerate(folds):
         others = [*folds[:index], *folds[index + 1 :]]
-        nested += measure(choose(predict, steps, _mean_dice(others))[0]).values()
+        nested += measure(choose_settings(predict, steps, _mean_dice(others))[0]).values()
     return fmean(nested)
 
 
@@ -169,7 +171,7 @@ def _export(
     with tempfile.TemporaryDirectory(prefix=folder_prefix("folds")) as temporary:
         tuned = []
         for member in members:
-            config = tuned_config(member.config, predict)
+            config = replace_predict(member.config, predict)
             bundle = LocalStorage(Path(temporary) / member.manifest.name)
             metadata = changed_metadata(member.manifest, config, tried)
             export_bundle(member.model, config, metadata, bundle)

@@ -166,12 +166,12 @@ def training_dataset(
     return (
         tf.data.Dataset.counter(first_epoch)
         .flat_map(epoch_sample_order)
-        .map(load, num_parallel_calls=parallel_calls(), deterministic=True)
+        .map(load, num_parallel_calls=_count_parallel_calls(), deterministic=True)
         .batch(train.batch_size // rank.world_size, drop_remainder=True)
-        .map(augment, num_parallel_calls=parallel_calls(), deterministic=True)
+        .map(augment, num_parallel_calls=_count_parallel_calls(), deterministic=True)
         .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
         .prefetch(_PREFETCHED)
-        .with_options(dataset_options())
+        .with_options(_create_dataset_options())
     )
 
 
@@ -201,20 +201,20 @@ def validation_dataset(
     shards = (shard(indices, batch_size, rank), shard(weights, batch_size, rank))
     return (
         tf.data.Dataset.from_tensor_slices(shards)
-        .map(load, num_parallel_calls=parallel_calls())
+        .map(load, num_parallel_calls=_count_parallel_calls())
         .batch(batch_size // rank.world_size, drop_remainder=True)
         .repeat()
         .prefetch(_PREFETCHED)
-        .with_options(dataset_options())
+        .with_options(_create_dataset_options())
     )
 
 
-def parallel_calls() -> int:
+def _count_parallel_calls() -> int:
     """How many slices are read, and batches augmented, at the same time: one for each CPU."""
     return min(cpu_count(), _MAX_PARALLEL_CALLS)
 
 
-def dataset_options() -> tf.data.Options:
+def _create_dataset_options() -> tf.data.Options:
     """Options of all datasets: no autotuning.
 
     An iterator with autotuning sometimes waits for the next round of its autotuning thread when it

@@ -5,7 +5,7 @@ largest component and holes. The best value is kept if the mean Dice by patient 
 than MIN_GAIN than with what was chosen before; otherwise the setting stays as it is. Only the valid
 split is used, so the metrics of the test split stay those of new patients.
 
-`choose` decides from any function that measures settings; trainer.cross_validation.fold_tuning
+`choose_settings` decides from any function that measures settings; fold_tuning of cross_validation
 gives it one over the patients of all folds.
 """
 
@@ -67,7 +67,7 @@ class Step(NamedTuple):
     values: Sequence[Any]
 
 
-def choose(
+def choose_settings(
     predict: Predict, steps: Sequence[Step], measure: Callable[[Predict], float]
 ) -> tuple[Predict, float, tuple[TriedSetting, ...]]:
     """Choose values for settings of the prediction, one after the other.
@@ -84,7 +84,7 @@ def choose(
     dice = measure(predict)
     tried = [TriedSetting(setting="predict", value="as configured", dice=dice, chosen=True)]
     for step in steps:
-        changes = [(value, changed(predict, step.key, value)) for value in step.values]
+        changes = [(value, change_setting(predict, step.key, value)) for value in step.values]
         scores = [(v, other, measure(other)) for v, other in changes if other != predict]
         if not scores:
             continue
@@ -103,7 +103,7 @@ def choose(
     return predict, dice, tuple(tried)
 
 
-def changed(predict: Predict, key: str, value: Any) -> Predict:
+def change_setting(predict: Predict, key: str, value: Any) -> Predict:
     """The settings with another value of one of them; key: as in Step."""
     name, _, class_name = key.partition(".")
     if class_name:
@@ -135,7 +135,7 @@ def tuning_steps(config: Config) -> list[Step]:
     return [*view_steps(config.data.augment), *mask_steps(classes)]
 
 
-def patient_dice(
+def compute_patient_dice(
     volumes: Iterable[PredictedVolume], predict: Predict, classes: Sequence[str]
 ) -> dict[str, float]:
     """The Dice of each patient, the mean over the classes.
@@ -189,14 +189,14 @@ def tune_prediction(
     with ValidationSplit(model, config, scaling, dataset, on_progress) as split:
 
         def measure(predict: Predict) -> float:
-            return fmean(split.patient_dice(predict).values())
+            return fmean(split.measure(predict).values())
 
-        predict, dice, tried = choose(config.predict, tuning_steps(config), measure)
+        predict, dice, tried = choose_settings(config.predict, tuning_steps(config), measure)
     for each in tried:
         if each.chosen:
             log.info("%s = %s: Dice %.4f", each.setting, each.value, each.dice)
     log.info("Dice of the validation patients: %.4f, before %.4f", dice, tried[0].dice)
-    return tuned_config(config, predict), tried
+    return replace_predict(config, predict), tried
 
 
 def tune_bundle(
@@ -277,7 +277,7 @@ class ValidationSplit:
         with self._first, self._last:
             pass
 
-    def patient_dice(self, predict: Predict) -> dict[str, float]:
+    def measure(self, predict: Predict) -> dict[str, float]:
         """The Dice of each patient with some settings; computed once.
 
         Raises:
@@ -286,7 +286,7 @@ class ValidationSplit:
         """
         key = predict.model_dump_json()
         if key not in self._dice:
-            self._dice[key] = patient_dice(self._predict(predict), predict, self._classes)
+            self._dice[key] = compute_patient_dice(self._predict(predict), predict, self._classes)
         return self._dice[key]
 
     def _predict(self, predict: Predict) -> list[PredictedVolume]:
@@ -337,7 +337,7 @@ def graph_function(module: SegmentationModule) -> PredictSlices:
     return predict
 
 
-def tuned_config(config: Config, predict: Predict) -> Config:
+def replace_predict(config: Config, predict: Predict) -> Config:
     """The settings with other values of [predict], those that differ."""
     old, new = config.predict.model_dump(mode="json"), predict.model_dump(mode="json")
     return config.with_values(

@@ -20,13 +20,13 @@ import tf_keras as keras
 
 from contract.config.network.efficient_unet import EfficientUNet
 from trainer.networks import encoders
+from trainer.networks.filter_counts import count_filters
 from trainer.networks.layers import (
     Dropout,
     conv_norm_activation,
     level_dropout,
     probability_output,
 )
-from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 SKIPS = ("block2a", "block3a", "block4a", "block6a")

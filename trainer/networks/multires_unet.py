@@ -26,6 +26,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from contract.config.network.multires_unet import MultiResUNet
+from trainer.networks.filter_counts import count_filters
 from trainer.networks.layers import (
     Dropout,
     conv_norm,
@@ -35,7 +36,6 @@ from trainer.networks.layers import (
     level_dropout,
     probability_output,
 )
-from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 _SHARES = (0.167, 0.333, 0.5)

@@ -13,8 +13,8 @@ import tf_keras as keras
 
 from contract.config.network.unet import UNetSection
 from trainer.networks import layers
+from trainer.networks.filter_counts import count_filters
 from trainer.networks.layers import Dropout, conv_norm_activation, probability_output
-from trainer.networks.level_filters import count_filters
 from trainer.networks.outputs import NetworkOutputs
 
 SkipConnection = Callable[[Any, int, tf.Tensor, tf.Tensor], tf.Tensor]

@@ -7,7 +7,7 @@ on the machine replaces them. An estimate may be wrong by a factor of two, or mo
 
 from dataclasses import dataclass
 
-from trainer.networks.level_filters import count_filters
+from trainer.networks.filter_counts import count_filters
 
 CPU_SPEED = 45e9
 """Multiply-adds of training per second and core: a UNet of 16 to 256 filters at 128 px in float32

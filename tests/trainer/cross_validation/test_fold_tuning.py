@@ -1,7 +1,7 @@
 """Nested cross-validation of the settings of the prediction."""
 
 from contract.config import Predict
-from trainer.cross_validation.fold_tuning import nested_dice
+from trainer.cross_validation.fold_tuning import compute_nested_dice
 from trainer.evaluation.prediction_tuning import Step
 
 
@@ -19,4 +19,4 @@ def test_a_fold_is_measured_with_the_settings_of_the_others() -> None:
 
     folds = [lambda predict: measure("a", predict), lambda predict: measure("bc", predict)]
     # By patient and not by fold: 0.1 of a, 0.2 of b and 0.3 of c.
-    assert round(nested_dice(Predict(), steps, folds), 9) == 0.2
+    assert round(compute_nested_dice(Predict(), steps, folds), 9) == 0.2

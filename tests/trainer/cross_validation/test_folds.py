@@ -23,7 +23,7 @@ from trainer.__main__ import app
 from trainer.cross_validation.fold_settings import fold_configs
 from trainer.cross_validation.folds import cross_validate, prepare_folds
 from trainer.cross_validation.results import CrossValidation
-from trainer.evaluation.prediction_tuning import tuned_config
+from trainer.evaluation.prediction_tuning import replace_predict
 from trainer.export.prediction_settings import export_with_settings
 from trainer.training import run_store
 
@@ -123,7 +123,7 @@ def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
     for fold in result.folds:
         own = load_config(Path(fold.bundle) / "config.toml")
         output = LocalStorage(folder / f"tuned-fold{fold.number}")
-        export_with_settings(LocalStorage(Path(fold.bundle)), tuned_config(own, predict), output)
+        export_with_settings(LocalStorage(Path(fold.bundle)), replace_predict(own, predict), output)
         evaluation = trainer.evaluate(output.url, split="valid", output=str(folder / "evaluation"))
         dice += [each for row in evaluation.table() if (each := row["dice"]) is not None]
     assert chosen[-1].dice == pytest.approx(fmean(dice), abs=1e-6)

@@ -21,9 +21,9 @@ from trainer.evaluation.predicted_volumes import PredictedVolume
 from trainer.evaluation.prediction_tuning import (
     MIN_GAIN,
     Step,
-    choose,
+    choose_settings,
+    compute_patient_dice,
     mask_steps,
-    patient_dice,
     tune_bundle,
     view_steps,
 )
@@ -52,9 +52,9 @@ def tune(volumes: list[PredictedVolume]) -> tuple[Predict, dict[tuple[str, str],
     """The chosen settings, and whether each tried value was chosen."""
 
     def measure(predict: Predict) -> float:
-        return fmean(patient_dice(volumes, predict, ["organ"]).values())
+        return fmean(compute_patient_dice(volumes, predict, ["organ"]).values())
 
-    chosen, dice, tried = choose(Predict(), mask_steps(["organ"]), measure)
+    chosen, dice, tried = choose_settings(Predict(), mask_steps(["organ"]), measure)
     assert dice == measure(chosen)
     return chosen, {(each.setting, each.value): each.chosen for each in tried}
 
@@ -91,7 +91,7 @@ def test_a_gain_must_exceed_the_margin() -> None:
         return scores[predict.shifts]
 
     for values, expected in (([(0.02,)], ()), ([(0.02,), (0.05,)], (0.05,))):
-        chosen, dice, tried = choose(Predict(), [Step("shifts", values)], measure)
+        chosen, dice, tried = choose_settings(Predict(), [Step("shifts", values)], measure)
         assert (chosen.shifts, dice) == (expected, scores[expected])
         assert [each.chosen for each in tried[1:]] == [value == expected for value in values]
         assert [each.dice for each in tried[:2]] == [0.5, scores[0.02,]]
@@ -103,10 +103,10 @@ def test_classes_have_thresholds_of_their_own() -> None:
     probability = np.stack([0.8 * (y_true == 1), 0.42 * (y_true == 2)], -1).astype(np.float32)
     volumes = [PredictedVolume("a", y_true.astype(np.uint8), probability)]
     names = ["one", "two"]
-    chosen, dice, _ = choose(
+    chosen, dice, _ = choose_settings(
         Predict(),
         mask_steps(names),
-        lambda predict: patient_dice(volumes, predict, names)["a"],
+        lambda predict: compute_patient_dice(volumes, predict, names)["a"],
     )
     # 0.42 of 0.42 + 0.58.
     assert (chosen, dice) == (Predict(class_thresholds={"two": 0.4}), 1.0)
@@ -126,7 +126,7 @@ def test_what_was_configured_can_be_removed() -> None:
         """Each setting that differs from the default costs 0.1."""
         return 1.0 - 0.1 * len(predict.model_dump(exclude_defaults=True))
 
-    assert choose(start, steps, measure)[:2] == (Predict(), 1.0)
+    assert choose_settings(start, steps, measure)[:2] == (Predict(), 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import tf_keras as keras
 
 from contract.config.network import EfficientUNet
-from trainer.networks.level_filters import count_filters
+from trainer.networks.filter_counts import count_filters
 from trainer.networks.registry import build_network
 
 

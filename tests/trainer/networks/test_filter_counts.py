@@ -1,6 +1,6 @@
 """The filters of the levels of a network."""
 
-from trainer.networks.level_filters import count_filters
+from trainer.networks.filter_counts import count_filters
 
 
 def test_filters_double_with_each_level_up_to_a_cap() -> None:
