@@ -79,7 +79,7 @@ class TriedSetting(BaseModel):
     """Mean Dice of the validation patients with it, and with what was chosen before it; of an
     ensemble, those of its members, each predicted by its own member."""
     chosen: bool
-    """Whether the bundle has it."""
+    """Whether it was chosen; always for the first one, which the choice started from."""
 
 
 class BundleMetadata(BaseModel):

@@ -173,12 +173,14 @@ def tune_folds(config: Config, output: str | Path) -> "TunedFolds":
     """Write the ensemble of the folds of a cross-validation, tuned on the patients of all folds.
 
     Args:
-        config: The settings of a finished cross-validation.
+        config: The settings of a finished cross-validation. Of [predict], only batch_size counts:
+            the choice starts from the settings of the training.
         output: The folder or s3:// prefix for the ensemble.
 
     Returns:
         `manifest.tried_settings`, what was tried and chosen; `dice`, the mean Dice of all patients
-        with it; `nested_dice`, that of each fold with settings that were chosen on the others.
+        with what was chosen; `nested_dice`, that of each fold with settings that were chosen on the
+        others, starting from the defaults.
 
     Raises:
         UserError: The cross-validation is not finished, there is a bundle at the output, or a slice
@@ -196,14 +198,15 @@ def tune_folds(config: Config, output: str | Path) -> "TunedFolds":
     configure_libraries()
     destination = open_storage(str(output))
     check_no_bundle(destination)
-    from trainer.cross_validation.folds import prepare_folds
+    from trainer.cross_validation.folds import prepare_trained_folds
 
     with progress_bar("slices") as bar:
-        runs = prepare_folds(config, bar.set)
+        runs = prepare_trained_folds(config, bar.set)
     from trainer.cross_validation.fold_tuning import tune_folds as write_ensemble
 
+    name, batch_size = Path(destination.url).name, config.predict.batch_size
     with progress_bar("tuning") as bar:
-        return write_ensemble(runs, Path(destination.url).name, destination, bar.set)
+        return write_ensemble(runs, name, destination, batch_size, bar.set)
 
 
 def evaluate(

@@ -89,7 +89,11 @@ class Predict(Section):
         """The threshold of each class; classes: their names."""
         if len(classes) == 1:
             return (self.threshold,)
-        return tuple(self.class_thresholds.get(name, 0.5) for name in classes)
+        return tuple(self.class_threshold(name) for name in classes)
+
+    def class_threshold(self, name: str) -> float:
+        """The threshold of one of several classes."""
+        return self.class_thresholds.get(name, 0.5)
 
     def window_shape(self, image_shape: tuple[int, int]) -> tuple[int, int]:
         """Height and width of a window in pixels; image_shape: those of network.image_size."""

@@ -23,17 +23,20 @@ from contract import bundle as bundles
 from contract.bundle import Manifest, TriedSetting
 from contract.config import Config, Predict
 from contract.config.loader import load_config
-from contract.errors import BundleError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, Storage
 from contract.temp_folders import folder_prefix
+from trainer.cross_validation.fold_progress import FoldProgress
 from trainer.cross_validation.fold_settings import named_fold
 from trainer.cross_validation.folds import FoldRun
+from trainer.evaluation.predicted_volumes import check_temporary_space
 from trainer.evaluation.prediction_tuning import (
     Step,
     ValidationSplit,
     choose_settings,
+    log_chosen,
     replace_predict,
+    reset_settings,
     tuning_steps,
 )
 from trainer.export.ensemble import export_ensemble
@@ -60,16 +63,18 @@ class _Progress:
     """The predicted slices of all folds together."""
 
     def __init__(self, on_progress: ProgressCallback, num_folds: int) -> None:
-        self._on_progress = on_progress
-        self._done, self._total = [0] * num_folds, [0] * num_folds
+        self._on_progress, self._slices = on_progress, FoldProgress(num_folds)
+        self._num_folds, self.is_nested = num_folds, False
 
-    def report(self, index: int, done: int, total: int | None, _: str) -> None:
-        """Called for a fold; one that has not started has as many slices as the largest."""
-        self._done[index], self._total[index] = done, total or done
-        largest = max(self._total)
-        together = sum(each or largest for each in self._total)
-        note = "tuning the prediction on the patients of all folds"
-        self._on_progress(sum(self._done), together, note)
+    def report(self, fold: int, done: int, total: int | None, _: str) -> None:
+        """Called by the split of a fold."""
+        self._slices.set(fold, done, total or done)
+        slices, total = self._slices.sums()
+        if self.is_nested:
+            # How many are predicted again depends on what is chosen.
+            self._on_progress(slices, None, "nested cross-validation")
+        else:
+            self._on_progress(slices, total, f"tuning the prediction on {self._num_folds} folds")
 
 
 class _Member(NamedTuple):
@@ -84,27 +89,31 @@ def tune_folds(
     runs: Sequence[FoldRun],
     name: str,
     destination: Storage,
+    batch_size: int,
     on_progress: ProgressCallback = no_progress,
 ) -> TunedFolds:
     """Write the ensemble of the folds with settings [predict] chosen on the patients of all folds.
 
     Args:
-        runs: The folds of a finished cross-validation, from prepare_folds.
+        runs: The folds of a finished cross-validation, from prepare_trained_folds.
         name: The name in the manifest of the ensemble.
         destination: Where the ensemble is written; the bundles of the folds stay as they are.
+        batch_size: Slices given to a network at once, also by the ensemble (predict.batch_size).
         on_progress: Called with predicted slices, slices in total, and a note.
 
     Raises:
-        BundleError: A fold has no bundle yet, or there is a bundle at the destination.
-        StorageError: A slice or a bundle cannot be read, or the new one cannot be written.
+        BundleError: The bundle of a fold is damaged, or there is a bundle at the destination.
+        StorageError: A slice or a bundle cannot be read, the new one cannot be written, or the
+            temporary folder has too little space.
         DataError: A slice cannot be decoded.
 
     Example:
         >>> config = load_config("configs/demo.toml", data={"folds": 4})
-        >>> tune_folds(prepare_folds(config), "tuned", open_storage("tuned")).nested_dice
+        >>> runs = prepare_trained_folds(config)
+        >>> tune_folds(runs, "tuned", open_storage("tuned"), batch_size=8).nested_dice
     """
     bundles.check_no_bundle(destination)
-    members = [_load(run) for run in runs]
+    members = [_load(run, batch_size) for run in runs]
     predict, steps = members[0].config.predict, tuning_steps(members[0].config)
     progress = _Progress(on_progress, len(runs))
     with ExitStack() as stack:
@@ -115,13 +124,16 @@ def tune_folds(
                     member.config,
                     member.manifest.intensity_scaling,
                     run.dataset,
-                    partial(progress.report, index),
+                    partial(progress.report, run.number),
                 )
             )
-            for index, (run, member) in enumerate(zip(runs, members, strict=True))
+            for run, member in zip(runs, members, strict=True)
         ]
+        check_temporary_space(sum(split.num_bytes for split in splits))
         measures = [split.measure for split in splits]
         chosen, dice, tried = choose_settings(predict, steps, _mean_dice(measures))
+        log_chosen(tried)
+        progress.is_nested = True
         nested = compute_nested_dice(predict, steps, measures)
     return TunedFolds(_export(members, chosen, tried, name, destination), dice, nested)
 
@@ -131,15 +143,19 @@ def compute_nested_dice(
 ) -> float:
     """The mean Dice of all patients, each fold with settings chosen on the other folds.
 
+    The choice starts from the defaults: what is configured may have been chosen on the same
+    patients, and would be kept if nothing is better by more than MIN_GAIN.
+
     Args:
-        predict: The settings to start from.
+        predict: The configured settings.
         steps: As for `choose_settings`.
         folds: Each returns the Dice of the patients of a fold with some settings.
     """
+    start = reset_settings(predict, steps)
     nested: list[float] = []
     for index, measure in enumerate(folds):
         others = [*folds[:index], *folds[index + 1 :]]
-        nested += measure(choose_settings(predict, steps, _mean_dice(others))[0]).values()
+        nested += measure(choose_settings(start, steps, _mean_dice(others))[0]).values()
     return fmean(nested)
 
 
@@ -147,15 +163,10 @@ def _mean_dice(folds: Sequence[MeasureDice]) -> Callable[[Predict], float]:
     return lambda predict: fmean(dice for measure in folds for dice in measure(predict).values())
 
 
-def _load(run: FoldRun) -> _Member:
-    bundle = run_store.run_storage(run.config).child("bundle")
+def _load(run: FoldRun, batch_size: int) -> _Member:
     with named_fold(run.config):
-        if not bundle.exists(bundles.MANIFEST):
-            raise BundleError(
-                f"{bundle.url} has no bundle: run `segfleet cross-validate` to its end first."
-            )
-        folder = bundles.fetch(bundle)
-    config = load_config(folder / "config.toml")
+        folder = bundles.fetch(run_store.run_storage(run.config).child("bundle"))
+    config = load_config(folder / "config.toml", [f"predict.batch_size={batch_size}"])
     manifest = bundles.read_manifest(LocalStorage(folder))
     return _Member(load_model(folder, config), config, manifest)
 

@@ -17,10 +17,12 @@ from cluster import resources
 from cluster.connection import ray_session
 from cluster.placement_groups import orphan_cleanup
 from cluster.ray_internals import start_autoscaling_coordinator
+from contract.bundle import MANIFEST
 from contract.config import Config
-from contract.errors import ConfigError, TrainingError, UserError
+from contract.errors import BundleError, ConfigError, TrainingError, UserError
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
+from trainer.cross_validation.fold_progress import FoldProgress
 from trainer.cross_validation.fold_settings import fold_configs, fold_name, named_fold
 from trainer.cross_validation.results import CrossValidation, Fold, write_results
 from trainer.data.dataset_index import Dataset, prepare_dataset
@@ -66,6 +68,32 @@ def prepare_folds(config: Config, on_progress: ProgressCallback = no_progress) -
             run_store.check_resumable(run_store.run_storage(each), each, dataset)
         runs.append(FoldRun(each, dataset))
     return runs
+
+
+def prepare_trained_folds(
+    config: Config, on_progress: ProgressCallback = no_progress
+) -> list[FoldRun]:
+    """The folds of a finished cross-validation, with the settings [predict] of their training.
+
+    Raises:
+        BundleError: There is no such cross-validation, or a fold has no bundle yet.
+        UserError: As for prepare_folds.
+    """
+    folds, storage = fold_configs(config), results_storage(config)
+    bundles = [run_store.run_storage(each).child("bundle") for each in folds]
+    missing = [
+        str(each.data.fold)
+        for each, bundle in zip(folds, bundles, strict=True)
+        if not bundle.exists(MANIFEST)
+    ]
+    if missing:
+        raise BundleError(
+            f"cross-validation {config.run.name!r} in {storage.url} has no bundle of fold "
+            f"{', '.join(missing)} of {len(folds)}: run `segfleet cross-validate` with the same "
+            "settings to its end first."
+        )
+    predict = run_store.read_run_config(storage).predict
+    return prepare_folds(config.model_copy(update={"predict": predict}), on_progress)
 
 
 def cross_validate(
@@ -129,10 +157,11 @@ class _Training:
     config: Config
     runs: Sequence[FoldRun]
     on_progress: ProgressCallback
-    steps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Finished steps and steps in total, by fold, of those that have started."""
     ended: "queue.Queue[tuple[FoldRun, BaseException | None]]" = field(default_factory=queue.Queue)
     cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.progress = FoldProgress(len(self.runs))
 
     def run(self) -> None:
         """Train all folds; TrainingError names those that failed."""
@@ -184,14 +213,11 @@ class _Training:
         if self.cancelled.is_set():
             raise _CancelledError
         if total:
-            self.steps[fold.number] = done, total
+            self.progress.set(fold.number, done, total)
 
     def _report(self, finished: int) -> None:
-        """Report the steps of all folds; those that have not started take as many as the others."""
-        steps = list(self.steps.values())
-        each = max((total for _, total in steps), default=0)
         note = f"{finished} of {len(self.runs)} folds are trained"
-        self.on_progress(sum(done for done, _ in steps), each * len(self.runs) or None, note)
+        self.on_progress(*self.progress.sums(), note)
 
 
 def _describe(fold: FoldRun, error: BaseException) -> str:

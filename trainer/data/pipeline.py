@@ -33,7 +33,7 @@ from trainer.data.random_numbers import (
     uniform,
 )
 
-# More calls would have more batches in memory than a step waits for.
+# As many augmented batches, and those that are prefetched, may be in memory of each worker.
 _MAX_PARALLEL_CALLS = 16
 # Batches that are ready before a step asks for them.
 _PREFETCHED = 2
@@ -210,16 +210,20 @@ def validation_dataset(
 
 
 def _count_parallel_calls() -> int:
-    """How many slices are read, and batches augmented, at the same time: one for each CPU."""
+    """How many slices are read, and batches augmented, at the same time.
+
+    One for each CPU that the process may use, up to 16. These are not only train.cpus_per_worker:
+    a worker with a GPU computes little on its CPUs, and its batches must be ready in time.
+    """
     return min(cpu_count(), _MAX_PARALLEL_CALLS)
 
 
 def _create_dataset_options() -> tf.data.Options:
-    """Options of all datasets: no autotuning.
+    """Options of both datasets: no autotuning.
 
     An iterator with autotuning sometimes waits for the next round of its autotuning thread when it
-    is deleted, at the end of a validation or a training: up to a minute, because the rounds become
-    rarer (docs/lab-notes.md).
+    is deleted, at the end of a validation or a training: 5 s were measured, and the rounds become
+    rarer, down to one a minute (docs/lab-notes.md).
     """
     options = tf.data.Options()
     options.autotune.enabled = False

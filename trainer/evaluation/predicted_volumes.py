@@ -81,6 +81,27 @@ def predict_volumes(
         volumes.clear()
 
 
+def count_bytes(records: Sequence[SliceRecord], num_classes: int) -> int:
+    """The bytes of the files of predict_volumes."""
+    pixels = sum(record.height * record.width for record in records)
+    return pixels * (1 + _FLOAT_BYTES * num_classes)
+
+
+def check_temporary_space(needed: int) -> None:
+    """StorageError if fewer than the needed bytes are free in the temporary folder."""
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise _no_space(folder, needed, f"{free} bytes are free")
+
+
+def _no_space(folder: Path, needed: int, reason: str) -> StorageError:
+    return StorageError(
+        f"the temporary folder {folder} cannot hold the {needed} bytes of the predicted slices "
+        f"({reason}): delete files there, or set TMPDIR to a folder on another disk."
+    )
+
+
 def _create_volumes(
     groups: Sequence[Sequence[SliceRecord]], num_classes: int, folder: Path
 ) -> list[PredictedVolume]:
@@ -110,19 +131,16 @@ def _create_volumes(
 
 def _reserve(sizes: dict[Path, int]) -> None:
     """Create files of these sizes in bytes; StorageError if the disk has too little space."""
-    needed, folder = sum(sizes.values()), next(iter(sizes)).parent.parent
+    needed = sum(sizes.values())
+    check_temporary_space(needed)
     try:
-        free = shutil.disk_usage(folder).free
-        if free < needed:
-            raise OSError(errno.ENOSPC, f"{free} bytes are free")
         for path, size in sizes.items():
             with path.open("wb") as file:
                 file.truncate(size)
                 _allocate(file.fileno(), size)
     except OSError as error:
-        raise StorageError(
-            f"the temporary folder {folder} cannot hold the {needed} bytes of the predicted slices "
-            f"({error.strerror}): delete files there, or set TMPDIR to a folder on another disk."
+        raise _no_space(
+            Path(tempfile.gettempdir()), needed, error.strerror or str(error)
         ) from error
 
 

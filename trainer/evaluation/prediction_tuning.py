@@ -32,7 +32,12 @@ from contract.storage import Storage
 from trainer.components.class_maps import predicted_mask
 from trainer.data.dataset_index import Dataset
 from trainer.evaluation.evaluate import check_classes, check_patient_leakage
-from trainer.evaluation.predicted_volumes import PredictedVolume, predict_volumes
+from trainer.evaluation.predicted_volumes import (
+    PredictedVolume,
+    check_temporary_space,
+    count_bytes,
+    predict_volumes,
+)
 from trainer.evaluation.scores import PatientScore
 from trainer.evaluation.slice_reader import (
     Mask,
@@ -107,8 +112,17 @@ def change_setting(predict: Predict, key: str, value: Any) -> Predict:
     """The settings with another value of one of them; key: as in Step."""
     name, _, class_name = key.partition(".")
     if class_name:
+        if value == predict.class_threshold(class_name):
+            return predict
         value = {**predict.class_thresholds, class_name: value}
     return Predict.model_validate({**predict.model_dump(), name: value})
+
+
+def reset_settings(predict: Predict, steps: Iterable[Step]) -> Predict:
+    """The settings with the default of each that has values to try."""
+    names = {step.key.partition(".")[0] for step in steps if step.values}
+    defaults = Predict().model_dump(include=names)
+    return Predict.model_validate({**predict.model_dump(), **defaults})
 
 
 def view_steps(augment: Augment) -> list[Step]:
@@ -187,16 +201,22 @@ def tune_prediction(
     """
     log.info("tuning the prediction on %d validation slices", len(dataset.select("valid")))
     with ValidationSplit(model, config, scaling, dataset, on_progress) as split:
+        check_temporary_space(split.num_bytes)
 
         def measure(predict: Predict) -> float:
             return fmean(split.measure(predict).values())
 
         predict, dice, tried = choose_settings(config.predict, tuning_steps(config), measure)
-    for each in tried:
-        if each.chosen:
-            log.info("%s = %s: Dice %.4f", each.setting, each.value, each.dice)
+    log_chosen(tried)
     log.info("Dice of the validation patients: %.4f, before %.4f", dice, tried[0].dice)
     return replace_predict(config, predict), tried
+
+
+def log_chosen(tried: Sequence[TriedSetting]) -> None:
+    """Log what was chosen instead of what was configured; tried: from choose_settings."""
+    for each in tried[1:]:
+        if each.chosen:
+            log.info("%s = %s: Dice %.4f", each.setting, each.value, each.dice)
 
 
 def tune_bundle(
@@ -262,11 +282,12 @@ class ValidationSplit:
         self._reader = open_reader(dataset, self._records, scaling.window, config.data.neighbours)
         self._slices = f"{len(self._records)} validation slices"
         self._on_progress, self._done = on_progress, 0
-        # The settings to start from, each value of a view, and the chosen ones once more.
-        self._num_passes = 2 + sum(len(step.values) for step in view_steps(config.data.augment))
+        self._num_passes = _max_passes(config)
         self._first, self._last = ExitStack(), ExitStack()
         self._volumes: dict[_Views, list[PredictedVolume]] = {}
         self._dice: dict[str, dict[str, float]] = {}
+        self.num_bytes = 2 * count_bytes(self._records, len(self._classes))
+        """The bytes of its predictions in the temporary folder, at most."""
 
     def __enter__(self) -> Self:
         return self
@@ -314,6 +335,17 @@ class ValidationSplit:
         self._done += 1
         total = max(self._num_passes * len(self._records), self._done)
         self._on_progress(self._done, total, f"tuning the prediction on {self._slices}")
+
+
+def _max_passes(config: Config) -> int:
+    """How often choose_settings has the split predicted, at most.
+
+    The settings to start from, each other value of a view, and the chosen views once more, if they
+    are not the last ones.
+    """
+    steps = view_steps(config.data.augment)
+    changes = [change_setting(config.predict, key, v) for key, values in steps for v in values]
+    return 2 + sum(predict != config.predict for predict in changes)
 
 
 def _views(predict: Predict) -> _Views:

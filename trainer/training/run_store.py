@@ -152,7 +152,7 @@ def check_same_settings(
     """
     if not storage.exists(_CONFIG):
         return
-    started = read_config(storage, _CONFIG, _RESTORE_HINT)
+    started = read_run_config(storage)
     if changed := changed_settings(select_settings(started), select_settings(config)):
         restore = "restore those settings to resume it"
         raise TrainingError(
@@ -173,6 +173,11 @@ def check_same_settings(
 
 def _delete_hint(storage: Storage) -> str:
     return f"delete {storage.url}, which contains no epoch yet"
+
+
+def read_run_config(storage: Storage) -> Config:
+    """The settings that a run, sweep or cross-validation was started with."""
+    return read_config(storage, _CONFIG, _RESTORE_HINT)
 
 
 def check_storage_visible(run: Storage) -> None:

@@ -141,9 +141,11 @@ def test_folds_are_tuned_after_their_training(tmp_path: Path) -> None:
     words = ["tune-folds", str(tmp_path / "tune.toml"), str(tmp_path / "tuned")]
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, BundleError)
-    assert str(done.exception).startswith("fold 1 of 2: ")
-    assert "run `segfleet cross-validate` to its end first" in str(done.exception)
-    assert not (tmp_path / "tuned").exists()
+    assert str(done.exception) == (
+        f"cross-validation 'tiny' in {tmp_path}/cross_validations/tiny has no bundle of fold 1, 2 "
+        "of 2: run `segfleet cross-validate` with the same settings to its end first."
+    )
+    assert list(tmp_path.iterdir()) == [tmp_path / "tune.toml"], "no slice was prepared"
 
 
 def test_an_error_names_the_fold(ray_cluster: Connection, tmp_path: Path) -> None:

@@ -103,11 +103,13 @@ def test_classes_have_thresholds_of_their_own() -> None:
     probability = np.stack([0.8 * (y_true == 1), 0.42 * (y_true == 2)], -1).astype(np.float32)
     volumes = [PredictedVolume("a", y_true.astype(np.uint8), probability)]
     names = ["one", "two"]
-    chosen, dice, _ = choose_settings(
+    chosen, dice, tried = choose_settings(
         Predict(),
         mask_steps(names),
         lambda predict: compute_patient_dice(volumes, predict, names)["a"],
     )
+    # 0.5 is what they have.
+    assert [each.value for each in tried[1:]].count("0.5") == 0
     # 0.42 of 0.42 + 0.58.
     assert (chosen, dice) == (Predict(class_thresholds={"two": 0.4}), 1.0)
 
@@ -230,3 +232,5 @@ def test_patients_who_chose_the_settings_are_not_test_patients(
     is_again = any(each.chosen for each in views) and not views[-1].chosen
     assert len(passes) == 1 + len(views) + is_again
     assert passes[0][2] == "tuning the prediction on 1 validation slices"
+    # The start, each other value of a view, and the chosen views once more.
+    assert {total for _, total, _ in passes} == {1 + len(views) + 1}
