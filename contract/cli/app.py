@@ -63,6 +63,11 @@ def create_app(text: str) -> typer.Typer:
     return app
 
 
+def create_command_group() -> typer.Typer:
+    """The commands of one module; `app.add_typer(group)` adds them to those of its package."""
+    return typer.Typer(rich_markup_mode=None)
+
+
 def example_epilog(command: str) -> str:
     """The end of a command's --help: @app.command(epilog=example_epilog("segfleet train …"))."""
     # After this character a line is not wrapped, which would break it at a hyphen.

@@ -16,7 +16,8 @@ from contract.storage import open_storage
 from tests.histories import history
 from tests.small import FEW_SLICES, NETWORK
 from tests.trainer.conftest import Prepared
-from trainer.__main__ import app, format_table
+from trainer.__main__ import app
+from trainer.commands.evaluation import format_table
 from trainer.networks import registry
 from trainer.training import checkpoints
 from trainer.training.run_store import run_storage
@@ -233,7 +234,7 @@ def test_an_unknown_split_is_wrong_usage() -> None:
 
 def test_networks_are_listed_with_their_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     # Building all of them takes a minute.
-    monkeypatch.setattr("trainer.__main__.NETWORKS", NETWORKS[:2])
+    monkeypatch.setattr("trainer.commands.networks.NETWORKS", NETWORKS[:2])
     done = CliRunner().invoke(app, ["networks", "--image-size", "128"], catch_exceptions=False)
     assert done.exit_code == 0
     rows = [line.split()[:5] for line in done.stdout.splitlines()[1:] if not line.startswith(" ")]
