@@ -112,15 +112,14 @@ def tune_folds(
     The same as tune-bundle, after `segfleet cross-validate` with the same settings: every patient
     of the train and valid splits counts, predicted by the network that was not trained on the
     patient. Of [predict], only batch_size is that of the file: the choice starts from the settings
-    of the training. Also prints the Dice with settings chosen without the fold of the patient.
+    of the training. Also prints the Dice of nested cross-validation: with settings chosen without
+    the fold of the patient, starting from the defaults.
     """
     tuned = trainer.tune_folds(load_settings(config, overrides, lenient=lenient), output)
     _print_tried_settings(tuned.manifest)
     start = tuned.manifest.tried_settings[0].dice
-    typer.echo(
-        f"Dice of the patients of all folds: {tuned.dice:.4f}, before {start:.4f}; with settings "
-        f"chosen on the other folds, starting from the defaults, {tuned.nested_dice:.4f}"
-    )
+    typer.echo(f"Dice of the patients of all folds: {tuned.dice:.4f}, before {start:.4f}")
+    typer.echo(f"nested cross-validation: {tuned.nested_dice:.4f}")
     typer.echo(f"bundle: {open_storage(output).url}")
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 import shutil
 from pathlib import Path
 from statistics import fmean
@@ -39,7 +38,8 @@ def tiny(root: str) -> Config:
                 "num_workers": 1,
                 "epochs": 1,
                 "batch_size": 4,
-                "steps_per_epoch": 4,
+                "steps_per_epoch": 16,
+                "learning_rate": 0.02,
                 "preview_images": 0,
             },
         }
@@ -52,7 +52,7 @@ def test_every_patient_is_evaluated_once_by_a_network_that_has_not_seen_it(
     config = tiny(str(tmp_path))
     progress: list[tuple[int, int | None, str]] = []
     result = cross_validate(config, prepare_folds(config), lambda *each: progress.append(each))
-    assert progress[-1] == (8, 8, "2 of 2 folds are trained")
+    assert progress[-1] == (32, 32, "2 of 2 folds are trained")
     root = open_storage(f"{tmp_path}/cross_validations/tiny")
     rows = list(csv.DictReader(io.StringIO(root.read("patients.csv").decode())))
     patients = [row["patient"] for row in rows]
@@ -116,6 +116,7 @@ def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
     mean = result.estimate_of("dice").summary.mean
     assert tried[0].dice == pytest.approx(mean, abs=1e-6)
     chosen = [each for each in tried if each.chosen]
+    assert tried[0].dice > 0.1, "nothing is tested if no patient has a pixel of foreground"
     assert len(chosen) > 1, "nothing is tested if the first settings are the best"
     # Every fold with these settings has the Dice that was measured.
     predict = load_config(folder / "tuned/config.toml").predict
@@ -128,9 +129,10 @@ def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
         dice += [each for row in evaluation.table() if (each := row["dice"]) is not None]
     assert chosen[-1].dice == pytest.approx(fmean(dice), abs=1e-6)
     lines = done.stdout.splitlines()
-    line = next(each for each in lines if each.startswith("Dice of the patients"))
-    assert f"all folds: {fmean(dice):.4f}, before {mean:.4f}; with" in line
-    assert re.search(r"settings chosen on the other folds 0\.\d{4}$", line)
+    assert f"Dice of the patients of all folds: {fmean(dice):.4f}, before {mean:.4f}" in lines
+    line = next(each for each in lines if each.startswith("nested cross-validation: "))
+    # Few patients: what is chosen on one fold may be worse for the other one, but not much.
+    assert abs(float(line.split()[-1]) - mean) < 0.1
     again = CliRunner().invoke(app, words)
     assert isinstance(again.exception, BundleError)
     assert "has a bundle already" in str(again.exception)
