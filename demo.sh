@@ -41,7 +41,7 @@ except (urllib.error.URLError, OSError):
     sys.exit(1)
 PYTHON
     do
-        kill -0 $service # a service that ended has printed the reason
+        kill -0 "$service" 2>/dev/null || exit 1 # a service that ended has printed the reason
         sleep 1
     done
 }
