@@ -41,7 +41,10 @@ except (urllib.error.URLError, OSError):
     sys.exit(1)
 PYTHON
     do
-        kill -0 "$service" 2>/dev/null || exit 1 # a service that ended has printed the reason
+        if ! kill -0 "$service" 2>/dev/null; then # it has printed the reason
+            printf '%s\n' "All steps before this one are in $root; \`make serve\` repeats this one only."
+            exit 1
+        fi
         sleep 1
     done
 }

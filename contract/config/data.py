@@ -293,7 +293,8 @@ class Data(Section):
             re.compile(self.patient_id_regex)
         except re.error as error:
             raise ValueError(
-                f"data.patient_id_regex is not a valid regular expression: {error}"
+                f"data.patient_id_regex = {self.patient_id_regex!r} is not a valid regular "
+                f"expression ({error}): correct it, such as '^(PANCREAS_[0-9]+)'"
             ) from error
         return self
 

@@ -200,7 +200,10 @@ def find_slices(source: str) -> tuple[Storage, list[str]]:
         reason = "is not an image" if storage.path.exists() else "does not exist"
         raise DataError(f"{source} {reason}: give an image, a folder or an s3:// prefix of images.")
     if not keys:
-        raise DataError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}.")
+        raise DataError(
+            f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {storage.url}: name a folder or "
+            "s3:// prefix with images."
+        )
     return storage, keys
 
 

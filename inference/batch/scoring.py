@@ -143,7 +143,8 @@ def open_ground_truth(
         pattern = re.compile(patient_regex) if patient_regex is not None else None
     except re.error as error:
         raise ConfigError(
-            f"--patient-id-regex {patient_regex!r} is not a valid regular expression: {error}."
+            f"--patient-id-regex {patient_regex!r} is not a valid regular expression ({error}): "
+            "correct it, such as '^(PANCREAS_[0-9]+)'."
         ) from error
     storage, keys = find_slices(masks)
     if encoding.classes[0].value is not None:

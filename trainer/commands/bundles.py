@@ -120,6 +120,12 @@ def tune_folds(
     start = tuned.manifest.tried_settings[0].dice
     typer.echo(f"Dice of the patients of all folds: {tuned.dice:.4f}, before {start:.4f}")
     typer.echo(f"nested cross-validation: {tuned.nested_dice:.4f}")
+    if tuned.nested_dice < start:
+        typer.echo(
+            "warning: settings chosen on the other folds are worse than those before; the chosen "
+            "ones may be worse for new patients.",
+            err=True,
+        )
     typer.echo(f"bundle: {open_storage(output).url}")
 
 
@@ -174,7 +180,10 @@ def ensemble(
 
 
 def _print_tried_settings(manifest: "Manifest") -> None:
+    from trainer.evaluation.prediction_tuning import MIN_GAIN
+
     typer.echo(f"{'setting':32} {'value':28} {'Dice':>7}")
     for each in manifest.tried_settings:
         chosen = " chosen" if each.chosen else ""
         typer.echo(f"{each.setting:32} {each.value:28} {each.dice:7.4f}{chosen}")
+    typer.echo(f"a setting is changed only if its best value gains more than {MIN_GAIN}")

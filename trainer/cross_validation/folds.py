@@ -77,23 +77,38 @@ def prepare_trained_folds(
 
     Raises:
         BundleError: There is no such cross-validation, or a fold has no bundle yet.
+        ConfigError: It was started with other settings.
         UserError: As for prepare_folds.
     """
     folds, storage = fold_configs(config), results_storage(config)
-    bundles = [run_store.run_storage(each).child("bundle") for each in folds]
+    name = f"cross-validation {config.run.name!r}"
+    started = run_store.read_started_config(storage)
+    if started is None:
+        raise BundleError(
+            f"there is no {name} in {storage.url}: run `segfleet cross-validate` with these "
+            "settings first, or set run.name to that of a finished one."
+        )
+    pinned = pin_start_from(config, storage)
+    trained = pinned.model_copy(update={"predict": started.predict})
+    if changed := run_store.changed_settings(
+        started.training_settings(), trained.training_settings()
+    ):
+        raise ConfigError(
+            f"{name} in {storage.url} was trained with other settings ({'; '.join(changed)}): "
+            "restore those, or set run.name to that of another cross-validation."
+        )
     missing = [
-        str(each.data.fold)
-        for each, bundle in zip(folds, bundles, strict=True)
-        if not bundle.exists(MANIFEST)
+        each.data.fold
+        for each in folds
+        if not run_store.run_storage(each).child("bundle").exists(MANIFEST)
     ]
     if missing:
         raise BundleError(
-            f"cross-validation {config.run.name!r} in {storage.url} has no bundle of fold "
-            f"{', '.join(missing)} of {len(folds)}: run `segfleet cross-validate` with the same "
-            "settings to its end first."
+            f"{name} is not finished: fold {missing[0]} of {len(folds)} has no bundle in "
+            f"{run_store.run_storage(folds[missing[0] - 1]).url}; run `segfleet cross-validate` "
+            "with the same settings to its end first."
         )
-    predict = run_store.read_run_config(storage).predict
-    return prepare_folds(config.model_copy(update={"predict": predict}), on_progress)
+    return prepare_folds(trained, on_progress)
 
 
 def cross_validate(

@@ -11,10 +11,10 @@ from cluster.ray_internals import machine_memory_gb
 from contract.config import Cluster, Config, set_value, validate
 from contract.config.ini_reader import is_ini
 from contract.config.loader import create_config, flatten_settings, parse_toml, parse_values
-from contract.errors import ConfigError
+from contract.errors import ConfigError, DataError
 from contract.host_info import cpu_model, gpu_memory_gb, gpu_names
 from contract.progress import ProgressCallback, no_progress
-from contract.storage import open_storage
+from contract.storage import LocalStorage, open_storage
 from trainer.planning.decisions import (
     Choice,
     TrainingPlan,
@@ -126,9 +126,13 @@ def create_plan(
     is_local = not has_address(partial.cluster)
     resources = find_resources(partial.cluster)
     names = {key.removeprefix(_DATA) for key in given if key.startswith(_DATA)}
-    fingerprint = measure_fingerprint(
-        partial.data, names, partial.run.seed, open_storage(root), on_progress
-    )
+    storage = open_storage(root)
+    if isinstance(storage, LocalStorage) and not storage.path.is_dir():
+        raise DataError(
+            f"there is no folder {storage.url}: name the folder that contains your images and "
+            "masks (docs/data.md)."
+        )
+    fingerprint = measure_fingerprint(partial.data, names, partial.run.seed, storage, on_progress)
     plan = choose_settings(fingerprint, resources, minutes, given)
     for _ in range(_MEASUREMENTS if measure and is_local else 0):
         on_progress(0, None, "measuring training steps")

@@ -150,9 +150,9 @@ def check_same_settings(
         select_settings: The settings that must not change.
         is_empty: Whether it has no epoch or trial yet, so that deleting it loses nothing.
     """
-    if not storage.exists(_CONFIG):
+    started = read_started_config(storage)
+    if started is None:
         return
-    started = read_run_config(storage)
     if changed := changed_settings(select_settings(started), select_settings(config)):
         restore = "restore those settings to resume it"
         raise TrainingError(
@@ -175,9 +175,9 @@ def _delete_hint(storage: Storage) -> str:
     return f"delete {storage.url}, which contains no epoch yet"
 
 
-def read_run_config(storage: Storage) -> Config:
-    """The settings that a run, sweep or cross-validation was started with."""
-    return read_config(storage, _CONFIG, _RESTORE_HINT)
+def read_started_config(storage: Storage) -> Config | None:
+    """The settings that a run, sweep or cross-validation was started with; None if it was not."""
+    return read_config(storage, _CONFIG, _RESTORE_HINT) if storage.exists(_CONFIG) else None
 
 
 def check_storage_visible(run: Storage) -> None:

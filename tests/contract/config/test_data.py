@@ -27,7 +27,10 @@ FOLDER = {"source": "folder", "root": "/slices"}
         ({"valid_fraction": 0.6, "test_fraction": 0.4}, "no patient to train on"),
         ({"intensity_low": 5.0, "intensity_high": 5.0}, r"data\.intensity_low must be below"),
         ({"intensity_high": float("inf")}, "finite number"),
-        ({"patient_id_regex": "("}, r"data\.patient_id_regex is not a valid regular expression"),
+        (
+            {"patient_id_regex": "("},
+            r"patient_id_regex = '\(' is not a valid regular expression \(.*\): correct",
+        ),
         ({"mask_threshold": 65535}, "less than 65535"),
         ({"crop_rows": [0.5, 0.5]}, r"data\.crop_rows = \[0\.5, 0\.5\] is less than 0\.05 of a"),
         ({"crop_columns": [0.8, 0.2]}, r"such as \[0\.2, 0\.8\]"),

@@ -20,7 +20,11 @@ from contract.storage import LocalStorage, open_storage
 from tests.small import FEW_SLICES, NETWORK
 from trainer.__main__ import app
 from trainer.cross_validation.fold_settings import fold_configs
-from trainer.cross_validation.folds import cross_validate, prepare_folds
+from trainer.cross_validation.folds import (
+    cross_validate,
+    prepare_folds,
+    prepare_trained_folds,
+)
 from trainer.cross_validation.results import CrossValidation
 from trainer.evaluation.prediction_tuning import replace_predict
 from trainer.export.prediction_settings import export_with_settings
@@ -82,7 +86,12 @@ def test_every_patient_is_evaluated_once_by_a_network_that_has_not_seen_it(
     # A finished fold is not trained again, one that was deleted is, and the ensemble has it.
     runs = [run_store.run_storage(each) for each in fold_configs(config)]
     before = [run.read("run.json") for run in runs]
+    for changed in ({"train.epochs": 2}, {"data.folds": 3}):
+        with pytest.raises(ConfigError, match=r"was trained with other settings .*: restore those"):
+            prepare_trained_folds(config.with_values(changed))
     shutil.rmtree(tmp_path / "runs/tiny-fold2")
+    with pytest.raises(BundleError, match=r"is not finished: fold 2 of 2 has no bundle in .*fold2"):
+        prepare_trained_folds(config)
     words = ["cross-validate", str(tmp_path / "tiny.toml")]
     (tmp_path / "tiny.toml").write_text(to_toml(config))
     done = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -114,6 +123,7 @@ def check_tuning(config: Config, result: CrossValidation, folder: Path) -> None:
     tried = tuned.tried_settings
     # The settings to start from have the Dice of the report.
     mean = result.estimate_of("dice").summary.mean
+    assert mean is not None
     assert tried[0].dice == pytest.approx(mean, abs=1e-6)
     chosen = [each for each in tried if each.chosen]
     assert tried[0].dice > 0.1, "nothing is tested if no patient has a pixel of foreground"
@@ -144,8 +154,8 @@ def test_folds_are_tuned_after_their_training(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, BundleError)
     assert str(done.exception) == (
-        f"cross-validation 'tiny' in {tmp_path}/cross_validations/tiny has no bundle of fold 1, 2 "
-        "of 2: run `segfleet cross-validate` with the same settings to its end first."
+        f"there is no cross-validation 'tiny' in {tmp_path}/cross_validations/tiny: run `segfleet "
+        "cross-validate` with these settings first, or set run.name to that of a finished one."
     )
     assert list(tmp_path.iterdir()) == [tmp_path / "tune.toml"], "no slice was prepared"
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 import trainer
 from contract.config import Config
 from contract.config.loader import load_config
-from contract.errors import ConfigError
+from contract.errors import ConfigError, DataError
 from contract.storage import open_storage
 from tests.slice_folders import put_splits
 from tests.trainer.planning.fingerprints import CT
@@ -116,3 +116,9 @@ def test_the_network_that_a_measurement_leads_to_is_timed_too(
     assert len(timed) == 2
     assert timed[1] == planned.plan.shape
     assert timed[0].height > timed[1].height
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "nowhere")])
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception).startswith(f"there is no folder {tmp_path}/nowhere: name the folder")

@@ -100,15 +100,18 @@ def pair_labels(
         ignore_origin: Accept NIfTI labels with another origin.
 
     Returns:
-        The pairs, the volumes without labels, and the labels that fit no volume.
+        The pairs, the volumes without labels, and the labels that fit no volume. A volume whose
+        labels cannot be used is not one without labels.
     """
     labels_of: defaultdict[VolumeFile, list[LabelFile]] = defaultdict(list)
     failures: dict[str, str] = {}
+    named: set[VolumeFile] = set()
     for each in labels:
         try:
             labels_of[_find_volume(each, volumes, labels, ignore_origin=ignore_origin)].append(each)
         except DataError as error:
             failures[str(each.path)] = str(error)
+            named.update(_named_volumes(each, volumes, labels))
     for volume, files in labels_of.items():
         if len(files) > 1:
             listed = " and ".join(str(file.path) for file in files)
@@ -116,7 +119,8 @@ def pair_labels(
     pairs = [
         LabeledVolume(volume, files[0]) for volume, files in labels_of.items() if len(files) == 1
     ]
-    return Pairing(pairs, [volume for volume in volumes if volume not in labels_of], failures)
+    unlabeled = [volume for volume in volumes if volume not in labels_of and volume not in named]
+    return Pairing(pairs, unlabeled, failures)
 
 
 def check_value_names(names: Iterable[tuple[str, Mapping[int, str]]]) -> None:
@@ -189,8 +193,8 @@ def _find_series(
     """The series that a segmentation names, of the same patient."""
     candidates = [
         (volume, volume.series.headers[0])
-        for volume in volumes
-        if volume.series and volume.series.uid in header.referenced_series
+        for volume in _referenced_volumes(header, volumes)
+        if volume.series
     ]
     if not candidates:
         raise DataError(f"{labels.path} has no volume: its series is not in the given folders.")
@@ -207,6 +211,20 @@ def _find_series(
         )
     same_study = [volume for volume, first in same_patient if first.study == header.study]
     return _only_one(labels, same_study or [volume for volume, _ in same_patient])
+
+
+def _named_volumes(
+    labels: LabelFile, volumes: Sequence[VolumeFile], all_labels: Sequence[LabelFile]
+) -> list[VolumeFile]:
+    """The volumes that a label file may belong to, whether it fits them or not."""
+    if labels.header is not None:
+        return _referenced_volumes(labels.header, volumes)
+    return _candidates(labels, volumes, all_labels)
+
+
+def _referenced_volumes(header: SliceHeader, volumes: Sequence[VolumeFile]) -> list[VolumeFile]:
+    """The series that a segmentation names."""
+    return [each for each in volumes if each.series and each.series.uid in header.referenced_series]
 
 
 def _only_one(labels: LabelFile, fitting: Sequence[VolumeFile], remedy: str = "") -> VolumeFile:

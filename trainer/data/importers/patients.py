@@ -86,7 +86,8 @@ def check_regex(pattern: str | None) -> None:
         re.compile(pattern or "")
     except re.error as error:
         raise ConfigError(
-            f"--patient-id-regex '{pattern}' is not a valid regular expression: {error}."
+            f"--patient-id-regex '{pattern}' is not a valid regular expression ({error}): correct "
+            "it, such as '^(PANCREAS_[0-9]+)'."
         ) from error
 
 
