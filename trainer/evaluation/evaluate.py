@@ -229,8 +229,8 @@ def _describe_leakage(manifest: Manifest, dataset: Dataset, split: Split) -> str
     more = f" and {len(leaked) - _MAX_LISTED} more" if leaked[_MAX_LISTED:] else ""
     origin = " or a bundle that its training started from" if manifest.parents else ""
     return (
-        f"data leakage: {manifest.name}{origin} was trained on patients of the {split} split of "
-        f"{dataset.root} ({', '.join(leaked[:_MAX_LISTED])}{more})"
+        f"data leakage: bundle {manifest.name!r}{origin} was trained on patients of the {split} "
+        f"split of {dataset.root} ({', '.join(leaked[:_MAX_LISTED])}{more})"
     )
 
 
