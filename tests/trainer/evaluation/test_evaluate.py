@@ -135,7 +135,7 @@ def test_patients_of_a_bundle_that_it_was_started_from_are_not_new(prepared, thr
         one = dataclasses.replace(prepared.dataset.slices[0], split="test", patient=patient)
         dataset = dataclasses.replace(prepared.dataset, slices=(one,))
         check_patient_leakage(manifest, dataset, "test", prepared.config.data)
-        match = rf"thresholding or a bundle that its training started from .*\({patient}\)"
+        match = rf"'thresholding' or a bundle that its training started from .*\({patient}\)"
         with pytest.raises(DataError, match=match):
             check_patient_leakage(tuned, dataset, "test", prepared.config.data)
 
