@@ -215,7 +215,8 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
         for entry in root.list_objects("runs/demo")
         if entry.key.endswith("/checkpoint.json")
     )
-    assert written > requested
+    # Both are cut off to seconds, so that they may be equal.
+    assert written >= requested
     assert [(one.status, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
     assert "is not running" in head.run("stop", str(settings)).stderr
 
