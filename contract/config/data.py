@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from contract.config.section import WHOLE, ClassName, Finite, Fraction, Range, Section
+from contract.errors import ConfigError
 from contract.imaging.segmentation_class import (
     BACKGROUND_COLOR,
     Color,
@@ -14,6 +15,7 @@ from contract.imaging.segmentation_class import (
     create_classes,
     single_foreground,
 )
+from contract.patterns import compile_pattern
 
 MAX_FOLDS = 20
 """The largest data.folds."""
@@ -290,12 +292,10 @@ class Data(Section):
         if self.intensity_low >= self.intensity_high:
             raise ValueError("data.intensity_low must be below data.intensity_high")
         try:
-            re.compile(self.patient_id_regex)
-        except re.error as error:
-            raise ValueError(
-                f"data.patient_id_regex = {self.patient_id_regex!r} is not a valid regular "
-                f"expression ({error}): correct it, such as '^(PANCREAS_[0-9]+)'"
-            ) from error
+            compile_pattern("data.patient_id_regex =", self.patient_id_regex)
+        except ConfigError as error:
+            # pydantic collects these.
+            raise ValueError(str(error).removesuffix(".")) from error
         return self
 
     def _check_folds(self) -> None:

@@ -149,7 +149,7 @@ def find_volumes(source: Path, on_progress: ProgressCallback = no_progress) -> V
         DataError: There is no such file, or a file has a damaged header.
     """
     if not source.exists():
-        raise DataError(f"there is no file or folder {source}: name existing ones.")
+        raise DataError(f"there is no file or folder {source}: give one that exists.")
     files = sorted(iterate_visible_files(source)) if source.is_dir() else [source]
     contents = _FoundFiles(source)
     for done, file in enumerate(files, start=1):

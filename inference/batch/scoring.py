@@ -20,6 +20,7 @@ from contract.imaging.file_names import normalized_stem
 from contract.imaging.mask_encoding import MaskEncoding, UnknownValuesError
 from contract.imaging.mask_values import count_values, decide_threshold
 from contract.imaging.segmentation_class import SegmentationClass
+from contract.patterns import compile_pattern
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage
 from contract.tables import to_csv
@@ -139,13 +140,9 @@ def open_ground_truth(
         ConfigError: The expression is not valid, or a threshold is given for classes with values.
         DataError: There are no masks, or their values do not suggest a threshold.
     """
-    try:
-        pattern = re.compile(patient_regex) if patient_regex is not None else None
-    except re.error as error:
-        raise ConfigError(
-            f"--patient-id-regex {patient_regex!r} is not a valid regular expression ({error}): "
-            "correct it, such as '^(PANCREAS_[0-9]+)'."
-        ) from error
+    pattern = None
+    if patient_regex is not None:
+        pattern = compile_pattern("--patient-id-regex", patient_regex)
     storage, keys = find_slices(masks)
     if encoding.classes[0].value is not None:
         if threshold is not None:

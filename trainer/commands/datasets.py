@@ -20,6 +20,7 @@ from contract.cli.options import (
 from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster
 from contract.errors import ConfigError
+from contract.patterns import compile_pattern
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ def import_volumes(
     Volumes that OUTPUT has already are skipped.
     """
     from trainer.data.importers.dataset_import import plan_import, run_import
-    from trainer.data.importers.patients import PatientRule, check_regex
+    from trainer.data.importers.patients import PatientRule
     from trainer.data.importers.slice_files import ImportOptions
 
-    check_regex(patient_id_regex)
+    compile_pattern("--patient-id-regex", patient_id_regex or "")
     if window and window[0] >= window[1]:
         raise typer.BadParameter("LOW must be below HIGH", param_hint="--window")
     options = ImportOptions(

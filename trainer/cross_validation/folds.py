@@ -174,6 +174,7 @@ class _Training:
     on_progress: ProgressCallback
     ended: "queue.Queue[tuple[FoldRun, BaseException | None]]" = field(default_factory=queue.Queue)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: FoldProgress = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = FoldProgress(len(self.runs))

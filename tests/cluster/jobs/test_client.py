@@ -198,6 +198,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     assert "continues without this terminal" in output
     before = checkpoints(settings)
     wait_until(lambda: checkpoints(settings) != before)
+    at_request = checkpoints(settings)
     asked = head.run("stop", str(settings))
     assert "after its next checkpoint" in asked.stdout
     ended = head.run("logs", str(settings))
@@ -217,6 +218,7 @@ def test_ctrl_c_detaches_and_stop_waits_for_a_checkpoint(head: Head, settings: P
     )
     # Both are cut off to seconds, so that they may be equal.
     assert written >= requested
+    assert checkpoints(settings) - at_request
     assert [(one.status, one.exit_code) for one in jobs_kept(settings)] == [("stopped", 130)]
     assert "is not running" in head.run("stop", str(settings)).stderr
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contract.errors import ConfigError, DataError
+from contract.errors import DataError
 from contract.imaging.volume_files import VolumeFile
 from trainer.data.splits import find_patient
 
@@ -78,17 +78,6 @@ class PatientRule:
                 "--patient-id-regex."
             )
         return patient_id
-
-
-def check_regex(pattern: str | None) -> None:
-    """ConfigError if a user's regular expression is not valid."""
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise ConfigError(
-            f"--patient-id-regex '{pattern}' is not a valid regular expression ({error}): correct "
-            "it, such as '^(PANCREAS_[0-9]+)'."
-        ) from error
 
 
 def name_volumes(
