@@ -4,7 +4,7 @@ tests/cluster/test_ray_internals.py fails if a new version of Ray changes any of
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,22 @@ def start_autoscaling_coordinator() -> None:
     )
 
     get_or_create_autoscaling_coordinator()
+
+
+def controller_callback(on_start: Callable[[Any], object]) -> Any:
+    """A callback of Ray Train that calls on_start with the handle of the controller.
+
+    It is called in the process of the controller, an actor of which the public API of Ray Train
+    gives no handle, when that starts.
+    """
+    # Imported here, because a light client has no Ray Train.
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class StartCallback(ControllerCallback):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            on_start(ray.get_runtime_context().current_actor)
+
+    return StartCallback()
 
 
 def worker_process(error: BaseException) -> str:

@@ -34,6 +34,7 @@ LONGEST_FIRST = ("test_training", "test_sweep", "test_cluster", "test_client")
 SHARED_RAY_FILES = (
     "tests/end_to_end/test_training.py",
     "tests/tuning/test_sweep.py",
+    "tests/trainer/training/test_fit_thread.py",
     "tests/trainer/training/test_launcher.py",
     "tests/trainer/cross_validation/test_folds.py",
     "tests/trainer/training/test_progress_actor.py",

@@ -1,9 +1,7 @@
 """Starting and ending the service on the connected Ray cluster."""
 
 import logging
-import threading
 import time
-from contextlib import suppress
 
 from ray import serve
 from ray.exceptions import RayError
@@ -52,7 +50,8 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
                 f"{error} Ray Serve keeps trying to replace the previous service: deploy that one "
                 "again, or end it with `segfleet shutdown`."
             ) from error
-        threading.Thread(target=_delete_application, daemon=True).start()
+        # Waiting until the replicas have ended takes up to 60 s more.
+        serve.delete(APPLICATION, _blocking=False)
         while is_deployed():
             time.sleep(_POLL_INTERVAL_S)
         raise
@@ -65,12 +64,6 @@ def stop_service() -> bool:
     if deployed:
         serve.delete(APPLICATION)
     return deployed
-
-
-def _delete_application() -> None:
-    """Delete the service; serve.delete waits for the replicas, at most 60 s."""
-    with suppress(TimeoutError, RayError):
-        serve.delete(APPLICATION)
 
 
 def is_deployed() -> bool:

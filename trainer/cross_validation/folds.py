@@ -8,6 +8,7 @@ of the fold, which it was not trained on.
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ from trainer.cross_validation.fold_settings import fold_configs, fold_name, name
 from trainer.cross_validation.results import CrossValidation, Fold, write_results
 from trainer.data.dataset_index import Dataset, prepare_dataset
 from trainer.training import launcher, run_store
+from trainer.training.fit_thread import STOP_TIMEOUT_S
 from trainer.training.run_lease import run_lease
 from trainer.training.start_from import pin_start_from
 
@@ -172,6 +174,7 @@ class _Training:
     config: Config
     runs: Sequence[FoldRun]
     on_progress: ProgressCallback
+    threads: list[threading.Thread] = field(default_factory=list)
     ended: "queue.Queue[tuple[FoldRun, BaseException | None]]" = field(default_factory=queue.Queue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: FoldProgress = field(init=False)
@@ -199,7 +202,7 @@ class _Training:
                         errors.append(_describe(fold, error))
                 self._report(finished)
         finally:
-            self.cancelled.set()
+            self._cancel()
         if errors:
             raise TrainingError(
                 f"{' '.join(errors)} Finished epochs are kept; the same command continues with "
@@ -215,7 +218,9 @@ class _Training:
 
     def _start(self, fold: FoldRun) -> None:
         name = f"fold {fold.number}"
-        threading.Thread(target=self._train, args=(fold,), name=name, daemon=True).start()
+        thread = threading.Thread(target=self._train, args=(fold,), name=name, daemon=True)
+        self.threads.append(thread)
+        thread.start()
 
     def _train(self, fold: FoldRun) -> None:
         try:
@@ -224,6 +229,13 @@ class _Training:
             self.ended.put((fold, error))
         else:
             self.ended.put((fold, None))
+
+    def _cancel(self) -> None:
+        """End the folds that still train, before this process disconnects from Ray."""
+        self.cancelled.set()
+        deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
+        for thread in self.threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _note_steps(self, fold: FoldRun, done: int, total: int | None, note: str) -> None:
         if self.cancelled.is_set():

@@ -22,7 +22,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
 from cluster.connection import memory_note, process_temp_folder, ray_session
-from cluster.ray_internals import start_autoscaling_coordinator
+from cluster.ray_internals import controller_callback, start_autoscaling_coordinator
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
 from contract.host_info import host_info
@@ -33,6 +33,7 @@ from trainer.data import dataset_index
 from trainer.data.dataset_index import Dataset
 from trainer.training import checkpoints, run_store
 from trainer.training.failures import FailureCallback, WorkerFailure, user_error_from
+from trainer.training.fit_thread import FitThread
 from trainer.training.progress_actor import (
     POLL_INTERVAL_S,
     ProgressReport,
@@ -96,9 +97,7 @@ def _train_unfinished(
     # The states are read, not only listed: the workers skip a damaged one.
     if latest := checkpoints.load_latest(run.child("checkpoints")):
         log.info("run %s resumes after epoch %d", config.run.name, latest[0].epochs)
-    count = config.train.num_workers
-    workers = f"{count} worker{'s' if count > 1 else ''}"
-    on_progress(0, None, f"starting {workers} (Ray and TensorFlow may take a minute)")
+    on_progress(*_start_progress(config.train))
     with ray_session(config.cluster) as session:
         # A local cluster never grows, so waiting for resources that it lacks would not end.
         if session.is_local:
@@ -113,6 +112,12 @@ def _train_unfinished(
     assert finished, "a worker group that ended without an error has written run.json"
     warn_if_untrained(config.run.name, finished)
     return finished
+
+
+def _start_progress(train: Train) -> tuple[int, None, str]:
+    """The progress until the workers have started."""
+    workers = f"{train.num_workers} worker{'s' if train.num_workers > 1 else ''}"
+    return 0, None, f"starting {workers} (Ray and TensorFlow may take a minute)"
 
 
 def warn_if_untrained(name: str, result: run_store.RunResult) -> None:
@@ -149,21 +154,14 @@ def _run_worker_group(
     config: Config, dataset: Dataset, on_progress: ProgressCallback, folder: str
 ) -> None:
     progress_actor = create_progress_actor()
-    trainer = create_trainer(config, dataset, progress_actor, folder)
-    errors: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:
-            errors.append(error)
-
-    # In a thread, because in the main thread Ray Train replaces the handler of Ctrl-C.
-    thread = threading.Thread(target=fit, name="ray-train", daemon=True)
+    thread = FitThread(create_trainer(config, dataset, progress_actor, folder), progress_actor)
     thread.start()
-    monitor_progress(thread, progress_actor, config, on_progress)
-    if errors:
-        raise user_error_from(errors[0], config.train) from errors[0]
+    try:
+        monitor_progress(thread, progress_actor, config, on_progress)
+    finally:
+        thread.stop()
+    if thread.error is not None:
+        raise user_error_from(thread.error, config.train) from thread.error
 
 
 def create_trainer(
@@ -193,7 +191,10 @@ def create_trainer(
             name=name,
             storage_path=folder,
             failure_config=FailureConfig(max_failures=train.max_failures),
-            callbacks=[FailureCallback(progress_actor)],
+            callbacks=[
+                FailureCallback(progress_actor),
+                controller_callback(progress_actor.set_controller.remote),
+            ],
         ),
     )
 
@@ -245,6 +246,9 @@ def monitor_progress(
 ) -> None:
     """Pass progress on until the worker group has ended, and log each restart of it.
 
+    on_progress is called at each poll, also before the first progress, so that it can end the group
+    by raising.
+
     Raises ClusterError if its workers do not start, or were lost and do not start again; Ray Train
     itself would try to place them indefinitely.
     """
@@ -257,7 +261,7 @@ def monitor_progress(
             log_restart(failures, restarts, config)
         if report.progress:
             started = True
-            on_progress(*report.progress)
+        on_progress(*(report.progress or _start_progress(config.train)))
         if report.heartbeats not in (0, heartbeats):
             heartbeats, last_heartbeat = report.heartbeats, time.monotonic()
         silence_s = time.monotonic() - last_heartbeat

@@ -1,4 +1,4 @@
-"""Progress and failures of a worker group: held by a Ray actor, read by the driver."""
+"""Progress and failures of a worker group, and its controller: held by an actor for the driver."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.placement_groups import remove_orphaned
 from trainer.training.failures import WorkerFailure
 
 # How often the driver reads progress, and rank 0 sends it, in seconds.
@@ -44,6 +45,7 @@ class ProgressActor:
         self._heartbeats = 0
         self._failures: list[list[WorkerFailure]] = []
         self._stalls: dict[int, float] = {}
+        self._controller: Any = None
 
     def update(self, done: int, total: int | None, note: str) -> None:
         """Replace the progress."""
@@ -68,6 +70,18 @@ class ProgressActor:
         if seconds is None:
             return failure
         return replace(failure, reason=f"stopped responding for {seconds:.0f} s")
+
+    def set_controller(self, controller: Any) -> None:
+        """Record the handle of Ray Train's controller."""
+        self._controller = controller
+
+    def controller(self) -> Any:
+        """The handle of Ray Train's controller; None before it has started."""
+        return self._controller
+
+    def remove_orphaned(self) -> None:
+        """Remove the placement groups of dead controllers; Ray Client cannot read their table."""
+        remove_orphaned()
 
     def latest(self) -> ProgressReport:
         """The latest progress and all failures."""

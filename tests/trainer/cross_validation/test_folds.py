@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+import threading
 from pathlib import Path
 from statistics import fmean
 
@@ -185,3 +186,18 @@ def test_settings_are_not_chosen_on_the_patients_of_a_fold(tmp_path: Path) -> No
     values = {"data.folds": 2, "predict.tune_on_validation": True, "storage.root": str(tmp_path)}
     with pytest.raises(ConfigError, match=r"tune_on_validation = true .* set it to false"):
         prepare_folds(Config().with_values(values))
+
+
+def test_an_interruption_ends_the_threads_of_all_folds(
+    ray_cluster: Connection, tmp_path: Path
+) -> None:
+    def interrupt(done: int, total: int | None, note: str) -> None:
+        raise KeyboardInterrupt
+
+    config = tiny(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(config, prepare_folds(config), interrupt)
+    names = {thread.name for thread in threading.enumerate()}
+    assert names.isdisjoint({"fold 1", "fold 2", "ray-train"})
+    # Their leases are released: the same command continues at once.
+    assert open_storage(str(tmp_path)).list_objects("leases") == []
