@@ -212,6 +212,9 @@ class Data(Section):
     split is not changed."""
     fold: Annotated[int, Field(ge=1)] = 1
     """With folds, the fold that is the valid split; the others are the train split."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+    """Seed of the splits, the folds and the phantom that segfleet draws; absent: run.seed. If it is
+    set, runs with another run.seed have the same patients in each split."""
     allow_patient_overlap: bool = False
     """Accept a patient that is in two splits, or that an evaluated network was trained on (the
     metrics are then not by patient)."""

@@ -136,7 +136,7 @@ def prepare_dataset(
 
     Args:
         data: The settings [data].
-        seed: The seed of the phantom and of the splits.
+        seed: The seed of the phantom, the splits and the folds if data.seed is absent: run.seed.
         storage: The storage of storage.root, in which the index is saved.
         on_progress: Called after each slice: first when the phantom is drawn, then when slices are
             checked.
@@ -149,6 +149,7 @@ def prepare_dataset(
             different sizes, a name without a patient, a patient or an image in two splits, a split
             that is empty (but test) or has no foreground.
     """
+    seed = seed if data.seed is None else data.seed
     folder = storage.child(f"datasets/{dataset_id(data, seed)}")
     if data.source == "phantom":
         dataset = _prepare_phantom(data, seed, folder, on_progress)
@@ -357,7 +358,7 @@ def _check_fold(
         if not data.folds:
             raise
         raise DataError(
-            f"fold {data.fold} of {data.folds}: {error} With fewer folds or another run.seed the "
+            f"fold {data.fold} of {data.folds}: {error} With fewer folds or another data.seed the "
             "patients are assigned differently."
         ) from error
 

@@ -138,6 +138,15 @@ def test_a_pool_is_split_by_patient(pool: Storage, home: Storage) -> None:
     assert {split: set(patients) for split, patients in written.items()} == homes
 
 
+def test_the_seed_of_the_data_keeps_the_splits_of_another_run(pool: Storage, home: Storage) -> None:
+    unsplit = settings(pool, layout="unsplit", valid_fraction=0.2, test_fraction=0.3)
+    for data in (unsplit, unsplit.model_copy(update={"folds": 2}), PHANTOM):
+        fixed = data.model_copy(update={"seed": 0})
+        first = prepare_dataset(data, 0, home)
+        assert prepare_dataset(fixed, 1, home) == first
+        assert prepare_dataset(data, 1, home).fingerprint != first.fingerprint
+
+
 def test_a_pools_split_stays_when_slices_are_added(pool: Storage, home: Storage) -> None:
     data = settings(pool, layout="unsplit")
     first = {case.name: case.split for case in prepare_dataset(data, 0, home).slices}
