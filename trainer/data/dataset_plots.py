@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -99,18 +100,27 @@ def plot_intensity_histograms(
 ) -> bytes:
     """Raw intensities of each split: of all pixels, and of the foreground; a PNG."""
     figure = curves.new_figure(9.5, 3.4)
-    panels = figure.subplots(1, 2)
+    pixels, foreground = figure.subplots(1, 2)
     for axis, name, title in (
-        (panels[0], "pixels", "Intensity of all pixels"),
-        (panels[1], "foreground", "Intensity of the foreground"),
+        (pixels, "pixels", "Intensity of all pixels"),
+        (foreground, "foreground", "Intensity of the foreground"),
     ):
         _draw_densities(axis, {split: getattr(histograms[split], name) for split in SPLITS})
-        for edge in window:
-            axis.axvline(edge, color=curves.MARK, lw=1.0, ls=(0, (4, 3)), zorder=1)
         curves.style_axes(axis, title, "raw intensity", "fraction of pixels")
         axis.set_yscale("log", nonpositive="clip")
-    _draw_legend_above(panels[0])
+    # The legend of the left panel has no room for the window.
+    _draw_legend_above(pixels)
+    _draw_window(pixels, window)
+    _draw_legend_above(foreground, [_draw_window(foreground, window)])
     return curves.encode_figure(figure)
+
+
+def _draw_window(axis: Axes, window: tuple[float, float]) -> Artist:
+    """A line at both ends of the intensity window; returns the entry of the legend."""
+    style = {"color": curves.MARK, "lw": 1.0, "ls": (0, (4, 3)), "zorder": 1}
+    low, high = window
+    axis.axvline(high, **style)
+    return axis.axvline(low, label=f"window {low:g} to {high:g}", **style)
 
 
 def _draw_densities(axis: Axes, counts: dict[Split, NDArray[np.int64]]) -> None:
@@ -129,9 +139,13 @@ def _draw_densities(axis: Axes, counts: dict[Split, NDArray[np.int64]]) -> None:
             axis.stairs(sums / total, edges + MIN_INTENSITY, color=color, label=split, lw=1.6)
 
 
-def _draw_legend_above(axis: Axes) -> None:
-    if axis.get_legend_handles_labels()[0]:
+def _draw_legend_above(axis: Axes, handles: Sequence[Artist] | None = None) -> None:
+    """A legend right of the title, of what has a label; handles: of these only."""
+    if handles is None:
+        handles = axis.get_legend_handles_labels()[0]
+    if handles:
         axis.legend(
+            handles=handles,
             frameon=False,
             fontsize=8,
             ncols=3,
