@@ -15,6 +15,7 @@ from contract.cli.options import ConfigFile, Lenient, Overrides, Verbose
 from contract.cli.progress_bar import progress_bar
 from contract.config import Config
 from contract.errors import ClusterError, StorageError
+from contract.plurals import pluralize
 
 if TYPE_CHECKING:
     from cluster.jobs.client import JobClient, JobInfo, JobStatus
@@ -336,7 +337,7 @@ def upload(
     files = uploading.find_changed_files(folder, storage)
     with progress_bar("uploading", len(files)) as bar:
         uploading.upload_files(folder, files, storage, lambda name: bar.update(1, name))
-    typer.echo(f"uploaded {len(files)} files to {storage.url}")
+    typer.echo(f"uploaded {pluralize(len(files), 'file')} to {storage.url}")
 
 
 def _spot_price(config: Config) -> tuple[float | None, str]:

@@ -30,6 +30,7 @@ from cluster.resources import (
 from contract.config import Cluster, Config, Serve
 from contract.errors import ClusterError
 from contract.host_info import cpu_count, gpu_count
+from contract.plurals import pluralize
 
 WorkerCount = Literal["min_workers", "max_workers"]
 """The size of a cluster that scales automatically: at its start, or at its largest."""
@@ -87,7 +88,9 @@ def _check_sweep(
     train, sweep = config.train, config.sweep
     request, limit = trial_request(train, sweep), sweep.max_concurrent_trials
     concurrent = min(max_concurrent_trials(train, sweep, nodes), limit or UNLIMITED)
-    text = f"{sweep.num_samples} trials, each {_describe(request)}: {concurrent} at once"
+    text = (
+        f"{pluralize(sweep.num_samples, 'trial')}, each {_describe(request)}: {concurrent} at once"
+    )
     errors = placement_errors(request, nodes)
     initial = max_concurrent_trials(train, sweep, initial_nodes)
     if limit is None and initial < min(concurrent, sweep.num_samples):

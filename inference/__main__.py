@@ -25,6 +25,7 @@ from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster, Config
 from contract.errors import ClusterError, RegistryError
 from contract.imaging.segmentation_class import MaskFormat, VolumeFormat
+from contract.plurals import pluralize
 from contract.storage import Storage
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def predict(
     ray_cluster = Cluster(address=address) if cluster or address else None
     failures = _predict(job, bundle_storage, remaining, batch_size, ray_cluster)
     count = len(keys) - len(failures)
-    typer.echo(f"{count} mask{'' if count == 1 else 's'} in {job.output.url}")
+    typer.echo(f"{pluralize(count, 'mask')} in {job.output.url}")
     if true_masks:
         failures |= _score(true_masks, job, [key for key in keys if key not in failures])
     _report_failures(failures)
@@ -426,7 +427,7 @@ def _predict_volumes(
     for row in list(rows.values())[:_MAX_ROWS]:
         volumes = ", ".join(f"{name} {ml:.1f} ml" for name, ml in row.ml.items())
         typer.echo(f"{row.patient:{width}} {row.slices:5} slices  {volumes}")
-    typer.echo(f"{len(rows)} mask{'' if len(rows) == 1 else 's'} in {job.output.url}")
+    typer.echo(f"{pluralize(len(rows), 'mask')} in {job.output.url}")
     _report_failures(failures)
 
 

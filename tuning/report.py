@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from contract.config import Config, ParameterSpec, SettingValue
 from contract.host_info import host_info
+from contract.plurals import pluralize
 from contract.storage import Storage
 from contract.tables import to_csv
 from trainer.components import lr_schedule
@@ -94,7 +95,7 @@ def describe_networks(trials: Sequence[Trial], monitor: str) -> list[str]:
         best = own[0].best_epoch(monitor)
         score = f"{best[monitor]:.4f} (trial {own[0].number})" if best else "none"
         seconds = sum(training_seconds(trial) for trial in own)
-        count = f"{len(own)} trial{'' if len(own) == 1 else 's'}"
+        count = pluralize(len(own), "trial")
         lines.append(f"{name}: best {monitor} {score}, {count}, {seconds:.0f} s")
     return lines if None not in names else []
 
@@ -123,7 +124,7 @@ def format_sweep_status(trials: Sequence[Trial], monitor: str) -> str:
     """The status of a sweep in one clause, for its progress bar."""
     running = [trial for trial in trials if trial.status == "running"]
     epochs = sum(len(trial.history) for trial in trials)
-    text = f"{len(running)} running, {epochs} epochs"
+    text = f"{len(running)} running, {pluralize(epochs, 'epoch')}"
     first = rank_trials(trials, monitor)[0] if trials else None
     best = first.best_epoch(monitor) if first else None
     if first is None or best is None:

@@ -19,6 +19,7 @@ from contract.errors import DataError, first_line
 from contract.imaging.dicom_files import SliceHeader, read_pixels
 from contract.imaging.dicom_series import DicomSeries
 from contract.imaging.volume import Geometry, Volume
+from contract.plurals import pluralize
 
 # Of a voxel: how far a pixel of a frame may be from the center of a voxel of the series.
 _MAX_DISPLACEMENT = 0.25
@@ -144,7 +145,7 @@ def read_segmentation(path: Path) -> Segmentation:
         stacked = pixels if pixels.ndim == 3 else pixels[None]
         frame_groups = dataset.PerFrameFunctionalGroupsSequence
         if len(stacked) != len(frame_groups):
-            count = f"{len(stacked)} frame{'' if len(stacked) == 1 else 's'}"
+            count = pluralize(len(stacked), "frame")
             raise DataError(
                 f"{path} has positions of {len(frame_groups)} frames, but {count}: export it again."
             )

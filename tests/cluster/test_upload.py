@@ -37,7 +37,7 @@ def test_a_folder_is_uploaded_and_then_only_what_is_new(tmp_path: Path, s3: str)
     (tmp_path / "b.png").write_bytes(b"longer than before")
     assert [path.name for path in find_changed_files(tmp_path, storage)] == ["b.png"]
     output = run(tmp_path, f"{s3}/slices")
-    assert "uploaded 1 files" in output
+    assert "uploaded 1 file " in output
     assert "uploading: 1/1 b.png" in output
 
 

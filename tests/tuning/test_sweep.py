@@ -85,7 +85,7 @@ def swept(ray_cluster: Connection, root: Path) -> sweep.SweepResult:
     killed: list[int] = []
 
     def kill_one_after_its_first_epoch(done: int, total: int | None, note: str) -> None:
-        if not killed and " 1 epochs" in note:
+        if not killed and " 1 epoch," in note:
             killed.append(titled(TRIAL)[0])
             os.kill(killed[0], signal.SIGKILL)
 

@@ -8,6 +8,7 @@ import trainer
 from contract.cli.app import create_command_group, example_epilog, load_settings
 from contract.cli.options import ConfigFile, Lenient, Overrides, ShowConfig, Verbose
 from contract.config import Config
+from contract.plurals import pluralize
 
 app = create_command_group()
 
@@ -79,7 +80,7 @@ def _interruption(config: Config) -> str:
 
     run = run_store.run_storage(config)
     epochs = run_store.count_epochs(run)
-    kept = f"{epochs} finished epoch{'' if epochs == 1 else 's'} of {config.train.epochs}"
+    kept = f"{pluralize(epochs, 'finished epoch')} of {config.train.epochs}"
     return (
         f"interrupted: {kept} are kept in {run.url}; the same command resumes the training."
         if epochs

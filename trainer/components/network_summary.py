@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from contract.plurals import pluralize
 from trainer.visualization.network_graph import Stage, render_network_graph
 
 # encoder_0_1_conv belongs to encoder_0, block2a_expand_conv to block2a, probability to itself.
@@ -152,7 +153,7 @@ def _sources(layer: Any) -> Iterator[str]:
 
 
 def _describe(layers: Sequence[Any]) -> str:
-    count = f"{len(layers)} layer{'' if len(layers) == 1 else 's'}"
+    count = pluralize(len(layers), "layer")
     weights = [weight for layer in layers for weight in layer.trainable_weights]
     return f"{count}, {format_count(count_parameters(weights))}" if weights else count
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from contract.imaging.decode import read_image
 from contract.imaging.encode import encode_png
+from contract.plurals import pluralize
 from contract.storage import Storage
 from trainer.data.dataset_index import SPLITS, Dataset, SliceRecord, Split
 from trainer.data.dataset_stats import MIN_INTENSITY, IntensityHistogram, PatientStats
@@ -36,7 +37,8 @@ def plot_slice_counts(patients: Sequence[PatientStats]) -> bytes:
         positions = [index for index, stats in enumerate(patients) if stats.split == split]
         heights = [patients[index].slices for index in positions]
         if positions:
-            label = f"{split}: {len(positions)} patients, {sum(heights)} slices"
+            counts = pluralize(len(positions), "patient"), pluralize(sum(heights), "slice")
+            label = f"{split}: {', '.join(counts)}"
             axis.bar(positions, heights, color=SPLIT_COLORS[split], label=label, width=0.8)
     curves.style_axes(axis, "Slices of each patient", "", "slices")
     axis.grid(visible=False, axis="x")

@@ -20,6 +20,7 @@ from typing import Any, Literal, final
 
 from cluster.resources import Node
 from contract.config.section import WHOLE
+from contract.plurals import pluralize
 from trainer.planning.fingerprint import DatasetFingerprint
 from trainer.planning.sizing import (
     CPU_BATCH,
@@ -192,7 +193,8 @@ def _add_crop(
 
 def _layout_reason(fingerprint: DatasetFingerprint) -> str:
     counts = ", ".join(
-        f"{split} {fingerprint.slices[split]} slices of {fingerprint.patients[split]} patients"
+        f"{split} {pluralize(fingerprint.slices[split], 'slice')} of "
+        f"{pluralize(fingerprint.patients[split], 'patient')}"
         for split in fingerprint.slices
     )
     if fingerprint.layout == "presplit":

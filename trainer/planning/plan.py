@@ -13,6 +13,7 @@ from contract.config.ini_reader import is_ini
 from contract.config.loader import create_config, flatten_settings, parse_toml, parse_values
 from contract.errors import ConfigError, DataError
 from contract.host_info import cpu_model, gpu_memory_gb, gpu_names
+from contract.plurals import pluralize
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import LocalStorage, open_storage
 from trainer.planning.decisions import (
@@ -190,5 +191,6 @@ def _heading(
     return [
         f"Settings for {root}, chosen by segfleet plan for {minutes:g} minutes on {where}: "
         f"{describe_nodes(resources.nodes)}.",
-        f"{total} slices of {sum(fingerprint.patients.values())} patients; {decoded}.",
+        f"{pluralize(total, 'slice')} of "
+        f"{pluralize(sum(fingerprint.patients.values()), 'patient')}; {decoded}.",
     ]

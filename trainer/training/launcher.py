@@ -26,6 +26,7 @@ from cluster.ray_internals import controller_callback, start_autoscaling_coordin
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
 from contract.host_info import host_info
+from contract.plurals import pluralize
 from contract.progress import ProgressCallback, no_progress
 from contract.storage import Storage, open_storage
 from contract.temp_folders import folder_prefix
@@ -116,7 +117,7 @@ def _train_unfinished(
 
 def _start_progress(train: Train) -> tuple[int, None, str]:
     """The progress until the workers have started."""
-    workers = f"{train.num_workers} worker{'s' if train.num_workers > 1 else ''}"
+    workers = pluralize(train.num_workers, "worker")
     return 0, None, f"starting {workers} (Ray and TensorFlow may take a minute)"
 
 
@@ -316,7 +317,7 @@ def startup_error(cluster: Cluster, train: Train, started: bool) -> str:
         fault = f"did not start within cluster.start_timeout_s = {cluster.start_timeout_s:.0f} s"
         remedy = "or wait longer"
     return (
-        f"the {train.num_workers} training worker{'' if train.num_workers == 1 else 's'} "
+        f"the {pluralize(train.num_workers, 'training worker')} "
         f"({train.cpus_per_worker} CPUs and {train.gpus_per_worker} GPUs each) {fault}; the "
         f"cluster has {free.get('CPU', 0):.0f} CPUs and {free.get('GPU', 0):.0f} GPUs free: "
         f"request less or add nodes, {remedy}."

@@ -18,6 +18,7 @@ from contract.config.loader import to_toml
 from contract.errors import DataError, TrainingError
 from contract.host_info import HostInfo
 from contract.imaging.intensity_scaling import IntensityScaling
+from contract.plurals import pluralize
 from contract.state_files import read_config, read_json
 from contract.storage import Storage, open_storage
 from trainer.data.dataset_index import (
@@ -128,7 +129,8 @@ def check_batch_size(dataset: Dataset, train: Train) -> None:
     if train.batch_size > count:
         raise DataError(
             f"train.batch_size = {train.batch_size} is larger than the training split of "
-            f"{dataset.root}, which has {count} slices: set train.batch_size to at most {count}."
+            f"{dataset.root}, which has {pluralize(count, 'slice')}: set train.batch_size to at "
+            f"most {count}."
         )
 
 
