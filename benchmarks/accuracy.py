@@ -30,7 +30,6 @@ PAGE = ROOT / "docs" / "accuracy.md"
 # [predict] was chosen for the shipped settings and would favour them.
 BASE = [
     "data.folds=4",
-    "data.seed=0",
     "train.preview_images=0",
     "predict.zooms=[1.0]",
     "predict.threshold=0.5",
@@ -61,8 +60,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "half of the filters": {"network.base_filters": 8},
     "twice the filters": {"network.base_filters": 32, "network.max_filters": 512},
     "no dropout": {"network.dropout_rate": 0.0},
-    "seed 1": {"run.seed": 1},
-    "seed 2": {"run.seed": 2},
+    "seed 1": {"data.seed": 0, "run.seed": 1},
+    "seed 2": {"data.seed": 0, "run.seed": 2},
 }
 
 

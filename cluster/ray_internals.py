@@ -49,11 +49,11 @@ def start_autoscaling_coordinator() -> None:
     get_or_create_autoscaling_coordinator()
 
 
-def controller_callback(on_start: Callable[[Any], object]) -> Any:
+def create_start_callback(on_start: Callable[[Any], object]) -> Any:
     """A callback of Ray Train that calls on_start with the handle of the controller.
 
-    It is called in the process of the controller, an actor of which the public API of Ray Train
-    gives no handle, when that starts.
+    It does so in the process of the controller, when that starts. Ray Train has no public API for
+    this handle.
     """
     # Imported here, because a light client has no Ray Train.
     from ray.train.v2._internal.execution.callback import ControllerCallback
@@ -126,6 +126,13 @@ def serve_http_options() -> ServeHttpOptions:
     client: Any = _get_global_client()
     options = client.http_config
     return ServeHttpOptions(options.host, options.port, options.request_timeout_s)
+
+
+def request_deletion(application: str) -> None:
+    """Delete an application of Ray Serve, without waiting up to 60 s until its replicas end."""
+    from ray import serve
+
+    serve.delete(application, _blocking=False)
 
 
 def dashboard_address(ray_address: str) -> str:

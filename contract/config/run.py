@@ -13,4 +13,5 @@ class Run(Section):
     name: Name = "run"
     """Name of the run; the same name resumes the same run."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of all random numbers: initial weights, sample order, augmentation, splits, trials."""
+    """Seed of all random numbers: initial weights, sample order, augmentation, splits (unless
+    data.seed is set), trials."""

@@ -9,7 +9,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from cluster.connection import ray_level
-from cluster.ray_internals import serve_http_options
+from cluster.ray_internals import request_deletion, serve_http_options
 from contract.config import Serve
 from contract.errors import ClusterError, last_line
 from inference.serving.deployment import ReplicaSpec, build_application
@@ -50,8 +50,7 @@ def start_service(spec: ReplicaSpec, timeout_s: float) -> None:
                 f"{error} Ray Serve keeps trying to replace the previous service: deploy that one "
                 "again, or end it with `segfleet shutdown`."
             ) from error
-        # Waiting until the replicas have ended takes up to 60 s more.
-        serve.delete(APPLICATION, _blocking=False)
+        request_deletion(APPLICATION)
         while is_deployed():
             time.sleep(_POLL_INTERVAL_S)
         raise

@@ -1,7 +1,8 @@
 """What the project takes from private modules of Ray still exists and does the same.
 
-The callers' own tests cover the HTTP options of Serve (inference.serving.service) and the version
-and dashboard of a cluster (cluster.jobs.client) on a running cluster.
+The callers' own tests cover the HTTP options of Serve and the deletion of an application
+(inference.serving.service), the version and dashboard of a cluster (cluster.jobs.client), and the
+callback that gets Ray Train's controller (trainer.training.fit_thread) on a running cluster.
 """
 
 import os

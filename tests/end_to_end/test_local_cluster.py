@@ -14,7 +14,7 @@ from cluster.ray_internals import machine_memory_gb
 from contract.config import Config
 from contract.config.loader import to_toml
 from tests.nodes import ROOT, without_ray
-from tests.waiting import HANG_TIMEOUT_S
+from tests.waiting import HANG_TIMEOUT_S, wait_until
 
 # Memory that a local cluster with one training worker may use until Ray ends workers.
 SPARE_GB = 2.0
@@ -148,21 +148,45 @@ def test_a_worker_that_fills_the_memory_ends_the_command_with_one_sentence(tmp_p
         assert text not in output.stderr
 
 
+def test_an_interrupted_training_exits_with_130(tmp_path: Path) -> None:
+    """Interrupted while its workers start, when the driver waits for them in several threads."""
+    command = train_command(tmp_path, {"cluster.cpus": 1, "train.num_workers": 1})
+    process = subprocess.Popen(command, env=without_ray(), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if "starting 1 worker" in line:
+            # Ray Train's thread runs as soon as the folder of the run exists.
+            wait_until((tmp_path / "runs/big/config.toml").exists)
+            process.send_signal(signal.SIGINT)
+    assert process.wait(HANG_TIMEOUT_S) == 130, lines
+    assert lines[-1] == "interrupted before the first epoch of run big was finished.\n"
+    assert not any("Traceback" in line or "Fatal" in line for line in lines)
+    # The same command starts it at once: the lease is released.
+    assert list((tmp_path / "leases").rglob("*.json")) == []
+
+
 def train(
     folder: Path, values: Mapping[str, object], variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`trainer train` with few slices, and with these settings and environment variables."""
-    path = folder / "run.toml"
-    small = {"data.phantom.slices": 16, "data.phantom.size": 64, "data.phantom.train_patients": 2}
-    config = Config().with_values(
-        {"storage.root": str(folder), "run.name": "big", **small, **values}
-    )
-    path.write_text(to_toml(config), encoding="utf-8")
     return subprocess.run(
-        [sys.executable, "-m", "trainer", "train", str(path)],
+        train_command(folder, values),
         env={**without_ray(), **(variables or {})},
         capture_output=True,
         text=True,
         timeout=HANG_TIMEOUT_S,
         check=False,
     )
+
+
+def train_command(folder: Path, values: Mapping[str, object]) -> list[str]:
+    """The command `trainer train` with few slices and these settings, written to the folder."""
+    path = folder / "run.toml"
+    small = {"data.phantom.slices": 16, "data.phantom.size": 64, "data.phantom.train_patients": 2}
+    config = Config().with_values(
+        {"storage.root": str(folder), "run.name": "big", **small, **values}
+    )
+    path.write_text(to_toml(config), encoding="utf-8")
+    return [sys.executable, "-m", "trainer", "train", str(path)]

@@ -35,6 +35,7 @@ from trainer.training.start_from import pin_start_from
 log = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 1.0
+_CANCEL_TIMEOUT_S = 10.0
 
 
 class FoldRun(NamedTuple):
@@ -233,8 +234,9 @@ class _Training:
     def _cancel(self) -> None:
         """End the folds that still train, before this process disconnects from Ray."""
         self.cancelled.set()
-        deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
-        for thread in self.threads:
+        # A fold notices it at its next poll.
+        deadline = time.monotonic() + STOP_TIMEOUT_S + _CANCEL_TIMEOUT_S
+        for thread in filter(threading.Thread.is_alive, self.threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _note_steps(self, fold: FoldRun, done: int, total: int | None, note: str) -> None:

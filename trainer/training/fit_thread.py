@@ -4,6 +4,7 @@ A thread that still waits for Ray when this process disconnects from Ray, or end
 exit with 1 or crash (Ray 2.60): its exit code would not say that it was interrupted.
 """
 
+import logging
 import threading
 import time
 from contextlib import suppress
@@ -14,7 +15,10 @@ from ray.exceptions import RayError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 STOP_TIMEOUT_S = 30.0
+_REQUEST_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.2
+
+log = logging.getLogger(__name__)
 
 
 class FitThread(threading.Thread):
@@ -26,6 +30,8 @@ class FitThread(threading.Thread):
     def __init__(self, trainer: DataParallelTrainer, progress_actor: Any) -> None:
         super().__init__(name="ray-train", daemon=True)
         self._trainer, self._actor = trainer, progress_actor
+        self.controller: Any = None
+        """The handle of Ray Train's controller, once it is known."""
         self.error: BaseException | None = None
         """What `fit()` raised."""
 
@@ -37,21 +43,31 @@ class FitThread(threading.Thread):
             self.error = error
 
     def stop(self) -> None:
-        """End the controller of the worker group, with it the workers, and then this thread."""
+        """End the controller of the worker group, with it the workers, and then this thread.
+
+        Takes at most about STOP_TIMEOUT_S seconds, also if the cluster is lost.
+        """
         if not self.is_alive():
             return
+        log.info("ending the training workers")
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        # If the cluster is lost, `fit()` ends with an error of its own.
-        with suppress(RayError):
-            while self.is_alive() and time.monotonic() < deadline:
+        while self.is_alive() and time.monotonic() < deadline:
+            # What a lost cluster raises; Ray Client raises a ConnectionError.
+            with suppress(RayError, ConnectionError):
                 self._kill_controller()
-                self.join(_POLL_INTERVAL_S)
-            # This process may stay connected, and the job would keep the resources until its end.
-            ray.get(self._actor.remove_orphaned.remote(), timeout=STOP_TIMEOUT_S)
-        self.join(max(0.0, deadline - time.monotonic()))
+            self.join(_POLL_INTERVAL_S)
+        if self.is_alive():
+            log.warning(
+                "Ray Train did not end within %.0f s: its workers may train on", STOP_TIMEOUT_S
+            )
+        # This process may stay connected, and the job would keep the resources until its end.
+        with suppress(RayError, ConnectionError):
+            ray.get(self._actor.remove_orphaned.remote(), timeout=_REQUEST_TIMEOUT_S)
 
     def _kill_controller(self) -> None:
         """End the controller, if it has started."""
-        controller: Any = ray.get(self._actor.controller.remote(), timeout=STOP_TIMEOUT_S)
-        if controller is not None:
-            ray.kill(controller)
+        if self.controller is None:
+            report: Any = ray.get(self._actor.latest.remote(), timeout=_REQUEST_TIMEOUT_S)
+            self.controller = report.controller
+        if self.controller is not None:
+            ray.kill(self.controller)

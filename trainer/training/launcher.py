@@ -8,7 +8,6 @@ the run, and a small actor that passes progress to the driver.
 import logging
 import secrets
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from cluster import resources
 from cluster.connection import memory_note, process_temp_folder, ray_session
-from cluster.ray_internals import controller_callback, start_autoscaling_coordinator
+from cluster.ray_internals import create_start_callback, start_autoscaling_coordinator
 from contract.config import Cluster, Config, Train
 from contract.errors import ClusterError
 from contract.host_info import host_info
@@ -156,8 +155,8 @@ def _run_worker_group(
 ) -> None:
     progress_actor = create_progress_actor()
     thread = FitThread(create_trainer(config, dataset, progress_actor, folder), progress_actor)
-    thread.start()
     try:
+        thread.start()
         monitor_progress(thread, progress_actor, config, on_progress)
     finally:
         thread.stop()
@@ -194,7 +193,7 @@ def create_trainer(
             failure_config=FailureConfig(max_failures=train.max_failures),
             callbacks=[
                 FailureCallback(progress_actor),
-                controller_callback(progress_actor.set_controller.remote),
+                create_start_callback(progress_actor.set_controller.remote),
             ],
         ),
     )
@@ -205,8 +204,9 @@ class WorkerGroupTrainer(DataParallelTrainer):
 
     One distributes Ray datasets, which segfleet does not use. The other removes the placement group
     of the workers when its controller has died, and polls Ray's dashboard for that; Ray itself
-    does so when the command ends, and cluster.placement_groups during a sweep or cross-validation
-    (docs/decisions/0009). If Ray renames the callbacks or this hook, its defaults stay in place.
+    does so when the command ends, FitThread when it ends the controller, and
+    cluster.placement_groups during a sweep or cross-validation (docs/decisions/0009). If Ray
+    renames the callbacks or this hook, its defaults stay in place.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -243,7 +243,7 @@ def train_loop_per_worker(train_loop_config: dict[str, Any]) -> None:
 
 
 def monitor_progress(
-    thread: threading.Thread, progress_actor: Any, config: Config, on_progress: ProgressCallback
+    thread: FitThread, progress_actor: Any, config: Config, on_progress: ProgressCallback
 ) -> None:
     """Pass progress on until the worker group has ended, and log each restart of it.
 
@@ -254,15 +254,18 @@ def monitor_progress(
     itself would try to place them indefinitely.
     """
     started, restarts, heartbeats, last_heartbeat = False, 0, 0, time.monotonic()
+    progress: tuple[int, int | None, str] = _start_progress(config.train)
     while thread.is_alive():
         thread.join(POLL_INTERVAL_S)
         report = _read_progress(progress_actor, config, started)
+        # The actor is empty after a restart.
+        thread.controller = report.controller or thread.controller
         for failures in report.failures[restarts:]:
             restarts += 1
             log_restart(failures, restarts, config)
         if report.progress:
-            started = True
-        on_progress(*(report.progress or _start_progress(config.train)))
+            started, progress = True, report.progress
+        on_progress(*progress)
         if report.heartbeats not in (0, heartbeats):
             heartbeats, last_heartbeat = report.heartbeats, time.monotonic()
         silence_s = time.monotonic() - last_heartbeat

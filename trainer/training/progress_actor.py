@@ -31,11 +31,13 @@ class ProgressReport:
     clock of the actor would start again with each of its restarts."""
     failures: Sequence[Sequence[WorkerFailure]]
     """The workers that failed, for each failure of the group."""
+    controller: Any = None
+    """The handle of Ray Train's controller; None before it has started."""
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class ProgressActor:
-    """Holds the latest progress; written by rank 0, read by the driver.
+    """Holds what the driver reads; written by rank 0 and by Ray Train's controller.
 
     If its process is lost, Ray restarts it, empty.
     """
@@ -75,17 +77,14 @@ class ProgressActor:
         """Record the handle of Ray Train's controller."""
         self._controller = controller
 
-    def controller(self) -> Any:
-        """The handle of Ray Train's controller; None before it has started."""
-        return self._controller
-
     def remove_orphaned(self) -> None:
         """Remove the placement groups of dead controllers; Ray Client cannot read their table."""
         remove_orphaned()
 
     def latest(self) -> ProgressReport:
-        """The latest progress and all failures."""
-        return ProgressReport(self._latest, self._heartbeats, tuple(self._failures))
+        """The latest progress, all failures and the controller."""
+        failures = tuple(self._failures)
+        return ProgressReport(self._latest, self._heartbeats, failures, self._controller)
 
 
 def create_progress_actor() -> Any:

@@ -19,7 +19,9 @@ from contract.config.loader import load_config, to_toml
 from contract.errors import BundleError, ConfigError, TrainingError
 from contract.storage import LocalStorage, open_storage
 from tests.small import FEW_SLICES, NETWORK
+from tests.waiting import HANG_TIMEOUT_S
 from trainer.__main__ import app
+from trainer.cross_validation import folds
 from trainer.cross_validation.fold_settings import fold_configs
 from trainer.cross_validation.folds import (
     cross_validate,
@@ -29,7 +31,7 @@ from trainer.cross_validation.folds import (
 from trainer.cross_validation.results import CrossValidation
 from trainer.evaluation.prediction_tuning import replace_predict
 from trainer.export.prediction_settings import export_with_settings
-from trainer.training import run_store
+from trainer.training import fit_thread, run_store
 
 
 def tiny(root: str) -> Config:
@@ -189,8 +191,12 @@ def test_settings_are_not_chosen_on_the_patients_of_a_fold(tmp_path: Path) -> No
 
 
 def test_an_interruption_ends_the_threads_of_all_folds(
-    ray_cluster: Connection, tmp_path: Path
+    ray_cluster: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A controller may take long to start on a busy machine.
+    for module in (fit_thread, folds):
+        monkeypatch.setattr(module, "STOP_TIMEOUT_S", HANG_TIMEOUT_S)
+
     def interrupt(done: int, total: int | None, note: str) -> None:
         raise KeyboardInterrupt
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from contract.imaging.mask_encoding import threshold_encoding
 from contract.storage import open_storage
 from trainer.data import dataset_index
 from trainer.training import launcher
+from trainer.training.fit_thread import FitThread
 from trainer.training.launcher import DataParallelTrainer, monitor_progress
 from trainer.training.progress_actor import ProgressActor
 from trainer.training.run_store import RunResult
@@ -25,10 +27,11 @@ SHORT_TIMEOUTS = Config().with_values(
 
 
 @pytest.fixture
-def worker_group() -> Iterator[threading.Thread]:
+def worker_group(progress_actor: Any) -> Iterator[FitThread]:
     """A worker group that never ends by itself."""
     ended = threading.Event()
-    thread = threading.Thread(target=ended.wait)
+    endless: Any = SimpleNamespace(fit=ended.wait)
+    thread = FitThread(endless, progress_actor)
     thread.start()
     yield thread
     ended.set()
@@ -73,7 +76,7 @@ def test_the_start_is_reported_before_ray_starts(
 
 
 def test_a_group_that_does_not_start_is_an_error(
-    progress_actor: Any, worker_group: threading.Thread
+    progress_actor: Any, worker_group: FitThread
 ) -> None:
     with pytest.raises(ClusterError, match=r"did not start within cluster\.start_timeout_s"):
         monitor_progress(
@@ -82,7 +85,7 @@ def test_a_group_that_does_not_start_is_an_error(
 
 
 def test_a_group_that_is_lost_and_does_not_start_again_is_an_error(
-    progress_actor: Any, worker_group: threading.Thread
+    progress_actor: Any, worker_group: FitThread
 ) -> None:
     reports: list[tuple[object, ...]] = []
     ray.get(progress_actor.update.remote(1, 9, "loss 1"))
@@ -94,7 +97,7 @@ def test_a_group_that_is_lost_and_does_not_start_again_is_an_error(
 
 
 def test_restarts_of_the_progress_actor_do_not_extend_the_time_limit(
-    progress_actor: Any, worker_group: threading.Thread
+    progress_actor: Any, worker_group: FitThread
 ) -> None:
     """As on a node without memory, where Ray ends each process soon after its start."""
     ended = threading.Event()
