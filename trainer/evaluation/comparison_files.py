@@ -114,6 +114,8 @@ def describe_difference(dice: PairedMetric) -> str:
     low, high = interval or (None, None)
     counts = f"{dice.test.pairs} patients that differ, {dice.test.zeros} that do not"
     p_value = "undefined" if dice.test.p_value is None else f"{dice.test.p_value:.4g}"
+    if dice.test.has_too_few_pairs:
+        counts += f" (with so few patients p is at least {dice.test.smallest_p_value:.4g})"
     return (
         f"mean difference of Dice: 95 % interval {_cell(low)} to {_cell(high)}\n"
         f"Wilcoxon signed-rank test ({dice.test.method}): p = {p_value}, {counts}"

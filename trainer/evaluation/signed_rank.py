@@ -29,6 +29,16 @@ class SignedRankTest:
     """exact: all signs of the ranks were counted, also with ties; asymptotic: the normal
     approximation with correction for ties, for more than 200 pairs that differ."""
 
+    @property
+    def smallest_p_value(self) -> float:
+        """The p-value if all differences that are not 0 had the same sign."""
+        return min(1.0, 2.0 ** (1 - self.pairs))
+
+    @property
+    def has_too_few_pairs(self) -> bool:
+        """Whether p cannot be below 0.05, however large the differences are."""
+        return self.smallest_p_value > 0.05
+
 
 def signed_rank_test(differences: Sequence[float]) -> SignedRankTest:
     """Test whether paired differences are symmetric around 0."""

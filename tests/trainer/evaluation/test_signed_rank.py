@@ -46,3 +46,11 @@ def test_many_pairs_have_the_normal_approximation() -> None:
 def test_without_a_difference_it_is_undefined() -> None:
     assert signed_rank_test([0.0, 1e-15]) == SignedRankTest(None, 0, 2, "exact")
     assert signed_rank_test([]) == SignedRankTest(None, 0, 0, "exact")
+
+
+def test_the_smallest_p_value_is_that_of_equal_signs() -> None:
+    for count, is_too_few in ((1, True), (5, True), (6, False)):
+        result = signed_rank_test(list(RNG.uniform(0.1, 1.0, count)))
+        assert result.p_value == pytest.approx(result.smallest_p_value)
+        assert result.has_too_few_pairs is is_too_few
+    assert signed_rank_test([0.0]).smallest_p_value == 1.0
