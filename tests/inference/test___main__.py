@@ -9,7 +9,8 @@ import typer
 from contract.errors import ClusterError, RegistryError
 from contract.registry import Registry
 from contract.storage import LocalStorage
-from inference.__main__ import deploy, list_models, promote, register, rollback, shutdown
+from inference.commands.models import list_models, promote, register, rollback
+from inference.commands.serving import deploy, shutdown
 
 
 def test_a_model_is_registered_promoted_and_rolled_back(
