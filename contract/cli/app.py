@@ -1,10 +1,10 @@
 """How every command starts and ends.
 
 The commands of a package, in its __main__.py or in its folder commands, are thin: their arguments
-have the types of contract.cli.options, and each loads its settings, calls the package and prints. Slow libraries (TensorFlow, Ray)
-are imported inside a command: `--help` stays fast, and `run_app` has silenced them by then. Exit
-codes: 0; 1 for a UserError, printed as one line; 2 for wrong usage; 130 for Ctrl-C; 143 for
-SIGTERM. A stack trace indicates a bug of segfleet.
+have the types of contract.cli.options, and each loads its settings, calls the package and prints.
+Slow libraries (TensorFlow, Ray) are imported inside a command: `--help` stays fast, and `run_app`
+has silenced them by then. Exit codes: 0; 1 for a UserError, printed as one line; 2 for wrong usage;
+130 for Ctrl-C; 143 for SIGTERM. A stack trace indicates a bug of segfleet.
 """
 
 import logging
