@@ -200,7 +200,7 @@ def test_a_folder_is_uploaded_once(tmp_path: Path) -> None:
     (tmp_path / "slices" / "a.png").write_bytes(b"a")
     words = ["upload", str(tmp_path / "slices"), str(tmp_path / "store")]
     outputs = [CliRunner().invoke(app, words).stdout for _ in range(2)]
-    assert outputs == [f"uploaded {count} files to {tmp_path}/store\n" for count in (1, 0)]
+    assert outputs == [f"uploaded {count} to {tmp_path}/store\n" for count in ("1 file", "0 files")]
     assert (tmp_path / "store" / "a.png").read_bytes() == b"a"
 
 
