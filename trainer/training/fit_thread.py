@@ -45,7 +45,8 @@ class FitThread(threading.Thread):
     def stop(self) -> None:
         """End the controller of the worker group, with it the workers, and then this thread.
 
-        Takes at most about STOP_TIMEOUT_S seconds, also if the cluster is lost.
+        Takes at most STOP_TIMEOUT_S seconds and one more request, also if the cluster is lost. Logs
+        a warning if the thread has not ended by then.
         """
         if not self.is_alive():
             return
@@ -60,6 +61,7 @@ class FitThread(threading.Thread):
             log.warning(
                 "Ray Train did not end within %.0f s: its workers may train on", STOP_TIMEOUT_S
             )
+            return
         # This process may stay connected, and the job would keep the resources until its end.
         with suppress(RayError, ConnectionError):
             ray.get(self._actor.remove_orphaned.remote(), timeout=_REQUEST_TIMEOUT_S)
