@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -154,11 +155,12 @@ def test_an_interrupted_training_exits_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen(command, env=without_ray(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     lines: list[str] = []
+    own = f"segfleet-train-{process.pid}-*/*"
     for line in process.stderr:
         lines.append(line)
         if "starting 1 worker" in line:
-            # Ray Train's thread runs as soon as the folder of the run exists.
-            wait_until((tmp_path / "runs/big/config.toml").exists)
+            # Ray Train's controller writes there when it starts; a thread waits for it by then.
+            wait_until(lambda: list(Path(tempfile.gettempdir()).glob(own)))
             process.send_signal(signal.SIGINT)
     assert process.wait(HANG_TIMEOUT_S) == 130, lines
     assert lines[-1] == "interrupted before the first epoch of run big was finished.\n"
