@@ -15,6 +15,10 @@ from trainer.planning.step_time import NetworkShape, Workers
 
 TARGET_SAMPLES = 25_000
 """Samples that a training should see: somewhat more than are enough."""
+LARGE_SIDE, LARGE_TARGET_SAMPLES = 96, 50_000
+"""An input of more pixels than the square of this side pays only if as many samples are seen: on
+CT, 96 px and 56,000 samples were at least as good as 128 px and 34,000 in the same time
+(docs/accuracy.md)."""
 ENOUGH_SAMPLES = 20_000
 """Samples seen, augmented copies included, below which results say little about a recipe."""
 MAX_PASSES, MIN_SAMPLES = 300, 10_000
@@ -134,6 +138,12 @@ def max_samples(fingerprint: DatasetFingerprint) -> int:
     return max(MAX_PASSES * fingerprint.slices["train"], MIN_SAMPLES)
 
 
+def target_samples(shape: NetworkShape) -> int:
+    """The samples that a training of this network should see, if the slices are enough for them."""
+    is_large = shape.height * shape.width > LARGE_SIDE**2
+    return LARGE_TARGET_SAMPLES if is_large else TARGET_SAMPLES
+
+
 def choose_workers(
     fingerprint: DatasetFingerprint, resources: Resources, given: Mapping[str, Any]
 ) -> Workers:
@@ -165,9 +175,7 @@ def choose_shape(
     given: Mapping[str, Any],
 ) -> tuple[NetworkShape, int, Schedule]:
     """The largest network that the time and the memory allow, or the smallest of all."""
-    target = 0
-    if given.get("train.epochs") is None:
-        target = min(TARGET_SAMPLES, max_samples(fingerprint))
+    most = 0 if given.get("train.epochs") else max_samples(fingerprint)
     shapes = candidate_shapes(fingerprint, given)
     options: list[tuple[NetworkShape, int, Schedule]] = []
     for shape in shapes:
@@ -175,6 +183,7 @@ def choose_shape(
         if batch_size is not None:
             schedule = create_schedule(fingerprint, workers, shape, batch_size, seconds, given)
             options.append((shape, batch_size, schedule))
+            target = min(target_samples(shape), most)
             if schedule.samples >= target and schedule.seconds <= seconds:
                 return options[-1]
     if options:

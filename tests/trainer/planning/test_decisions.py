@@ -16,7 +16,14 @@ from trainer.planning.decisions import (
     choose_settings,
 )
 from trainer.planning.fingerprint import DatasetFingerprint
-from trainer.planning.sizing import ENOUGH_SAMPLES, MAX_PASSES, TARGET_SAMPLES, Resources
+from trainer.planning.sizing import (
+    ENOUGH_SAMPLES,
+    LARGE_SIDE,
+    LARGE_TARGET_SAMPLES,
+    MAX_PASSES,
+    TARGET_SAMPLES,
+    Resources,
+)
 
 TWO_CORES = Resources((Node("machine", 2, 0),), memory_gb=8.0)
 ONE_GPU = Resources((Node("machine", 8, 1),), memory_gb=32.0, gpu_memory_gb=24.0)
@@ -44,7 +51,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         TWO_CORES,
         15,
         {
-            "network.image_size": 128,
+            "network.image_size": 96,
             "network.num_layers": 5,
             "network.base_filters": 16,
             "network.max_filters": 256,
@@ -75,14 +82,14 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         {
             "data.crop_rows": [0.2, 0.75],
             "data.crop_columns": [0.25, 0.8],
-            "network.image_size": 128,
+            "network.image_size": 96,
         },
     ),
     (
         "CT on a GPU",
         CT,
         ONE_GPU,
-        15,
+        30,
         {
             "network.image_size": 256,
             "network.num_layers": 6,
@@ -121,7 +128,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         TWO_CORES,
         15,
         {
-            "network.image_size": [112, 144],
+            "network.image_size": [80, 112],
             "network.image_channels": 3,
             "data.classes": {
                 "organ": (230, 60, 60),
@@ -146,7 +153,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         15,
         {"train.num_workers": 2, "train.batch_size": 2, "network.normalization": "group"},
     ),
-    ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 15, {"network.image_size": [224, 288]}),
+    ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 30, {"network.image_size": [224, 288]}),
     ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 80}),
     ("100,000 slices, a minute", MANY, TWO_CORES, 1, {"network.image_size": 64}),
 ]
@@ -188,6 +195,20 @@ def test_more_time_and_faster_machines_see_larger_slices_or_more_of_them() -> No
     assert min(samples) >= TARGET_SAMPLES
     fast = choose_settings(CT, replace(TWO_CORES, measured_speed=1e13), 15)
     assert fast.shape.height > sizes[1]
+
+
+def test_more_samples_pay_before_more_pixels_do() -> None:
+    """96 px, which the time allows with twice as many samples, instead of 128."""
+    plan = choose_settings(CT, TWO_CORES, 15)
+    assert plan.shape.height == LARGE_SIDE
+    assert TARGET_SAMPLES < plan.schedule.samples < LARGE_TARGET_SAMPLES
+    larger = choose_settings(CT, TWO_CORES, 15, {"network.image_size": 128})
+    assert TARGET_SAMPLES < larger.schedule.samples < LARGE_TARGET_SAMPLES
+    for minutes in (30, 60, 240):
+        plan = choose_settings(CT, TWO_CORES, minutes)
+        assert plan.shape.height > LARGE_SIDE
+        assert plan.schedule.samples >= LARGE_TARGET_SAMPLES
+        assert str(LARGE_TARGET_SAMPLES) in reason_of(plan, "network.image_size")
 
 
 def test_little_memory_means_smaller_batches_and_slices() -> None:
