@@ -51,8 +51,8 @@ def test_the_prepared_slices_are_counted_by_split(settings: Path, config: Config
     *splits, last = result.stdout.splitlines()
     assert splits == [
         "train      2 patients      8 slices",
-        "valid      1 patients      4 slices",
-        "test       1 patients      4 slices",
+        "valid       1 patient      4 slices",
+        "test        1 patient      4 slices",
     ]
     root = last.removeprefix("slices: ")
     assert root.startswith(f"{config.storage.root}/datasets/phantom-")

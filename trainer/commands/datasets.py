@@ -21,6 +21,7 @@ from contract.cli.progress_bar import progress_bar
 from contract.config import Cluster
 from contract.errors import ConfigError
 from contract.patterns import compile_pattern
+from contract.plurals import pluralize
 from contract.storage import open_storage
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def prepare(
     scaling = intensity_scaling(dataset, chosen.data)
     for split in SPLITS:
         patients, slices = len(dataset.patients(split)), len(dataset.select(split))
-        typer.echo(f"{split:6} {patients:5} patients {slices:6} slices")
+        counts = pluralize(patients, "patient"), pluralize(slices, "slice")
+        typer.echo(f"{split:6} {counts[0]:>14} {counts[1]:>13}")
     if chosen.data.normalize == "foreground":
         typer.echo(
             f"training foreground: clipped to {scaling.low:g} to {scaling.high:g}, mean "

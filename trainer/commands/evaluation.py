@@ -12,6 +12,7 @@ from contract.cli.options import (
     StorageRoot,
     Verbose,
 )
+from contract.plurals import pluralize
 from trainer.commands.options import BundleOverrides
 from trainer.evaluation.surface_tolerance import SURFACE_TOLERANCE
 
@@ -159,6 +160,7 @@ def format_surface_notes(evaluation: "Evaluation") -> str:
             )
         if unit == "px" and each.unmatched:
             lines.append(
-                f"{label}HD95 leaves out {each.unmatched} slices in which exactly one mask is empty"
+                f"{label}HD95 leaves out {pluralize(each.unmatched, 'slice')} in which exactly "
+                "one mask is empty"
             )
     return "\n".join(lines)

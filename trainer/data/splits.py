@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.config import Data
 from contract.errors import DataError
+from contract.plurals import pluralize
 from contract.storage import Storage
 
 Split = Literal["train", "valid", "test"]
@@ -72,9 +73,9 @@ def stratified_split(
     }
     if sum(counts.values()) >= len(foreground):
         raise DataError(
-            f"the dataset has {len(foreground)} patients: {counts['valid']} would be for "
-            f"validation, {counts['test']} for testing and none for training: add patients, lower "
-            "data.valid_fraction or data.test_fraction, or correct data.patient_id_regex."
+            f"the dataset has {pluralize(len(foreground), 'patient')}: {counts['valid']} would be "
+            f"for validation, {counts['test']} for testing and none for training: add patients, "
+            "lower data.valid_fraction or data.test_fraction, or correct data.patient_id_regex."
         )
     remaining = sorted(foreground, key=lambda patient: (foreground[patient], patient))
     chosen: dict[str, set[str]] = {}
@@ -105,8 +106,8 @@ def draw_folds(foreground: Mapping[str, float], folds: int, seed: int) -> list[l
     """
     if len(foreground) < folds:
         raise DataError(
-            f"the train and valid splits have {len(foreground)} patients together, too few for "
-            f"data.folds = {folds}: add patients, or set fewer folds."
+            f"the train and valid splits have {pluralize(len(foreground), 'patient')} together, "
+            f"too few for data.folds = {folds}: add patients, or set fewer folds."
         )
     rng = np.random.default_rng(seed)
     ordered = sorted(foreground, key=lambda patient: (foreground[patient], patient))

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from contract.plurals import pluralize
 from contract.storage import Storage
 from contract.tables import format_cell, to_csv
 from trainer.evaluation.comparison import Comparison, PairedMetric, subtract
@@ -112,7 +113,7 @@ def describe_difference(dice: PairedMetric) -> str:
     """The interval of the mean difference of Dice, and the test of the differences, as lines."""
     interval = dice.difference.interval
     low, high = interval or (None, None)
-    counts = f"{dice.test.pairs} patients that differ, {dice.test.zeros} that do not"
+    counts = f"{pluralize(dice.test.pairs, 'patient')} with a difference, {dice.test.zeros} without"
     p_value = "undefined" if dice.test.p_value is None else f"{dice.test.p_value:.4g}"
     if dice.test.has_too_few_pairs:
         counts += f" (with so few patients p is at least {dice.test.smallest_p_value:.4g})"

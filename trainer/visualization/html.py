@@ -9,6 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from contract.plurals import pluralize
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _MISSING = "–"
 
@@ -26,6 +28,7 @@ def render(template: str, values: Mapping[str, object]) -> str:
         "score": format_score,
         "percent": format_percent,
         "number": format_number,
+        "count": format_count,
         "data_uri": data_uri,
         "format_time": format_time,
     }
@@ -50,6 +53,11 @@ def format_percent(fraction: float | None, digits: int = 2) -> str:
 def format_number(value: int) -> str:
     """1234567 as "1 234 567", with narrow spaces that do not break."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def format_count(value: int, noun: str) -> str:
+    """1 and "patient" as "1 patient", 1234 as "1 234 patients", with the number's spaces."""
+    return pluralize(value, noun).replace(str(value), format_number(value))
 
 
 def format_time(iso: str) -> str:

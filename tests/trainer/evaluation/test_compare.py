@@ -171,7 +171,7 @@ def test_the_command_of_equal_bundles(
     assert lines[:2] == [f"A: {thresholding}", f"B: {second}"]
     assert lines[2].split() == ["patient", "slices", "A", "B", "B", "-", "A"]
     assert lines[3].split() == ["half", "2", "0.750", "0.750", "0.000"]
-    assert "p = undefined, 0 patients that differ, 5 that do not (with so few" in lines[-2]
+    assert "p = undefined, 0 patients with a difference, 5 without (with so few" in lines[-2]
     folder = Path(lines[-1].removeprefix("report: ")).parent
     assert folder.parent == Path(prepared.config.storage.root) / "comparisons"
     assert folder.name.startswith("thresholding-second-test-")

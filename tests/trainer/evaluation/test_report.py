@@ -85,9 +85,9 @@ def test_the_report_names_its_figures_and_their_origin(evaluation, prepared):
     assert evaluation.host_info["python"] in html
     assert "learning_rate = 0.002" in html
     assert "2 of 5 patients and 2 of 6 slices have no foreground" in html
-    assert "both masks are empty in 1 patients, only the ground truth in 1, only the pred" in html
+    assert "both masks are empty in 1 patient, only the ground truth in 1, only the pred" in html
     assert "The spacing of the slices is unknown" in html
-    assert "train 3 patients, 4 slices; valid 1 patients, 1 slices; test 5 patients, 6" in html
+    assert "train 3 patients, 4 slices; valid 1 patient, 1 slice; test 5 patients, 6" in html
     assert "Expected and maximum calibration error" in html
     assert "not empty in 1 of these patients and 1 of these slices" in html
 
