@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from contract.config import Config, ParameterSpec, SettingValue
@@ -14,7 +15,16 @@ from contract.plurals import pluralize
 from contract.storage import Storage
 from contract.tables import to_csv
 from trainer.components import lr_schedule
-from trainer.visualization.curves import INK, MARK, OTHER, TRAIN, VALID, encode_figure, style_axes
+from trainer.visualization.curves import (
+    INK,
+    MARK,
+    OTHER,
+    TRAIN,
+    VALID,
+    draw_legend,
+    encode_figure,
+    style_axes,
+)
 from tuning.trial_store import Trial, rank_trials, training_seconds
 
 LEADERBOARD, SCORES, SETTINGS = "leaderboard.csv", "scores.png", "settings.png"
@@ -190,6 +200,8 @@ def _draw_trial(axis: Axes, trial: Trial, monitor: str, unit: float, is_best: bo
         textcoords="offset points",
         fontsize=7,
         color=INK,
+        path_effects=[withStroke(linewidth=2, foreground="white")],
+        zorder=6,
     )
 
 
@@ -254,7 +266,7 @@ def _draw_legend(axis: Axes, trials: Sequence[Trial]) -> None:
     for status in dict.fromkeys(_plot_status(trial) for trial in trials):
         label = {"paused": "paused at a rung"}.get(status, status)
         axis.plot([], [], _MARKERS[status], color=OTHER, ms=5, label=label)
-    axis.legend(frameon=False, fontsize=8, loc="best")
+    draw_legend(axis)
 
 
 def _draw_footer(figure: Figure, text: str) -> None:

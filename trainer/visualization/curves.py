@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -74,7 +75,7 @@ def draw_scores(
     style_axes(axis, _TITLES.get(name, name.replace("_", " ").capitalize()), "epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, fontsize=8, loc="best")
+        draw_legend(axis)
 
 
 def draw_class_scores(
@@ -115,6 +116,11 @@ def style_axes(axis: Axes, title: str, x: str, y: str = "") -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(RULE)
+
+
+def draw_legend(axis: Axes, loc: Literal["best", "upper left"] = "best") -> None:
+    """A legend that stays readable where a curve passes behind it."""
+    axis.legend(fontsize=8, loc=loc, facecolor="white", edgecolor="none", framealpha=0.85)
 
 
 def encode_figure(figure: Figure) -> bytes:

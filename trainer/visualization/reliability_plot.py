@@ -6,6 +6,7 @@ from typing import NamedTuple
 from trainer.visualization.curves import (
     OTHER,
     VALID,
+    draw_legend,
     encode_figure,
     new_figure,
     style_axes,
@@ -44,7 +45,7 @@ def plot_reliability(curves: Mapping[str, ReliabilityCurve]) -> bytes:
     style_axes(diagram, "Reliability", "mean probability of the pixels", "fraction with the class")
     diagram.set_xlim(-0.02, 1.02)
     diagram.set_ylim(-0.02, 1.02)
-    diagram.legend(frameon=False, fontsize=8, loc="upper left")
+    draw_legend(diagram, "upper left")
     style_axes(counts, "Pixels", "probability", "pixels of the bin")
     counts.set_yscale("log", nonpositive="clip")
     counts.set_xlim(-0.02, 1.02)
