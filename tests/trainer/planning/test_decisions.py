@@ -154,7 +154,7 @@ CASES: list[tuple[str, DatasetFingerprint, Resources, float, dict[str, Any]]] = 
         {"train.num_workers": 2, "train.batch_size": 2, "network.normalization": "group"},
     ),
     ("several classes on a GPU", PHOTOGRAPHS, ONE_GPU, 30, {"network.image_size": [224, 288]}),
-    ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 80}),
+    ("100,000 slices", MANY, TWO_CORES, 15, {"network.image_size": 96}),
     ("100,000 slices, a minute", MANY, TWO_CORES, 1, {"network.image_size": 64}),
 ]
 
@@ -197,13 +197,18 @@ def test_more_time_and_faster_machines_see_larger_slices_or_more_of_them() -> No
     assert fast.shape.height > sizes[1]
 
 
-def test_more_samples_pay_before_more_pixels_do() -> None:
-    """96 px, which the time allows with twice as many samples, instead of 128."""
-    plan = choose_settings(CT, TWO_CORES, 15)
-    assert plan.shape.height == LARGE_SIDE
-    assert TARGET_SAMPLES < plan.schedule.samples < LARGE_TARGET_SAMPLES
-    larger = choose_settings(CT, TWO_CORES, 15, {"network.image_size": 128})
-    assert TARGET_SAMPLES < larger.schedule.samples < LARGE_TARGET_SAMPLES
+def test_more_pixels_pay_up_to_a_size_and_then_more_samples() -> None:
+    """96 px, which the time allows with twice as many samples, instead of 128 or of 80."""
+    for resources in (TWO_CORES, replace(TWO_CORES, measured_speed=3e10)):
+        plan = choose_settings(CT, resources, 15)
+        assert plan.shape.height == LARGE_SIDE
+        assert plan.schedule.samples >= TARGET_SAMPLES
+        assert plan.value("network.deep_supervision")
+        larger = choose_settings(CT, resources, 15, {"network.image_size": 128})
+        assert larger.schedule.samples < LARGE_TARGET_SAMPLES
+    slowest = choose_settings(CT, replace(TWO_CORES, measured_speed=2e10), 15)
+    assert slowest.shape.height < LARGE_SIDE
+    assert slowest.schedule.samples >= TARGET_SAMPLES
     for minutes in (30, 60, 240):
         plan = choose_settings(CT, TWO_CORES, minutes)
         assert plan.shape.height > LARGE_SIDE
