@@ -389,8 +389,8 @@ def _size_reason(
     if schedule.samples >= target_samples(shape):
         parts.append(
             f"the largest size at which the time allows {TARGET_SAMPLES} samples, or "
-            f"{LARGE_TARGET_SAMPLES} above {LARGE_SIDE} x {LARGE_SIDE} pixels: up to there more "
-            "pixels and levels pay first, then more samples"
+            f"{LARGE_TARGET_SAMPLES} above {LARGE_SIDE} x {LARGE_SIDE} pixels: smaller ones with "
+            "more samples did worse, larger ones with fewer no better"
         )
     pixels = shape.height * shape.width
     smallest = min(fingerprint.classes, key=lambda each: each.fraction or math.inf)
