@@ -40,9 +40,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "whole slices, as many pixels per mm": {
         "data.crop_rows": [0.0, 1.0],
         "data.crop_columns": [0.0, 1.0],
-        "network.image_size": 128,
+        "network.image_size": 176,
     },
-    "128 x 128 px": {"network.image_size": 128},
+    "96 x 96 px": {"network.image_size": 96},
     "four levels": {"network.num_layers": 4},
     "no elastic deformation": {"data.augment.elastic_probability": 0.0},
     "weaker changes of intensity": {

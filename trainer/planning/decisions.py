@@ -8,7 +8,8 @@ what was measured on slices of NIH Pancreas-CT:
   deformation, zoom and no mirroring did best; of whole slices, 160 px were equal to 128 px in the
   same time, and 192 px worse;
 - of the part with foreground, 96 px with 56,000 samples were as good as 128 px with 34,000 in the
-  same time, and twice the samples at 96 px were worth 0.018;
+  same time; twice the samples at 96 px were worth 0.018, and 128 px with 55,000 samples 0.014 more
+  than 96 px with as many;
 - four levels at 88 x 96 px were worse by 0.025 than five at 96 x 96 px, with as many samples and
   30 % less time; four at 80 px by 0.018, with 24,000 samples instead of 15,000 in the same time;
 - on a GPU, 256 px and 32 to 512 filters were better than 512 px at equal time; wide networks and

@@ -20,7 +20,8 @@ On CT, 96 px and 5 levels with 15,000 samples were better than 80 px and 4 level
 same time (docs/accuracy.md)."""
 LARGE_SIDE, LARGE_TARGET_SAMPLES = 96, 50_000
 """An input of more pixels than the square of this side pays only if as many samples are seen: on
-CT, 96 px and 56,000 samples were as good as 128 px and 34,000 in the same time."""
+CT, 96 px and 56,000 samples were as good as 128 px and 34,000 in the same time, and 128 px and
+55,000 better than both."""
 ENOUGH_SAMPLES = 20_000
 """Samples seen below which results say little about a recipe."""
 MAX_PASSES, MIN_SAMPLES = 300, 10_000
@@ -52,7 +53,7 @@ _MIN_FEATURES, _MAX_LAYERS = 6, 7
 _WIDE_SIDE, _WIDE_SLICES = 250, 200
 # The start of Ray and TensorFlow, the first step and the bundle; the end of an epoch; a slice that
 # one core checks and caches, which several do at a time.
-_START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 1.0
+_START_S, _GPU_START_S, _EPOCH_S = 45.0, 75.0, 0.5
 _SLICE_S, _MAX_READERS = 0.01, 8
 # Of the minutes, so that a training with many slices and little time has some left.
 _MIN_TRAINING = 0.3
