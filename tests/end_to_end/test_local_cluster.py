@@ -164,6 +164,7 @@ def test_an_interrupted_training_exits_with_130(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
     assert process.wait(HANG_TIMEOUT_S) == 130, lines
     assert lines[-1] == "interrupted before the first epoch of run big was finished.\n"
+    assert "ending the training workers\n" in lines
     assert not any("Traceback" in line or "Fatal" in line for line in lines)
     # The same command starts it at once: the lease is released.
     assert list((tmp_path / "leases").rglob("*.json")) == []

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 class FitThread(threading.Thread):
     """Runs the worker group of a trainer to its end.
 
-    In a thread, because in the main thread Ray Train replaces the handler of Ctrl-C.
+    In a thread, because in the main thread Ray Train replaces the handler of Ctrl-C. Use is_running
+    and wait() instead of is_alive() and join(): before Python 3.13, a thread whose join() Ctrl-C
+    has interrupted counts as ended while it runs.
     """
 
     def __init__(self, trainer: DataParallelTrainer, progress_actor: Any) -> None:
@@ -34,6 +36,7 @@ class FitThread(threading.Thread):
         """The handle of Ray Train's controller, once it is known."""
         self.error: BaseException | None = None
         """What `fit()` raised."""
+        self._ended = threading.Event()
 
     def run(self) -> None:
         """Call `fit()`."""
@@ -41,6 +44,17 @@ class FitThread(threading.Thread):
             self._trainer.fit()
         except BaseException as error:
             self.error = error
+        finally:
+            self._ended.set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and `fit()` has not returned."""
+        return self.ident is not None and not self._ended.is_set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until `fit()` has returned, at most this many seconds."""
+        self._ended.wait(timeout_s)
 
     def stop(self) -> None:
         """End the controller of the worker group, with it the workers, and then this thread.
@@ -48,16 +62,16 @@ class FitThread(threading.Thread):
         Takes at most STOP_TIMEOUT_S seconds and one more request, also if the cluster is lost. Logs
         a warning if the thread has not ended by then.
         """
-        if not self.is_alive():
+        if not self.is_running:
             return
         log.info("ending the training workers")
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while self.is_alive() and time.monotonic() < deadline:
+        while self.is_running and time.monotonic() < deadline:
             # What a lost cluster raises; Ray Client raises a ConnectionError.
             with suppress(RayError, ConnectionError):
                 self._kill_controller()
-            self.join(_POLL_INTERVAL_S)
-        if self.is_alive():
+            self.wait(_POLL_INTERVAL_S)
+        if self.is_running:
             log.warning(
                 "Ray Train did not end within %.0f s: its workers may train on", STOP_TIMEOUT_S
             )

@@ -255,8 +255,8 @@ def monitor_progress(
     """
     started, restarts, heartbeats, last_heartbeat = False, 0, 0, time.monotonic()
     progress: tuple[int, int | None, str] = _start_progress(config.train)
-    while thread.is_alive():
-        thread.join(POLL_INTERVAL_S)
+    while thread.is_running:
+        thread.wait(POLL_INTERVAL_S)
         report = _read_progress(progress_actor, config, started)
         # The actor is empty after a restart.
         thread.controller = report.controller or thread.controller

@@ -1,9 +1,11 @@
 """A worker group ends, with the thread that waits for it, before the process leaves Ray."""
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,12 +52,29 @@ def test_stopping_ends_the_workers_and_the_thread(ray_cluster: Connection, tmp_p
     thread = FitThread(trainer, actor)
     thread.start()
     wait_until(started.exists)
-    assert thread.is_alive()
+    assert thread.is_running
     thread.stop()
-    assert not thread.is_alive()
+    assert not thread.is_running
     assert thread.error is not None
     wait_until(lambda: not process_exists(int(started.read_text())))
     wait_until(has_no_placement_groups)
+
+
+def test_ctrl_c_while_waiting_does_not_end_the_thread() -> None:
+    """As it would seem after Thread.join() before Python 3.13."""
+    finish = threading.Event()
+    trainer: Any = SimpleNamespace(fit=finish.wait)
+    thread = FitThread(trainer, None)
+    assert not thread.is_running
+    thread.start()
+    interrupting = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        thread.wait(HANG_TIMEOUT_S)
+    assert thread.is_running
+    finish.set()
+    thread.wait(HANG_TIMEOUT_S)
+    assert not thread.is_running
 
 
 def test_an_interruption_before_the_first_progress_leaves_no_thread(
@@ -68,7 +87,7 @@ def test_an_interruption_before_the_first_progress_leaves_no_thread(
     config = Config().with_values({"storage.root": str(tmp_path)})
     with pytest.raises(KeyboardInterrupt):
         launcher.run_worker_group(config, dataset, interrupt)
-    assert "ray-train" not in {thread.name for thread in threading.enumerate()}
+    wait_until(lambda: "ray-train" not in {thread.name for thread in threading.enumerate()})
     wait_until(has_no_placement_groups)
 
 
