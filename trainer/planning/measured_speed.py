@@ -164,11 +164,14 @@ def time_steps(settings: dict[str, Any]) -> StepSeconds:
     classes = len(config.data.segmentation_classes)
     masks = rng.random((*shape, classes), np.float32) < 0.5 / classes
     batch = tf.constant(images), tf.constant(masks, tf.float32)
-    ends: list[StepSeconds] = []
+    # The clock, and the CPU time of all threads, at the end of each step.
+    walls: list[float] = []
+    cpus: list[float] = []
 
     def end_step(step: int, logs: Any) -> None:
-        ends.append(StepSeconds(time.monotonic(), time.process_time()))
-        if step >= _FIRST_STEPS and ends[-1].wall - ends[0].wall > _LIMIT_S:
+        walls.append(time.monotonic())
+        cpus.append(time.process_time())
+        if step >= _FIRST_STEPS and walls[-1] - walls[0] > _LIMIT_S:
             model.stop_training = True
 
     # Keras reads the loss for a callback, which waits for a GPU.
@@ -176,11 +179,12 @@ def time_steps(settings: dict[str, Any]) -> StepSeconds:
     data = tf.data.Dataset.from_tensors(batch).repeat()
     count = _FIRST_STEPS + _STEPS
     model.fit(data, steps_per_epoch=count, verbose=0, callbacks=[callback])
-    steps = list(pairwise(ends))[_FIRST_STEPS - 1 :]
-    return StepSeconds(
-        statistics.median(end.wall - start.wall for start, end in steps),
-        statistics.median(end.cpu - start.cpu for start, end in steps),
-    )
+    return StepSeconds(_median_difference(walls), _median_difference(cpus))
+
+
+def _median_difference(ends: Sequence[float]) -> float:
+    """The median time of the steps after the first ones; ends: of every step."""
+    return statistics.median(end - start for start, end in pairwise(ends[_FIRST_STEPS - 1 :]))
 
 
 def main() -> None:
